@@ -1,0 +1,257 @@
+"""Every exception that penstock raises, declared here and raised by one exhaustive match in the Rust core's binding.
+
+A message says what happened, the value that was seen, the limit, and the setting that changes it. The same facts are
+attributes, so that a program need not parse the message. All of them pickle, attributes included.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+__all__ = [
+    "ArchiveError",
+    "BlockingInLoop",
+    "BodyTooLong",
+    "BudgetExceeded",
+    "ClientClosed",
+    "ConnectError",
+    "ConnectTimeout",
+    "ConnectionLost",
+    "ContentLengthTooLong",
+    "DNSError",
+    "DecodeError",
+    "DecodedTooLong",
+    "FirstByteTimeout",
+    "HTTPStatusError",
+    "HeadTooLong",
+    "IdleTimeout",
+    "InternalError",
+    "InvalidURL",
+    "LimitExceeded",
+    "PenstockError",
+    "PermitError",
+    "PoolClosed",
+    "PoolFull",
+    "PoolTimeout",
+    "ProtocolError",
+    "ProxyError",
+    "RequestError",
+    "SemaphoreClosed",
+    "StorageFull",
+    "TLSError",
+    "Timeout",
+    "TooManyRedirects",
+    "TooSlow",
+    "TotalTimeout",
+    "Truncated",
+    "UnsupportedEncoding",
+    "WriteTimeout",
+]
+
+
+def _rebuild(cls: type[PenstockError], args: tuple[Any, ...], fields: dict[str, Any]) -> PenstockError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
+
+
+class PenstockError(Exception):
+    """The root of the tree. Keyword arguments become attributes."""
+
+    def __init__(self, *args: object, **fields: Any) -> None:
+        super().__init__(*args)
+        self.__dict__.update(fields)
+
+    def __new__(cls, *args: object, **fields: Any) -> Self:
+        # OSError.__new__ refuses keywords that it doesn't know.
+        return super().__new__(cls, *args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class InternalError(PenstockError):
+    """A panic in the Rust core, caught where it would have crossed into Python. It is a bug in penstock."""
+
+
+# Limits
+
+
+class LimitExceeded(PenstockError):
+    """Something grew past a limit that was set for it."""
+
+    seen: int
+    limit: int
+    setting: str
+
+
+class BodyTooLong(LimitExceeded):
+    """A body grew past `Tunables.max_body`; `.partial` is the image of what was received, where there is one."""
+
+    partial: Any = None
+
+
+class ContentLengthTooLong(LimitExceeded):
+    """The announced length is over `Tunables.max_body`; nothing of the body was read."""
+
+
+class HeadTooLong(LimitExceeded):
+    """A response head, trailer or chunk head is over one of `Limits`."""
+
+
+class DecodedTooLong(LimitExceeded):
+    """A coded body grew past `Tunables.max_body` when decoded."""
+
+    partial: Any = None
+
+
+class BudgetExceeded(PenstockError):
+    """The process's `Budget` had no room and none came free in time."""
+
+    resource: str
+    wanted: int
+    limit: int
+
+
+class StorageFull(PenstockError, OSError):
+    """The file system of `Tunables.temp_dir` is full, or over its quota. `errno` says which."""
+
+
+# Requests
+
+
+class RequestError(PenstockError):
+    """A request failed. Carries the request, how long it ran, and whether sending it again may help."""
+
+    request: Any = None
+    url: Any = None
+    elapsed: float | None = None
+    retryable: bool = False
+
+
+class InvalidURL(RequestError, ValueError):
+    """The URL is not one that a request can be made to."""
+
+
+class ConnectError(RequestError, ConnectionError):
+    """No connection could be made."""
+
+    retryable = True
+
+
+class DNSError(ConnectError):
+    """The name did not resolve."""
+
+
+class TLSError(ConnectError):
+    """The TLS handshake or the verification of the certificate failed."""
+
+    retryable = False
+
+
+class ProxyError(ConnectError):
+    """The proxy refused."""
+
+
+class ConnectionLost(RequestError, ConnectionError):
+    """The peer closed the connection before the response's head was complete."""
+
+    retryable = True
+
+
+class Truncated(RequestError):
+    """The body ended early; `.partial` is the image of what was received."""
+
+    partial: Any = None
+    retryable = True
+
+
+class ProtocolError(RequestError):
+    """The peer sent something that isn't HTTP/1.1, or that can be read in two ways."""
+
+
+class TooManyRedirects(RequestError):
+    """More redirects than `max_redirects`."""
+
+
+class UnsupportedEncoding(RequestError):
+    """A coding that penstock doesn't decode."""
+
+
+class DecodeError(RequestError):
+    """A coded body could not be decoded."""
+
+
+class HTTPStatusError(RequestError):
+    """`raise_for_status` met a status of 400 or more."""
+
+    response: Any = None
+
+
+class Timeout(RequestError, TimeoutError):
+    """A deadline of `Timeouts` passed. `.partial` is what was received of the body, where there is any."""
+
+    partial: Any = None
+    retryable = True
+
+
+class ConnectTimeout(Timeout):
+    """`Timeouts.connect`: no connection in time."""
+
+
+class FirstByteTimeout(Timeout):
+    """`Timeouts.first_byte`: no complete response head in time."""
+
+
+class IdleTimeout(Timeout):
+    """`Timeouts.idle`: no byte of the body for too long."""
+
+
+class WriteTimeout(Timeout):
+    """`Timeouts.write`: the peer took no byte of the request for too long."""
+
+
+class PoolTimeout(Timeout):
+    """`Timeouts.pool`: no connection came free in time."""
+
+
+class TotalTimeout(Timeout):
+    """`Timeouts.total`: the request as a whole took too long."""
+
+
+class TooSlow(Timeout):
+    """`Timeouts.min_rate`: the body came more slowly than that."""
+
+
+# Blocking work
+
+
+class PermitError(PenstockError, RuntimeError):
+    """A permit was misused: entered twice, released without being held."""
+
+
+class SemaphoreClosed(PenstockError):
+    """The semaphore was closed while, or before, a permit was waited for."""
+
+
+class PoolFull(PenstockError):
+    """The queue of a `DispatchPool` is full and its overflow policy says to refuse."""
+
+
+class PoolClosed(PenstockError, RuntimeError):
+    """The `DispatchPool` takes no more jobs."""
+
+
+class ClientClosed(PenstockError, RuntimeError):
+    """The `Client` was closed, or belongs to another event loop."""
+
+
+class BlockingInLoop(PenstockError, RuntimeError):
+    """A call that may wait for a disk was made on the thread of a running event loop."""
+
+
+class ArchiveError(PenstockError):
+    """A BARC file is damaged; `.offset` is where."""
+
+    offset: int

@@ -1,0 +1,86 @@
+//! One enum for everything that can fail in the core. A message says what happened, the value seen, the limit, and
+//! the setting that changes it; the binding maps each variant to one Python exception.
+
+use std::{io, path::PathBuf};
+
+/// What a [`Budget`](crate::body::Budget) counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resource {
+    Ram,
+    Disk,
+    Files,
+}
+
+impl Resource {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ram => "ram",
+            Self::Disk => "disk",
+            Self::Files => "files",
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("body of at least {seen} bytes is over the limit of {limit} bytes (Tunables.max_body)")]
+    BodyTooLong { seen: u64, limit: u64 },
+    #[error("announced content-length of {seen} bytes is over the limit of {limit} bytes (Tunables.max_body)")]
+    ContentLengthTooLong { seen: u64, limit: u64 },
+    #[error("{what}: {seen} is over the limit of {limit} ({setting})")]
+    HeadTooLong { what: &'static str, seen: u64, limit: u64, setting: &'static str },
+    #[error("decoded body of at least {seen} bytes is over the limit of {limit} bytes (Tunables.max_body)")]
+    DecodedTooLong { seen: u64, limit: u64 },
+    #[error(
+        "no budget for {wanted} more of {}: {used} of {limit} are in use (Budget.{})",
+        resource.name(), resource.name()
+    )]
+    BudgetExceeded { resource: Resource, wanted: u64, used: u64, limit: u64 },
+    #[error("no space for a body in {}: {source} (Tunables.temp_dir)", dir.display())]
+    StorageFull { dir: PathBuf, source: io::Error },
+    #[error("body ended after {received} bytes{}", expected.map_or(String::new(), |n| format!(" of {n}")))]
+    Truncated { received: u64, expected: Option<u64> },
+    #[error("connection closed by the peer {0}")]
+    ConnectionLost(&'static str),
+    #[error("not valid HTTP/1.1: {what} (at byte {at} of the response)")]
+    Protocol { what: String, at: u64 },
+    #[error("the semaphore is closed")]
+    SemaphoreClosed,
+    #[error("{0}")]
+    Permit(&'static str),
+    #[error("the pool's queue of {limit} jobs is full (DispatchPool.queue_length)")]
+    PoolFull { limit: usize },
+    #[error("the pool is closed")]
+    PoolClosed,
+    #[error("{name}={value}: {reason}")]
+    Setting { name: &'static str, value: String, reason: String },
+    #[error("cannot {doing}: {source}")]
+    Io { doing: &'static str, source: io::Error },
+    #[error("cancelled")]
+    Cancelled,
+    #[error("panic in penstock: {0}")]
+    Panic(String),
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// For `map_err`: names what was being done when the system call failed.
+    pub fn io<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io { doing, source: source.into() }
+    }
+
+    pub fn protocol(what: impl Into<String>, at: u64) -> Self {
+        Self::Protocol { what: what.into(), at }
+    }
+
+    /// Turns what `catch_unwind` caught into a value that can cross threads.
+    pub fn from_panic(payload: &(dyn std::any::Any + Send)) -> Self {
+        let text = payload
+            .downcast_ref::<&str>()
+            .map(|s| (*s).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "without a message".to_owned());
+        Self::Panic(text)
+    }
+}

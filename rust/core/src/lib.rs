@@ -1,0 +1,9 @@
+//! penstock-core: bodies, blocking work and HTTP framing that stay within the memory, threads and time they were
+//! given. It knows nothing of Python, of asyncio or of sockets' owners; the crate `penstock-native` shows it to Python.
+//!
+//! Data flows one way: socket → framing → decode → sink → image → reader.
+
+pub mod error;
+pub mod sync;
+
+pub use error::{Error, Resource, Result};
