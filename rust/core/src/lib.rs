@@ -3,7 +3,9 @@
 //!
 //! Data flows one way: socket → framing → decode → sink → image → reader.
 
+pub mod body;
 pub mod error;
+pub mod size;
 pub mod sync;
 
 pub use error::{Error, Resource, Result};

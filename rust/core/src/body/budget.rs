@@ -1,0 +1,231 @@
+//! What all bodies of a process together may hold: memory, disk and descriptors. A [`Lease`] is a value whose drop
+//! gives back what it took. Out of memory a sink spills; out of disk or descriptors its writer gets
+//! [`Error::BudgetExceeded`] and its owner waits or fails.
+
+use crate::{Error, Resource, Result};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// One resource: a limit and what is taken of it.
+#[derive(Debug)]
+pub struct Meter {
+    limit: OnceLock<u64>,
+    used: AtomicU64,
+    peak: AtomicU64,
+}
+
+impl Meter {
+    fn new(limit: Option<u64>) -> Self {
+        let cell = OnceLock::new();
+        if let Some(limit) = limit {
+            let _ = cell.set(limit);
+        }
+        Self { limit: cell, used: AtomicU64::new(0), peak: AtomicU64::new(0) }
+    }
+
+    pub fn used(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+
+    pub fn peak(&self) -> u64 {
+        self.peak.load(Relaxed)
+    }
+
+    /// Unlimited until it is known.
+    pub fn limit(&self) -> u64 {
+        self.limit.get().copied().unwrap_or(u64::MAX)
+    }
+
+    fn take(&self, n: u64) -> bool {
+        let limit = self.limit();
+        let taken = self.used.fetch_update(Relaxed, Relaxed, |used| used.checked_add(n).filter(|sum| *sum <= limit));
+        if let Ok(before) = taken {
+            self.peak.fetch_max(before + n, Relaxed);
+        }
+        taken.is_ok()
+    }
+
+    fn give(&self, n: u64) {
+        self.used.fetch_sub(n, Relaxed);
+    }
+}
+
+/// Limits on memory and disk in bytes and on descriptors in number, shared by any number of sinks and threads.
+#[derive(Debug)]
+pub struct Budget {
+    ram: Meter,
+    disk: Meter,
+    files: Meter,
+}
+
+impl Budget {
+    /// `None` is the default: a quarter of the memory that this process may have; all of the free disk but 1 GiB or
+    /// 5 %, whichever is more, measured when the first file is made; half of the soft limit on descriptors.
+    pub fn new(ram: Option<u64>, disk: Option<u64>, files: Option<u64>) -> Arc<Self> {
+        Arc::new(Self {
+            ram: Meter::new(Some(ram.unwrap_or_else(|| memory_limit() / 4))),
+            disk: Meter::new(disk),
+            files: Meter::new(Some(files.unwrap_or_else(|| descriptor_limit() / 2))),
+        })
+    }
+
+    /// The process's own, made at first use.
+    pub fn shared() -> Arc<Self> {
+        static SHARED: OnceLock<Arc<Budget>> = OnceLock::new();
+        SHARED.get_or_init(|| Self::new(None, None, None)).clone()
+    }
+
+    pub fn meter(&self, resource: Resource) -> &Meter {
+        match resource {
+            Resource::Ram => &self.ram,
+            Resource::Disk => &self.disk,
+            Resource::Files => &self.files,
+        }
+    }
+
+    /// Fixes the default limit on disk by the file system of `dir`, if none was given.
+    pub(super) fn settle_disk(&self, dir: &Path) {
+        self.disk.limit.get_or_init(|| {
+            rustix::fs::statvfs(dir).map_or(u64::MAX, |fs| {
+                let free = fs.f_bavail.saturating_mul(fs.f_frsize);
+                free.saturating_sub((free / 20).max(1 << 30))
+            })
+        });
+    }
+}
+
+/// A part of a budget, given back when dropped.
+#[derive(Debug)]
+pub struct Lease {
+    budget: Arc<Budget>,
+    resource: Resource,
+    amount: u64,
+}
+
+impl Lease {
+    pub fn empty(budget: &Arc<Budget>, resource: Resource) -> Self {
+        Self { budget: budget.clone(), resource, amount: 0 }
+    }
+
+    pub fn amount(&self) -> u64 {
+        self.amount
+    }
+
+    pub fn grow(&mut self, by: u64) -> Result<()> {
+        let meter = self.budget.meter(self.resource);
+        if !meter.take(by) {
+            return Err(Error::BudgetExceeded {
+                resource: self.resource,
+                wanted: by,
+                used: meter.used(),
+                limit: meter.limit(),
+            });
+        }
+        self.amount += by;
+        Ok(())
+    }
+
+    pub fn shrink(&mut self, by: u64) {
+        let by = by.min(self.amount);
+        self.amount -= by;
+        self.budget.meter(self.resource).give(by);
+    }
+
+    /// Makes the lease `amount` large.
+    pub fn set(&mut self, amount: u64) -> Result<()> {
+        match amount.checked_sub(self.amount) {
+            Some(more) => self.grow(more),
+            None => {
+                self.shrink(self.amount - amount);
+                Ok(())
+            }
+        }
+    }
+
+    /// Splits all of it off, for an owner on another thread.
+    pub fn take(&mut self) -> Self {
+        let amount = std::mem::take(&mut self.amount);
+        Self { budget: self.budget.clone(), resource: self.resource, amount }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.shrink(self.amount);
+    }
+}
+
+/// Bytes of memory that this process may have: the least of the machine's and of its control groups' limits.
+pub fn memory_limit() -> u64 {
+    let physical = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().strip_suffix("kB")?;
+        kib.trim().parse::<u64>().ok().map(|kib| kib << 10)
+    });
+    // Where there is no /proc (macOS), a modest machine is assumed.
+    let physical = physical.unwrap_or(8 << 30);
+    cgroup_limits().fold(physical, u64::min)
+}
+
+/// The limits of the control groups above this process, version 2 (`memory.max`) and version 1 (cgroups(7)).
+fn cgroup_limits() -> impl Iterator<Item = u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            list if list.split(',').any(|c| c == "memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            _ => continue,
+        };
+        for ancestor in Path::new(path).ancestors() {
+            let below = ancestor.strip_prefix("/").unwrap_or(ancestor);
+            files.push(Path::new(root).join(below).join(file));
+        }
+    }
+    files.into_iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok())
+}
+
+fn descriptor_limit() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_lease_gives_back_all_it_took() {
+        let budget = Budget::new(Some(100), None, None);
+        let mut lease = Lease::empty(&budget, Resource::Ram);
+        lease.grow(60).unwrap();
+        let other = lease.take();
+        assert_eq!((lease.amount(), other.amount(), budget.ram.used()), (0, 60, 60));
+        drop((lease, other));
+        assert_eq!((budget.ram.used(), budget.ram.peak()), (0, 60));
+    }
+
+    #[test]
+    fn over_the_limit_names_the_resource_and_takes_nothing() {
+        let budget = Budget::new(None, None, Some(2));
+        let mut lease = Lease::empty(&budget, Resource::Files);
+        lease.grow(2).unwrap();
+        let message = lease.grow(1).unwrap_err().to_string();
+        assert_eq!(message, "no budget for 1 more of files: 2 of 2 are in use (Budget.files)");
+        assert_eq!(budget.files.used(), 2);
+    }
+
+    #[test]
+    fn defaults_are_bounds() {
+        let budget = Budget::new(None, None, None);
+        budget.settle_disk(Path::new("/"));
+        for resource in [Resource::Ram, Resource::Disk, Resource::Files] {
+            let limit = budget.meter(resource).limit();
+            assert!(limit > 0 && limit < u64::MAX, "{resource:?} {limit}");
+        }
+        assert!(budget.ram.limit() <= memory_limit() / 4);
+    }
+}

@@ -1,0 +1,467 @@
+//! Files that bodies live in: temporary ones without a name, and files from outside. Positional reads and gathered
+//! writes, the reads that the page cache can serve at once, and giving a file a name. Who runs them on which thread is
+//! the caller's business.
+
+#![allow(unsafe_code)]
+
+use super::budget::{Budget, Lease};
+use super::reaper;
+use crate::{Error, Resource, Result};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use std::fs::File;
+use std::io::{self, IoSlice, Write as _};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The kernel takes at most this many slices in one call (`IOV_MAX`).
+const MOST_SLICES: usize = 1024;
+
+/// What a file's name and its mappings mean for each other: a file that others can open must not be mapped, as they
+/// could truncate it, and a mapped one gets no name but a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    /// Without a name, known to nobody.
+    Private,
+    /// Without a name, and mapped.
+    Mapped,
+    /// Others can open it.
+    Named,
+}
+
+/// An open file with a body, or part of one, in it; closed on the reaper's thread when large.
+pub struct BodyFile {
+    inner: ManuallyDrop<Inner>,
+    dir: PathBuf,
+    in_memory: bool,
+    sharing: Mutex<Sharing>,
+    trusted: bool,
+    size: AtomicU64,
+}
+
+struct Inner {
+    file: File,
+    /// Of disk, or of memory where the file system is memory.
+    space: Mutex<Option<Lease>>,
+    _descriptor: Option<Lease>,
+}
+
+impl AsFd for BodyFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file().as_fd()
+    }
+}
+
+impl BodyFile {
+    /// A new file in `dir` that has no name and is this user's alone. Its descriptor and what is written to it count
+    /// against `budget`.
+    pub fn temporary(dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
+        let mut descriptor = Lease::empty(budget, Resource::Files);
+        descriptor.grow(1)?;
+        let file = unnamed(dir).map_err(|source| storage(dir, "make a temporary file", source))?;
+        let in_memory = is_in_memory(&file);
+        if !in_memory {
+            budget.settle_disk(dir);
+        }
+        let resource = if in_memory { Resource::Ram } else { Resource::Disk };
+        let space = Mutex::new(Some(Lease::empty(budget, resource)));
+        Ok(Self {
+            inner: ManuallyDrop::new(Inner { file, space, _descriptor: Some(descriptor) }),
+            dir: dir.to_owned(),
+            in_memory,
+            sharing: Mutex::new(Sharing::Private),
+            trusted: true,
+            size: AtomicU64::new(0),
+        })
+    }
+
+    /// A file from outside, which others may change. `trusted` promises that nobody truncates it.
+    pub fn external(path: &Path, trusted: bool) -> Result<Self> {
+        let file = File::open(path).map_err(|source| Error::Io { doing: "open a file as a body", source })?;
+        let size = file.metadata().map_err(Error::io("look at a body's file"))?.len();
+        let in_memory = is_in_memory(&file);
+        Ok(Self {
+            inner: ManuallyDrop::new(Inner { file, space: Mutex::new(None), _descriptor: None }),
+            dir: path.parent().map(Path::to_owned).unwrap_or_default(),
+            in_memory,
+            sharing: Mutex::new(Sharing::Named),
+            trusted,
+            size: AtomicU64::new(size),
+        })
+    }
+
+    fn file(&self) -> &File {
+        &self.inner.file
+    }
+
+    /// Bytes that the file has, as far as this process wrote or knows.
+    pub fn size(&self) -> u64 {
+        self.size.load(Relaxed)
+    }
+
+    /// Whether its file system is memory (tmpfs), where a read is a copy and never waits for a disk.
+    pub fn is_in_memory(&self) -> bool {
+        self.in_memory
+    }
+
+    /// Claims the right to map: for good, as mappings may outlive whoever asked.
+    pub fn claim_map(&self) -> bool {
+        let mut sharing = self.sharing.lock();
+        match *sharing {
+            Sharing::Named => self.trusted && self.inner.space.lock().is_none(),
+            Sharing::Private | Sharing::Mapped => {
+                *sharing = Sharing::Mapped;
+                true
+            }
+        }
+    }
+
+    /// Writes the slices at `offset` in as few calls as the kernel allows, completing short ones. Returns the number
+    /// of calls.
+    pub fn write_slices_at(&self, slices: &mut [IoSlice<'_>], mut offset: u64) -> Result<u64> {
+        self.reserve(slices.iter().map(|slice| slice.len() as u64).sum())?;
+        let mut left = slices;
+        let mut calls = 0;
+        // Drops what is empty in front, which would be taken for a write of nothing.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            let batch = left.get(..MOST_SLICES).unwrap_or(left);
+            calls += 1;
+            match rustix::io::pwritev(self, batch, offset) {
+                Ok(0) => {
+                    let source = io::Error::from(io::ErrorKind::WriteZero);
+                    return Err(Error::Io { doing: "write a body to its file", source });
+                }
+                Ok(n) => {
+                    offset += n as u64;
+                    self.size.fetch_max(offset, Relaxed);
+                    IoSlice::advance_slices(&mut left, n);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(storage(&self.dir, "write a body to its file", errno.into())),
+            }
+        }
+        if self.in_memory {
+            self.settle_blocks();
+        }
+        Ok(calls)
+    }
+
+    /// The same for pieces.
+    pub fn write_at(&self, pieces: &[Bytes], offset: u64) -> Result<u64> {
+        let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        self.write_slices_at(&mut slices, offset)
+    }
+
+    fn reserve(&self, bytes: u64) -> Result<()> {
+        self.inner.space.lock().as_mut().map_or(Ok(()), |lease| lease.grow(bytes))
+    }
+
+    /// On tmpfs what counts is the blocks used: with huge pages that may be more than was written.
+    fn settle_blocks(&self) {
+        if let Ok(stat) = rustix::fs::fstat(self)
+            && let Some(lease) = self.inner.space.lock().as_mut()
+        {
+            // Those blocks are used, whether the budget likes it or not: the next write is refused.
+            let used = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+            let _ = lease.set(used);
+        }
+    }
+
+    /// Fills `buffer` from `offset` as far as the file goes; may wait for the disk.
+    pub fn read_at(&self, mut buffer: &mut [u8], mut offset: u64) -> Result<usize> {
+        let wanted = buffer.len();
+        while !buffer.is_empty() {
+            match self.file().read_at(buffer, offset) {
+                Ok(0) => break,
+                Ok(n) => {
+                    offset += n as u64;
+                    buffer = buffer.get_mut(n..).unwrap_or_default();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(Error::Io { doing: "read a body from its file", source }),
+            }
+        }
+        Ok(wanted - buffer.len())
+    }
+
+    /// As `read_at`, but only if all of `buffer` can be had without waiting; `None` if not.
+    pub fn read_cached(&self, buffer: &mut [u8], offset: u64) -> Result<Option<usize>> {
+        if self.in_memory {
+            return self.read_at(buffer, offset).map(Some);
+        }
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::io::{Errno, ReadWriteFlags};
+            let wanted = buffer.len() as u64;
+            let mut slices = [io::IoSliceMut::new(buffer)];
+            match rustix::io::preadv2(self, &mut slices, offset, ReadWriteFlags::NOWAIT) {
+                // Less than was asked for is all there is only at the end of the file.
+                Ok(n) if n as u64 == wanted || offset + n as u64 >= self.size() => Ok(Some(n)),
+                Ok(_) | Err(Errno::AGAIN | Errno::INTR | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(None),
+                Err(errno) => Err(Error::Io { doing: "read a body from its file", source: errno.into() }),
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        Ok(None)
+    }
+
+    /// Names the file without copying it; false where that can't be: another file system, or it is mapped.
+    fn link_to(&self, path: &Path) -> io::Result<bool> {
+        let mut sharing = self.sharing.lock();
+        if *sharing != Sharing::Private {
+            return Ok(false);
+        }
+        let own = format!("/proc/self/fd/{}", self.file().as_raw_fd());
+        match rustix::fs::linkat(CWD, own, CWD, path, AtFlags::SYMLINK_FOLLOW) {
+            Ok(()) => {
+                *sharing = Sharing::Named;
+                // What was private now is a file like any other that this process makes.
+                rustix::fs::fchmod(self, Mode::from_raw_mode(0o666 & !umask()))?;
+                Ok(true)
+            }
+            Err(rustix::io::Errno::EXIST) => Err(rustix::io::Errno::EXIST.into()),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+impl Drop for BodyFile {
+    fn drop(&mut self) {
+        // The leases go with the file: the space is free only once it is closed.
+        // SAFETY: taken once, here, and never looked at again.
+        let inner = unsafe { ManuallyDrop::take(&mut self.inner) };
+        reaper::drop_large(usize::try_from(self.size()).unwrap_or(usize::MAX), inner);
+    }
+}
+
+/// What `save` writes.
+pub enum Content<'a> {
+    Pieces(&'a [Bytes]),
+    Range { file: &'a BodyFile, offset: u64, len: u64 },
+}
+
+/// Makes `path` a file with this content: by giving the body's own file a name where that is possible, else by a
+/// reflink, else by copying; never half written. May wait for the disk.
+pub fn save(content: &Content<'_>, path: &Path, overwrite: bool, fsync: bool) -> Result<()> {
+    let failed = |source: io::Error| match source.raw_os_error() {
+        Some(errno) if is_full(errno) => {
+            Error::StorageFull { dir: path.parent().map(Path::to_owned).unwrap_or_default(), source }
+        }
+        _ => Error::Io { doing: "save a body", source },
+    };
+    if !overwrite && path.symlink_metadata().is_ok() {
+        return Err(failed(rustix::io::Errno::EXIST.into()));
+    }
+    let draft = draft_name(path);
+    let finish = || -> io::Result<()> {
+        if fsync {
+            File::open(&draft)?.sync_all()?;
+        }
+        if overwrite {
+            std::fs::rename(&draft, path)?;
+        } else {
+            // link(2) refuses an existing name, which rename(2) would replace.
+            std::fs::hard_link(&draft, path)?;
+            std::fs::remove_file(&draft)?;
+        }
+        if fsync && let Some(parent) = path.parent() {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(())
+    };
+    let write = || -> io::Result<()> {
+        if let Content::Range { file, offset: 0, len } = content
+            && *len == file.size()
+            && file.link_to(&draft)?
+        {
+            return finish();
+        }
+        let target = File::options().write(true).create_new(true).open(&draft)?;
+        match content {
+            Content::Pieces(pieces) => pieces.iter().try_for_each(|piece| (&target).write_all(piece))?,
+            Content::Range { file, offset, len } => copy_range(file, *offset, *len, &target)?,
+        }
+        finish()
+    };
+    let result = write();
+    if result.is_err() {
+        let _ = std::fs::remove_file(&draft);
+    }
+    result.map_err(failed)
+}
+
+fn copy_range(file: &BodyFile, mut offset: u64, len: u64, target: &File) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if offset == 0 && len == file.size() && rustix::fs::ioctl_ficlone(target, file).is_ok() {
+        return Ok(());
+    }
+    let end = offset + len;
+    let mut to = 0;
+    #[cfg(target_os = "linux")]
+    while offset < end {
+        let most = usize::try_from(end - offset).unwrap_or(usize::MAX).min(1 << 30);
+        match rustix::fs::copy_file_range(file, Some(&mut offset), target, Some(&mut to), most) {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+    let mut buffer = vec![0; 256 << 10];
+    while offset < end {
+        let most = usize::try_from(end - offset).unwrap_or(usize::MAX).min(buffer.len());
+        let part = buffer.get_mut(..most).unwrap_or_default();
+        let n = file.file().read_at(part, offset)?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        target.write_all_at(part.get(..n).unwrap_or_default(), to)?;
+        offset += n as u64;
+        to += n as u64;
+    }
+    Ok(())
+}
+
+/// A name beside `path` that no other save uses.
+fn draft_name(path: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let unique = format!(".{name}.{}-{}.part", std::process::id(), COUNT.fetch_add(1, Relaxed));
+    path.with_file_name(unique)
+}
+
+/// The process's umask, which can only be read by setting it, or from /proc.
+fn umask() -> rustix::fs::RawMode {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|text| {
+            let digits = text.lines().find_map(|line| line.strip_prefix("Umask:"))?.trim();
+            rustix::fs::RawMode::from_str_radix(digits, 8).ok()
+        })
+        .unwrap_or(0o077)
+}
+
+fn unnamed(dir: &Path) -> io::Result<File> {
+    #[cfg(target_os = "linux")]
+    match rustix::fs::open(dir, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR) {
+        Ok(fd) => return Ok(File::from(fd)),
+        // A file system, or a kernel, without O_TMPFILE.
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::INVAL) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let path = draft_name(&dir.join("body"));
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let fd: OwnedFd = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?;
+    std::fs::remove_file(&path)?;
+    Ok(File::from(fd))
+}
+
+fn is_full(errno: i32) -> bool {
+    let full = [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT, rustix::io::Errno::FBIG];
+    full.iter().any(|e| e.raw_os_error() == errno)
+}
+
+fn storage(dir: &Path, doing: &'static str, source: io::Error) -> Error {
+    match source.raw_os_error() {
+        Some(errno) if is_full(errno) => Error::StorageFull { dir: dir.to_owned(), source },
+        _ => Error::Io { doing, source },
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn is_in_memory(file: impl AsFd) -> bool {
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    rustix::fs::fstatfs(file).is_ok_and(|fs| [TMPFS, RAMFS].contains(&(fs.f_type as u64)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_in_memory(_: impl AsFd) -> bool {
+    false
+}
+
+/// The first directory that exists and isn't memory, of `$PENSTOCK_TMPDIR`, `$TMPDIR`, /var/tmp and /tmp; if all are
+/// memory, the first that exists.
+pub fn default_temp_dir() -> PathBuf {
+    let named = ["PENSTOCK_TMPDIR", "TMPDIR"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
+    let fixed = ["/var/tmp", "/tmp"].into_iter().map(PathBuf::from);
+    let present: Vec<PathBuf> = named.chain(fixed).filter(|dir| dir.is_dir()).collect();
+    let on_disk = present.iter().find(|dir| File::open(dir).is_ok_and(|open| !is_in_memory(open)));
+    on_disk.or(present.first()).cloned().unwrap_or_else(std::env::temp_dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget() -> Arc<Budget> {
+        Budget::new(None, None, None)
+    }
+
+    #[test]
+    fn pieces_are_written_in_order_in_one_call() {
+        let file = BodyFile::temporary(Path::new("/tmp"), &budget()).unwrap();
+        let pieces = ["ab", "", "cde"].map(|s| Bytes::from_static(s.as_bytes()));
+        assert_eq!(file.write_at(&pieces, 0).unwrap(), 1);
+        let mut buffer = [0; 8];
+        assert_eq!(file.read_at(&mut buffer, 1).unwrap(), 4);
+        assert_eq!(&buffer[..4], b"bcde");
+    }
+
+    #[test]
+    fn more_pieces_than_the_kernel_takes_at_once_are_all_written() {
+        let file = BodyFile::temporary(Path::new("/tmp"), &budget()).unwrap();
+        let pieces: Vec<Bytes> = (0..2500u32).map(|i| Bytes::copy_from_slice(&i.to_le_bytes())).collect();
+        assert_eq!(file.write_at(&pieces, 0).unwrap(), 3);
+        assert_eq!(file.size(), 10_000);
+        let mut buffer = [0; 4];
+        file.read_at(&mut buffer, 2499 * 4).unwrap();
+        assert_eq!(u32::from_le_bytes(buffer), 2499);
+    }
+
+    #[test]
+    fn a_temporary_file_has_no_name_and_counts_until_it_is_dropped() {
+        let dir = std::env::temp_dir().join(format!("penstock-file-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let budget = Budget::new(None, Some(100), Some(1));
+        let file = BodyFile::temporary(&dir, &budget).unwrap();
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+        file.write_at(&[Bytes::from_static(b"abc")], 0).unwrap();
+        let space = if file.is_in_memory() { Resource::Ram } else { Resource::Disk };
+        assert!(budget.meter(space).used() >= 3);
+        assert!(matches!(BodyFile::temporary(&dir, &budget), Err(Error::BudgetExceeded { .. })));
+        drop(file);
+        assert_eq!((budget.meter(space).used(), budget.meter(Resource::Files).used()), (0, 0));
+        std::fs::remove_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn cached_reads_give_what_was_just_written() {
+        let file = BodyFile::temporary(Path::new("/var/tmp"), &budget()).unwrap();
+        file.write_at(&[Bytes::from(vec![7; 100_000])], 0).unwrap();
+        let mut buffer = vec![0; 65_536];
+        if let Some(n) = file.read_cached(&mut buffer, 50_000).unwrap() {
+            assert_eq!((n, buffer[n - 1]), (50_000, 7));
+        }
+    }
+
+    #[test]
+    fn a_mapped_file_gets_a_copy_for_a_name_and_a_named_one_is_not_mapped() {
+        let dir = std::env::temp_dir();
+        let path = dir.join(format!("penstock-save-{}", std::process::id()));
+        let file = BodyFile::temporary(&dir, &budget()).unwrap();
+        file.write_at(&[Bytes::from_static(b"abc")], 0).unwrap();
+        let content = Content::Range { file: &file, offset: 0, len: 3 };
+        save(&content, &path, false, false).unwrap();
+        assert!(!file.claim_map());
+        assert!(matches!(save(&content, &path, false, false), Err(Error::Io { .. })));
+        save(&content, &path, true, true).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"abc");
+        std::fs::remove_file(&path).unwrap();
+    }
+}

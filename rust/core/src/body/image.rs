@@ -1,0 +1,324 @@
+//! A body as a value: immutable, cheap to share, readable from many threads at once; in memory, in a file (or a slice
+//! of one), or mapped. Nothing here chooses a thread: what may wait for a disk says so.
+
+use super::budget::Lease;
+use super::digest::Algorithm;
+use super::file::{self, BodyFile, Content};
+use super::mmap::Map;
+use super::pools::Pools;
+use super::slab;
+use crate::{Error, Result};
+use bytes::Bytes;
+use std::path::Path;
+use std::sync::Arc;
+
+#[derive(Clone)]
+pub enum State {
+    /// Pieces in order, none of them empty.
+    Ram(Arc<[Bytes]>),
+    File {
+        file: Arc<BodyFile>,
+        offset: u64,
+    },
+    Mmap {
+        map: Bytes,
+        file: Arc<BodyFile>,
+        offset: u64,
+    },
+}
+
+#[derive(Clone)]
+pub struct BodyImage {
+    state: State,
+    len: u64,
+    digests: Arc<[(Algorithm, String)]>,
+    /// The part of the budget that the pieces in memory take.
+    lease: Option<Arc<Lease>>,
+}
+
+impl Default for BodyImage {
+    fn default() -> Self {
+        Self::from_pieces(Vec::new())
+    }
+}
+
+impl BodyImage {
+    pub fn from_pieces(mut pieces: Vec<Bytes>) -> Self {
+        pieces.retain(|piece| !piece.is_empty());
+        let len = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Self { state: State::Ram(pieces.into()), len, digests: Arc::default(), lease: None }
+    }
+
+    /// A range of a file; an empty one is an image in memory, as upstream's.
+    pub fn from_file(file: Arc<BodyFile>, offset: u64, len: u64) -> Self {
+        if len == 0 {
+            return Self::default();
+        }
+        Self { state: State::File { file, offset }, len, digests: Arc::default(), lease: None }
+    }
+
+    /// A file from outside, or `length` bytes of it from `offset`.
+    pub fn from_path(path: &Path, offset: u64, length: Option<u64>, trusted: bool) -> Result<Self> {
+        let file = BodyFile::external(path, trusted)?;
+        let left = file.size().checked_sub(offset);
+        let len = length.or(left).unwrap_or(0);
+        if left.is_none_or(|left| len > left) {
+            let (name, value) = if length.is_some() { ("length", len) } else { ("offset", offset) };
+            let reason = format!("the file has {} bytes, {} from offset {offset}", file.size(), left.unwrap_or(0));
+            return Err(Error::Setting { name, value: value.to_string(), reason });
+        }
+        Ok(Self::from_file(Arc::new(file), offset, len))
+    }
+
+    pub(super) fn with_digests(mut self, digests: Vec<(Algorithm, String)>) -> Self {
+        self.digests = digests.into();
+        self
+    }
+
+    pub(super) fn holding(mut self, lease: Lease) -> Self {
+        self.lease = Some(Arc::new(lease));
+        self
+    }
+
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Whether reading it may wait for a disk.
+    pub fn is_file(&self) -> bool {
+        matches!(self.state, State::File { .. })
+    }
+
+    pub fn digests(&self) -> &[(Algorithm, String)] {
+        &self.digests
+    }
+
+    fn replaced(&self, state: State) -> Self {
+        Self { state, len: self.len, digests: self.digests.clone(), lease: self.lease.clone() }
+    }
+
+    /// The same body as one piece, if it isn't one already or a file. Copies; never waits.
+    pub fn gather(&self) -> Result<Self> {
+        match &self.state {
+            State::Ram(pieces) if pieces.len() > 1 => {
+                let whole = slab::gather(&Pools::current().slabs, pieces);
+                let whole = whole.map_err(Error::io("map memory for a body"))?;
+                Ok(self.replaced(State::Ram([whole].into())))
+            }
+            _ => Ok(self.clone()),
+        }
+    }
+
+    /// The same body in memory as one piece. May wait for the disk.
+    pub fn to_ram(&self) -> Result<Self> {
+        match &self.state {
+            State::Ram(_) => self.gather(),
+            State::Mmap { map, .. } => {
+                let whole = slab::gather(&Pools::current().slabs, std::slice::from_ref(map));
+                Ok(self.replaced(State::Ram([whole.map_err(Error::io("map memory for a body"))?].into())))
+            }
+            State::File { .. } => {
+                let whole = self.read_range(0, self.len)?;
+                Ok(self.replaced(State::Ram([whole].into())))
+            }
+        }
+    }
+
+    /// The same body mapped and populated, if it is in a file; others are themselves. May wait for the disk. A file
+    /// that others can truncate is read instead.
+    pub fn to_mmap(&self) -> Result<Self> {
+        match &self.state {
+            State::File { file, offset } if file.claim_map() => {
+                let map = Bytes::from_owner(Map::new(file, *offset, self.len)?);
+                Ok(self.replaced(State::Mmap { map, file: file.clone(), offset: *offset }))
+            }
+            State::File { .. } => self.to_ram(),
+            _ => Ok(self.clone()),
+        }
+    }
+
+    /// `[offset, offset + len)`, as far as the body goes, as one piece. Copies from a file, and may wait for it.
+    pub fn read_range(&self, offset: u64, len: u64) -> Result<Bytes> {
+        let len = len.min(self.len.saturating_sub(offset));
+        self.read_with(offset, len, |file, buffer, at| file.read_at(buffer, at).map(Some))?.ok_or(Error::Cancelled)
+    }
+
+    /// As `read_range`, if it can be had without waiting.
+    pub fn read_cached(&self, offset: u64, len: u64) -> Result<Option<Bytes>> {
+        let len = len.min(self.len.saturating_sub(offset));
+        self.read_with(offset, len, BodyFile::read_cached)
+    }
+
+    fn read_with(
+        &self,
+        offset: u64,
+        len: u64,
+        read: impl Fn(&BodyFile, &mut [u8], u64) -> Result<Option<usize>>,
+    ) -> Result<Option<Bytes>> {
+        let (file, start) = match &self.state {
+            State::Ram(pieces) => return ram_range(pieces, offset, len).map(Some),
+            State::Mmap { map, .. } => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(map.len());
+                let end = start.saturating_add(usize::try_from(len).unwrap_or(usize::MAX)).min(map.len());
+                return Ok(Some(map.slice(start..end)));
+            }
+            State::File { file, offset } => (file, *offset),
+        };
+        let ended = |n: u64| Error::Truncated { received: offset + n, expected: Some(self.len) };
+        let size = usize::try_from(len).map_err(|_| Error::BudgetExceeded {
+            resource: crate::Resource::Ram,
+            wanted: len,
+            used: 0,
+            limit: usize::MAX as u64,
+        })?;
+        if size < slab::SMALLEST {
+            let mut buffer = vec![0; size];
+            return match read(file, &mut buffer, start + offset)? {
+                Some(n) if n < size => Err(ended(n as u64)),
+                done => Ok(done.map(|_| buffer.into())),
+            };
+        }
+        let mut writer = Pools::current().slabs.take(size).map_err(Error::io("map memory for a body"))?;
+        let room = writer.spare().get_mut(..size).unwrap_or_default();
+        match read(file, room, start + offset)? {
+            Some(n) if n < size => Err(ended(n as u64)),
+            Some(n) => {
+                writer.advance(n);
+                Ok(Some(writer.freeze()))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Copies `[offset, …)` to `buffer` as far as both go. May wait for the disk.
+    pub fn copy_to(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let len = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
+        let buffer = buffer.get_mut(..len).unwrap_or_default();
+        match &self.state {
+            State::File { file, offset: start } => match file.read_at(buffer, start + offset)? {
+                n if n < len => Err(Error::Truncated { received: offset + n as u64, expected: Some(self.len) }),
+                n => Ok(n),
+            },
+            State::Mmap { map, .. } => {
+                copy_pieces(std::slice::from_ref(map), buffer, offset);
+                Ok(len)
+            }
+            State::Ram(pieces) => {
+                copy_pieces(pieces, buffer, offset);
+                Ok(len)
+            }
+        }
+    }
+
+    /// Gives the body a name in a file system; see [`file::save`]. May wait for the disk.
+    pub fn save(&self, path: &Path, overwrite: bool, fsync: bool) -> Result<()> {
+        let content = match &self.state {
+            State::Ram(pieces) => Content::Pieces(pieces),
+            State::File { file, offset } | State::Mmap { file, offset, .. } => {
+                Content::Range { file, offset: *offset, len: self.len }
+            }
+        };
+        file::save(&content, path, overwrite, fsync)
+    }
+
+    pub fn reader(&self, piece: usize) -> Reader {
+        Reader { image: self.clone(), piece: piece.max(1), position: 0, index: 0, within: 0 }
+    }
+}
+
+/// The range of scattered pieces: a slice of one where it lies in one, else a copy.
+fn ram_range(pieces: &[Bytes], offset: u64, len: u64) -> Result<Bytes> {
+    let mut skip = offset;
+    let mut left = len;
+    let mut found = Vec::new();
+    for piece in pieces {
+        if left == 0 {
+            break;
+        }
+        let size = piece.len() as u64;
+        if skip >= size {
+            skip -= size;
+            continue;
+        }
+        let take = left.min(size - skip);
+        found.push(piece.slice(skip as usize..(skip + take) as usize));
+        (skip, left) = (0, left - take);
+    }
+    match (found.pop(), found.is_empty()) {
+        (None, _) => Ok(Bytes::new()),
+        (Some(only), true) => Ok(only),
+        (Some(last), false) => {
+            found.push(last);
+            slab::gather(&Pools::current().slabs, &found).map_err(Error::io("map memory for a body"))
+        }
+    }
+}
+
+fn copy_pieces(pieces: &[Bytes], mut buffer: &mut [u8], offset: u64) {
+    let mut skip = usize::try_from(offset).unwrap_or(usize::MAX);
+    for piece in pieces {
+        let part = piece.get(skip.min(piece.len())..).unwrap_or_default();
+        skip -= skip.min(piece.len());
+        let n = part.len().min(buffer.len());
+        let (to, rest) = buffer.split_at_mut(n);
+        to.copy_from_slice(part.get(..n).unwrap_or_default());
+        buffer = rest;
+    }
+}
+
+/// Goes through an image in pieces of at most a size, each a view where the body is in memory or mapped. Pieces of a
+/// scattered body end where its pieces end.
+pub struct Reader {
+    image: BodyImage,
+    piece: usize,
+    position: u64,
+    index: usize,
+    within: usize,
+}
+
+impl Reader {
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next piece, `None` at the end. May wait for the disk if the image is a file.
+    pub fn next_piece(&mut self) -> Result<Option<Bytes>> {
+        let piece = match self.next_scattered() {
+            Some(piece) => piece,
+            None => self.image.read_range(self.position, self.piece as u64)?,
+        };
+        self.position += piece.len() as u64;
+        Ok(Some(piece).filter(|piece| !piece.is_empty()))
+    }
+
+    /// The next piece if it can be had without waiting: `None` says to call `next_piece` where waiting is allowed.
+    pub fn next_cached(&mut self) -> Result<Option<Option<Bytes>>> {
+        let piece = match self.next_scattered() {
+            Some(piece) => piece,
+            None => match self.image.read_cached(self.position, self.piece as u64)? {
+                Some(piece) => piece,
+                None => return Ok(None),
+            },
+        };
+        self.position += piece.len() as u64;
+        Ok(Some(Some(piece).filter(|piece| !piece.is_empty())))
+    }
+
+    /// For an image in memory: the next slice of its pieces, empty at the end.
+    fn next_scattered(&mut self) -> Option<Bytes> {
+        let State::Ram(pieces) = &self.image.state else { return None };
+        let Some(piece) = pieces.get(self.index) else { return Some(Bytes::new()) };
+        let end = (self.within + self.piece).min(piece.len());
+        let slice = piece.slice(self.within..end);
+        (self.index, self.within) = if end == piece.len() { (self.index + 1, 0) } else { (self.index, end) };
+        Some(slice)
+    }
+}

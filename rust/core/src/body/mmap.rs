@@ -1,0 +1,91 @@
+//! Read-only mappings of body files. May hold `unsafe`: it maps, and lends what it mapped as slices.
+//!
+//! The invariant: the file below a mapping is not truncated while it lives. A temporary file has no name, so nobody
+//! else can; a file from outside is only mapped by callers who promise it (`trusted`).
+
+#![allow(unsafe_code)]
+
+use super::file::BodyFile;
+use super::reaper;
+use crate::{Error, Result};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: read-only memory, valid until dropped, whichever thread looks at it.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: made by `Map::new`, and this is its only owner.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// `[offset, offset + len)` of a file, mapped and populated.
+pub struct Map {
+    /// `None` for a map of nothing (which the kernel refuses) and while dropping.
+    mapping: Option<Mapping>,
+    /// Bytes before the range: a mapping starts at a page.
+    skip: usize,
+    len: usize,
+    _file: Arc<BodyFile>,
+}
+
+impl Map {
+    /// Maps and reads in. Waits for the disk: not for a loop's thread.
+    pub fn new(file: &Arc<BodyFile>, offset: u64, len: u64) -> Result<Self> {
+        let too_large =
+            || Error::Setting { name: "length", value: len.to_string(), reason: "more than can be mapped".into() };
+        let skip = offset % rustix::param::page_size() as u64;
+        let total = usize::try_from(skip + len).map_err(|_| too_large())?;
+        let (skip, len) = (skip as usize, len as usize);
+        if len == 0 {
+            return Ok(Self { mapping: None, skip: 0, len: 0, _file: file.clone() });
+        }
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing; see the module's invariant for
+        // what lies below it.
+        let base = unsafe {
+            let start = offset - skip as u64;
+            rustix::mm::mmap(ptr::null_mut(), total, ProtFlags::READ, MapFlags::SHARED, file, start)
+        };
+        let base = base.map_err(Error::io("map a body's file"))?;
+        let Some(base) = NonNull::new(base.cast()) else { return Err(too_large()) };
+        let map = Self { mapping: Some(Mapping { base, len: total }), skip, len, _file: file.clone() };
+        // SAFETY: only advice on our own mapping; an unsupported one changes nothing.
+        unsafe {
+            let _ = rustix::mm::madvise(base.as_ptr().cast(), total, Advice::Sequential);
+            #[cfg(target_os = "linux")]
+            if rustix::mm::madvise(base.as_ptr().cast(), total, Advice::LinuxPopulateRead).is_ok() {
+                return Ok(map);
+            }
+        }
+        // Before Linux 5.14 and elsewhere: touch each page.
+        let touched = map.as_ref().iter().step_by(rustix::param::page_size()).fold(0u8, |sum, byte| sum ^ byte);
+        std::hint::black_box(touched);
+        Ok(map)
+    }
+}
+
+impl AsRef<[u8]> for Map {
+    fn as_ref(&self) -> &[u8] {
+        let Some(mapping) = &self.mapping else { return &[] };
+        // SAFETY: `skip + len` is the mapping's length, and the file below is not truncated (the module's invariant).
+        unsafe { std::slice::from_raw_parts(mapping.base.as_ptr().add(self.skip), self.len) }
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        if let Some(mapping) = self.mapping.take() {
+            reaper::drop_large(mapping.len, mapping);
+        }
+    }
+}

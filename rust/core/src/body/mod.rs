@@ -1,0 +1,19 @@
+//! Bodies: received into slabs, collected by a sink, kept as an immutable image in memory, in a file or mapped.
+
+pub mod budget;
+pub mod digest;
+pub mod file;
+pub mod image;
+pub mod mmap;
+pub mod pools;
+pub mod reaper;
+pub mod sink;
+pub mod slab;
+pub mod tunables;
+
+pub use budget::{Budget, Lease};
+pub use image::{BodyImage, Reader, State};
+pub use pools::Pools;
+pub use sink::{BodySink, Work};
+pub use slab::{SlabPool, WINDOW};
+pub use tunables::Tunables;

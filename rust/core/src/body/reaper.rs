@@ -1,0 +1,102 @@
+//! The thread that frees what takes long to free: closing an unlinked file of 1 GiB takes a quarter of a second, and
+//! unmapping one a third of that, which no event loop should wait for. It also unmaps slabs that have been idle for
+//! too long. Started at first need, it ends when it has had nothing to do for a while.
+
+use super::Pools;
+use super::slab::IDLE_AGE;
+use parking_lot::{Condvar, Mutex};
+use std::any::Any;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// What is freed here rather than where it is dropped, in bytes.
+pub const LARGE: usize = 1 << 20;
+
+const TICK: Duration = Duration::from_secs(1);
+pub const THREAD_NAME: &str = "penstock-reaper";
+
+#[derive(Default)]
+struct State {
+    queue: Vec<Box<dyn Any + Send>>,
+    running: bool,
+    busy: bool,
+    trim: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Reaper {
+    state: Mutex<State>,
+    wake: Condvar,
+    idle: Condvar,
+}
+
+/// Drops `value`, which holds `size` bytes: here if that is quick, else on the reaper's thread.
+pub fn drop_large(size: usize, value: impl Send + 'static) {
+    if size >= LARGE {
+        Pools::current().submit(Some(Box::new(value)));
+    }
+}
+
+/// Sees to it that idle slabs go when their time has come.
+pub(super) fn trim_later() {
+    Pools::current().submit(None);
+}
+
+/// Waits until everything handed over so far is freed, at most `timeout`; true if it is.
+pub fn settle(timeout: Duration) -> bool {
+    let pools = Pools::current();
+    let mut state = pools.reaper.state.lock();
+    while state.busy || !state.queue.is_empty() {
+        if pools.reaper.idle.wait_for(&mut state, timeout).timed_out() {
+            return false;
+        }
+    }
+    true
+}
+
+impl Pools {
+    fn submit(self: Arc<Self>, value: Option<Box<dyn Any + Send>>) {
+        let mut state = self.reaper.state.lock();
+        match value {
+            Some(value) => {
+                state.queue.push(value);
+                self.reaper.wake.notify_one();
+            }
+            None if state.trim => return,
+            None => state.trim = true,
+        }
+        if !state.running {
+            let pools = self.clone();
+            // Without a thread to be had, the next one who drops something large tries again.
+            state.running = thread::Builder::new().name(THREAD_NAME.into()).spawn(move || pools.reap()).is_ok();
+        }
+    }
+
+    fn reap(&self) {
+        let mut state = self.reaper.state.lock();
+        let mut quiet = Duration::ZERO;
+        loop {
+            let garbage = std::mem::take(&mut state.queue);
+            if !garbage.is_empty() {
+                quiet = Duration::ZERO;
+                state.busy = true;
+                parking_lot::MutexGuard::unlocked(&mut state, || drop(garbage));
+                state.busy = false;
+                self.reaper.idle.notify_all();
+                continue;
+            }
+            if !self.reaper.wake.wait_for(&mut state, TICK).timed_out() {
+                continue;
+            }
+            quiet += TICK;
+            if state.trim {
+                state.trim = parking_lot::MutexGuard::unlocked(&mut state, || self.slabs.trim(IDLE_AGE));
+            }
+            if quiet >= IDLE_AGE && !state.trim && state.queue.is_empty() {
+                state.running = false;
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,583 @@
+//! Collects a body: in memory until it is larger than `max_body_ram` or the budget has no more, then in a file.
+//!
+//! The sink itself never waits for a disk. `push` takes bytes; what must be written, or is too much to be digested by
+//! the way, is handed out as a [`Work`], which the sink's owner runs on the thread of its choice and brings back. A
+//! sink has at most one work out, so order is kept with any number of threads.
+
+use super::budget::{Budget, Lease};
+use super::digest::Digests;
+use super::file::{BodyFile, default_temp_dir};
+use super::image::BodyImage;
+use super::pools::Pools;
+use super::slab;
+use super::tunables::Tunables;
+use crate::{Error, Resource, Result};
+use bytes::Bytes;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Writes are gathered to this many bytes: one call for each piece received is what made upstream's files slow.
+pub const GATHER: u64 = 256 << 10;
+
+/// Pieces smaller than this are moved together: keeping track of one costs as much as a few dozen bytes.
+pub const SMALL_PIECE: usize = 4 << 10;
+
+/// Above this many bytes handed to sinks and not yet written, of all sinks together, each writes what it has.
+pub const UNWRITTEN_CAP: u64 = 32 << 20;
+static UNWRITTEN: AtomicU64 = AtomicU64::new(0);
+
+/// What is digested by the way; more is a work.
+const DIGEST_INLINE: u64 = 64 << 10;
+
+/// A share of [`UNWRITTEN`].
+#[derive(Default)]
+struct Unwritten(u64);
+
+impl Unwritten {
+    fn add(&mut self, n: u64) {
+        self.0 += n;
+        UNWRITTEN.fetch_add(n, Relaxed);
+    }
+}
+
+impl Drop for Unwritten {
+    fn drop(&mut self) {
+        UNWRITTEN.fetch_sub(self.0, Relaxed);
+    }
+}
+
+/// Bytes handed to sinks and not yet written, of all sinks of the process.
+pub fn unwritten() -> u64 {
+    UNWRITTEN.load(Relaxed)
+}
+
+/// The part of a sink that goes along with its work.
+struct Writer {
+    tunables: Arc<Tunables>,
+    budget: Arc<Budget>,
+    file: Option<Arc<BodyFile>>,
+    written: u64,
+    calls: u64,
+    digests: Digests,
+}
+
+impl Writer {
+    fn file(&mut self) -> Result<&Arc<BodyFile>> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => {
+                let dir = self.tunables.temp_dir.clone().unwrap_or_else(default_temp_dir);
+                Arc::new(BodyFile::temporary(&dir, &self.budget)?)
+            }
+        };
+        Ok(self.file.insert(file))
+    }
+}
+
+/// Bytes to be written, or only digested; run once on any thread, then brought back by [`BodySink::done`].
+pub struct Work {
+    writer: Writer,
+    pieces: Vec<Bytes>,
+    /// Pieces before this one are digested already.
+    undigested: usize,
+    to_file: bool,
+    unwritten: Unwritten,
+    ram: Lease,
+    result: Option<Result<()>>,
+}
+
+impl Work {
+    /// Writes and digests. May wait for the disk. What failed is told by [`BodySink::done`].
+    pub fn run(&mut self) {
+        self.result = Some(self.try_run());
+    }
+
+    fn try_run(&mut self) -> Result<()> {
+        let writer = &mut self.writer;
+        if self.to_file {
+            let offset = writer.written;
+            writer.calls += writer.file()?.write_at(&self.pieces, offset)?;
+            writer.written += self.pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        }
+        if !writer.digests.is_empty() {
+            self.pieces.iter().skip(self.undigested).for_each(|piece| writer.digests.update(piece));
+        }
+        Ok(())
+    }
+}
+
+/// The write side of a body.
+pub struct BodySink {
+    tunables: Arc<Tunables>,
+    /// `None` while a work is out.
+    writer: Option<Writer>,
+    /// In memory: all of the body but `tail`. In a file: what is not yet written of it.
+    pieces: Vec<Bytes>,
+    /// Small pieces moved together, behind `pieces`.
+    tail: Vec<u8>,
+    /// How many of `pieces` have been digested.
+    digested: usize,
+    undigested_bytes: u64,
+    unwritten: Unwritten,
+    ram: Lease,
+    len: u64,
+    spilled: bool,
+    failed: bool,
+}
+
+impl BodySink {
+    pub fn new(tunables: Arc<Tunables>, budget: Arc<Budget>) -> Self {
+        let ram = Lease::empty(&budget, Resource::Ram);
+        let digests = Digests::new(&tunables.digests);
+        let writer = Writer { tunables: tunables.clone(), budget, file: None, written: 0, calls: 0, digests };
+        Self {
+            tunables,
+            writer: Some(writer),
+            pieces: Vec::new(),
+            tail: Vec::new(),
+            digested: 0,
+            undigested_bytes: 0,
+            unwritten: Unwritten::default(),
+            ram,
+            len: 0,
+            spilled: false,
+            failed: false,
+        }
+    }
+
+    /// With an announced length: over `max_body` it is refused, over `max_body_ram` the body goes to its file from
+    /// the first byte. Nothing is allocated for it.
+    pub fn with_length(tunables: Arc<Tunables>, budget: Arc<Budget>, length: u64) -> Result<Self> {
+        if length > tunables.max_body {
+            return Err(Error::ContentLengthTooLong { seen: length, limit: tunables.max_body });
+        }
+        let mut sink = Self::new(tunables, budget);
+        sink.spilled = length > sink.tunables.max_body_ram;
+        Ok(sink)
+    }
+
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether the body stays in memory as far as is known.
+    pub fn is_ram(&self) -> bool {
+        !self.spilled
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Whether a work is out.
+    pub fn is_busy(&self) -> bool {
+        self.writer.is_none()
+    }
+
+    /// Bytes taken for the file that no work has been made for.
+    pub fn unwritten(&self) -> u64 {
+        self.unwritten.0
+    }
+
+    /// How many calls have written to the file.
+    pub fn write_calls(&self) -> u64 {
+        self.writer.as_ref().map_or(0, |writer| writer.calls)
+    }
+
+    /// How many more bytes may come before the body is too long.
+    pub fn room(&self) -> u64 {
+        self.tunables.max_body - self.len
+    }
+
+    /// How many pieces are in memory, for [`compact`](Self::compact).
+    pub fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
+    fn account(&mut self, n: u64) -> Result<()> {
+        if n > self.room() {
+            return Err(Error::BodyTooLong { seen: self.len + n, limit: self.tunables.max_body });
+        }
+        if !self.spilled && (self.len + n > self.tunables.max_body_ram || self.ram.grow(n).is_err()) {
+            self.spill();
+        }
+        self.len += n;
+        self.undigested_bytes += n;
+        if self.spilled {
+            self.unwritten.add(n);
+        }
+        Ok(())
+    }
+
+    /// Takes a piece, without a copy unless it is small. An empty one is ignored; one that makes the body too long is
+    /// refused whole.
+    pub fn push(&mut self, piece: Bytes) -> Result<()> {
+        if piece.len() < SMALL_PIECE {
+            return self.push_copy(&piece);
+        }
+        self.account(piece.len() as u64)?;
+        self.close_tail();
+        self.pieces.push(piece);
+        Ok(())
+    }
+
+    /// Takes a copy of `bytes`.
+    pub fn push_copy(&mut self, mut bytes: &[u8]) -> Result<()> {
+        self.account(bytes.len() as u64)?;
+        while !bytes.is_empty() {
+            if self.tail.len() == self.tail.capacity() {
+                self.close_tail();
+                // Exact for a body in one piece; else it grows with the body, to waste at most a quarter of it.
+                let whole = self.len == bytes.len() as u64;
+                let least = if whole { bytes.len().min(slab::SMALLEST) } else { SMALL_PIECE };
+                let quarter = usize::try_from(self.len / 4).unwrap_or(usize::MAX);
+                self.tail = Vec::with_capacity(quarter.clamp(least, slab::SMALLEST));
+            }
+            let room = self.tail.capacity() - self.tail.len();
+            let (now, rest) = bytes.split_at(room.min(bytes.len()));
+            self.tail.extend_from_slice(now);
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.pieces.push(Bytes::from(std::mem::take(&mut self.tail)));
+        }
+    }
+
+    /// Has the body go to a file from now on, what is in memory included: upstream's `write_back`.
+    pub fn spill(&mut self) {
+        if !self.spilled {
+            self.spilled = true;
+            self.unwritten.add(self.len);
+        }
+    }
+
+    /// Copies the pieces from the one numbered `from` on into one buffer of their own size, so that what they were
+    /// received into can be used for other bodies.
+    pub fn compact(&mut self, from: usize) -> Result<()> {
+        self.close_tail();
+        // A piece half digested would be lost count of.
+        let from = from.max(self.digested).min(self.pieces.len());
+        let whole = slab::gather(&Pools::current().slabs, self.pieces.get(from..).unwrap_or_default())
+            .map_err(Error::io("map memory for a body"))?;
+        self.pieces.truncate(from);
+        self.pieces.push(whole);
+        Ok(())
+    }
+
+    /// What is to be done off the loop now: a write of 256 KiB or more, or, if `all`, whatever is left. `None` if
+    /// there is nothing to do, or a work is out already.
+    pub fn take_work(&mut self, all: bool) -> Option<Work> {
+        if self.failed || self.writer.is_none() {
+            return None;
+        }
+        if self.spilled {
+            let due = all || self.unwritten.0 >= GATHER || unwritten() > UNWRITTEN_CAP;
+            if !due || self.unwritten.0 == 0 {
+                return None;
+            }
+        } else {
+            let digests = self.writer.as_ref().is_some_and(|writer| !writer.digests.is_empty());
+            let due = all || self.undigested_bytes > DIGEST_INLINE;
+            if !digests || !due || self.undigested_bytes == 0 {
+                return None;
+            }
+        }
+        self.close_tail();
+        self.undigested_bytes = 0;
+        let writer = self.writer.take()?;
+        let undigested = std::mem::take(&mut self.digested);
+        Some(if self.spilled {
+            Work {
+                ram: self.ram.take(),
+                writer,
+                pieces: std::mem::take(&mut self.pieces),
+                undigested,
+                to_file: true,
+                unwritten: std::mem::take(&mut self.unwritten),
+                result: None,
+            }
+        } else {
+            let pieces = self.pieces.get(undigested..).unwrap_or_default().to_vec();
+            self.digested = self.pieces.len();
+            let ram = Lease::empty(&writer.budget, Resource::Ram);
+            Work { ram, writer, pieces, undigested: 0, to_file: false, unwritten: Unwritten::default(), result: None }
+        })
+    }
+
+    /// Takes a work back. One that was never run is undone; one that failed leaves the sink with what it has, and
+    /// there is no further work.
+    pub fn done(&mut self, work: Work) -> Result<()> {
+        let Work { writer, mut pieces, undigested, to_file, unwritten, ram, result } = work;
+        self.writer = Some(writer);
+        let never_ran = result.is_none();
+        let result = result.unwrap_or(Ok(()));
+        self.failed |= result.is_err();
+        if never_ran || result.is_err() {
+            if to_file {
+                self.digested = undigested;
+                self.undigested_bytes = pieces.iter().skip(undigested).map(|piece| piece.len() as u64).sum();
+                pieces.append(&mut self.pieces);
+                self.pieces = pieces;
+                self.unwritten.add(unwritten.0);
+                self.ram = ram;
+            } else {
+                self.digested -= pieces.len().min(self.digested);
+                self.undigested_bytes += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            }
+        }
+        result
+    }
+
+    /// Runs what there is to be done on this thread. May wait for the disk.
+    pub fn run_work(&mut self, all: bool) -> Result<()> {
+        while let Some(mut work) = self.take_work(all) {
+            work.run();
+            self.done(work)?;
+        }
+        Ok(())
+    }
+
+    /// Writes `slices` behind all that was pushed, without keeping them: for a worker that receives into a buffer of
+    /// its own. May wait for the disk.
+    pub fn write_through(&mut self, slices: &mut [IoSlice<'_>]) -> Result<()> {
+        self.spill();
+        self.run_work(true)?;
+        let n: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
+        if n > self.room() {
+            return Err(Error::BodyTooLong { seen: self.len + n, limit: self.tunables.max_body });
+        }
+        let Some(writer) = &mut self.writer else { return Err(Error::Cancelled) };
+        slices.iter().for_each(|slice| writer.digests.update(slice));
+        let offset = writer.written;
+        let written = writer.file().and_then(|file| file.write_slices_at(slices, offset));
+        self.failed = written.is_err();
+        writer.calls += written?;
+        writer.written += n;
+        self.len += n;
+        Ok(())
+    }
+
+    /// The image of all that was pushed. With works left to be done for it, they are done here, and may wait for the
+    /// disk. An image of no bytes is in memory. The sink is empty afterwards.
+    pub fn prepare(&mut self) -> Result<BodyImage> {
+        self.run_work(true)?;
+        let Some(mut writer) = self.writer.take() else { return Err(Error::Cancelled) };
+        self.tail.shrink_to_fit();
+        self.close_tail();
+        let image = match writer.file.take() {
+            Some(file) => BodyImage::from_file(file, 0, writer.written),
+            None => BodyImage::from_pieces(std::mem::take(&mut self.pieces)).holding(self.ram.take()),
+        };
+        Ok(image.with_digests(writer.digests.finish()))
+    }
+
+    /// The image of what could be kept after a failure: what is in the file, or else in memory. Without digests.
+    pub fn salvage(&mut self) -> BodyImage {
+        if !self.failed && self.run_work(true).is_err() {
+            return self.salvage();
+        }
+        self.close_tail();
+        match self.writer.take().and_then(|writer| writer.file.map(|file| (file, writer.written))) {
+            Some((file, written)) if written > 0 => BodyImage::from_file(file, 0, written),
+            _ => BodyImage::from_pieces(std::mem::take(&mut self.pieces)).holding(self.ram.take()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body::digest::Algorithm;
+    use crate::body::image::State;
+    use proptest::prelude::*;
+
+    fn budget() -> Arc<Budget> {
+        Budget::new(None, None, None)
+    }
+
+    fn tunables(max_body_ram: u64, max_body: u64) -> Arc<Tunables> {
+        Arc::new(Tunables { max_body_ram, max_body, digests: vec![Algorithm::Sha256], ..Tunables::default() })
+    }
+
+    fn contents(image: &BodyImage) -> Vec<u8> {
+        image.read_range(0, u64::MAX).unwrap().to_vec()
+    }
+
+    fn sha256(bytes: &[u8]) -> Vec<(Algorithm, String)> {
+        let mut digests = Digests::new(&[Algorithm::Sha256]);
+        digests.update(bytes);
+        digests.finish()
+    }
+
+    #[test]
+    fn a_body_at_its_limit_in_memory_stays_there_and_one_byte_more_goes_to_a_file() {
+        for (extra, is_file) in [(0, false), (1, true)] {
+            let mut sink = BodySink::new(tunables(10, 100), budget());
+            sink.push_copy(&[7; 10]).unwrap();
+            sink.push_copy(&vec![8; extra]).unwrap();
+            let image = sink.prepare().unwrap();
+            assert_eq!((image.is_file(), image.len()), (is_file, 10 + extra as u64));
+        }
+    }
+
+    #[test]
+    fn a_piece_that_makes_the_body_too_long_is_refused_whole_and_the_rest_is_kept() {
+        let mut sink = BodySink::new(tunables(4, 10), budget());
+        sink.push_copy(b"0123456789").unwrap();
+        let error = sink.push_copy(b"k").unwrap_err();
+        assert!(matches!(error, Error::BodyTooLong { seen: 11, limit: 10 }));
+        assert_eq!(contents(&sink.salvage()), b"0123456789");
+    }
+
+    #[test]
+    fn a_body_announced_too_long_is_refused_and_a_large_one_goes_to_a_file_at_once() {
+        let announced = |n| BodySink::with_length(tunables(4, 10), budget(), n);
+        assert!(matches!(announced(11), Err(Error::ContentLengthTooLong { seen: 11, limit: 10 })));
+        assert!(!announced(5).unwrap().is_ram());
+        assert!(announced(4).unwrap().is_ram());
+    }
+
+    #[test]
+    fn writes_are_gathered_whatever_the_size_of_the_pieces() {
+        let mut sink = BodySink::new(tunables(0, 1 << 30), budget());
+        for _ in 0..1024 {
+            sink.push(Bytes::from(vec![1; 8192])).unwrap();
+            sink.run_work(false).unwrap();
+        }
+        assert_eq!(sink.write_calls(), (1024 * 8192) / GATHER);
+        assert_eq!(sink.prepare().unwrap().len(), 1024 * 8192);
+    }
+
+    #[test]
+    fn an_exhausted_budget_spills() {
+        let budget = Budget::new(Some(6), None, None);
+        let mut sink = BodySink::new(tunables(100, 100), budget.clone());
+        sink.push_copy(b"12345").unwrap();
+        assert!(sink.is_ram());
+        sink.push_copy(b"67").unwrap();
+        assert!(!sink.is_ram());
+        let image = sink.prepare().unwrap();
+        assert_eq!((contents(&image), image.is_file()), (b"1234567".to_vec(), true));
+        assert_eq!(budget.meter(Resource::Ram).used(), 0);
+    }
+
+    #[test]
+    fn memory_counts_until_the_last_image_is_dropped() {
+        let budget = budget();
+        let mut sink = BodySink::new(tunables(100, 100), budget.clone());
+        sink.push_copy(b"12345").unwrap();
+        let image = sink.prepare().unwrap();
+        let copy = image.clone();
+        drop((sink, image));
+        assert_eq!(budget.meter(Resource::Ram).used(), 5);
+        drop(copy);
+        assert_eq!(budget.meter(Resource::Ram).used(), 0);
+    }
+
+    #[test]
+    fn a_work_that_was_never_run_is_undone() {
+        for max_body_ram in [0, 1 << 20] {
+            let mut sink = BodySink::new(tunables(max_body_ram, 1 << 20), budget());
+            sink.push_copy(b"abc").unwrap();
+            let work = sink.take_work(true).unwrap();
+            assert!(sink.is_busy() && sink.take_work(true).is_none());
+            sink.push_copy(b"def").unwrap();
+            sink.done(work).unwrap();
+            let image = sink.prepare().unwrap();
+            assert_eq!((contents(&image), image.digests()), (b"abcdef".to_vec(), &sha256(b"abcdef")[..]));
+        }
+    }
+
+    #[test]
+    fn a_failed_write_back_keeps_the_body_in_memory() {
+        let tunables = Tunables { max_body_ram: 2, temp_dir: Some("/nonexistent".into()), ..Tunables::default() };
+        let mut sink = BodySink::new(Arc::new(tunables), budget());
+        sink.push_copy(b"abc").unwrap();
+        assert!(matches!(sink.run_work(true), Err(Error::Io { .. })));
+        assert!(sink.has_failed());
+        assert_eq!(contents(&sink.salvage()), b"abc");
+    }
+
+    #[test]
+    fn what_is_written_through_follows_what_was_pushed() {
+        let mut sink = BodySink::new(tunables(100, 100), budget());
+        sink.push_copy(b"ab").unwrap();
+        sink.write_through(&mut [IoSlice::new(b"cd"), IoSlice::new(b""), IoSlice::new(b"e")]).unwrap();
+        let image = sink.prepare().unwrap();
+        assert_eq!((contents(&image), image.digests()), (b"abcde".to_vec(), &sha256(b"abcde")[..]));
+        assert!(matches!(image.state(), State::File { .. }));
+    }
+
+    #[test]
+    fn one_byte_pieces_hold_little_more_than_the_bytes() {
+        let mut sink = BodySink::new(tunables(1 << 20, 1 << 20), budget());
+        for i in 0..(1 << 20) {
+            sink.push(Bytes::copy_from_slice(&[i as u8])).unwrap();
+        }
+        let image = sink.prepare().unwrap();
+        let State::Ram(pieces) = image.state() else { panic!("in memory") };
+        assert!(pieces.len() < 64, "{}", pieces.len());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push(Vec<u8>),
+        Copy(Vec<u8>),
+        Spill,
+        Work(bool),
+        TakeAndForget(bool),
+        Through(Vec<u8>),
+        Compact(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let bytes = || prop::collection::vec(any::<u8>(), 0..9000);
+        prop_oneof![
+            bytes().prop_map(Step::Push),
+            bytes().prop_map(Step::Copy),
+            Just(Step::Spill),
+            any::<bool>().prop_map(Step::Work),
+            any::<bool>().prop_map(Step::TakeAndForget),
+            bytes().prop_map(Step::Through),
+            (0usize..6).prop_map(Step::Compact),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn whatever_is_done_the_image_is_what_was_pushed(steps in prop::collection::vec(step(), 0..24), ram in 0u64..40_000) {
+            const MOST: usize = 60_000;
+            let mut model = Vec::new();
+            let mut sink = BodySink::new(tunables(ram, MOST as u64), budget());
+            for step in steps {
+                let (bytes, result) = match step {
+                    Step::Push(bytes) => (bytes.clone(), sink.push(bytes.into())),
+                    Step::Copy(bytes) => { let r = sink.push_copy(&bytes); (bytes, r) }
+                    Step::Through(bytes) => { let r = sink.write_through(&mut [IoSlice::new(&bytes)]); (bytes, r) }
+                    Step::Spill => { sink.spill(); continue }
+                    Step::Work(all) => { sink.run_work(all).unwrap(); continue }
+                    Step::TakeAndForget(all) => { if let Some(work) = sink.take_work(all) { sink.done(work).unwrap() } continue }
+                    Step::Compact(from) => { if sink.is_ram() && from < sink.pieces() { sink.compact(from).unwrap() } continue }
+                };
+                let fits = model.len() + bytes.len() <= MOST;
+                prop_assert_eq!(fits, result.is_ok());
+                if fits { model.extend_from_slice(&bytes); }
+                prop_assert_eq!(sink.len(), model.len() as u64);
+            }
+            let image = sink.prepare().unwrap();
+            prop_assert_eq!(contents(&image), &model[..]);
+            prop_assert_eq!(image.digests(), &sha256(&model)[..]);
+            prop_assert!(model.len() as u64 <= ram || model.is_empty() || image.is_file());
+        }
+    }
+}

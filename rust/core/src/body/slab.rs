@@ -1,0 +1,449 @@
+//! Slabs: the memory that bodies are received into. Anonymous mappings in size classes, aligned to huge pages where
+//! they are that large, and recycled through free lists, because a fresh page costs a fault and a zeroing each 4 KiB,
+//! more than the copy that follows. A slab belongs to one body; what of it has been received is frozen into `Bytes`
+//! that keep it alive, and the last of them gives it back.
+//!
+//! This module may hold `unsafe`: it maps the memory and is alone in writing to it. The invariant is that a byte is
+//! written only by the one [`SlabWriter`] of its slab and only before it is frozen.
+
+#![allow(unsafe_code)]
+
+use super::reaper;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+use std::collections::BTreeMap;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// The largest window that a socket is received into, and the size of the slabs that bodies start with: larger
+/// windows are no faster and make the loop's turns longer.
+pub const WINDOW: usize = 256 << 10;
+
+/// The smallest slab; what is smaller goes to the heap.
+pub const SMALLEST: usize = 64 << 10;
+
+const PAGE: usize = 4 << 10;
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Idle slabs are kept for the next body up to this many bytes and for this long.
+pub const IDLE_CAP: usize = 256 << 20;
+pub const IDLE_AGE: Duration = Duration::from_secs(10);
+
+/// Rounds up to a size class: eight to a doubling, so that at most an eighth is wasted.
+pub fn class_size(bytes: usize) -> usize {
+    let bytes = bytes.max(SMALLEST);
+    let step = (bytes.checked_next_power_of_two().unwrap_or(bytes) / 16).max(PAGE);
+    bytes.next_multiple_of(step)
+}
+
+/// A mapping of our own; unmapped when dropped.
+struct Region {
+    base: NonNull<u8>,
+    size: usize,
+}
+
+// SAFETY: a region is plain memory; who may touch it is decided by its owner, not by a thread.
+unsafe impl Send for Region {}
+// SAFETY: as above; shared access only hands out the base address.
+unsafe impl Sync for Region {}
+
+impl Region {
+    fn map(size: usize) -> std::io::Result<Self> {
+        let align = if size >= HUGE_PAGE { HUGE_PAGE } else { PAGE };
+        let spare = align - PAGE;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice overlaps nothing.
+        let start = unsafe {
+            rustix::mm::mmap_anonymous(ptr::null_mut(), size + spare, ProtFlags::READ | ProtFlags::WRITE, flags)?
+        };
+        let lead = start.cast::<u8>().align_offset(align);
+        // SAFETY: `lead < align`, so base and the trimmed ends lie inside the mapping just made, which nobody else
+        // knows; the ends are whole pages because `start`, `align` and `size` are.
+        unsafe {
+            let base = start.cast::<u8>().add(lead);
+            if lead > 0 {
+                rustix::mm::munmap(start, lead)?;
+            }
+            if spare > lead {
+                rustix::mm::munmap(base.add(size).cast(), spare - lead)?;
+            }
+            #[cfg(target_os = "linux")]
+            if align == HUGE_PAGE {
+                // Only advice: a kernel without huge pages gives small ones.
+                let _ = rustix::mm::madvise(base.cast(), size, Advice::LinuxHugepage);
+            }
+            Ok(Self { base: NonNull::new_unchecked(base), size })
+        }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and whoever owned the region had the last reference into it.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.size) };
+    }
+}
+
+struct Idle {
+    region: Region,
+    since: Instant,
+}
+
+/// Figures of a pool, in bytes unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlabStats {
+    /// In slabs that bodies hold.
+    pub lent: u64,
+    /// In slabs kept for the next body.
+    pub idle: u64,
+    /// Slabs given out that had been used before, in number.
+    pub recycled: u64,
+    /// Slabs given out that were newly mapped, in number.
+    pub mapped: u64,
+}
+
+/// Free lists of slabs. One serves the process; tests make their own.
+pub struct SlabPool {
+    free: Mutex<BTreeMap<usize, Vec<Idle>>>,
+    idle: AtomicUsize,
+    idle_cap: AtomicUsize,
+    lent: AtomicU64,
+    recycled: AtomicU64,
+    mapped: AtomicU64,
+    /// Set in a forked child: the free lists' lock may be held for ever there, and the memory is shared with the
+    /// parent until written.
+    abandoned: AtomicBool,
+}
+
+impl SlabPool {
+    pub fn new(idle_cap: usize) -> Self {
+        Self {
+            free: Mutex::new(BTreeMap::new()),
+            idle: AtomicUsize::new(0),
+            idle_cap: AtomicUsize::new(idle_cap),
+            lent: AtomicU64::new(0),
+            recycled: AtomicU64::new(0),
+            mapped: AtomicU64::new(0),
+            abandoned: AtomicBool::new(false),
+        }
+    }
+
+    /// A slab of at least `bytes`, its contents anybody's.
+    pub fn take(self: &Arc<Self>, bytes: usize) -> std::io::Result<SlabWriter> {
+        let size = class_size(bytes);
+        let recycled = if self.abandoned.load(Relaxed) {
+            None
+        } else {
+            let mut free = self.free.lock();
+            free.get_mut(&size).and_then(Vec::pop)
+        };
+        let region = match recycled {
+            Some(idle) => {
+                self.idle.fetch_sub(size, Relaxed);
+                self.recycled.fetch_add(1, Relaxed);
+                idle.region
+            }
+            None => {
+                let region = Region::map(size)?;
+                self.mapped.fetch_add(1, Relaxed);
+                region
+            }
+        };
+        self.lent.fetch_add(size as u64, Relaxed);
+        let slab = Arc::new(Slab { region: Some(region), pool: self.clone() });
+        Ok(SlabWriter { slab, frozen: 0, filled: 0 })
+    }
+
+    fn give_back(&self, region: Region) {
+        let size = region.size;
+        self.lent.fetch_sub(size as u64, Relaxed);
+        if self.abandoned.load(Relaxed) || self.idle.load(Relaxed) + size > self.idle_cap.load(Relaxed) {
+            reaper::drop_large(size, region);
+            return;
+        }
+        self.idle.fetch_add(size, Relaxed);
+        self.free.lock().entry(size).or_default().push(Idle { region, since: Instant::now() });
+        reaper::trim_later();
+    }
+
+    /// Unmaps what has been idle for `age`; true if anything is still idle. May take long: not for a loop's thread.
+    pub fn trim(&self, age: Duration) -> bool {
+        let mut old = Vec::new();
+        {
+            let mut free = self.free.lock();
+            for list in free.values_mut() {
+                // A list is a stack, so its oldest are in front.
+                let keep_from = list.iter().position(|idle| idle.since.elapsed() < age).unwrap_or(list.len());
+                old.extend(list.drain(..keep_from));
+            }
+            free.retain(|_, list| !list.is_empty());
+        }
+        self.idle.fetch_sub(old.iter().map(|idle| idle.region.size).sum(), Relaxed);
+        drop(old);
+        self.idle.load(Relaxed) > 0
+    }
+
+    /// Bounds what is kept idle; what is idle now beyond it goes with age.
+    pub fn set_idle_cap(&self, bytes: usize) {
+        self.idle_cap.store(bytes, Relaxed);
+    }
+
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Relaxed);
+    }
+
+    pub fn stats(&self) -> SlabStats {
+        SlabStats {
+            lent: self.lent.load(Relaxed),
+            idle: self.idle.load(Relaxed) as u64,
+            recycled: self.recycled.load(Relaxed),
+            mapped: self.mapped.load(Relaxed),
+        }
+    }
+}
+
+struct Slab {
+    /// Taken only when dropped.
+    region: Option<Region>,
+    pool: Arc<SlabPool>,
+}
+
+impl Slab {
+    fn base(&self) -> *mut u8 {
+        self.region.as_ref().map_or(ptr::null_mut(), |region| region.base.as_ptr())
+    }
+
+    fn size(&self) -> usize {
+        self.region.as_ref().map_or(0, |region| region.size)
+    }
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        if let Some(region) = self.region.take() {
+            self.pool.give_back(region);
+        }
+    }
+}
+
+/// A frozen range of a slab, as the owner behind a `Bytes`.
+struct Frozen {
+    slab: Arc<Slab>,
+    start: usize,
+    len: usize,
+}
+
+impl AsRef<[u8]> for Frozen {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the range lies within the slab (made by `SlabWriter::freeze`), was initialised (anonymous mappings
+        // are zeroed), and is never written again while this reference to the slab lives.
+        unsafe { std::slice::from_raw_parts(self.slab.base().add(self.start), self.len) }
+    }
+}
+
+/// The only writer of a slab: `[0, frozen)` has been given out, `[frozen, filled)` received, the rest is spare.
+pub struct SlabWriter {
+    slab: Arc<Slab>,
+    frozen: usize,
+    filled: usize,
+}
+
+impl SlabWriter {
+    pub fn capacity(&self) -> usize {
+        self.slab.size()
+    }
+
+    pub fn spare_len(&self) -> usize {
+        self.capacity() - self.filled
+    }
+
+    /// Whether nothing was received yet, so that the slab can still go to any body.
+    pub fn is_untouched(&self) -> bool {
+        self.filled == 0
+    }
+
+    /// What can be received into.
+    pub fn spare(&mut self) -> &mut [u8] {
+        // SAFETY: `filled <= size`; nothing frozen lies there and `&mut self` makes this the only reference. Bytes
+        // there are initialised: the mapping is anonymous.
+        unsafe { std::slice::from_raw_parts_mut(self.slab.base().add(self.filled), self.spare_len()) }
+    }
+
+    /// Says that `n` bytes of `spare` were received; more than there are count as all.
+    pub fn advance(&mut self, n: usize) {
+        self.filled += n.min(self.spare_len());
+    }
+
+    /// What was received and not yet frozen, to be looked at or moved.
+    pub fn received(&mut self) -> &mut [u8] {
+        // SAFETY: as for `spare`: `frozen <= filled <= size`, and nothing frozen lies in the range.
+        unsafe { std::slice::from_raw_parts_mut(self.slab.base().add(self.frozen), self.filled - self.frozen) }
+    }
+
+    /// Keeps only the first `n` of the bytes received and not frozen; the others' room is spare again.
+    pub fn truncate(&mut self, n: usize) {
+        self.filled = self.frozen + n.min(self.filled - self.frozen);
+    }
+
+    /// Makes what was received immutable and shareable; it keeps the slab alive.
+    pub fn freeze(&mut self) -> Bytes {
+        let (start, len) = (self.frozen, self.filled - self.frozen);
+        self.frozen = self.filled;
+        Bytes::from_owner(Frozen { slab: self.slab.clone(), start, len })
+    }
+
+    /// Begins anew at the slab's start, if nothing that was frozen is alive.
+    pub fn reset(&mut self) -> bool {
+        let alone = Arc::get_mut(&mut self.slab).is_some();
+        if alone {
+            (self.frozen, self.filled) = (0, 0);
+        }
+        alone
+    }
+
+    /// A window over the first `len` spare bytes for a receiver that this crate doesn't know (a transport).
+    pub fn window(&self, len: usize) -> Window {
+        Window { slab: self.slab.clone(), start: self.filled, len: len.min(self.spare_len()) }
+    }
+}
+
+/// Spare bytes of a slab lent out as an address: it keeps the slab from being recycled for as long as it lives. Who
+/// holds it may write there until the bytes are frozen, and promises not to afterwards.
+#[derive(Clone)]
+pub struct Window {
+    slab: Arc<Slab>,
+    start: usize,
+    len: usize,
+}
+
+impl Window {
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn as_mut_ptr(&self) -> *mut u8 {
+        // SAFETY: start lies within the slab.
+        unsafe { self.slab.base().add(self.start) }
+    }
+}
+
+/// Copies pieces into one contiguous buffer of their size: the heap for small ones, a recycled slab for large ones.
+pub fn gather(pool: &Arc<SlabPool>, pieces: &[Bytes]) -> std::io::Result<Bytes> {
+    let total = pieces.iter().map(Bytes::len).sum();
+    if total < SMALLEST {
+        let mut buffer = Vec::with_capacity(total);
+        pieces.iter().for_each(|piece| buffer.extend_from_slice(piece));
+        return Ok(buffer.into());
+    }
+    let mut writer = pool.take(total)?;
+    for piece in pieces {
+        if let Some((room, _)) = writer.spare().split_at_mut_checked(piece.len()) {
+            room.copy_from_slice(piece);
+        }
+        writer.advance(piece.len());
+    }
+    Ok(writer.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pool() -> Arc<SlabPool> {
+        Arc::new(SlabPool::new(IDLE_CAP))
+    }
+
+    fn receive(writer: &mut SlabWriter, bytes: &[u8]) -> Bytes {
+        writer.spare()[..bytes.len()].copy_from_slice(bytes);
+        writer.advance(bytes.len());
+        writer.freeze()
+    }
+
+    #[test]
+    fn a_slab_is_recycled_only_when_the_last_slice_is_gone() {
+        let pool = pool();
+        let mut writer = pool.take(WINDOW).unwrap();
+        let (a, b) = (receive(&mut writer, b"abc"), receive(&mut writer, b"defg"));
+        drop(writer);
+        drop(a);
+        assert_eq!((pool.stats().lent, pool.stats().idle), (WINDOW as u64, 0));
+        assert_eq!(&b[..], b"defg");
+        drop(b);
+        assert_eq!((pool.stats().lent, pool.stats().idle), (0, WINDOW as u64));
+        drop(pool.take(WINDOW).unwrap());
+        assert_eq!((pool.stats().recycled, pool.stats().mapped), (1, 1));
+    }
+
+    #[test]
+    fn a_window_keeps_its_slab_from_being_recycled() {
+        let pool = pool();
+        let writer = pool.take(WINDOW).unwrap();
+        let window = writer.window(10);
+        drop(writer);
+        assert_eq!(pool.stats().lent, WINDOW as u64);
+        drop(window);
+        assert_eq!(pool.stats().lent, 0);
+    }
+
+    #[test]
+    fn idle_slabs_are_bounded_by_bytes_and_go_with_age() {
+        let pool = Arc::new(SlabPool::new(WINDOW));
+        let slabs = [pool.take(WINDOW).unwrap(), pool.take(WINDOW).unwrap()];
+        drop(slabs);
+        assert_eq!(pool.stats().idle, WINDOW as u64);
+        assert!(pool.trim(Duration::from_secs(60)));
+        assert!(!pool.trim(Duration::ZERO));
+        assert_eq!(pool.stats().idle, 0);
+    }
+
+    #[test]
+    fn large_slabs_are_aligned_to_huge_pages() {
+        let mut writer = pool().take(3 << 20).unwrap();
+        assert_eq!(writer.spare().as_ptr().align_offset(HUGE_PAGE), 0);
+    }
+
+    #[test]
+    fn a_slab_whose_slices_live_is_not_begun_anew() {
+        let mut writer = pool().take(SMALLEST).unwrap();
+        let slice = receive(&mut writer, b"x");
+        assert!(!writer.reset());
+        drop(slice);
+        assert!(writer.reset() && writer.is_untouched());
+    }
+
+    #[test]
+    fn truncated_bytes_are_spare_again() {
+        let mut writer = pool().take(SMALLEST).unwrap();
+        writer.spare()[..4].copy_from_slice(b"abcd");
+        writer.advance(4);
+        writer.received().copy_within(2..4, 0);
+        writer.truncate(2);
+        assert_eq!(&writer.freeze()[..], b"cd");
+        assert_eq!(writer.spare_len(), SMALLEST - 2);
+    }
+
+    proptest! {
+        #[test]
+        fn a_class_wastes_at_most_an_eighth(bytes in SMALLEST..(1usize << 32)) {
+            let class = class_size(bytes);
+            prop_assert!(class >= bytes && class.is_multiple_of(PAGE));
+            prop_assert!(class - bytes <= bytes / 8 + PAGE);
+            prop_assert_eq!(class_size(class), class);
+        }
+
+        #[test]
+        fn gathered_pieces_are_their_concatenation(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40_000), 0..8)) {
+            let pieces: Vec<Bytes> = pieces.into_iter().map(Bytes::from).collect();
+            let whole = gather(&pool(), &pieces).unwrap();
+            prop_assert_eq!(&whole[..], &pieces.concat()[..]);
+        }
+    }
+}
