@@ -5,6 +5,7 @@
 
 pub mod body;
 pub mod error;
+pub mod http;
 pub mod size;
 pub mod sync;
 
