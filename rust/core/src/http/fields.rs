@@ -30,9 +30,16 @@ pub(super) struct Block {
 
 impl Block {
     pub(super) fn begin(&mut self, origin: u64) {
-        *self = Self { origin, held: std::mem::take(&mut self.held), ..Self::default() };
+        self.origin = origin;
+        self.passed = 0;
+        self.clear();
+    }
+
+    fn clear(&mut self) {
         self.held.clear();
         self.held.shrink_to(KEPT);
+        self.line = 0;
+        self.lines = 0;
     }
 
     /// Where in the response the current block begins.
@@ -95,9 +102,7 @@ impl Block {
     /// Goes on to the next block after one that [`take`](Self::take) found complete.
     pub(super) fn advance(&mut self, taken: usize) {
         self.passed += if self.held.is_empty() { taken } else { self.held.len() };
-        self.held.clear();
-        self.line = 0;
-        self.lines = 0;
+        self.clear();
     }
 }
 

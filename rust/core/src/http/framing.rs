@@ -3,7 +3,7 @@
 
 use super::{
     fields::{Field, shown},
-    head::{Head, Version, elements},
+    head::{Head, Persistence, Version, elements},
 };
 use crate::{Error, Result};
 
@@ -54,17 +54,20 @@ pub(super) fn decide(head: &Head, asked: Asked, at: u64) -> Result<Decision> {
     }
     let mut length = None;
     let mut transfer = None;
+    let mut persistence = Persistence::default();
     for field in head.fields() {
         if field.is("content-length") {
             content_length(field, &mut length, at)?;
         } else if field.is("transfer-encoding") {
             transfer_encoding(field, transfer.get_or_insert_default(), at)?;
+        } else if field.is("connection") {
+            persistence.take(field);
         }
     }
     if let Some(transfer) = &transfer {
         transfer_allowed(transfer, head, asked, length, at)?;
     }
-    let reusable = head.keep_alive();
+    let reusable = persistence.keep_alive(head.version);
     // Rule 1. A length may be there all the same: that of the body which GET would have got (RFC 9110 section 8.6).
     if asked.head || head.status == 304 {
         return Ok(Decision { reusable, ..tunnel });

@@ -20,7 +20,6 @@ pub enum Version {
 pub struct Head {
     pub version: Version,
     pub status: u16,
-    keep_alive: bool,
     count: usize,
     /// Offset of the first field line in `raw`.
     fields: usize,
@@ -38,8 +37,7 @@ impl Head {
         let (version, status) = status_line(line.strip_suffix(b"\r\n").unwrap_or(line), at)?;
         let count = lines.saturating_sub(2);
         fields::validate(rest, count, at + fields as u64)?;
-        let keep_alive = keep_alive(version, Fields::new(block, fields));
-        Ok(Self { version, status, keep_alive, count, fields, raw: Bytes::copy_from_slice(block) })
+        Ok(Self { version, status, count, fields, raw: Bytes::copy_from_slice(block) })
     }
 
     pub fn reason(&self) -> &[u8] {
@@ -71,9 +69,11 @@ impl Head {
         &self.raw
     }
 
-    /// Whether the peer means to keep the connection open (RFC 9112 section 9.3).
+    /// Whether the peer means to keep the connection open.
     pub fn keep_alive(&self) -> bool {
-        self.keep_alive
+        let mut persistence = Persistence::default();
+        self.fields().filter(|field| field.is("connection")).for_each(|field| persistence.take(field));
+        persistence.keep_alive(self.version)
     }
 
     pub(super) fn fields(&self) -> Fields<'_> {
@@ -106,15 +106,25 @@ fn status_line(line: &[u8], at: u64) -> Result<(Version, u16)> {
     }
 }
 
-fn keep_alive(version: Version, fields: Fields<'_>) -> bool {
-    let (mut close, mut keep) = (false, version == Version::Http11);
-    for field in fields.filter(|field| field.is("connection")) {
+/// What the Connection fields say about the end of the connection (RFC 9112 section 9.3).
+#[derive(Default)]
+pub(super) struct Persistence {
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Persistence {
+    /// Takes one Connection line.
+    pub(super) fn take(&mut self, field: Field<'_>) {
         for option in elements(field) {
-            close |= option.eq_ignore_ascii_case(b"close");
-            keep |= option.eq_ignore_ascii_case(b"keep-alive");
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
         }
     }
-    keep && !close
+
+    pub(super) fn keep_alive(&self, version: Version) -> bool {
+        !self.close && (self.keep_alive || version == Version::Http11)
+    }
 }
 
 /// The elements of a list, without empty ones (RFC 9110 section 5.6.1).
