@@ -4,6 +4,8 @@
 //! Data flows one way: socket → framing → decode → sink → image → reader.
 
 pub mod body;
+#[cfg(target_os = "linux")]
+pub mod drain;
 pub mod error;
 pub mod http;
 pub mod size;

@@ -1,0 +1,316 @@
+//! Drains large bodies from sockets to files on a thread of its own. What is handed over is the socket, not its data:
+//! the worker receives into one hot buffer, takes the framing off, digests and writes, and reports once, when the body
+//! ends, fails, is cancelled or passes a limit. The loop that owns the socket doesn't read it meanwhile.
+//!
+//! Each worker has its own epoll. Handing over registers the socket there, edge-triggered, which also wakes the worker
+//! if anything can be read. Who waits for whom: the worker for its epoll only; a submitter for the inbox's lock, which
+//! nobody holds over a system call that can wait. A job is in the inbox, or with the worker, or reported: never lost,
+//! because the inbox is looked at after every wake-up and its socket is registered only after it is in there.
+//!
+//! Nothing is read that belongs to somebody else: of a body with a length exactly that is received; what lies behind
+//! the end of any other is reported as `excess`, and that connection can't be used again. The worker holds a duplicate
+//! of the descriptor, so that its number isn't given to another socket while it reads.
+
+use crate::body::{BodySink, WINDOW};
+use crate::http::Response;
+use crate::{Error, Result};
+use parking_lot::Mutex;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+
+/// The token of the eventfd among those of jobs, which count from 1.
+const WAKE: u64 = 0;
+
+/// A body to be drained. `socket` must be non-blocking and read by nobody else.
+pub struct Job {
+    pub socket: OwnedFd,
+    /// Its head is complete and its body isn't.
+    pub response: Response,
+    pub sink: BodySink,
+    /// Counts the bytes received, for whoever watches a deadline.
+    pub progress: Arc<AtomicU64>,
+    /// Called once, on the worker's thread.
+    pub report: Box<dyn FnOnce(Outcome) + Send>,
+}
+
+/// What became of a job. On success the sink has all of the body.
+pub struct Outcome {
+    pub response: Response,
+    pub sink: BodySink,
+    pub result: Result<Drained>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Bytes behind the body were received: they belong to nobody, and the connection must be closed.
+    pub excess: bool,
+}
+
+#[derive(Default)]
+struct Inbox {
+    jobs: HashMap<u64, Job>,
+    cancelled: Vec<u64>,
+    stop: bool,
+}
+
+struct Shared {
+    epoll: OwnedFd,
+    wake: OwnedFd,
+    inbox: Mutex<Inbox>,
+    next: AtomicU64,
+    active: AtomicUsize,
+}
+
+impl Shared {
+    fn signal(&self) {
+        // Full is signalled, too.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+}
+
+/// One draining thread. Dropping it cancels what it has and joins it.
+pub struct Drainer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The right to cancel a job.
+#[derive(Clone)]
+pub struct Ticket {
+    shared: Arc<Shared>,
+    token: u64,
+}
+
+impl Ticket {
+    /// Has the job end with [`Error::Cancelled`] as soon as its worker is free, unless it has ended already. Doesn't
+    /// wait.
+    pub fn cancel(&self) {
+        self.shared.inbox.lock().cancelled.push(self.token);
+        self.shared.signal();
+    }
+}
+
+impl Drainer {
+    pub fn start(name: String) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN)?;
+        let shared = Arc::new(Shared {
+            epoll,
+            wake,
+            inbox: Mutex::default(),
+            next: AtomicU64::new(WAKE + 1),
+            active: AtomicUsize::new(0),
+        });
+        let worker = Worker { shared: shared.clone(), jobs: HashMap::new(), ready: VecDeque::new() };
+        let thread = thread::Builder::new().name(name).spawn(move || worker.run())?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// How many bodies it has in hand.
+    pub fn active(&self) -> usize {
+        self.shared.active.load(Relaxed)
+    }
+
+    /// Hands a job over; its report will come. Gives the job back if it can't be taken.
+    pub fn submit(&self, job: Job) -> std::result::Result<Ticket, Box<(Job, Error)>> {
+        let shared = &self.shared;
+        let token = shared.next.fetch_add(1, Relaxed);
+        // The worker looks for the job under this lock, so it finds it however soon the socket wakes it.
+        let mut inbox = shared.inbox.lock();
+        if inbox.stop {
+            return Err(Box::new((job, Error::PoolClosed)));
+        }
+        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+        if let Err(errno) = epoll::add(&shared.epoll, &job.socket, EventData::new_u64(token), flags) {
+            return Err(Box::new((job, Error::Io { doing: "watch a socket", source: errno.into() })));
+        }
+        inbox.jobs.insert(token, job);
+        shared.active.fetch_add(1, Relaxed);
+        Ok(Ticket { shared: shared.clone(), token })
+    }
+}
+
+impl Drop for Drainer {
+    fn drop(&mut self) {
+        self.shared.inbox.lock().stop = true;
+        self.shared.signal();
+        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
+            // A panic there was caught job by job; there is nothing to add here.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Active {
+    job: Job,
+    /// In `ready`.
+    queued: bool,
+    /// The peer has closed or failed: no further edge will come, so read until that shows.
+    ending: bool,
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    jobs: HashMap<u64, Active>,
+    ready: VecDeque<u64>,
+}
+
+enum Step {
+    /// More can be read at once.
+    Again,
+    /// Wait for the next edge.
+    Wait,
+    End(Result<Drained>),
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut buffer = vec![0; WINDOW];
+        let mut ranges = Vec::new();
+        let mut events = Vec::with_capacity(64);
+        loop {
+            events.clear();
+            let patience = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+            let timeout = (!self.ready.is_empty()).then_some(&patience);
+            match epoll::wait(&self.shared.epoll, rustix::buffer::spare_capacity(&mut events), timeout) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => {
+                    self.abandon(&format!("epoll_wait: {errno}"));
+                    return;
+                }
+            }
+            let mut woken = false;
+            for event in &events {
+                match event.data.u64() {
+                    WAKE => woken = true,
+                    token => self.enqueue(token, event.flags),
+                }
+            }
+            if woken && self.mail() {
+                return;
+            }
+            for _ in 0..self.ready.len() {
+                let Some(token) = self.ready.pop_front() else { break };
+                self.turn(token, &mut buffer, &mut ranges);
+            }
+        }
+    }
+
+    fn enqueue(&mut self, token: u64, flags: EventFlags) {
+        if !self.jobs.contains_key(&token) {
+            let Some(job) = self.shared.inbox.lock().jobs.remove(&token) else { return };
+            self.jobs.insert(token, Active { job, queued: false, ending: false });
+        }
+        if let Some(active) = self.jobs.get_mut(&token) {
+            active.ending |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+            if !std::mem::replace(&mut active.queued, true) {
+                self.ready.push_back(token);
+            }
+        }
+    }
+
+    /// Looks after cancellations; true if the thread is to end.
+    fn mail(&mut self) -> bool {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.shared.wake, &mut count);
+        let (mut cancelled, stop) = {
+            let mut inbox = self.shared.inbox.lock();
+            (std::mem::take(&mut inbox.cancelled), inbox.stop)
+        };
+        if stop {
+            cancelled = self.jobs.keys().copied().collect();
+            cancelled.extend(self.shared.inbox.lock().jobs.keys());
+        }
+        for token in cancelled {
+            self.finish(token, Err(Error::Cancelled));
+        }
+        stop
+    }
+
+    fn turn(&mut self, token: u64, buffer: &mut [u8], ranges: &mut Vec<Range<usize>>) {
+        let Some(active) = self.jobs.get_mut(&token) else { return };
+        let step = catch_unwind(AssertUnwindSafe(|| active.job.step(buffer, ranges)));
+        match step.unwrap_or_else(|panic| Step::End(Err(Error::from_panic(&*panic)))) {
+            Step::Again => self.ready.push_back(token),
+            Step::Wait if active.ending => self.ready.push_back(token),
+            Step::Wait => active.queued = false,
+            Step::End(result) => self.finish(token, result),
+        }
+    }
+
+    fn finish(&mut self, token: u64, result: Result<Drained>) {
+        let known = self.jobs.remove(&token).map(|active| active.job);
+        let Some(job) = known.or_else(|| self.shared.inbox.lock().jobs.remove(&token)) else { return };
+        let Job { socket, response, mut sink, report, .. } = job;
+        let _ = epoll::delete(&self.shared.epoll, &socket);
+        // Before the report: whoever hears of it may close the connection, and then it is to be closed.
+        drop(socket);
+        let result = result.and_then(|drained| sink.run_work(true).map(|()| drained));
+        self.shared.active.fetch_sub(1, Relaxed);
+        // A report that panics must not take the other bodies with it.
+        let _ = catch_unwind(AssertUnwindSafe(|| report(Outcome { response, sink, result })));
+    }
+
+    fn abandon(&mut self, why: &str) {
+        self.shared.inbox.lock().stop = true;
+        let waiting: Vec<u64> = self.shared.inbox.lock().jobs.keys().copied().collect();
+        for token in self.jobs.keys().copied().chain(waiting).collect::<Vec<_>>() {
+            self.finish(token, Err(Error::Panic(why.to_owned())));
+        }
+    }
+}
+
+impl Job {
+    fn step(&mut self, buffer: &mut [u8], ranges: &mut Vec<Range<usize>>) -> Step {
+        let most = self
+            .response
+            .remaining()
+            .map_or(buffer.len(), |left| usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len()));
+        let window = buffer.get_mut(..most).unwrap_or_default();
+        match recv(&self.socket, &mut *window, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => Step::End(self.response.eof().map(|()| Drained { excess: false })),
+            Ok((_, n)) => {
+                self.progress.fetch_add(n as u64, Relaxed);
+                let full = n == window.len();
+                match self.store(window.get(..n).unwrap_or_default(), ranges) {
+                    Ok(None) if full => Step::Again,
+                    Ok(None) => Step::Wait,
+                    Ok(Some(drained)) => Step::End(Ok(drained)),
+                    Err(error) => Step::End(Err(error)),
+                }
+            }
+            Err(Errno::AGAIN) => Step::Wait,
+            Err(Errno::INTR) => Step::Again,
+            Err(Errno::CONNRESET | Errno::PIPE | Errno::TIMEDOUT) => {
+                let received = self.response.received();
+                let expected = self.response.remaining().map(|left| received + left);
+                Step::End(Err(Error::Truncated { received, expected }))
+            }
+            Err(errno) => Step::End(Err(Error::Io { doing: "receive a body", source: errno.into() })),
+        }
+    }
+
+    fn store(&mut self, input: &[u8], ranges: &mut Vec<Range<usize>>) -> Result<Option<Drained>> {
+        ranges.clear();
+        let fed = self.response.feed_body(input, |range| ranges.push(range));
+        let mut slices: Vec<IoSlice<'_>> =
+            ranges.iter().filter_map(|range| input.get(range.clone()).map(IoSlice::new)).collect();
+        // What was received before a fault in the framing is kept.
+        if !slices.is_empty() {
+            self.sink.write_through(&mut slices)?;
+        }
+        let body = fed?;
+        Ok(body.done.then_some(Drained { excess: body.consumed < input.len() }))
+    }
+}

@@ -1,0 +1,240 @@
+//! The draining worker on real loopback sockets: not a byte lost, stolen or reported twice.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use penstock_core::body::{BodySink, Budget, Tunables, reaper};
+use penstock_core::drain::{Drained, Drainer, Job, Outcome};
+use penstock_core::error::Resource;
+use penstock_core::http::{HeadLimits, HeadStep, Response};
+use penstock_core::{Error, Result};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (ours, listener.accept().unwrap().0)
+}
+
+fn response(head: &str) -> Response {
+    let mut response = Response::new(HeadLimits::default(), false);
+    let head = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n");
+    assert_eq!(response.feed_head(head.as_bytes()).unwrap(), HeadStep::Done { consumed: head.len() });
+    response
+}
+
+struct Begun {
+    outcome: Receiver<Outcome>,
+    ticket: penstock_core::drain::Ticket,
+    progress: Arc<AtomicU64>,
+    budget: Arc<Budget>,
+}
+
+fn begin(drainer: &Drainer, ours: &TcpStream, head: &str, max_body: u64) -> Begun {
+    let budget = Budget::new(None, None, None);
+    let tunables = Arc::new(Tunables { max_body, max_body_ram: 0, ..Tunables::default() });
+    let (send, outcome) = channel();
+    let progress = Arc::new(AtomicU64::new(0));
+    let job = Job {
+        socket: ours.try_clone().unwrap().into(),
+        response: response(head),
+        sink: BodySink::new(tunables, budget.clone()),
+        progress: progress.clone(),
+        report: Box::new(move |outcome| send.send(outcome).unwrap()),
+    };
+    let Ok(ticket) = drainer.submit(job) else { panic!("refused") };
+    Begun { outcome, ticket, progress, budget }
+}
+
+impl Begun {
+    fn end(self) -> (Result<Drained>, Vec<u8>) {
+        let mut outcome = self.outcome.recv_timeout(PATIENCE).unwrap();
+        assert!(self.outcome.recv_timeout(Duration::ZERO).is_err(), "reported once");
+        let image = match &outcome.result {
+            Ok(_) => outcome.sink.prepare().unwrap(),
+            Err(_) => outcome.sink.salvage(),
+        };
+        let bytes = image.read_range(0, u64::MAX).unwrap().to_vec();
+        drop((image, outcome.sink));
+        assert!(reaper::settle(PATIENCE));
+        for resource in [Resource::Ram, Resource::Files] {
+            assert_eq!(self.budget.meter(resource).used(), 0, "{resource:?}");
+        }
+        (outcome.result, bytes)
+    }
+}
+
+fn body(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 31 % 251) as u8).collect()
+}
+
+fn chunked(body: &[u8], size: usize) -> Vec<u8> {
+    let mut wire = Vec::new();
+    for chunk in body.chunks(size) {
+        write!(wire, "{:x}\r\n", chunk.len()).unwrap();
+        wire.extend_from_slice(chunk);
+        wire.extend_from_slice(b"\r\n");
+    }
+    wire.extend_from_slice(b"0\r\n\r\n");
+    wire
+}
+
+#[test]
+fn of_a_body_with_a_length_exactly_that_is_read_and_the_next_response_stays_in_the_socket() {
+    let drainer = Drainer::start("test-drain".into()).unwrap();
+    let (mut ours, mut theirs) = pair();
+    let sent = body(3 << 20);
+    for _ in 0..3 {
+        let begun = begin(&drainer, &ours, &format!("content-length: {}", sent.len()), 1 << 30);
+        let sender = {
+            let (mut theirs, sent) = (theirs.try_clone().unwrap(), sent.clone());
+            std::thread::spawn(move || {
+                theirs.write_all(&sent).unwrap();
+                theirs.write_all(b"HTTP/1.1 next").unwrap();
+            })
+        };
+        let progress = begun.progress.clone();
+        let (result, bytes) = begun.end();
+        sender.join().unwrap();
+        assert_eq!(result.unwrap(), Drained { excess: false });
+        assert!(bytes == sent);
+        assert_eq!(progress.load(Relaxed), sent.len() as u64);
+        ours.set_nonblocking(false).unwrap();
+        let mut next = [0; 13];
+        ours.read_exact(&mut next).unwrap();
+        assert_eq!(&next, b"HTTP/1.1 next");
+        ours.set_nonblocking(true).unwrap();
+    }
+    theirs.write_all(b"x").unwrap();
+}
+
+#[test]
+fn what_lies_behind_a_chunked_body_is_reported() {
+    let drainer = Drainer::start("test-drain".into()).unwrap();
+    let sent = body(300_000);
+    for (extra, excess) in [(&b""[..], false), (b"HTTP", true)] {
+        let (ours, mut theirs) = pair();
+        let begun = begin(&drainer, &ours, "transfer-encoding: chunked", 1 << 30);
+        let mut wire = chunked(&sent, 8192);
+        wire.extend_from_slice(extra);
+        theirs.write_all(&wire).unwrap();
+        let (result, bytes) = begun.end();
+        assert_eq!(result.unwrap(), Drained { excess });
+        assert!(bytes == sent);
+    }
+}
+
+#[test]
+fn an_early_close_keeps_what_came_and_a_body_without_an_end_ends_with_the_connection() {
+    let drainer = Drainer::start("test-drain".into()).unwrap();
+    for head in ["content-length: 400000", "transfer-encoding: chunked", "connection: close"] {
+        let (ours, mut theirs) = pair();
+        let begun = begin(&drainer, &ours, head, 1 << 30);
+        let sent = body(300_000);
+        let wire = if head.contains("chunked") { chunked(&sent, 300_000)[..300_007].to_vec() } else { sent.clone() };
+        theirs.write_all(&wire).unwrap();
+        drop(theirs);
+        let (result, bytes) = begun.end();
+        assert!(bytes == sent, "{head}: {}", bytes.len());
+        match result {
+            Ok(drained) => assert_eq!((head, drained.excess), ("connection: close", false)),
+            Err(Error::Truncated { received, .. }) => assert_eq!(received, 300_000),
+            Err(error) => panic!("{head}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_reset_connection_keeps_what_came() {
+    let drainer = Drainer::start("test-drain".into()).unwrap();
+    let (ours, mut theirs) = pair();
+    let begun = begin(&drainer, &ours, "content-length: 400000", 1 << 30);
+    theirs.write_all(&body(1000)).unwrap();
+    while begun.progress.load(Relaxed) < 1000 {
+        std::thread::yield_now();
+    }
+    // Closing with bytes unread sends a reset.
+    (&ours).write_all(b"unread").unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    drop(theirs);
+    let (result, bytes) = begun.end();
+    assert!(matches!(result, Err(Error::Truncated { received: 1000, expected: Some(400_000) })));
+    assert!(bytes == body(1000));
+}
+
+#[test]
+fn a_body_that_grows_too_long_ends_the_job() {
+    let drainer = Drainer::start("test-drain".into()).unwrap();
+    let (ours, mut theirs) = pair();
+    let begun = begin(&drainer, &ours, "transfer-encoding: chunked", 100_000);
+    let wire = chunked(&body(400_000), 1000);
+    let sender = std::thread::spawn(move || theirs.write_all(&wire));
+    let (result, bytes) = begun.end();
+    assert!(matches!(result, Err(Error::BodyTooLong { limit: 100_000, .. })));
+    assert!(bytes.len() <= 100_000);
+    drop(ours);
+    let _ = sender.join().unwrap();
+}
+
+#[test]
+fn a_cancelled_job_gives_its_socket_back_unread() {
+    let drainer = Drainer::start("test-drain".into()).unwrap();
+    for sent in [0, 70_000] {
+        let (ours, mut theirs) = pair();
+        let begun = begin(&drainer, &ours, "content-length: 400000", 1 << 30);
+        theirs.write_all(&body(sent)).unwrap();
+        while begun.progress.load(Relaxed) < sent as u64 {
+            std::thread::yield_now();
+        }
+        begun.ticket.cancel();
+        begun.ticket.cancel();
+        let (result, bytes) = begun.end();
+        assert!(matches!(result, Err(Error::Cancelled)));
+        assert!(bytes == body(sent));
+        theirs.write_all(b"after").unwrap();
+        ours.set_nonblocking(false).unwrap();
+        let mut after = [0; 5];
+        (&ours).read_exact(&mut after).unwrap();
+        assert_eq!(&after, b"after");
+    }
+}
+
+#[test]
+fn dropping_the_worker_reports_what_it_had() {
+    let drainer = Drainer::start("test-drain".into()).unwrap();
+    let (ours, _theirs) = pair();
+    let begun = begin(&drainer, &ours, "content-length: 4", 1 << 30);
+    assert_eq!(drainer.active(), 1);
+    drop(drainer);
+    assert!(matches!(begun.end().0, Err(Error::Cancelled)));
+}
+
+#[test]
+fn one_worker_drains_many_bodies_at_once() {
+    let drainer = Drainer::start("test-drain".into()).unwrap();
+    let sent = body(1 << 20);
+    let jobs: Vec<_> = (0..24)
+        .map(|i| {
+            let (ours, mut theirs) = pair();
+            let by_length = i % 2 == 0;
+            let head =
+                if by_length { format!("content-length: {}", sent.len()) } else { "transfer-encoding: chunked".into() };
+            let begun = begin(&drainer, &ours, &head, 1 << 30);
+            let wire = if by_length { sent.clone() } else { chunked(&sent, 777) };
+            (begun, ours, std::thread::spawn(move || theirs.write_all(&wire).map(|()| theirs).unwrap()))
+        })
+        .collect();
+    for (begun, _ours, sender) in jobs {
+        let (result, bytes) = begun.end();
+        assert_eq!(result.unwrap(), Drained { excess: false });
+        assert!(bytes == sent);
+        sender.join().unwrap();
+    }
+}
