@@ -8,6 +8,7 @@ pub mod body;
 pub mod drain;
 pub mod error;
 pub mod http;
+pub mod receive;
 pub mod size;
 pub mod sync;
 

@@ -11,7 +11,7 @@ use pyo3::types::PyDict;
 static ERRORS: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
 
 /// `penstock.errors.<class>(message, **fields)`, or the error that making it raised.
-fn declared(
+pub fn declared(
     py: Python<'_>,
     class: &str,
     args: impl for<'py> pyo3::call::PyCallArgs<'py>,

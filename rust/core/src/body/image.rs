@@ -108,11 +108,7 @@ impl BodyImage {
     /// The same body as one piece, if it isn't one already or a file. Copies; never waits.
     pub fn gather(&self) -> Result<Self> {
         match &self.state {
-            State::Ram(pieces) if pieces.len() > 1 => {
-                let whole = slab::gather(&Pools::current().slabs, pieces);
-                let whole = whole.map_err(Error::io("map memory for a body"))?;
-                Ok(self.replaced(State::Ram([whole].into())))
-            }
+            State::Ram(pieces) if pieces.len() > 1 => Ok(self.replaced(State::Ram([gather(pieces)?].into()))),
             _ => Ok(self.clone()),
         }
     }
@@ -121,10 +117,7 @@ impl BodyImage {
     pub fn to_ram(&self) -> Result<Self> {
         match &self.state {
             State::Ram(_) => self.gather(),
-            State::Mmap { map, .. } => {
-                let whole = slab::gather(&Pools::current().slabs, std::slice::from_ref(map));
-                Ok(self.replaced(State::Ram([whole.map_err(Error::io("map memory for a body"))?].into())))
-            }
+            State::Mmap { map, .. } => Ok(self.replaced(State::Ram([gather(std::slice::from_ref(map))?].into()))),
             State::File { .. } => {
                 let whole = self.read_range(0, self.len)?;
                 Ok(self.replaced(State::Ram([whole].into())))
@@ -234,6 +227,11 @@ impl BodyImage {
     }
 }
 
+fn gather(pieces: &[Bytes]) -> Result<Bytes> {
+    let whole = slab::gather(&Pools::current().slabs, pieces.iter().map(|piece| &piece[..]));
+    whole.map_err(Error::io("map memory for a body"))
+}
+
 /// The range of scattered pieces: a slice of one where it lies in one, else a copy.
 fn ram_range(pieces: &[Bytes], offset: u64, len: u64) -> Result<Bytes> {
     let mut skip = offset;
@@ -257,7 +255,7 @@ fn ram_range(pieces: &[Bytes], offset: u64, len: u64) -> Result<Bytes> {
         (Some(only), true) => Ok(only),
         (Some(last), false) => {
             found.push(last);
-            slab::gather(&Pools::current().slabs, &found).map_err(Error::io("map memory for a body"))
+            gather(&found)
         }
     }
 }

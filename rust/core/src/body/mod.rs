@@ -14,6 +14,6 @@ pub mod tunables;
 pub use budget::{Budget, Lease};
 pub use image::{BodyImage, Reader, State};
 pub use pools::Pools;
-pub use sink::{BodySink, Work};
+pub use sink::{BodySink, Errand, SharedSink, Work};
 pub use slab::{SlabPool, WINDOW};
 pub use tunables::Tunables;

@@ -13,6 +13,7 @@ use super::slab;
 use super::tunables::Tunables;
 use crate::{Error, Resource, Result};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -227,23 +228,43 @@ impl BodySink {
     }
 
     /// Takes a copy of `bytes`.
-    pub fn push_copy(&mut self, mut bytes: &[u8]) -> Result<()> {
-        self.account(bytes.len() as u64)?;
-        while !bytes.is_empty() {
-            if self.tail.len() == self.tail.capacity() {
-                self.close_tail();
-                // Exact for a body in one piece; else it grows with the body, to waste at most a quarter of it.
-                let whole = self.len == bytes.len() as u64;
-                let least = if whole { bytes.len().min(slab::SMALLEST) } else { SMALL_PIECE };
-                let quarter = usize::try_from(self.len / 4).unwrap_or(usize::MAX);
-                self.tail = Vec::with_capacity(quarter.clamp(least, slab::SMALLEST));
+    pub fn push_copy(&mut self, bytes: &[u8]) -> Result<()> {
+        self.push_parts(std::iter::once(bytes))
+    }
+
+    /// Takes a copy of the parts, or none of them if they make the body too long.
+    pub fn push_parts<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]> + Clone) -> Result<()> {
+        let total = parts.clone().map(<[u8]>::len).sum();
+        self.account(total as u64)?;
+        if total >= slab::SMALLEST {
+            self.close_tail();
+            let whole = slab::gather(&Pools::current().slabs, parts);
+            self.pieces.push(whole.map_err(Error::io("map memory for a body"))?);
+            return Ok(());
+        }
+        let mut left = total;
+        for mut part in parts {
+            while !part.is_empty() {
+                if self.tail.len() == self.tail.capacity() {
+                    self.close_tail();
+                    self.tail = Vec::with_capacity(self.tail_size(left));
+                }
+                let room = self.tail.capacity() - self.tail.len();
+                let (now, rest) = part.split_at(room.min(part.len()));
+                self.tail.extend_from_slice(now);
+                left -= now.len();
+                part = rest;
             }
-            let room = self.tail.capacity() - self.tail.len();
-            let (now, rest) = bytes.split_at(room.min(bytes.len()));
-            self.tail.extend_from_slice(now);
-            bytes = rest;
         }
         Ok(())
+    }
+
+    /// Room for `coming` bytes and more: exact for a body in one go; else it grows with the body, to waste at most a
+    /// quarter of it.
+    fn tail_size(&self, coming: usize) -> usize {
+        let least = if self.len == coming as u64 { coming } else { coming.max(SMALL_PIECE) };
+        let quarter = usize::try_from(self.len / 4).unwrap_or(usize::MAX);
+        quarter.clamp(least, slab::SMALLEST)
     }
 
     fn close_tail(&mut self) {
@@ -266,30 +287,30 @@ impl BodySink {
         self.close_tail();
         // A piece half digested would be lost count of.
         let from = from.max(self.digested).min(self.pieces.len());
-        let whole = slab::gather(&Pools::current().slabs, self.pieces.get(from..).unwrap_or_default())
-            .map_err(Error::io("map memory for a body"))?;
+        let parts = self.pieces.get(from..).unwrap_or_default().iter().map(|piece| &piece[..]);
+        let whole = slab::gather(&Pools::current().slabs, parts).map_err(Error::io("map memory for a body"))?;
         self.pieces.truncate(from);
         self.pieces.push(whole);
         Ok(())
     }
 
+    /// Whether there is something to be done off the loop now; see [`take_work`](Self::take_work).
+    pub fn has_work(&self, all: bool) -> bool {
+        let Some(writer) = self.writer.as_ref().filter(|_| !self.failed) else { return false };
+        if self.spilled {
+            let due = all || self.unwritten.0 >= GATHER || unwritten() > UNWRITTEN_CAP;
+            due && self.unwritten.0 > 0
+        } else {
+            let due = all || self.undigested_bytes > DIGEST_INLINE;
+            due && self.undigested_bytes > 0 && !writer.digests.is_empty()
+        }
+    }
+
     /// What is to be done off the loop now: a write of 256 KiB or more, or, if `all`, whatever is left. `None` if
     /// there is nothing to do, or a work is out already.
     pub fn take_work(&mut self, all: bool) -> Option<Work> {
-        if self.failed || self.writer.is_none() {
+        if !self.has_work(all) {
             return None;
-        }
-        if self.spilled {
-            let due = all || self.unwritten.0 >= GATHER || unwritten() > UNWRITTEN_CAP;
-            if !due || self.unwritten.0 == 0 {
-                return None;
-            }
-        } else {
-            let digests = self.writer.as_ref().is_some_and(|writer| !writer.digests.is_empty());
-            let due = all || self.undigested_bytes > DIGEST_INLINE;
-            if !digests || !due || self.undigested_bytes == 0 {
-                return None;
-            }
         }
         self.close_tail();
         self.undigested_bytes = 0;
@@ -389,6 +410,39 @@ impl BodySink {
         match self.writer.take().and_then(|writer| writer.file.map(|file| (file, writer.written))) {
             Some((file, written)) if written > 0 => BodyImage::from_file(file, 0, written),
             _ => BodyImage::from_pieces(std::mem::take(&mut self.pieces)).holding(self.ram.take()),
+        }
+    }
+}
+
+/// A sink that its works come back to from any thread.
+pub type SharedSink = Arc<Mutex<BodySink>>;
+
+/// A work on its way: back with its sink when dropped, whether it ran or not, so that a cancelled write loses nothing.
+pub struct Errand {
+    sink: SharedSink,
+    work: Option<Work>,
+}
+
+impl Errand {
+    /// The next work of a sink, if it has one.
+    pub fn new(sink: &SharedSink, all: bool) -> Option<Self> {
+        let work = sink.lock().take_work(all)?;
+        Some(Self { sink: sink.clone(), work: Some(work) })
+    }
+
+    /// Does the work and brings it back. May wait for the disk.
+    pub fn run(mut self) -> Result<()> {
+        let Some(mut work) = self.work.take() else { return Ok(()) };
+        work.run();
+        self.sink.lock().done(work)
+    }
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            // Undone, which cannot fail.
+            let _ = self.sink.lock().done(work);
         }
     }
 }

@@ -1,0 +1,437 @@
+//! Between a transport's windows and a body's sink: which memory the next bytes are received into, and what becomes of
+//! them. One [`Receiver`] serves a connection, response after response. It doesn't know sockets, threads or Python.
+//!
+//! While a head or a small body is expected, the window is of a [`Scratch`] that all connections of a loop share, and
+//! what came is copied out of it. Once a body turns out to be large, the scratch becomes its slab, uncopied, and
+//! further windows are of slabs of its own. No byte of a large body is copied or moved after the kernel wrote it, but
+//! for pieces under 4 KiB, which are moved together.
+
+use crate::body::sink::SMALL_PIECE;
+use crate::body::slab::{self, SlabPool, SlabWriter, Window};
+use crate::body::{BodyImage, BodySink, Budget, Pools, SharedSink, Tunables, WINDOW};
+use crate::http::{Asked, Framing, Head, HeadLimits, HeadStep, Response};
+use crate::{Error, Result};
+use parking_lot::Mutex;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A window is never smaller: a slab with less left is full.
+const LEAST_WINDOW: usize = 4 << 10;
+
+/// A body that has this much to come, or has had it, gets a slab of its own.
+const LARGE: usize = slab::SMALLEST;
+
+/// From this size on, a body in memory is received into slabs as large as a huge page.
+const HUGE: u64 = 1 << 20;
+
+/// The window that connections share while little is expected of them.
+#[derive(Default)]
+pub struct Scratch {
+    writer: Option<SlabWriter>,
+}
+
+impl Scratch {
+    /// Lends it, making it first if a body took the last one. The flag says that it is a new one.
+    pub fn window(&mut self) -> Result<(Window, bool)> {
+        if let Some(writer) = &self.writer {
+            return Ok((writer.window(WINDOW), false));
+        }
+        let writer = take(&Pools::current().slabs, WINDOW)?;
+        Ok((self.writer.insert(writer).window(WINDOW), true))
+    }
+}
+
+fn take(pool: &Arc<SlabPool>, bytes: usize) -> Result<SlabWriter> {
+    pool.take(bytes).map_err(Error::io("map memory for a body"))
+}
+
+/// How a response is received.
+#[derive(Clone)]
+pub struct Plan {
+    pub asked: Asked,
+    pub tunables: Arc<Tunables>,
+    pub budget: Arc<Budget>,
+    /// Whether a body that goes to a file is to be handed over with its socket.
+    pub drain: bool,
+}
+
+/// What is to be done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Receive more, or wait for a work that is out.
+    More,
+    /// The sink has work.
+    Work,
+    /// The rest of the body is to be drained: take it with [`Receiver::hand_over`].
+    Drain,
+    /// The response is complete: take it with [`Receiver::finish`].
+    Done,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Idle,
+    Head,
+    Body,
+    /// Its body is being drained elsewhere.
+    Away,
+    Complete,
+    Failed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lent {
+    Scratch,
+    Own,
+}
+
+/// A complete response.
+pub struct Received {
+    pub head: Head,
+    pub trailers: Vec<(Vec<u8>, Vec<u8>)>,
+    pub body: BodyImage,
+    /// Whether the connection may be used again.
+    pub reusable: bool,
+}
+
+pub struct Receiver {
+    limits: Arc<HeadLimits>,
+    response: Response,
+    plan: Option<Plan>,
+    stage: Stage,
+    lent: Lent,
+    own: Option<SlabWriter>,
+    sink: Option<SharedSink>,
+    ranges: Vec<Range<usize>>,
+    /// Bytes of the slabs that the body's pieces lie in.
+    held: u64,
+    /// The number of the first piece that lies in `own`.
+    first_in_own: usize,
+    /// Bytes came that belong to no response.
+    excess: bool,
+    progress: Arc<AtomicU64>,
+}
+
+impl Receiver {
+    pub fn new(limits: Arc<HeadLimits>) -> Self {
+        Self {
+            response: Response::new(limits.clone(), false),
+            limits,
+            plan: None,
+            stage: Stage::Idle,
+            lent: Lent::Scratch,
+            own: None,
+            sink: None,
+            ranges: Vec::new(),
+            held: 0,
+            first_in_own: 0,
+            excess: false,
+            progress: Arc::default(),
+        }
+    }
+
+    /// Expects a response.
+    pub fn begin(&mut self, plan: Plan) {
+        self.response.reset(plan.asked);
+        self.plan = Some(plan);
+        self.stage = Stage::Head;
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        self.own = None;
+        self.sink = None;
+        self.held = 0;
+        self.first_in_own = 0;
+    }
+
+    /// Counts the bytes received, on whichever thread.
+    pub fn progress(&self) -> &Arc<AtomicU64> {
+        &self.progress
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.stage == Stage::Idle
+    }
+
+    /// The head, once it is complete.
+    pub fn head(&self) -> Option<&Head> {
+        self.response.head()
+    }
+
+    pub fn sink(&self) -> Option<&SharedSink> {
+        self.sink.as_ref()
+    }
+
+    /// Where to receive next: never empty, without a side effect on what was received, called as often as one likes.
+    /// `None` says: into the scratch.
+    pub fn window(&mut self) -> Result<Option<Window>> {
+        self.lent = Lent::Scratch;
+        if self.stage != Stage::Body {
+            return Ok(None);
+        }
+        if self.own.as_ref().is_none_or(|own| own.spare_len() < LEAST_WINDOW) {
+            let Some(sink) = &self.sink else { return Ok(None) };
+            let (len, in_ram) = {
+                let sink = sink.lock();
+                (sink.len(), sink.is_ram())
+            };
+            let left = self.response.remaining();
+            if self.own.is_none() && len.max(left.unwrap_or(0)) < LARGE as u64 {
+                return Ok(None);
+            }
+            let most = if in_ram && len >= HUGE {
+                HUGE * 2
+            } else if in_ram {
+                WINDOW as u64
+            } else {
+                WINDOW as u64 * 2
+            };
+            let size = left.unwrap_or(most).min(most) as usize;
+            self.replace_own(take(&Pools::current().slabs, size)?);
+        }
+        self.lent = Lent::Own;
+        Ok(self.own.as_ref().map(|own| own.window(WINDOW)))
+    }
+
+    fn replace_own(&mut self, writer: SlabWriter) {
+        self.held += writer.capacity() as u64;
+        self.first_in_own = self.sink.as_ref().map_or(0, |sink| sink.lock().pieces());
+        self.own = Some(writer);
+    }
+
+    /// Takes `n` bytes that were received into the window lent last.
+    pub fn received(&mut self, scratch: &mut Scratch, n: usize) -> Result<Event> {
+        self.progress.fetch_add(n as u64, Relaxed);
+        let result = match self.lent {
+            Lent::Scratch => self.scratch_received(scratch, n),
+            Lent::Own => self.own_received(n),
+        };
+        match result {
+            Ok(()) => Ok(self.next()),
+            Err(error) => {
+                self.stage = Stage::Failed;
+                Err(error)
+            }
+        }
+    }
+
+    fn scratch_received(&mut self, scratch: &mut Scratch, n: usize) -> Result<()> {
+        let Some(mut writer) = scratch.writer.take() else { return Ok(()) };
+        writer.advance(n);
+        let kept = self.take_in(&mut writer);
+        if matches!(kept, Ok(true)) {
+            self.held += writer.capacity() as u64;
+            self.own = Some(writer);
+        } else {
+            writer.truncate(0);
+            scratch.writer = Some(writer);
+        }
+        kept.map(|_| ())
+    }
+
+    fn own_received(&mut self, n: usize) -> Result<()> {
+        let Some(mut writer) = self.own.take() else { return Ok(()) };
+        writer.advance(n);
+        let taken = self.take_in(&mut writer);
+        self.own = Some(writer);
+        taken.map(|_| ())
+    }
+
+    /// Takes in what a slab has received; true if slices of the slab were kept.
+    fn take_in(&mut self, writer: &mut SlabWriter) -> Result<bool> {
+        let input = writer.received();
+        let mut start = 0;
+        match self.stage {
+            Stage::Head => match self.response.feed_head(input)? {
+                HeadStep::More => {
+                    writer.truncate(0);
+                    return Ok(false);
+                }
+                HeadStep::Done { consumed } => {
+                    start = consumed;
+                    self.open_sink()?;
+                }
+            },
+            Stage::Body => {}
+            Stage::Idle | Stage::Complete | Stage::Away | Stage::Failed => {
+                self.excess |= !input.is_empty();
+                writer.truncate(0);
+                return Ok(false);
+            }
+        }
+        let len = input.len();
+        let rest = input.get(start..).unwrap_or_default();
+        self.ranges.clear();
+        let ranges = &mut self.ranges;
+        // What came before a fault in the framing is kept, too.
+        let fed = self.response.feed_body(rest, |range| ranges.push(start + range.start..start + range.end));
+        let kept = self.store(writer)?;
+        let fed = fed?;
+        if fed.done {
+            self.excess |= start + fed.consumed < len;
+            self.complete()?;
+        }
+        Ok(kept)
+    }
+
+    fn open_sink(&mut self) -> Result<()> {
+        let Some(plan) = &self.plan else { return Err(Error::Cancelled) };
+        let (tunables, budget) = (plan.tunables.clone(), plan.budget.clone());
+        let sink = match self.response.framing() {
+            Some(Framing::Length(length)) => BodySink::with_length(tunables, budget, length)?,
+            _ => BodySink::new(tunables, budget),
+        };
+        self.sink = Some(Arc::new(Mutex::new(sink)));
+        self.stage = Stage::Body;
+        Ok(())
+    }
+
+    /// Brings the ranges of what a slab has received into the sink; true if slices of the slab were kept.
+    fn store(&mut self, writer: &mut SlabWriter) -> Result<bool> {
+        let Some(sink) = &self.sink else { return Ok(false) };
+        let mut sink = sink.lock();
+        let total: usize = self.ranges.iter().map(Range::len).sum();
+        let keep = match self.lent {
+            Lent::Own => total >= SMALL_PIECE,
+            Lent::Scratch => total >= LARGE / 2 && !self.response.is_done(),
+        };
+        let input = writer.received();
+        if !keep {
+            let parts = self.ranges.iter().map(|range| input.get(range.clone()).unwrap_or_default());
+            let pushed = sink.push_parts(parts);
+            writer.truncate(0);
+            return pushed.map(|()| false);
+        }
+        let mut runs: Vec<Range<usize>> = Vec::with_capacity(self.ranges.len());
+        for range in self.ranges.drain(..) {
+            match runs.last_mut() {
+                Some(last) if last.len() < SMALL_PIECE || range.len() < SMALL_PIECE => {
+                    let to = last.end;
+                    last.end += range.len();
+                    if to != range.start {
+                        input.copy_within(range, to);
+                    }
+                }
+                _ => runs.push(range),
+            }
+        }
+        writer.truncate(runs.last().map_or(0, |last| last.end));
+        let frozen = writer.freeze();
+        runs.into_iter().try_for_each(|run| sink.push(frozen.slice(run)))?;
+        Ok(true)
+    }
+
+    /// The body is complete: gives back what its slabs don't need.
+    fn complete(&mut self) -> Result<()> {
+        self.stage = Stage::Complete;
+        self.own = None;
+        let Some(sink) = &self.sink else { return Ok(()) };
+        let mut sink = sink.lock();
+        // At most a quarter more than the body is retained.
+        if sink.is_ram() && self.held > sink.len() + sink.len() / 4 {
+            sink.compact(self.first_in_own)?;
+        }
+        Ok(())
+    }
+
+    /// What is to be done now: to be asked again whenever a work has come back.
+    pub fn next(&self) -> Event {
+        let complete = self.stage == Stage::Complete;
+        let (Some(sink), true) = (&self.sink, complete || self.stage == Stage::Body) else { return Event::More };
+        let sink = sink.lock();
+        let drain = self.plan.as_ref().is_some_and(|plan| plan.drain) && !complete && !sink.is_ram();
+        match (sink.is_busy(), drain) {
+            (true, _) => Event::More,
+            (false, true) => Event::Drain,
+            (false, false) if sink.has_work(complete) => Event::Work,
+            (false, false) if complete => Event::Done,
+            (false, false) => Event::More,
+        }
+    }
+
+    /// Does the sink's work on this thread. May wait for the disk.
+    pub fn work_here(&mut self) -> Result<Event> {
+        if let Some(sink) = &self.sink {
+            sink.lock().run_work(self.stage == Stage::Complete).inspect_err(|_| self.stage = Stage::Failed)?;
+        }
+        // The same memory again, while it is hot.
+        if let Some(own) = &mut self.own {
+            own.reset();
+        }
+        Ok(self.next())
+    }
+
+    /// Whether all that is left is to be worked off, not only what is gathered.
+    pub fn is_complete(&self) -> bool {
+        self.stage == Stage::Complete
+    }
+
+    /// Gives away response and sink to be drained. `None` if a work of the sink's is out.
+    pub fn hand_over(&mut self) -> Option<(Response, BodySink)> {
+        let sink = Arc::try_unwrap(self.sink.take()?);
+        match sink {
+            Ok(sink) => {
+                self.stage = Stage::Away;
+                self.own = None;
+                let fresh = Response::new(self.limits.clone(), false);
+                Some((std::mem::replace(&mut self.response, fresh), sink.into_inner()))
+            }
+            Err(shared) => {
+                self.sink = Some(shared);
+                None
+            }
+        }
+    }
+
+    /// Takes back what was handed over. If its body isn't complete, it is received here from now on.
+    pub fn take_back(&mut self, response: Response, sink: BodySink, excess: bool) {
+        self.stage = if response.is_done() { Stage::Complete } else { Stage::Body };
+        self.response = response;
+        self.sink = Some(Arc::new(Mutex::new(sink)));
+        self.excess |= excess;
+        if let Some(plan) = &mut self.plan {
+            plan.drain = false;
+        }
+    }
+
+    /// The peer closed.
+    pub fn eof(&mut self) -> Result<Event> {
+        match self.stage {
+            Stage::Head | Stage::Body => {
+                self.response.eof().inspect_err(|_| self.stage = Stage::Failed)?;
+                self.complete()?;
+                Ok(self.next())
+            }
+            _ => Ok(self.next()),
+        }
+    }
+
+    /// The complete response; the next one can begin.
+    pub fn finish(&mut self) -> Result<Received> {
+        let Some(sink) = self.sink.take().filter(|_| self.stage == Stage::Complete) else {
+            return Err(Error::Permit("the response is not complete"));
+        };
+        let body = sink.lock().prepare()?;
+        let trailers = self.response.trailers().to_vec();
+        let reusable = self.response.keep_alive() && !self.excess;
+        let Some(head) = self.response.take_head() else { return Err(Error::Cancelled) };
+        self.stage = Stage::Idle;
+        self.clear();
+        Ok(Received { head, trailers, body, reusable })
+    }
+
+    /// Whether bytes came that belong to no response: the connection can't be used again.
+    pub fn has_excess(&self) -> bool {
+        self.excess
+    }
+
+    /// Gives up the response; its sink is returned, for what can be salvaged.
+    pub fn give_up(&mut self) -> Option<SharedSink> {
+        self.stage = Stage::Failed;
+        let sink = self.sink.take();
+        self.clear();
+        sink
+    }
+}

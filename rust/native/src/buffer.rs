@@ -1,0 +1,190 @@
+//! Memory across the border: views of bytes that Python may read, windows that a transport may fill, and looking at
+//! somebody else's buffer. May hold `unsafe`: the buffer protocol is made of raw pointers.
+
+#![allow(unsafe_code)]
+
+use bytes::Bytes;
+use penstock_core::body::slab::Window;
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::PyBufferError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyBytes, PyMemoryView};
+use std::ffi::c_int;
+use std::ptr;
+
+/// Read-only bytes, kept alive for as long as a memoryview looks at them.
+#[pyclass(frozen, module = "penstock._native")]
+pub struct View(Bytes);
+
+#[pymethods]
+impl View {
+    fn __len__(&self) -> usize {
+        self.0.len()
+    }
+
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let (base, len) = (slf.get().0.as_ptr(), slf.get().0.len());
+        // SAFETY: `view` is the interpreter's; the bytes are immutable and live as long as `slf`, which it keeps.
+        unsafe { fill(slf.as_any(), view, base.cast_mut(), len, true, flags) }
+    }
+}
+
+/// A window of a slab, lent to a transport to receive into; its slab isn't recycled while this lives.
+#[pyclass(frozen, module = "penstock._native")]
+pub struct Lent(Window);
+
+#[pymethods]
+impl Lent {
+    fn __len__(&self) -> usize {
+        self.0.len()
+    }
+
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let window = &slf.get().0;
+        // SAFETY: the window keeps its slab; it is written to by the transport between `get_buffer` and
+        // `buffer_updated` only, when nobody else looks.
+        unsafe { fill(slf.as_any(), view, window.as_mut_ptr(), window.len(), false, flags) }
+    }
+}
+
+/// # Safety
+/// `view` is valid for writes, and `len` bytes at `base` stay valid for as long as `owner` lives.
+unsafe fn fill(
+    owner: &Bound<'_, PyAny>,
+    view: *mut ffi::Py_buffer,
+    base: *mut u8,
+    len: usize,
+    readonly: bool,
+    flags: c_int,
+) -> PyResult<()> {
+    let len = isize::try_from(len).map_err(|_| PyBufferError::new_err("larger than a buffer can be"))?;
+    // SAFETY: passed on from the caller.
+    match unsafe { ffi::PyBuffer_FillInfo(view, owner.as_ptr(), base.cast(), len, readonly.into(), flags) } {
+        0 => Ok(()),
+        _ => Err(PyErr::fetch(owner.py())),
+    }
+}
+
+/// Exports bytes through `owner`'s buffer, for as long as that view lives: released by [`release`].
+///
+/// # Safety
+/// `view` is the interpreter's, from `__getbuffer__`.
+pub unsafe fn export(
+    owner: &Bound<'_, PyAny>,
+    bytes: Bytes,
+    view: *mut ffi::Py_buffer,
+    flags: c_int,
+) -> PyResult<()> {
+    // SAFETY: the box below keeps the bytes until `release`.
+    unsafe {
+        fill(owner, view, bytes.as_ptr().cast_mut(), bytes.len(), true, flags)?;
+        (*view).internal = Box::into_raw(Box::new(bytes)).cast();
+    }
+    Ok(())
+}
+
+/// # Safety
+/// `view` was filled by [`export`], and this is its only release.
+pub unsafe fn release(view: *mut ffi::Py_buffer) {
+    // SAFETY: `internal` is the box made by `export`.
+    drop(unsafe { Box::from_raw((*view).internal.cast::<Bytes>()) });
+    // SAFETY: as above.
+    unsafe { (*view).internal = ptr::null_mut() };
+}
+
+/// A memoryview of immutable bytes.
+pub fn view(py: Python<'_>, bytes: Bytes) -> PyResult<Py<PyAny>> {
+    let view = Bound::new(py, View(bytes))?;
+    Ok(PyMemoryView::from(view.as_any())?.into_any().unbind())
+}
+
+/// A memoryview to be received into.
+pub fn lend(py: Python<'_>, window: Window) -> PyResult<Py<PyAny>> {
+    let lent = Bound::new(py, Lent(window))?;
+    Ok(PyMemoryView::from(lent.as_any())?.into_any().unbind())
+}
+
+/// The bytes of any buffer: `bytes` without a copy, everything else copied.
+pub fn bytes_of(data: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+    match data.cast_exact::<PyBytes>() {
+        Ok(bytes) => Ok(Bytes::from_owner(PyBackedBytes::from(bytes.clone()))),
+        Err(_) => with_slice(data, |slice| Ok(Bytes::copy_from_slice(slice))),
+    }
+}
+
+/// Looks at the bytes of a buffer with the interpreter attached, so that nobody can change them meanwhile.
+pub fn with_slice<T>(data: &Bound<'_, PyAny>, look: impl FnOnce(&[u8]) -> PyResult<T>) -> PyResult<T> {
+    let buffer = contiguous(data)?;
+    // SAFETY: a contiguous buffer of that many bytes, kept by `buffer`; the interpreter is attached until `look`
+    // returns, so no Python code writes to it.
+    look(unsafe { slice(&buffer) })
+}
+
+/// Fills a writable buffer without the interpreter.
+pub fn with_slice_mut<T: Send>(data: &Bound<'_, PyAny>, fill: impl Send + FnOnce(&mut [u8]) -> T) -> PyResult<T> {
+    let buffer = contiguous(data)?;
+    if buffer.readonly() {
+        return Err(PyBufferError::new_err("the buffer is read-only"));
+    }
+    let (base, len) = (buffer.buf_ptr() as usize, buffer.len_bytes());
+    Ok(data.py().detach(move || {
+        // SAFETY: writable and contiguous (checked), kept by `buffer`, which outlives this call. As with readinto(2)
+        // of any Python file, a program that touches it from another thread meanwhile races with itself.
+        let slice: &mut [u8] = if len == 0 { &mut [] } else { unsafe { std::slice::from_raw_parts_mut(base as *mut u8, len) } };
+        fill(slice)
+    }))
+}
+
+/// A `bytes` of `len` that `fill` writes without the interpreter; an error frees it.
+pub fn new_bytes<E: Send>(
+    py: Python<'_>,
+    len: usize,
+    fill: impl Send + FnOnce(&mut [u8]) -> Result<usize, E>,
+) -> PyResult<Result<Py<PyBytes>, E>> {
+    let size = isize::try_from(len).map_err(|_| PyBufferError::new_err("larger than bytes can be"))?;
+    // SAFETY: a new object that nobody else has seen; its `len` bytes are written before it is given out, and bytes
+    // of any value are valid.
+    unsafe {
+        let object = Bound::from_owned_ptr_or_err(py, ffi::PyBytes_FromStringAndSize(ptr::null(), size))?;
+        let base = ffi::PyBytes_AsString(object.as_ptr()) as usize;
+        let filled = py.detach(move || {
+            let room: &mut [u8] = std::slice::from_raw_parts_mut(base as *mut u8, len);
+            fill(room)
+        });
+        Ok(filled.map(|_| object.cast_into_unchecked::<PyBytes>().unbind()))
+    }
+}
+
+/// Length and highest byte of a buffer, read once from end to end: what the benchmarks do with every body.
+#[pyfunction]
+pub fn summarise(py: Python<'_>, buffer: PyBuffer<u8>) -> PyResult<(usize, u8)> {
+    if !buffer.is_c_contiguous() {
+        return Err(PyBufferError::new_err("the buffer is not contiguous"));
+    }
+    let (base, len) = (buffer.buf_ptr() as usize, buffer.len_bytes());
+    Ok(py.detach(move || {
+        // SAFETY: as `with_slice_mut`, and only read.
+        let slice: &[u8] = if len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(base as *const u8, len) } };
+        (len, slice.iter().fold(0, |highest, byte| highest.max(*byte)))
+    }))
+}
+
+fn contiguous(data: &Bound<'_, PyAny>) -> PyResult<PyBuffer<u8>> {
+    // Any item type will do, as with the socket and file methods of the standard library.
+    let bytes = PyMemoryView::from(data)?;
+    let cast = if bytes.getattr("format")?.extract::<&str>()? == "B" { bytes.into_any() } else { bytes.call_method1("cast", ("B",))? };
+    let buffer = PyBuffer::<u8>::get(&cast)?;
+    if buffer.is_c_contiguous() { Ok(buffer) } else { Err(PyBufferError::new_err("the buffer is not contiguous")) }
+}
+
+/// # Safety
+/// The buffer is C-contiguous and nobody writes to it while the slice is looked at.
+unsafe fn slice<'a>(buffer: &'a PyBuffer<u8>) -> &'a [u8] {
+    match buffer.len_bytes() {
+        0 => &[],
+        // SAFETY: passed on from the caller.
+        len => unsafe { std::slice::from_raw_parts(buffer.buf_ptr() as *const u8, len) },
+    }
+}

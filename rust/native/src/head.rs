@@ -1,0 +1,78 @@
+//! A response's head as Python sees it: raw until somebody looks.
+
+use penstock_core::http::{Head as Core, Version};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+
+#[pyclass(frozen, module = "penstock._native")]
+pub struct Head {
+    core: Core,
+    trailers: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Head {
+    pub fn of(core: Core, trailers: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
+        Self { core, trailers }
+    }
+}
+
+/// Field values are latin-1 (RFC 9110 section 5.5 calls what lies outside ASCII opaque).
+fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
+    let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
+    PyString::new(py, &text)
+}
+
+fn pairs<'py>(
+    py: Python<'py>,
+    fields: impl Iterator<Item = (impl AsRef<[u8]>, impl AsRef<[u8]>)>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let list = PyList::empty(py);
+    for (name, value) in fields {
+        list.append((PyBytes::new(py, name.as_ref()), PyBytes::new(py, value.as_ref())))?;
+    }
+    Ok(list.to_tuple())
+}
+
+#[pymethods]
+impl Head {
+    #[getter]
+    fn status(&self) -> u16 {
+        self.core.status
+    }
+
+    #[getter]
+    fn version(&self) -> &'static str {
+        match self.core.version {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        }
+    }
+
+    #[getter]
+    fn reason<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        latin1(py, self.core.reason())
+    }
+
+    /// Names and values as received, in order.
+    fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        pairs(py, self.core.headers())
+    }
+
+    fn trailers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        pairs(py, self.trailers.iter().map(|(name, value)| (name, value)))
+    }
+
+    /// The first value of a field, its name in any case.
+    fn get<'py>(&self, py: Python<'py>, name: &str) -> Option<Bound<'py, PyString>> {
+        self.core.get(name).map(|value| latin1(py, value))
+    }
+
+    fn get_all<'py>(&self, py: Python<'py>, name: &str) -> Vec<Bound<'py, PyString>> {
+        let named = self.core.headers().filter(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes()));
+        named.map(|(_, value)| latin1(py, value)).collect()
+    }
+
+    fn __len__(&self) -> usize {
+        self.core.len()
+    }
+}

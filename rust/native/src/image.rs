@@ -1,0 +1,265 @@
+//! The class behind `penstock.BodyImage`, and the reader that goes through one.
+
+use crate::buffer;
+use crate::errors::{Raise, declared};
+use crate::op::Op;
+use parking_lot::Mutex;
+use penstock_core::body::{BodyImage, Reader as CoreReader, State};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict};
+use std::ffi::c_int;
+use std::path::PathBuf;
+
+#[pyclass(frozen, subclass, module = "penstock._native", weakref)]
+pub struct Image {
+    pub core: BodyImage,
+    /// The caller chose to run blocking work on the loop's thread.
+    direct: bool,
+}
+
+impl Image {
+    pub fn of(core: BodyImage) -> Self {
+        Self { core, direct: false }
+    }
+
+    pub fn object(py: Python<'_>, core: BodyImage) -> PyResult<Py<PyAny>> {
+        Ok(Py::new(py, Self::of(core))?.into_any())
+    }
+
+    /// An op that makes another image of this one.
+    fn becoming(&self, make: impl FnOnce(&BodyImage) -> penstock_core::Result<BodyImage> + Send + 'static) -> Op {
+        let core = self.core.clone();
+        Op::new(move || make(&core), Self::object)
+    }
+
+    /// Refuses a call that may wait for a disk on the thread of a running loop.
+    fn may_block(&self, py: Python<'_>, call: &str) -> PyResult<()> {
+        if self.direct || !self.core.is_file() {
+            return Ok(());
+        }
+        refuse_in_loop(py, call)
+    }
+}
+
+/// `BlockingInLoop`, if a loop is running on this thread.
+fn refuse_in_loop(py: Python<'_>, call: &str) -> PyResult<()> {
+    static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    if RUNNING.import(py, "asyncio", "_get_running_loop")?.call0()?.is_none() {
+        return Ok(());
+    }
+    let message = format!(
+        "{call} may wait for a disk, and this thread runs an event loop: await the method that has a policy, \
+         or give the image the policy Direct()"
+    );
+    Err(declared(py, "BlockingInLoop", (message,), &[]))
+}
+
+#[pymethods]
+impl Image {
+    #[new]
+    #[pyo3(signature = (source, direct=false))]
+    fn new(source: &Self, direct: bool) -> Self {
+        Self { core: source.core.clone(), direct }
+    }
+
+    #[staticmethod]
+    fn from_buffer(data: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self::of(BodyImage::from_pieces(vec![buffer::bytes_of(data)?])))
+    }
+
+    /// Of several buffers, which stay apart.
+    #[staticmethod]
+    fn from_buffers(pieces: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let pieces = pieces.try_iter()?.map(|piece| buffer::bytes_of(&piece?)).collect::<PyResult<_>>()?;
+        Ok(Self::of(BodyImage::from_pieces(pieces)))
+    }
+
+    #[staticmethod]
+    fn open_path(py: Python<'_>, path: PathBuf, offset: u64, length: Option<u64>, trusted: bool) -> PyResult<Self> {
+        let opened = py.detach(|| BodyImage::from_path(&path, offset, length, trusted));
+        Ok(Self::of(opened.raise(py)?))
+    }
+
+    fn __len__(&self) -> PyResult<usize> {
+        Ok(usize::try_from(self.core.len())?)
+    }
+
+    #[getter]
+    fn state(&self) -> &'static str {
+        match self.core.state() {
+            State::Ram(_) => "ram",
+            State::File { .. } => "file",
+            State::Mmap { .. } => "mmap",
+        }
+    }
+
+    #[getter]
+    fn digests<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let digests = PyDict::new(py);
+        for (algorithm, hex) in self.core.digests() {
+            digests.set_item(algorithm.name(), hex)?;
+        }
+        Ok(digests)
+    }
+
+    /// Whether the bytes lie in one piece that can be looked at without copying.
+    #[getter]
+    fn contiguous(&self) -> bool {
+        match self.core.state() {
+            State::Ram(pieces) => pieces.len() < 2,
+            State::File { .. } => false,
+            State::Mmap { .. } => true,
+        }
+    }
+
+    /// Views of the pieces in memory; a file is read.
+    fn views(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        match self.core.state() {
+            State::Ram(pieces) => pieces.iter().map(|piece| buffer::view(py, piece.clone())).collect(),
+            _ => {
+                self.may_block(py, "views")?;
+                let whole = py.detach(|| self.core.read_range(0, self.core.len())).raise(py)?;
+                Ok(vec![buffer::view(py, whole)?])
+            }
+        }
+    }
+
+    fn gather_now(&self, py: Python<'_>) -> PyResult<Self> {
+        Ok(Self { core: py.detach(|| self.core.gather()).raise(py)?, direct: self.direct })
+    }
+
+    fn mmap_now(&self, py: Python<'_>) -> PyResult<Self> {
+        self.may_block(py, "mmap()")?;
+        Ok(Self { core: py.detach(|| self.core.to_mmap()).raise(py)?, direct: self.direct })
+    }
+
+    fn gathering(&self) -> Op {
+        self.becoming(BodyImage::gather)
+    }
+
+    fn to_ram_op(&self) -> Op {
+        self.becoming(BodyImage::to_ram)
+    }
+
+    fn to_mmap_op(&self) -> Op {
+        self.becoming(BodyImage::to_mmap)
+    }
+
+    fn save_op(&self, path: PathBuf, overwrite: bool, fsync: bool) -> Op {
+        let core = self.core.clone();
+        Op::new(move || core.save(&path, overwrite, fsync), |py, ()| Ok(py.None()))
+    }
+
+    /// Up to `limit` bytes from the start as `bytes`; the disk is waited for without the interpreter.
+    #[pyo3(signature = (limit=None))]
+    fn read_now(&self, py: Python<'_>, limit: Option<u64>) -> PyResult<Py<PyBytes>> {
+        let len = usize::try_from(limit.unwrap_or(u64::MAX).min(self.core.len()))?;
+        buffer::new_bytes(py, len, |room| self.core.copy_to(room, 0))?.raise(py)
+    }
+
+    fn __bytes__(&self, py: Python<'_>) -> PyResult<Py<PyBytes>> {
+        self.may_block(py, "bytes()")?;
+        self.read_now(py, None)
+    }
+
+    /// Copies from `offset` on to a writable buffer, as far as both go.
+    fn read_into(&self, py: Python<'_>, target: &Bound<'_, PyAny>, offset: u64) -> PyResult<usize> {
+        self.may_block(py, "a read")?;
+        buffer::with_slice_mut(target, |room| self.core.copy_to(room, offset))?.raise(py)
+    }
+
+    fn reader(&self, piece: usize) -> Reader {
+        Reader { core: self.core.clone(), state: Mutex::new(Some(self.core.reader(piece))), direct: self.direct }
+    }
+
+    #[allow(unsafe_code)]
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let (image, py) = (slf.get(), slf.py());
+        image.may_block(py, "memoryview()")?;
+        let whole = match image.core.state() {
+            State::Mmap { map, .. } => map.clone(),
+            _ => py.detach(|| image.core.read_range(0, image.core.len())).raise(py)?,
+        };
+        // SAFETY: `view` is the interpreter's.
+        unsafe { buffer::export(slf.as_any(), whole, view, flags) }
+    }
+
+    #[allow(unsafe_code)]
+    unsafe fn __releasebuffer__(&self, view: *mut ffi::Py_buffer) {
+        // SAFETY: filled by `export` above, and released once.
+        unsafe { buffer::release(view) }
+    }
+}
+
+/// Goes through an image piece by piece.
+#[pyclass(frozen, module = "penstock._native")]
+pub struct Reader {
+    core: BodyImage,
+    /// Away while an op reads.
+    state: Mutex<Option<CoreReader>>,
+    direct: bool,
+}
+
+fn piece(py: Python<'_>, piece: Option<bytes::Bytes>) -> PyResult<Py<PyAny>> {
+    piece.map_or_else(|| Ok(py.None()), |bytes| buffer::view(py, bytes))
+}
+
+#[pymethods]
+impl Reader {
+    /// The next piece as a memoryview, `None` at the end; or, if it would have to be waited for, the `Op` that gets
+    /// it.
+    fn step(slf: Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let mut state = slf.get().state.lock();
+        let Some(reader) = state.as_mut() else {
+            return Err(pyo3::exceptions::PyRuntimeError::new_err("the reader is in use by another task"));
+        };
+        if let Some(found) = reader.next_cached().raise(py)? {
+            return piece(py, found);
+        }
+        let mut away = Away { owner: slf.clone().unbind(), reader: state.take() };
+        let op = Op::new(
+            move || match away.reader.as_mut() {
+                Some(reader) => {
+                    let found = reader.next_piece();
+                    drop(away);
+                    found
+                }
+                None => Ok(None),
+            },
+            piece,
+        );
+        Ok(Py::new(py, op)?.into_any())
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    /// As `step`, waiting here.
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        if self.core.is_file() && !self.direct {
+            refuse_in_loop(py, "chunks()")?;
+        }
+        let mut state = self.state.lock();
+        let Some(reader) = state.as_mut() else { return Ok(None) };
+        match py.detach(|| reader.next_piece()).raise(py)? {
+            Some(bytes) => buffer::view(py, bytes).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// A reader on its way through an op; back with its owner when dropped, whether the op ran or not.
+struct Away {
+    owner: Py<Reader>,
+    reader: Option<CoreReader>,
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        *self.owner.get().state.lock() = self.reader.take();
+    }
+}

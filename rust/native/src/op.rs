@@ -1,0 +1,48 @@
+//! Work of the core that may wait for a disk, as an object that a policy runs: called, it runs on the calling thread
+//! without the interpreter; `on(pool)` runs it on a pool's threads.
+
+use crate::errors::Raise;
+use crate::future::Future;
+use crate::pool::{self, DispatchPool};
+use parking_lot::Mutex;
+use penstock_core::Result;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+type Convert = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
+type Work = Box<dyn FnOnce() -> Result<Convert> + Send>;
+
+#[pyclass(frozen, module = "penstock._native")]
+pub struct Op(Mutex<Option<Work>>);
+
+impl Op {
+    /// `work` runs anywhere, once; `convert` makes a Python value of its result, on the awaiting thread.
+    pub fn new<T: Send + 'static>(
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+        convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+    ) -> Self {
+        Self(Mutex::new(Some(Box::new(move || {
+            let value = work()?;
+            Ok(Box::new(move |py: Python<'_>| convert(py, value)) as Convert)
+        }))))
+    }
+
+    fn take(&self) -> PyResult<Work> {
+        self.0.lock().take().ok_or_else(|| PyRuntimeError::new_err("this operation was run already"))
+    }
+}
+
+#[pymethods]
+impl Op {
+    /// Runs it on this thread, without the interpreter.
+    fn __call__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let work = self.take()?;
+        py.detach(work).raise(py)?(py)
+    }
+
+    /// Runs it on a thread of `pool`; the result is awaited.
+    fn on(&self, py: Python<'_>, pool: &DispatchPool) -> PyResult<Py<Future>> {
+        let work = self.take()?;
+        pool::run_native(py, pool, work, |py, convert| convert(py))
+    }
+}

@@ -1,0 +1,121 @@
+//! The class behind `penstock.BodySink` and `penstock.AsyncBodySink`.
+
+use crate::budget::Budget;
+use crate::buffer;
+use crate::errors::Raise;
+use crate::image::Image;
+use crate::op::Op;
+use crate::tunables::Tunables;
+use parking_lot::Mutex;
+use penstock_core::body::{BodySink, Budget as CoreBudget, Errand, SharedSink};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::sync::Arc;
+
+/// The next work of a sink as an op.
+pub fn work(sink: &SharedSink, all: bool) -> Option<Op> {
+    let errand = Errand::new(sink, all)?;
+    Some(Op::new(move || errand.run(), |py, ()| Ok(py.None())))
+}
+
+#[pyclass(frozen, subclass, module = "penstock._native")]
+pub struct Sink {
+    sink: Mutex<Option<SharedSink>>,
+}
+
+impl Sink {
+    fn open(&self) -> PyResult<SharedSink> {
+        self.sink.lock().clone().ok_or_else(|| PyValueError::new_err("the sink was prepared or closed"))
+    }
+}
+
+#[pymethods]
+impl Sink {
+    #[new]
+    #[pyo3(signature = (tunables, budget=None, length=None))]
+    fn new(py: Python<'_>, tunables: Option<&Tunables>, budget: Option<&Budget>, length: Option<u64>) -> PyResult<Self> {
+        let tunables = tunables.map_or_else(Arc::default, |tunables| tunables.0.clone());
+        let budget = budget.map_or_else(CoreBudget::shared, |budget| budget.0.clone());
+        let sink = match length {
+            Some(length) => BodySink::with_length(tunables, budget, length).raise(py)?,
+            None => BodySink::new(tunables, budget),
+        };
+        Ok(Self { sink: Mutex::new(Some(Arc::new(Mutex::new(sink)))) })
+    }
+
+    /// Takes `bytes` without a copy and a copy of any other buffer.
+    fn take(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let sink = self.open()?;
+        if data.is_exact_instance_of::<PyBytes>() {
+            let piece = buffer::bytes_of(data)?;
+            return sink.lock().push(piece).raise(py);
+        }
+        buffer::with_slice(data, |slice| sink.lock().push_copy(slice).raise(py))
+    }
+
+    /// What is to be written or digested now, as an `Op`; with `all`, whatever is left.
+    fn work(&self, all: bool) -> PyResult<Option<Op>> {
+        Ok(work(&self.open()?, all))
+    }
+
+    fn spill(&self) -> PyResult<()> {
+        self.open()?.lock().spill();
+        Ok(())
+    }
+
+    /// The image; the sink is closed afterwards. What is still to be written is written here.
+    fn finish(&self, py: Python<'_>) -> PyResult<Image> {
+        let sink = self.open()?;
+        let image = py.detach(|| sink.lock().prepare()).raise(py)?;
+        *self.sink.lock() = None;
+        Ok(Image::of(image))
+    }
+
+    /// The image of what could be kept of a body that failed; the sink is closed afterwards.
+    fn salvage(&self, py: Python<'_>) -> PyResult<Image> {
+        let sink = self.open()?;
+        *self.sink.lock() = None;
+        Ok(Image::of(py.detach(|| sink.lock().salvage())))
+    }
+
+    /// Drops what was collected. A work that is out goes on, for nobody.
+    fn discard(&self) {
+        *self.sink.lock() = None;
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        self.sink.lock().is_none()
+    }
+
+    #[getter]
+    fn is_ram(&self) -> PyResult<bool> {
+        Ok(self.open()?.lock().is_ram())
+    }
+
+    #[getter]
+    fn unwritten(&self) -> PyResult<u64> {
+        Ok(self.open()?.lock().unwritten())
+    }
+
+    /// Whether an op of this sink's is out.
+    #[getter]
+    fn busy(&self) -> PyResult<bool> {
+        Ok(self.open()?.lock().is_busy())
+    }
+
+    #[getter]
+    fn write_calls(&self) -> PyResult<u64> {
+        Ok(self.open()?.lock().write_calls())
+    }
+
+    fn __len__(&self) -> PyResult<usize> {
+        Ok(usize::try_from(self.open()?.lock().len())?)
+    }
+
+    fn __bool__(&self) -> bool {
+        true
+    }
+}
+
