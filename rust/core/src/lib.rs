@@ -3,7 +3,9 @@
 //!
 //! Data flows one way: socket → framing → decode → sink → image → reader.
 
+pub mod dispatch;
 pub mod error;
+pub mod permit;
 pub mod sync;
 
 pub use error::{Error, Resource, Result};

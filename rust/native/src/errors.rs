@@ -2,8 +2,8 @@
 //! `penstock.errors` declares.
 
 use penstock_core::Error;
-use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
