@@ -4,10 +4,12 @@
 //! Data flows one way: socket → framing → decode → sink → image → reader.
 
 pub mod body;
+pub mod dispatch;
 #[cfg(target_os = "linux")]
 pub mod drain;
 pub mod error;
 pub mod http;
+pub mod permit;
 pub mod receive;
 pub mod size;
 pub mod sync;

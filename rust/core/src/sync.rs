@@ -1,40 +1,44 @@
 //! The seam to loom: the concurrent parts take their locks, condition variables and atomics from here, so that
 //! `RUSTFLAGS="--cfg loom"` runs the real code under the model checker.
-
-#[cfg(not(loom))]
-mod imp {
-    pub use parking_lot::{Condvar, Mutex, MutexGuard};
-    pub use std::sync::{Arc, Weak, atomic};
-    pub use std::thread;
-
-    pub fn wait<'a, T>(condvar: &Condvar, mut guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        condvar.wait(&mut guard);
-        guard
-    }
-}
+//!
+//! Outside loom they are std's, whose futexes keep no table for the whole process: a fork can't leave such a table
+//! locked in the child. Poisoning is switched off: no code between `lock` and drop may panic half way through a change.
 
 #[cfg(loom)]
-mod imp {
-    pub use loom::sync::{Arc, Condvar, MutexGuard, atomic};
-    pub use loom::thread;
+use loom::sync as imp;
+#[cfg(not(loom))]
+use std::sync as imp;
 
-    /// loom's mutex without poisoning, as parking_lot's.
-    #[derive(Debug, Default)]
-    pub struct Mutex<T>(loom::sync::Mutex<T>);
+pub use imp::{Arc, Condvar, MutexGuard, atomic};
 
-    impl<T> Mutex<T> {
-        pub fn new(value: T) -> Self {
-            Self(loom::sync::Mutex::new(value))
-        }
+#[cfg(loom)]
+pub use loom::thread;
+#[cfg(not(loom))]
+pub use std::thread;
 
-        pub fn lock(&self) -> MutexGuard<'_, T> {
-            self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-        }
+use std::sync::PoisonError;
+use std::time::Duration;
+
+/// A mutex without poisoning.
+#[derive(Debug, Default)]
+pub struct Mutex<T>(imp::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub fn new(value: T) -> Self {
+        Self(imp::Mutex::new(value))
     }
 
-    pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        condvar.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner())
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-pub use imp::*;
+/// `Condvar::wait` without poisoning.
+pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `Condvar::wait_timeout` without poisoning. Says nothing of the reason it returned: look at the state and the clock.
+pub fn wait_timeout<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>, limit: Duration) -> MutexGuard<'a, T> {
+    condvar.wait_timeout(guard, limit).unwrap_or_else(PoisonError::into_inner).0
+}

@@ -1,6 +1,11 @@
 //! The extension module `penstock._native`: one file a class, nothing that decides.
 
+mod call;
 mod errors;
+mod future;
+mod gil;
+mod loops;
+mod pool;
 
 use pyo3::prelude::*;
 
@@ -10,6 +15,11 @@ const BUILD_PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "releas
 #[pymodule]
 mod _native {
     use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::future::Future;
+    #[pymodule_export]
+    use super::pool::{_after_fork_in_child, _join_pools, DispatchPool, get_default_pool};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

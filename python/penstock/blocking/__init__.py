@@ -1,0 +1,24 @@
+"""Blocking work beside an event loop: a bounded pool of threads, permits, and the policies that choose between them.
+
+What runs is in the extension; here are the names, and the hooks by which the interpreter tells the pools of its exit
+and of a fork. Importing this starts no thread.
+"""
+
+import atexit
+import collections.abc
+import os
+import threading
+
+from penstock._native import Future, _after_fork_in_child, _join_pools
+from penstock.blocking.pool import DispatchPool, default_pool, run_blocking
+
+__all__ = ["DispatchPool", "Future", "default_pool", "run_blocking"]
+
+collections.abc.Coroutine.register(Future)
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+# Twice: before the interpreter waits for its threads, as concurrent.futures does, while jobs may still use executors of
+# all kinds; and once more for pools that the last threads made.
+if hasattr(threading, "_register_atexit"):
+    threading._register_atexit(_join_pools)
+atexit.register(_join_pools)

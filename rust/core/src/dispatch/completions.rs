@@ -1,0 +1,196 @@
+//! What is finished, on its way to one event loop: a list, and a descriptor that wakes the loop. Producers are any
+//! threads; the consumer is the loop's thread alone.
+//!
+//! # Invariant
+//! **While the list is not empty, the signal has been raised since it last was, or somebody has promised to raise it**:
+//! who made it non-empty ([`Completions::push`] returned true), or the consumer that left something in it
+//! ([`Completions::take`] returned true, or [`Completions::put_back`]). So a thousand completions cost one system call.
+//!
+//! The consumer lowers the signal *before* it takes. A push between the two finds the list non-empty and stays silent,
+//! and its item is taken with the others; a push after the taking finds it empty and raises the signal anew. The worst
+//! case is a wake-up for an empty list.
+//!
+//! A producer may put off its promise for as long as it runs nothing that may block: a worker that holds the
+//! interpreter's lock raises the signal after it let the lock go.
+//!
+//! # Closing
+//! When the loop is gone the list is closed: what lies in it is given back to be dropped, later pushes are refused, and
+//! the descriptor is closed at once, whoever still holds the list.
+
+use std::collections::VecDeque;
+
+use crate::sync::Mutex;
+
+struct List<T> {
+    items: VecDeque<T>,
+    closed: bool,
+}
+
+pub struct Completions<T> {
+    list: Mutex<List<T>>,
+    signal: Mutex<Option<Signal>>,
+}
+
+impl<T> Completions<T> {
+    pub fn new(signal: Signal) -> Self {
+        let list = List { items: VecDeque::new(), closed: false };
+        Self { list: Mutex::new(list), signal: Mutex::new(Some(signal)) }
+    }
+
+    /// Appends. `Ok(true)`: the caller owes a [`Completions::raise`]. `Err`: the loop is gone.
+    pub fn push(&self, item: T) -> Result<bool, T> {
+        let mut list = self.list.lock();
+        if list.closed {
+            return Err(item);
+        }
+        list.items.push_back(item);
+        Ok(list.items.len() == 1)
+    }
+
+    /// Wakes the loop.
+    pub fn raise(&self) {
+        if let Some(signal) = &*self.signal.lock() {
+            signal.raise();
+        }
+    }
+
+    /// Lowers the signal. To be called before [`Completions::take`].
+    pub fn lower(&self) {
+        if let Some(signal) = &*self.signal.lock() {
+            signal.lower();
+        }
+    }
+
+    /// Moves the oldest `max` items to `into`. True: some are left and the caller owes a [`Completions::raise`].
+    pub fn take(&self, max: usize, into: &mut VecDeque<T>) -> bool {
+        let mut list = self.list.lock();
+        if list.items.len() <= max && into.is_empty() {
+            std::mem::swap(&mut list.items, into);
+            return false;
+        }
+        let n = list.items.len().min(max);
+        into.extend(list.items.drain(..n));
+        !list.items.is_empty()
+    }
+
+    /// Puts items that were taken back to the front. True: the caller owes a [`Completions::raise`].
+    pub fn put_back(&self, items: VecDeque<T>) -> bool {
+        let mut list = self.list.lock();
+        if list.closed {
+            drop(list);
+            return false;
+        }
+        for item in items.into_iter().rev() {
+            list.items.push_front(item);
+        }
+        !list.items.is_empty()
+    }
+
+    /// The loop is gone. Gives back what it will never take.
+    pub fn close(&self) -> VecDeque<T> {
+        *self.signal.lock() = None;
+        let mut list = self.list.lock();
+        list.closed = true;
+        std::mem::take(&mut list.items)
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.list.lock().closed
+    }
+}
+
+#[cfg(not(loom))]
+pub use signal::Signal;
+
+#[cfg(loom)]
+pub use model::Signal;
+
+#[cfg(not(loom))]
+mod signal {
+    use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+    use crate::{Error, Result};
+
+    /// A descriptor that polls readable while it is raised: an eventfd, or a pipe where there is none.
+    pub struct Signal {
+        reader: OwnedFd,
+        #[cfg(not(target_os = "linux"))]
+        writer: OwnedFd,
+    }
+
+    impl Signal {
+        #[cfg(target_os = "linux")]
+        pub fn new() -> Result<Self> {
+            use rustix::event::{EventfdFlags, eventfd};
+            let reader =
+                eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(Error::io("make an eventfd"))?;
+            Ok(Self { reader })
+        }
+
+        #[cfg(not(target_os = "linux"))]
+        pub fn new() -> Result<Self> {
+            use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+            use rustix::io::{FdFlags, fcntl_setfd};
+            let (reader, writer) = rustix::pipe::pipe().map_err(Error::io("make a pipe"))?;
+            for end in [&reader, &writer] {
+                fcntl_setfd(end, FdFlags::CLOEXEC).map_err(Error::io("set up a pipe"))?;
+                let flags = fcntl_getfl(end).map_err(Error::io("set up a pipe"))?;
+                fcntl_setfl(end, flags | OFlags::NONBLOCK).map_err(Error::io("set up a pipe"))?;
+            }
+            Ok(Self { reader, writer })
+        }
+
+        pub fn descriptor(&self) -> RawFd {
+            self.reader.as_raw_fd()
+        }
+
+        // A full pipe or counter is a raised signal, so failure to write is success; nothing else can fail here.
+
+        #[cfg(target_os = "linux")]
+        pub fn raise(&self) {
+            let _ = rustix::io::write(&self.reader, &1_u64.to_ne_bytes());
+        }
+
+        #[cfg(not(target_os = "linux"))]
+        pub fn raise(&self) {
+            let _ = rustix::io::write(&self.writer, b"!");
+        }
+
+        pub fn lower(&self) {
+            let mut buffer = [0_u8; 64];
+            while matches!(rustix::io::read(&self.reader, &mut buffer), Ok(n) if n == buffer.len()) {}
+        }
+    }
+}
+
+#[cfg(loom)]
+mod model {
+    use crate::sync::{Arc, Condvar, Mutex, wait};
+
+    /// The signal as loom sees it.
+    #[derive(Clone)]
+    pub struct Signal(Arc<(Mutex<bool>, Condvar)>);
+
+    impl Signal {
+        pub fn new() -> Self {
+            Self(Arc::new((Mutex::new(false), Condvar::new())))
+        }
+
+        pub fn raise(&self) {
+            *self.0.0.lock() = true;
+            self.0.1.notify_one();
+        }
+
+        pub fn lower(&self) {
+            *self.0.0.lock() = false;
+        }
+
+        /// As a loop's poll does.
+        pub fn poll(&self) {
+            let mut raised = self.0.0.lock();
+            while !*raised {
+                raised = wait(&self.0.1, raised);
+            }
+        }
+    }
+}

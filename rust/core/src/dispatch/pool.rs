@@ -1,0 +1,341 @@
+//! A fixed number of threads that run the jobs of one [`Queue`]. It needs no Python: what attached jobs are, and what
+//! surrounds a worker's life, is the [`Runner`]'s.
+//!
+//! Threads start at [`Pool::start`] or with the first job, and end when the pool is closed and its queue empty. A
+//! dropped pool is closed, not joined.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+
+use super::queue::{Figures, Found, Job, NativeJob, Queue, Rejected, Seat, WhenFull};
+use crate::sync::{Arc, Mutex};
+use crate::{Error, Result};
+
+/// What is specific to a pool: its attached jobs, and what happens around them.
+pub trait Runner: Send + Sync + Sized + 'static {
+    type Job: Send + 'static;
+
+    /// Surrounds a worker's whole life: calls `life` once, on the worker's thread.
+    fn worker(&self, index: usize, life: &mut (dyn FnMut() + Send)) {
+        let _ = index;
+        life();
+    }
+
+    /// Called on each worker before its first job. An error closes the pool and fails its start.
+    fn after_start(&self, index: usize) -> Result<()> {
+        let _ = index;
+        Ok(())
+    }
+
+    /// Called on each worker whose `after_start` succeeded, after its last job.
+    fn before_stop(&self, index: usize) {
+        let _ = index;
+    }
+
+    /// Attaches, then runs one job of the seat or a batch of them.
+    fn run(&self, seat: &mut Seat<'_, Self::Job>);
+
+    /// A job panicked that nobody waits for.
+    fn panicked(&self, error: Error) {
+        let _ = error;
+    }
+}
+
+/// The runner of a pool that has native jobs only.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NativeOnly;
+
+impl Runner for NativeOnly {
+    type Job = std::convert::Infallible;
+
+    fn run(&self, _seat: &mut Seat<'_, Self::Job>) {}
+}
+
+/// What happens to a job when the queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// The submitter waits for room.
+    #[default]
+    Wait,
+    /// [`Error::PoolFull`].
+    Refuse,
+    /// The oldest job runs on the calling thread.
+    Caller,
+}
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub threads: usize,
+    /// 0 makes no threads and needs [`Overflow::Caller`].
+    pub queue_length: usize,
+    pub overflow: Overflow,
+    /// A thread's name is this and its index, from 0. `None` is `penstock-N-`, N counting such pools from 0.
+    pub name_prefix: Option<String>,
+    /// In bytes; `None` is the platform's.
+    pub stack_size: Option<usize>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            threads: default_threads(),
+            queue_length: 16_384,
+            overflow: Overflow::Wait,
+            name_prefix: None,
+            stack_size: None,
+        }
+    }
+}
+
+/// min(32, usable CPUs + 4), where std counts as usable what the affinity mask and the quotas of cgroup v1 and v2 allow.
+pub fn default_threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).saturating_add(4).min(32)
+}
+
+struct Shared<R: Runner> {
+    queue: Queue<R::Job>,
+    runner: R,
+    id: usize,
+    living: AtomicUsize,
+}
+
+pub struct Pool<R: Runner> {
+    shared: Arc<Shared<R>>,
+    config: Config,
+    prefix: String,
+    started: AtomicBool,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    joining: Mutex<()>,
+}
+
+/// Distinguishes pools; 0 is no pool.
+static NEXT_ID: AtomicUsize = AtomicUsize::new(1);
+/// The N of `penstock-N-`.
+static NEXT_NAME: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static WORKER_OF: Cell<usize> = const { Cell::new(0) };
+}
+
+impl<R: Runner> Pool<R> {
+    /// A pool that has no threads yet.
+    pub fn new(config: Config, runner: R) -> Result<Self> {
+        let setting = |name, value: String, reason: &str| Error::Setting { name, value, reason: reason.to_owned() };
+        if config.queue_length == 0 && config.overflow != Overflow::Caller {
+            let reason = "a queue of length 0 has no threads: it needs overflow=\"caller\"";
+            return Err(setting("queue_length", "0".to_owned(), reason));
+        }
+        if config.threads == 0 && config.queue_length > 0 {
+            return Err(setting("threads", "0".to_owned(), "at least 1 is needed (or queue_length=0)"));
+        }
+        let prefix = config.name_prefix.clone().unwrap_or_else(|| {
+            let n = NEXT_NAME.fetch_add(1, Ordering::Relaxed);
+            format!("penstock-{n}-")
+        });
+        Ok(Self::assemble(config, prefix, runner))
+    }
+
+    fn assemble(config: Config, prefix: String, runner: R) -> Self {
+        let shared = Shared {
+            queue: Queue::new(config.queue_length),
+            runner,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            living: AtomicUsize::new(0),
+        };
+        Self {
+            shared: Arc::new(shared),
+            config,
+            prefix,
+            started: AtomicBool::new(false),
+            threads: Mutex::new(Vec::new()),
+            joining: Mutex::new(()),
+        }
+    }
+
+    /// A pool of the same settings and name that has no threads yet: what a forked child goes on with.
+    pub fn afresh(&self, runner: R) -> Self {
+        Self::assemble(self.config.clone(), self.prefix.clone(), runner)
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn name_prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub fn queue(&self) -> &Queue<R::Job> {
+        &self.shared.queue
+    }
+
+    pub fn runner(&self) -> &R {
+        &self.shared.runner
+    }
+
+    /// How many threads it has, or will have.
+    pub fn threads(&self) -> usize {
+        if self.config.queue_length == 0 { 0 } else { self.config.threads }
+    }
+
+    pub fn is_started(&self) -> bool {
+        self.started.load(Ordering::Acquire)
+    }
+
+    /// Starts the threads and waits until all have run `after_start`. Does nothing the second time.
+    pub fn start(&self) -> Result<()> {
+        if self.is_started() {
+            return Ok(());
+        }
+        let mut threads = self.threads.lock();
+        if self.is_started() {
+            return Ok(());
+        }
+        let (report, reports) = mpsc::channel();
+        let spawned = (0..self.threads()).try_for_each(|index| {
+            let mut builder = thread::Builder::new().name(format!("{}{index}", self.prefix));
+            if let Some(size) = self.config.stack_size {
+                builder = builder.stack_size(size);
+            }
+            let (shared, report) = (Arc::clone(&self.shared), report.clone());
+            self.shared.living.fetch_add(1, Ordering::Relaxed);
+            let spawned = builder.spawn(move || shared.live(index, report)).map_err(Error::io("start a thread"));
+            threads.push(spawned.inspect_err(|_| self.shared.ended())?);
+            Ok(())
+        });
+        drop(report);
+        let started = reports.iter().fold(spawned, Result::and);
+        self.started.store(true, Ordering::Release);
+        if started.is_err() {
+            self.shared.queue.close();
+        }
+        started
+    }
+
+    /// Runs `job` on one of the threads. A panic in it is caught.
+    pub fn spawn(&self, job: impl FnOnce() + Send + 'static) -> Result<()> {
+        self.spawn_native(Box::new(job))
+    }
+
+    /// Does by the overflow policy when the queue is full; on the pool's own threads it never waits.
+    pub fn spawn_native(&self, job: NativeJob) -> Result<()> {
+        match self.push(Job::Native(job), self.when_full())? {
+            Some(Job::Native(displaced)) => self.shared.run_native(displaced),
+            Some(displaced @ Job::Attached(_)) => {
+                // Only the runner's callers can run such a job. It goes back, past the limit for a moment, and the
+                // caller is let go: bounded by one job for each native submitter.
+                self.push(displaced, WhenFull::Append)?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Hands a job to the workers; starts them if need be.
+    pub fn push(
+        &self,
+        job: Job<R::Job>,
+        when_full: WhenFull,
+    ) -> std::result::Result<Option<Job<R::Job>>, Rejected<R::Job>> {
+        if let Err(error) = self.start() {
+            return Err(Rejected { error, job });
+        }
+        self.shared.queue.push(job, when_full)
+    }
+
+    /// What a submitter does on a full queue that may block its thread.
+    pub fn when_full(&self) -> WhenFull {
+        match self.config.overflow {
+            Overflow::Wait if self.is_worker() => WhenFull::Append,
+            Overflow::Wait => WhenFull::Block,
+            Overflow::Refuse => WhenFull::Refuse,
+            Overflow::Caller => WhenFull::Displace,
+        }
+    }
+
+    /// Whether the calling thread is one of the pool's.
+    pub fn is_worker(&self) -> bool {
+        WORKER_OF.get() == self.shared.id
+    }
+
+    /// Takes no more jobs; the threads end when those that are queued have run.
+    pub fn close(&self) {
+        self.shared.queue.close();
+    }
+
+    /// Closes, and waits for the threads to end. One of the pool's own threads doesn't wait: it would for itself.
+    pub fn join(&self) {
+        self.close();
+        if self.is_worker() {
+            return;
+        }
+        // A second caller waits for the first; nobody who only looks waits for either.
+        let _turn = self.joining.lock();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            // A worker catches every panic of a job; one of the runner's own was reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+
+    /// Whether no thread of it lives.
+    pub fn is_finished(&self) -> bool {
+        self.shared.living.load(Ordering::Acquire) == 0
+    }
+
+    pub fn figures(&self) -> Figures {
+        self.shared.queue.figures()
+    }
+}
+
+impl<R: Runner> Drop for Pool<R> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl<R: Runner> Shared<R> {
+    fn live(&self, index: usize, report: mpsc::Sender<Result<()>>) {
+        WORKER_OF.set(self.id);
+        let mut report = Some(report);
+        self.runner.worker(index, &mut || {
+            let started = self.runner.after_start(index);
+            let failed = started.is_err();
+            if let Some(report) = report.take() {
+                let _ = report.send(started);
+            }
+            if failed {
+                return;
+            }
+            self.work();
+            self.runner.before_stop(index);
+        });
+        self.ended();
+    }
+
+    fn ended(&self) {
+        self.living.fetch_sub(1, Ordering::Release);
+    }
+
+    fn work(&self) {
+        while let Some(found) = self.queue.wait() {
+            match found {
+                Found::Native(job, _seat) => self.run_native(job),
+                Found::Attached(mut seat) => {
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.runner.run(&mut seat))) {
+                        self.runner.panicked(Error::from_panic(&*panic));
+                    }
+                }
+            }
+        }
+    }
+
+    fn run_native(&self, job: NativeJob) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
+            self.runner.panicked(Error::from_panic(&*panic));
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! The queue between those who submit jobs and the workers of a pool: one mutex, one deque, and the protocol by which
+//! workers wake each other. It starts no thread and runs no job; `pool.rs` does.
+//!
+//! # Two kinds of job
+//! A *native* job is a closure that needs nothing. An *attached* job needs what only one thread can have at a time (in
+//! the binding: the interpreter's lock). Both wait in one deque and are started strictly in its order.
+//!
+//! # States of a worker
+//! ```text
+//!            wait()                    Seat::take() / a native job popped
+//!   start ──────────▶ SEEKING ────────────────────────────────────────────▶ BUSY
+//!                     ▲     │ the deque is empty                             │
+//!              woken  │     ▼                                                │ wait()
+//!              (token)│    IDLE                                              │
+//!                     └──────────────────────────────────◀───────────────────┘
+//! ```
+//! - IDLE: asleep on the condition variable.
+//! - SEEKING: it will look at the deque before it sleeps again. A worker that finds an attached job at the front does
+//!   *not* pop it: it goes to attach first, which may take long, and pops after ([`Seat::take`]). So a job is never in
+//!   the hands of a worker that can't run it yet, and that a worker could attach says that the leader before it let go.
+//! - BUSY: it holds a job, or a batch of them.
+//!
+//! The waker does the book-keeping: it moves one worker from `idle` to `seeking` and leaves a token, and a sleeper only
+//! goes on when it takes a token (or when the queue is closed). Tokens bear no name, so a spurious wake-up that takes
+//! one is as good as the sleeper that it was meant for.
+//!
+//! # Invariant
+//! **While the deque is not empty and somebody is idle, somebody is seeking.** No wake-up is lost because each step
+//! under the lock keeps it:
+//! - a push wakes one if fewer are seeking than there are jobs, up to [`MAX_SEEKING`]; so after it at least one seeks,
+//!   or none is idle;
+//! - a seeker that becomes busy (the only way in which `seeking` falls while the deque is not empty) wakes the next one
+//!   by the same rule: the follower becomes the leader;
+//! - a worker becomes idle only when it sees the deque empty;
+//! - a worker that pops more jobs after its first leaves `seeking` as it is.
+//!
+//! The cap is what makes this cheap: a burst of a hundred short jobs costs a few wake-ups, not a hundred, because one
+//! worker runs them in a batch while at most a few others wait to attach.
+//!
+//! # Length
+//! `limit` jobs are *queued*; what lies behind them in the deque *waits for room*, put there by submitters that suspend
+//! ([`WhenFull::Append`]) or that must not wait for themselves. A submitter that can block sleeps on a second
+//! condition variable. A cancelled job gives its place back at once: it is counted off when it is cancelled
+//! ([`Queue::cancelled`]) and the count is put right when it is taken out ([`Queue::buried`]), in either order, so
+//! the count may be -1 for a moment. Dead jobs are swept out when they are the larger part of the deque.
+//!
+//! # Closing
+//! A closed queue takes no more jobs, and its workers end when they find it empty: what was queued still runs.
+
+use std::collections::VecDeque;
+
+use crate::Error;
+use crate::sync::{Condvar, Mutex, MutexGuard, wait};
+
+/// So many workers at most are woken before one of them has taken a job.
+const MAX_SEEKING: usize = 4;
+
+/// Below so many cancelled jobs a sweep isn't worth its pass over the deque.
+const MIN_SWEEP: isize = 64;
+
+pub type NativeJob = Box<dyn FnOnce() + Send>;
+
+pub enum Job<A> {
+    Native(NativeJob),
+    Attached(A),
+}
+
+/// What a submitter wants when the queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Wait for room in the deque: for submitters that suspend, and for the pool's own threads.
+    Append,
+    /// Fail with [`Error::PoolFull`].
+    Refuse,
+    /// Block the calling thread.
+    Block,
+    /// Take the oldest job out and give it to the caller to run.
+    Displace,
+}
+
+/// A job that was not accepted, given back so that its owner drops it where that is safe.
+pub struct Rejected<A> {
+    pub error: Error,
+    pub job: Job<A>,
+}
+
+/// A snapshot of the queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Jobs within the limit that no worker has taken.
+    pub queued: usize,
+    /// Jobs behind the limit.
+    pub waiting: usize,
+    /// Workers that hold a job.
+    pub running: usize,
+    /// Workers that are asleep.
+    pub idle: usize,
+    /// Wake-ups sent so far.
+    pub wakes: u64,
+    /// Jobs taken so far.
+    pub taken: u64,
+}
+
+struct State<A> {
+    jobs: VecDeque<Job<A>>,
+    /// Jobs in the deque that were cancelled; see "Length".
+    dead: isize,
+    idle: usize,
+    seeking: usize,
+    busy: usize,
+    tokens: usize,
+    /// Submitters asleep on `room`.
+    blocked: usize,
+    wakes: u64,
+    taken: u64,
+    closed: bool,
+}
+
+impl<A> State<A> {
+    fn alive(&self) -> usize {
+        self.jobs.len().saturating_add_signed(self.dead.saturating_neg())
+    }
+
+    /// Whether the caller has to notify `work` once it let the lock go.
+    fn wake(&mut self) -> bool {
+        let wanted = self.jobs.len().min(MAX_SEEKING);
+        if self.idle == 0 || self.seeking >= wanted {
+            return false;
+        }
+        self.idle -= 1;
+        self.seeking += 1;
+        self.tokens += 1;
+        self.wakes += 1;
+        true
+    }
+}
+
+pub struct Queue<A> {
+    state: Mutex<State<A>>,
+    work: Condvar,
+    room: Condvar,
+    limit: usize,
+}
+
+/// What a worker got from [`Queue::wait`].
+pub enum Found<'q, A> {
+    Native(NativeJob, Seat<'q, A>),
+    /// An attached job is at the front: attach, then [`Seat::take`].
+    Attached(Seat<'q, A>),
+}
+
+impl<A> Queue<A> {
+    /// A queue of at most `limit` jobs.
+    pub fn new(limit: usize) -> Self {
+        let state = State {
+            jobs: VecDeque::new(),
+            dead: 0,
+            idle: 0,
+            seeking: 0,
+            busy: 0,
+            tokens: 0,
+            blocked: 0,
+            wakes: 0,
+            taken: 0,
+            closed: false,
+        };
+        Self { state: Mutex::new(state), work: Condvar::new(), room: Condvar::new(), limit }
+    }
+
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Appends a job. With [`WhenFull::Displace`] it may give back the oldest one, which the caller runs.
+    pub fn push(&self, job: Job<A>, when_full: WhenFull) -> std::result::Result<Option<Job<A>>, Rejected<A>> {
+        let mut state = self.state.lock();
+        let mut displaced = None;
+        loop {
+            if state.closed {
+                return Err(Rejected { error: Error::PoolClosed, job });
+            }
+            if state.alive() < self.limit {
+                break;
+            }
+            match when_full {
+                WhenFull::Append => break,
+                WhenFull::Refuse => return Err(Rejected { error: Error::PoolFull { limit: self.limit }, job }),
+                WhenFull::Block => {
+                    state.blocked += 1;
+                    state = wait(&self.room, state);
+                    state.blocked -= 1;
+                }
+                WhenFull::Displace => match state.jobs.pop_front() {
+                    Some(oldest) => {
+                        displaced = Some(oldest);
+                        break;
+                    }
+                    None => return Ok(Some(job)),
+                },
+            }
+        }
+        state.jobs.push_back(job);
+        let wake = state.wake();
+        drop(state);
+        if wake {
+            self.work.notify_one();
+        }
+        Ok(displaced)
+    }
+
+    /// Waits for work; `None` once the queue is closed and empty. To be called by workers only, in a loop.
+    pub fn wait(&self) -> Option<Found<'_, A>> {
+        let mut state = self.state.lock();
+        state.seeking += 1;
+        loop {
+            match state.jobs.pop_front() {
+                Some(Job::Native(job)) => {
+                    let mut seat = Seat { queue: self, seeking: true };
+                    seat.took(state);
+                    return Some(Found::Native(job, seat));
+                }
+                Some(attached) => {
+                    state.jobs.push_front(attached);
+                    return Some(Found::Attached(Seat { queue: self, seeking: true }));
+                }
+                None if state.closed => {
+                    state.seeking -= 1;
+                    return None;
+                }
+                None => {
+                    state.seeking -= 1;
+                    state.idle += 1;
+                    while state.tokens == 0 && !state.closed {
+                        state = wait(&self.work, state);
+                    }
+                    if state.tokens > 0 {
+                        state.tokens -= 1;
+                    } else {
+                        state.idle -= 1;
+                        state.seeking += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A job in the deque was cancelled: it no longer counts.
+    ///
+    /// `is_dead` tells such jobs, and is called with the lock held. What is swept out is returned, so that it is
+    /// dropped outside of the lock.
+    pub fn cancelled(&self, is_dead: impl Fn(&A) -> bool) -> Vec<Job<A>> {
+        let mut state = self.state.lock();
+        state.dead += 1;
+        let mut swept = Vec::new();
+        if state.dead >= MIN_SWEEP && state.dead.saturating_mul(2) > isize::try_from(state.jobs.len()).unwrap_or(0) {
+            let dead = |job: &Job<A>| matches!(job, Job::Attached(job) if is_dead(job));
+            let (gone, left) = state.jobs.drain(..).partition::<Vec<_>, _>(dead);
+            state.jobs = left.into();
+            state.dead -= isize::try_from(gone.len()).unwrap_or(0);
+            swept = gone;
+        }
+        self.give_room(state);
+        swept
+    }
+
+    /// A job that was taken turned out to be cancelled: see [`Queue::cancelled`].
+    pub fn buried(&self) {
+        self.state.lock().dead -= 1;
+    }
+
+    /// Takes no more jobs. Those that are queued still run.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+        self.work.notify_all();
+        self.room.notify_all();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    /// Takes out everything that no worker has taken. The caller owes a [`Queue::buried`] for each cancelled job.
+    pub fn clear(&self) -> VecDeque<Job<A>> {
+        let jobs = std::mem::take(&mut self.state.lock().jobs);
+        self.room.notify_all();
+        jobs
+    }
+
+    pub fn figures(&self) -> Figures {
+        let state = self.state.lock();
+        let alive = state.alive();
+        Figures {
+            queued: alive.min(self.limit),
+            waiting: alive.saturating_sub(self.limit),
+            running: state.busy,
+            idle: state.idle,
+            wakes: state.wakes,
+            taken: state.taken,
+        }
+    }
+
+    fn give_room(&self, state: MutexGuard<'_, State<A>>) {
+        let wake = state.blocked > 0 && state.alive() < self.limit;
+        drop(state);
+        if wake {
+            self.room.notify_one();
+        }
+    }
+}
+
+/// A worker's place between two calls of [`Queue::wait`]; its drop gives the place back.
+pub struct Seat<'q, A> {
+    queue: &'q Queue<A>,
+    seeking: bool,
+}
+
+impl<A> Seat<'_, A> {
+    /// The next attached job, if one is at the front. To be called by an attached thread.
+    pub fn take(&mut self) -> Option<A> {
+        let mut state = self.queue.state.lock();
+        match state.jobs.pop_front() {
+            Some(Job::Attached(job)) => {
+                self.took(state);
+                Some(job)
+            }
+            other => {
+                if let Some(native) = other {
+                    state.jobs.push_front(native);
+                }
+                self.settle(state);
+                None
+            }
+        }
+    }
+
+    pub fn queue(&self) -> &Queue<A> {
+        self.queue
+    }
+
+    /// A job was popped under this lock.
+    fn took(&mut self, mut state: MutexGuard<'_, State<A>>) {
+        state.taken += 1;
+        let room = state.blocked > 0 && state.alive() < self.queue.limit;
+        self.settle(state);
+        if room {
+            self.queue.room.notify_one();
+        }
+    }
+
+    /// From SEEKING to BUSY: the follower is woken.
+    fn settle(&mut self, mut state: MutexGuard<'_, State<A>>) {
+        if !std::mem::take(&mut self.seeking) {
+            return;
+        }
+        state.seeking -= 1;
+        state.busy += 1;
+        let wake = state.wake();
+        drop(state);
+        if wake {
+            self.queue.work.notify_one();
+        }
+    }
+}
+
+impl<A> Drop for Seat<'_, A> {
+    fn drop(&mut self) {
+        self.settle(self.queue.state.lock());
+        self.queue.state.lock().busy -= 1;
+    }
+}
+
+impl<A> From<Rejected<A>> for Error {
+    fn from(rejected: Rejected<A>) -> Self {
+        rejected.error
+    }
+}

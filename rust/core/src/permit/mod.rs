@@ -1,0 +1,5 @@
+//! Permits: how many may do something at once. [`Semaphore`] is fair, and serves event loops and threads alike.
+
+mod semaphore;
+
+pub use semaphore::{Acquire, Grant, Semaphore, Ticket, Waiting};

@@ -1,0 +1,295 @@
+//! A fair semaphore for any number of event loops and threads. It knows neither: a waiter is a closure that is called
+//! once, with a [`Grant`] or with an error.
+//!
+//! # States of a waiter
+//! ```text
+//!   acquire() ──▶ QUEUED ──▶ GRANTED: its wake was called with a Grant
+//!                   │  └───▶ FAILED:  its wake was called with SemaphoreClosed
+//!                   └──────▶ GONE:    its ticket was cancelled or dropped; its wake is dropped uncalled
+//! ```
+//! All transitions happen under the one lock; whoever removes the waiter from the queue decides. So cancellation and
+//! hand-over can't both win.
+//!
+//! # Invariants
+//! - **No permit is lost.** A permit is free, or in a [`Grant`], or was taken over for good by [`Grant::forget`]. A
+//!   grant's drop gives it back. Whoever is woken too late to use its grant (cancelled in between, its loop closed) just
+//!   drops it, and it goes to the next waiter.
+//! - **No overtaking.** Permits go to the oldest waiter, or to nobody: one that wants five holds up those behind it,
+//!   and who comes while somebody waits waits too, however many are free.
+//! - **No lost wake-up.** After each step that could satisfy the oldest waiter (permits came back, the oldest waiter
+//!   left) somebody goes on handing over until it can't be satisfied. There is one such hand at a time: `handing` says
+//!   that somebody is at it and will look again, under the lock, before stopping. So wakes are called outside of the
+//!   lock, in order, and a grant that is dropped inside a wake costs no recursion, however many dead waiters follow.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, wait, wait_timeout};
+use crate::{Error, Result};
+
+type Wake = Box<dyn FnOnce(Result<Grant>) + Send>;
+
+struct Waiter {
+    wanted: usize,
+    wake: Wake,
+}
+
+struct State {
+    free: usize,
+    /// By arrival.
+    waiters: BTreeMap<u64, Waiter>,
+    arrivals: u64,
+    handing: bool,
+    closed: bool,
+}
+
+pub struct Semaphore {
+    state: Mutex<State>,
+    total: usize,
+}
+
+/// What [`Semaphore::acquire`] gives at once.
+pub enum Acquire {
+    Granted(Grant),
+    /// The wake will be called, unless the ticket is cancelled or dropped first.
+    Queued(Ticket),
+}
+
+impl Semaphore {
+    /// A semaphore with `permits` of them.
+    pub fn new(permits: usize) -> Self {
+        let state = State { free: permits, waiters: BTreeMap::new(), arrivals: 0, handing: false, closed: false };
+        Self { state: Mutex::new(state), total: permits }
+    }
+
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    pub fn free(&self) -> usize {
+        self.state.lock().free
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.state.lock().waiters.len()
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    /// Takes `n` permits if they are free and nobody waits, for good: [`Semaphore::release`] gives them back.
+    pub fn take(&self, n: usize) -> Result<bool> {
+        self.check(n)?;
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Error::SemaphoreClosed);
+        }
+        Ok(take(&mut state, n))
+    }
+
+    /// [`Semaphore::take`] as a value whose drop gives the permits back.
+    pub fn try_acquire(self: &Arc<Self>, n: usize) -> Result<Option<Grant>> {
+        Ok(self.take(n)?.then(|| Grant::new(self, n)))
+    }
+
+    /// Takes `n` permits, or queues `wake`, which is called from whatever thread hands them over.
+    pub fn acquire(self: &Arc<Self>, n: usize, wake: impl FnOnce(Result<Grant>) + Send + 'static) -> Result<Acquire> {
+        self.check(n)?;
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Error::SemaphoreClosed);
+        }
+        if take(&mut state, n) {
+            return Ok(Acquire::Granted(Grant::new(self, n)));
+        }
+        let arrival = state.arrivals;
+        state.arrivals += 1;
+        state.waiters.insert(arrival, Waiter { wanted: n, wake: Box::new(wake) });
+        Ok(Acquire::Queued(Ticket { semaphore: Arc::clone(self), arrival }))
+    }
+
+    /// Queues the calling thread for `n` permits, among everybody else.
+    pub fn enqueue(self: &Arc<Self>, n: usize) -> Result<Waiting> {
+        let answer = Arc::new(Answer { grant: Mutex::new(None), arrived: Condvar::new() });
+        let theirs = Arc::clone(&answer);
+        let acquired = self.acquire(n, move |grant| {
+            *theirs.grant.lock() = Some(grant);
+            theirs.arrived.notify_one();
+        })?;
+        let ticket = match acquired {
+            Acquire::Granted(grant) => {
+                *answer.grant.lock() = Some(Ok(grant));
+                None
+            }
+            Acquire::Queued(ticket) => Some(ticket),
+        };
+        Ok(Waiting { ticket, answer })
+    }
+
+    /// Blocks the thread for `n` permits; `None` when `timeout` passed first.
+    pub fn acquire_blocking(self: &Arc<Self>, n: usize, timeout: Option<Duration>) -> Result<Option<Grant>> {
+        self.enqueue(n)?.wait(timeout)
+    }
+
+    /// Gives back `n` permits that were taken for good.
+    pub fn release(self: &Arc<Self>, n: usize) -> Result<()> {
+        let mut state = self.state.lock();
+        // What is neither free nor in a waiter's hands is held by somebody; more can't come back.
+        match state.free.checked_add(n) {
+            Some(free) if free <= self.total => state.free = free,
+            _ => return Err(Error::Permit("released more permits than were acquired")),
+        }
+        self.hand_over(state);
+        Ok(())
+    }
+
+    /// Fails those that wait, and everybody who comes later. Permits that are held stay valid.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let waiters = std::mem::take(&mut state.waiters);
+        drop(state);
+        for waiter in waiters.into_values() {
+            (waiter.wake)(Err(Error::SemaphoreClosed));
+        }
+    }
+
+    fn check(&self, n: usize) -> Result<()> {
+        match NonZeroUsize::new(n) {
+            Some(n) if n.get() <= self.total => Ok(()),
+            _ => Err(Error::Setting {
+                name: "n",
+                value: n.to_string(),
+                reason: format!("must be from 1 to the semaphore's {} permits", self.total),
+            }),
+        }
+    }
+
+    /// The hand: see the invariants. A wake must not panic.
+    fn hand_over<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
+        if std::mem::replace(&mut state.handing, true) {
+            return;
+        }
+        while let Some(waiter) = next(&mut state) {
+            drop(state);
+            (waiter.wake)(Ok(Grant::new(self, waiter.wanted)));
+            state = self.state.lock();
+        }
+        state.handing = false;
+    }
+}
+
+fn take(state: &mut State, n: usize) -> bool {
+    let free = state.waiters.is_empty() && state.free >= n;
+    if free {
+        state.free -= n;
+    }
+    free
+}
+
+/// The oldest waiter, if what is free is enough for it.
+fn next(state: &mut State) -> Option<Waiter> {
+    let oldest = state.waiters.first_entry()?;
+    let wanted = oldest.get().wanted;
+    (wanted <= state.free).then(|| {
+        state.free -= wanted;
+        oldest.remove()
+    })
+}
+
+/// Permits that are held; its drop gives them back.
+#[must_use]
+pub struct Grant {
+    semaphore: Option<Arc<Semaphore>>,
+    n: usize,
+}
+
+impl Grant {
+    fn new(semaphore: &Arc<Semaphore>, n: usize) -> Self {
+        Self { semaphore: Some(Arc::clone(semaphore)), n }
+    }
+
+    /// Takes charge of permits that were taken for good.
+    pub fn adopt(semaphore: &Arc<Semaphore>, n: usize) -> Self {
+        Self::new(semaphore, n)
+    }
+
+    /// Keeps the permits for good: [`Semaphore::release`] gives them back.
+    pub fn forget(mut self) {
+        self.semaphore = None;
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        if let Some(semaphore) = self.semaphore.take() {
+            let mut state = semaphore.state.lock();
+            state.free += self.n;
+            semaphore.hand_over(state);
+        }
+    }
+}
+
+/// A place in the queue; its drop leaves it.
+#[must_use]
+pub struct Ticket {
+    semaphore: Arc<Semaphore>,
+    arrival: u64,
+}
+
+impl Ticket {
+    /// Leaves the queue. False: the hand-over came first, and the wake has the permits or the error.
+    pub fn cancel(self) -> bool {
+        self.leave()
+    }
+
+    fn leave(&self) -> bool {
+        let mut state = self.semaphore.state.lock();
+        let left = state.waiters.remove(&self.arrival);
+        let was_waiting = left.is_some();
+        if was_waiting {
+            // It may have been the oldest one, that wanted more than those behind it do.
+            self.semaphore.hand_over(state);
+        } else {
+            drop(state);
+        }
+        drop(left);
+        was_waiting
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+struct Answer {
+    grant: Mutex<Option<Result<Grant>>>,
+    arrived: Condvar,
+}
+
+/// A thread's place in the queue; its drop leaves it.
+pub struct Waiting {
+    ticket: Option<Ticket>,
+    answer: Arc<Answer>,
+}
+
+impl Waiting {
+    /// Blocks for at most `limit`; `None` when it passed first: the place is kept, and `wait` may be called again.
+    pub fn wait(&mut self, limit: Option<Duration>) -> Result<Option<Grant>> {
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let mut answer = self.answer.grant.lock();
+        while answer.is_none() {
+            answer = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => wait(&self.answer.arrived, answer),
+                Some(Duration::ZERO) => return Ok(None),
+                Some(left) => wait_timeout(&self.answer.arrived, answer, left),
+            };
+        }
+        self.ticket = None;
+        answer.take().transpose()
+    }
+}

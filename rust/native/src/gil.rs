@@ -1,0 +1,76 @@
+//! What PyO3 has no safe face for: contexts (PEP 567) and the pending exception. Everything else in this crate is safe
+//! code.
+
+#![allow(unsafe_code)]
+
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// A copy of the calling thread's current `contextvars.Context`; costs as much as an empty object.
+pub fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    // SAFETY: `py` proves that the thread is attached; the call gives a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }.map(Bound::unbind)
+}
+
+/// Runs `body` inside `context`, or as it is without one. Fails if the context is entered already.
+pub fn within<T>(
+    py: Python<'_>,
+    context: Option<&Py<PyAny>>,
+    body: impl FnOnce(Python<'_>) -> PyResult<T>,
+) -> PyResult<T> {
+    match context {
+        Some(context) => {
+            let _entered = Entered::new(py, context)?;
+            body(py)
+        }
+        None => body(py),
+    }
+}
+
+struct Entered<'a, 'py>(Python<'py>, &'a Py<PyAny>);
+
+impl<'a, 'py> Entered<'a, 'py> {
+    fn new(py: Python<'py>, context: &'a Py<PyAny>) -> PyResult<Self> {
+        // SAFETY: `py` proves that the thread is attached, and the reference keeps the object alive; what isn't a
+        // Context is refused with a TypeError.
+        if unsafe { ffi::PyContext_Enter(context.as_ptr()) } == 0 {
+            Ok(Self(py, context))
+        } else {
+            Err(PyErr::fetch(py))
+        }
+    }
+}
+
+impl Drop for Entered<'_, '_> {
+    fn drop(&mut self) {
+        let pending = PyErr::take(self.0);
+        // SAFETY: `self.0` proves that the thread is attached, and `new` entered this context on this thread; contexts
+        // entered since were left by their own drops, so it is the current one.
+        if unsafe { ffi::PyContext_Exit(self.1.as_ptr()) } != 0 {
+            PyErr::fetch(self.0).write_unraisable(self.0, None);
+        }
+        if let Some(pending) = pending {
+            pending.restore(self.0);
+        }
+    }
+}
+
+/// Whether an exception is meant to end the loop that it came up in: asyncio lets these through, and so does penstock.
+pub fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
+}
+
+/// Runs `body` from a destructor: an exception that is pending stays so, and one from `body` is unraisable.
+pub fn in_destructor(body: impl FnOnce(Python<'_>) -> PyResult<()>) {
+    // Without an interpreter there is nobody to tell.
+    let _ = Python::try_attach(|py| {
+        let pending = PyErr::take(py);
+        if let Err(error) = body(py) {
+            error.write_unraisable(py, None);
+        }
+        if let Some(pending) = pending {
+            pending.restore(py);
+        }
+    });
+}

@@ -1,0 +1,186 @@
+//! What penstock keeps for an event loop: a [`Mailbox`] of finished things and the reader callback that empties it on
+//! the loop's thread.
+//!
+//! Ownership does the book-keeping. The loop's selector owns the reader callback, a [`Drain`]; the drain's drop closes
+//! the mailbox and with it the descriptor. So the descriptor goes when the loop is closed or collected, whichever is
+//! first, without a hook in the loop. Everybody else holds the mailbox, and the mailbox holds the loop weakly.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use penstock_core::Result;
+use penstock_core::dispatch::{Completions, Signal};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyWeakrefMethods, PyWeakrefReference};
+
+use crate::errors::Raise;
+use crate::future::Future;
+use crate::gil;
+
+/// A drain runs the callbacks of so many completions, then lets the loop turn.
+const DRAIN_MAX: usize = 128;
+
+/// Makes the Python value of a native result, on the loop's thread.
+pub type Convert = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
+
+/// How a future ends.
+pub enum Finished {
+    Python(PyResult<Py<PyAny>>),
+    Native(Result<Convert>),
+    Cancelled,
+    /// It has ended; some of its callbacks have not run.
+    Callbacks,
+}
+
+/// Something finished, on its way to its loop.
+pub struct Completion {
+    pub future: Py<Future>,
+    pub finished: Finished,
+}
+
+pub struct Mailbox {
+    completions: Completions<Completion>,
+    event_loop: Py<PyWeakrefReference>,
+}
+
+/// A promise to [`Mailbox::raise`]; kept by its drop at the latest.
+#[must_use]
+pub struct Owed(Arc<Mailbox>);
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.0.completions.raise();
+    }
+}
+
+thread_local! {
+    /// The mailbox of the loop that last ran on this thread.
+    static LAST: RefCell<Option<Arc<Mailbox>>> = const { RefCell::new(None) };
+}
+
+/// `WeakKeyDictionary[loop, Drained]`
+static MAILBOXES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// The running loop of this thread, if there is one.
+pub fn running(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
+    static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let running = GET.import(py, "asyncio", "_get_running_loop")?.call0()?;
+    Ok((!running.is_none()).then_some(running))
+}
+
+impl Mailbox {
+    /// The running loop of this thread and its mailbox.
+    pub fn current(py: Python<'_>) -> PyResult<(Bound<'_, PyAny>, Arc<Self>)> {
+        let Some(event_loop) = running(py)? else {
+            return Err(PyRuntimeError::new_err("no running event loop"));
+        };
+        let last = LAST.with_borrow(|last| last.as_ref().filter(|last| last.serves(&event_loop)).map(Arc::clone));
+        if let Some(last) = last {
+            return Ok((event_loop, last));
+        }
+        let mailbox = Self::of(py, &event_loop)?;
+        let before = LAST.replace(Some(Arc::clone(&mailbox)));
+        drop(before);
+        Ok((event_loop, mailbox))
+    }
+
+    fn serves(&self, event_loop: &Bound<'_, PyAny>) -> bool {
+        !self.completions.is_closed()
+            && self.event_loop.bind(event_loop.py()).upgrade().is_some_and(|mine| mine.is(event_loop))
+    }
+
+    fn of(py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
+        let mailboxes = MAILBOXES
+            .get_or_try_init(py, || py.import("weakref")?.getattr("WeakKeyDictionary")?.call0().map(Bound::unbind))?
+            .bind(py);
+        let known = mailboxes.call_method1(intern!(py, "get"), (event_loop,))?;
+        if let Ok(known) = known.cast::<MailboxHandle>() {
+            let mailbox = &known.get().0;
+            if mailbox.serves(event_loop) {
+                return Ok(Arc::clone(mailbox));
+            }
+        }
+        let signal = Signal::new().raise(py)?;
+        let descriptor = signal.descriptor();
+        let mailbox = Arc::new(Self {
+            completions: Completions::new(signal),
+            event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
+        });
+        let drain = Py::new(py, Drain(Arc::clone(&mailbox)))?;
+        event_loop.call_method1(intern!(py, "add_reader"), (descriptor, drain))?;
+        mailboxes.set_item(event_loop, Py::new(py, MailboxHandle(Arc::clone(&mailbox)))?)?;
+        Ok(mailbox)
+    }
+
+    /// Sends a completion, from any thread, attached or not. To a loop that is gone it is dropped.
+    pub fn post(self: &Arc<Self>, completion: Completion) -> Option<Owed> {
+        match self.completions.push(completion) {
+            Ok(true) => Some(Owed(Arc::clone(self))),
+            Ok(false) | Err(_) => None,
+        }
+    }
+}
+
+/// The mailbox as a dictionary's value.
+#[pyclass(frozen)]
+struct MailboxHandle(Arc<Mailbox>);
+
+/// The loop's reader callback. Its drop closes the mailbox: see the head of this file.
+#[pyclass(frozen)]
+struct Drain(Arc<Mailbox>);
+
+#[pymethods]
+impl Drain {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        let completions = &self.0.completions;
+        completions.lower();
+        let mut batch = VecDeque::new();
+        if completions.take(DRAIN_MAX, &mut batch) {
+            completions.raise();
+        }
+        while let Some(Completion { future, finished }) = batch.pop_front() {
+            if let Err(interrupt) = Future::settle(&future, py, finished) {
+                batch.push_front(Completion { future, finished: Finished::Callbacks });
+                if completions.put_back(batch) {
+                    completions.raise();
+                }
+                return Err(interrupt);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        drop(self.0.completions.close());
+    }
+}
+
+/// Tells the loop's exception handler. Fails only with an interrupt that the handler raised.
+pub fn report(
+    py: Python<'_>,
+    event_loop: &Bound<'_, PyAny>,
+    message: String,
+    error: PyErr,
+    future: Option<&Py<Future>>,
+) -> PyResult<()> {
+    let context = PyDict::new(py);
+    context.set_item(intern!(py, "message"), message)?;
+    context.set_item(intern!(py, "exception"), error.value(py))?;
+    if let Some(future) = future {
+        context.set_item(intern!(py, "future"), future)?;
+    }
+    match event_loop.call_method1(intern!(py, "call_exception_handler"), (context,)) {
+        Ok(_) => Ok(()),
+        Err(error) if gil::is_interrupt(py, &error) => Err(error),
+        Err(error) => {
+            error.write_unraisable(py, Some(event_loop));
+            Ok(())
+        }
+    }
+}
