@@ -5,8 +5,9 @@ from __future__ import annotations
 import array
 import hashlib
 import os
+import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,15 @@ def test_a_wrong_size_hint_does_no_harm(tunables: MakeTunables) -> None:
 
 def test_a_missing_temp_dir_fails_at_first_use(tunables: MakeTunables, tmp_path: Path) -> None:
     missing = tmp_path / "missing"
+
+    def use(sink: penstock.BodySink) -> None:
+        sink.write(b"e")  # gathered with what follows, so the file may be made later
+        sink.prepare()
+
     with penstock.BodySink(tunables(temp_dir=missing, max_body_ram=4)) as sink:
         sink.write(b"abcd")
         with pytest.raises(FileNotFoundError, match="missing"):
-            sink.write(b"e")
+            use(sink)
 
 
 def test_the_file_has_no_name(tunables: MakeTunables, tmp_path: Path) -> None:
@@ -251,16 +257,35 @@ def test_a_second_write_back_does_nothing(tunables: MakeTunables) -> None:
 
 
 def test_a_failed_write_back_keeps_the_body(tunables: MakeTunables, tmp_path: Path) -> None:
-    later = tmp_path / "later"
-    with penstock.BodySink(tunables(temp_dir=later)) as sink:
+    with penstock.BodySink(tunables(temp_dir=tmp_path / "missing")) as sink:
         sink.write(b"abcd")
         with pytest.raises(FileNotFoundError):
             sink.write_back()
-        assert (len(sink), sink.state) == (4, "ram")
-        later.mkdir()
-        sink.write_back()
-        assert sink.state == "file"
-        assert bytes(sink.prepare()) == b"abcd"
+        assert len(sink) == 4
+        image = sink.prepare()
+    assert (image.state, bytes(image)) == ("ram", b"abcd")
+
+
+@pytest.fixture
+def small_files() -> Iterator[int]:
+    """No file of this process may grow past a mebibyte, as if the file system were full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    yield 1 << 20
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_sink_whose_file_failed_gives_no_image_that_lacks_bytes(tunables: MakeTunables, small_files: int) -> None:
+    def fill(sink: penstock.BodySink) -> None:
+        for _ in range(4):
+            sink.write(b"x" * small_files)
+        sink.prepare()
+
+    with penstock.BodySink(tunables(max_body_ram=0)) as sink:
+        with pytest.raises(OSError, match=r"write|space"):
+            fill(sink)
+        with pytest.raises((OSError, *USED_UP)):
+            sink.prepare()
 
 
 # Becoming an image
@@ -300,7 +325,7 @@ def test_a_sink_is_prepared_once(make: MakeSink) -> None:
     assert bytes(image) == b"abc"
 
 
-@pytest.mark.parametrize("name", ["md5", "sha1", "sha256"])
+@pytest.mark.parametrize("name", ["md5", "sha1", "sha256", "sha512"])
 def test_digests_are_made_as_bytes_arrive(make: MakeSink, body: bytes, name: str) -> None:
     with make(digests=(name,)) as sink:
         for start in range(0, len(body), 7001):
@@ -404,6 +429,7 @@ def test_leaving_the_with_block_gives_the_file_back(tunables: MakeTunables, desc
 def test_a_forgotten_sink_warns_and_gives_its_file_back(tunables: MakeTunables, descriptors: Callable[[], int]) -> None:
     def forget() -> None:
         sink = penstock.BodySink(tunables())
+        sink.write(b"abc")
         sink.write_back()
 
     before = descriptors()
@@ -425,7 +451,7 @@ def test_the_file_is_for_its_owner_only(tunables: MakeTunables) -> None:
 
     with penstock.BodySink(tunables()) as sink:
         before = inodes()
-        sink.write_back()
         sink.write(b"secret")
+        sink.write_back()
         new = [status for inode, status in inodes().items() if inode not in before]
     assert [status.st_mode & 0o777 for status in new] == [0o600]
