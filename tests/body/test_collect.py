@@ -151,7 +151,8 @@ async def test_cancelled_while_the_source_waits_it_gives_the_file_back(
     async def stalls() -> AsyncIterator[bytes]:
         nonlocal closed
         try:
-            yield body
+            for _ in range(10):
+                yield body  # enough for writing to begin
             await asyncio.Event().wait()
         finally:
             closed = True
