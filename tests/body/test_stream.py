@@ -1,0 +1,192 @@
+"""image.stream(): pieces for asyncio, in each state and with each policy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import penstock
+import pytest
+
+MakeImage = Callable[..., penstock.BodyImage]
+
+pytestmark = pytest.mark.asyncio
+
+
+async def sizes(stream: AsyncIterator[memoryview]) -> list[int]:
+    return [len(view) async for view in stream]
+
+
+async def test_pieces_are_of_the_asked_size_but_the_last(
+    image_in: MakeImage, store: str, policy: Any, body: bytes
+) -> None:
+    image = await asyncio.to_thread(image_in, body[:40], store)
+    pieces = [bytes(view) async for view in image.stream(17, policy=policy)]
+    assert [len(piece) for piece in pieces] == [17, 17, 6]
+    assert b"".join(pieces) == body[:40]
+
+
+async def test_every_size_gives_the_whole_body(image: penstock.BodyImage, policy: Any, body: bytes) -> None:
+    for size in (1000, 65536, 65537, len(body), 1 << 20):
+        pieces = [bytes(view) async for view in image.stream(size, policy=policy)]
+        assert b"".join(pieces) == body
+        assert max(map(len, pieces)) <= size
+
+
+async def test_scattered_pieces_are_cut_to_size(image_in: MakeImage, body: bytes) -> None:
+    image = image_in(body, "ram", pieces=3)
+    views = [view async for view in image.stream(10_000)]
+    assert all(0 < len(view) <= 10_000 for view in views)
+    assert b"".join(views) == body
+
+
+async def test_no_piece_is_empty(image: penstock.BodyImage) -> None:
+    assert min(await sizes(image.stream(4096))) > 0
+
+
+async def test_an_empty_body_streams_nothing(policy: Any) -> None:
+    image = penstock.BodyImage.from_bytes(b"")
+    assert await sizes(image.stream(4096, policy=policy)) == []
+    assert await sizes(image.stream(4096, policy=policy, yield_between=True)) == []
+
+
+async def test_a_size_of_zero_is_refused(image: penstock.BodyImage) -> None:
+    for size in (0, -1):
+        with pytest.raises((ValueError, OverflowError)):
+            await anext(aiter(image.stream(size)))
+
+
+async def test_pieces_are_read_only_views(image: penstock.BodyImage) -> None:
+    async for view in image.stream(4096):
+        assert isinstance(view, memoryview)
+        assert view.readonly
+        assert (view.format, view.ndim) == ("B", 1)
+
+
+async def test_pieces_outlive_stream_and_image(image_in: MakeImage, store: str, body: bytes) -> None:
+    image = await asyncio.to_thread(image_in, body, store, pieces=4)
+    views = [view async for view in image.stream(4096)]
+    del image
+    gc.collect()
+    assert b"".join(views) == body
+
+
+async def test_two_streams_of_one_image_do_not_meet(image: penstock.BodyImage, body: bytes) -> None:
+    one, other = aiter(image.stream(30_000)), aiter(image.stream(7000))
+    pieces = [bytes(await anext(one)), bytes(await anext(other)), bytes(await anext(one)), bytes(await anext(other))]
+    assert body.startswith(pieces[0] + pieces[2])
+    assert body.startswith(pieces[1] + pieces[3])
+
+
+async def test_a_stream_left_early_gives_everything_back(
+    image_in: MakeImage, store: str, body: bytes, descriptors: Callable[[], int]
+) -> None:
+    image = await asyncio.to_thread(image_in, body, store)
+    assert len(await anext(aiter(image.stream(4096)))) == 4096
+    before = descriptors()
+    for _ in range(10):
+        async for view in image.stream(4096):
+            assert len(view) == 4096
+            break
+    del view
+    gc.collect()
+    await asyncio.sleep(0)
+    assert descriptors() <= before
+
+
+async def test_a_dispatched_stream_keeps_its_order(
+    image_in: MakeImage, pool: penstock.DispatchPool, body: bytes
+) -> None:
+    image = await asyncio.to_thread(image_in, body, "file")
+    policy = penstock.Dispatch(pool)
+
+    async def joined() -> bytes:
+        return b"".join([bytes(view) async for view in image.stream(500, policy=policy)])
+
+    assert await asyncio.gather(*(joined() for _ in range(10))) == [body] * 10
+
+
+async def test_a_body_in_ram_never_waits_for_the_pool(image_in: MakeImage, body: bytes) -> None:
+    image = image_in(body, "ram", pieces=3)
+    gate = threading.Event()
+    with penstock.DispatchPool(threads=1) as busy:
+        blocker = busy.submit(gate.wait)
+        try:
+            async with asyncio.timeout(5):
+                assert sum(await sizes(image.stream(4096, policy=penstock.Dispatch(busy)))) == len(body)
+        finally:
+            gate.set()
+        blocker.result()
+
+
+# Turns for others
+
+
+async def log_of(stream: AsyncIterator[memoryview]) -> list[str]:
+    """What happened in which order: the pieces that came, and the turns that another task got."""
+    log: list[str] = []
+
+    async def other() -> None:
+        while True:
+            log.append("other")
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    async for view in stream:
+        log.append(str(len(view)))  # noqa: PERF401  (a comprehension would log them all at the end)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    return log
+
+
+async def test_yield_between_lets_others_run_after_each_piece() -> None:
+    image = penstock.BodyImage.from_bytes(b"x" * 10)
+    assert await log_of(image.stream(4, yield_between=True)) == ["4", "other", "4", "other", "2", "other"]
+
+
+async def test_yield_between_adds_no_turn_before_the_first_piece() -> None:
+    image = penstock.BodyImage.from_bytes(b"x" * 10)
+    assert (await log_of(image.stream(4, yield_between=True)))[0] == "4"
+
+
+async def test_without_it_a_body_in_ram_is_streamed_in_one_turn() -> None:
+    image = penstock.BodyImage.from_bytes(b"x" * 10)
+    assert [entry for entry in await log_of(image.stream(4)) if entry != "other"] == ["4", "4", "2"]
+    assert (await log_of(image.stream(4)))[:3] == ["4", "4", "2"]
+
+
+# Errors
+
+
+async def test_a_file_cut_short_raises_truncated(tmp_path: Path, policy: Any, body: bytes) -> None:
+    path = tmp_path / "body"
+    path.write_bytes(body[:3000])
+    image = await asyncio.to_thread(penstock.BodyImage.from_path, path)
+    os.truncate(path, 1000)
+    received = b""
+    with pytest.raises(penstock.Truncated) as caught:  # noqa: PT012
+        async for view in image.stream(500, policy=policy):
+            received += view
+    assert received == body[:1000]
+    assert (caught.value.received, caught.value.expected) == (1000, 3000)
+    with pytest.raises(penstock.Truncated):
+        await image.read()
+
+
+async def test_an_error_ends_the_stream(tmp_path: Path) -> None:
+    path = tmp_path / "body"
+    path.write_bytes(bytes(3000))
+    image = await asyncio.to_thread(penstock.BodyImage.from_path, path)
+    os.truncate(path, 0)
+    stream = aiter(image.stream(500))
+    with pytest.raises(penstock.Truncated):
+        await anext(stream)
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)

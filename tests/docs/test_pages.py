@@ -1,0 +1,88 @@
+"""Pages that list what the sources hold are held to it: errors, dependencies, the table of contents."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+
+
+def classes_of(source: Path) -> dict[str, str]:
+    """Each exception with its first base."""
+    return {
+        node.name: node.bases[0].id
+        for node in ast.parse(source.read_text()).body
+        if isinstance(node, ast.ClassDef) and isinstance(node.bases[0], ast.Name)
+    }
+
+
+def tree_of(page: Path) -> dict[str, str]:
+    """Each exception of the drawn tree with the one it hangs on."""
+    above = [("PenstockError", -1)]
+    found = {"PenstockError": "Exception"}
+    for line in re.findall(r"^[│ ]*[├└]── .+$", page.read_text(), re.MULTILINE):
+        depth = line.index("── ")
+        name = line[depth + 3 :].split()[0]
+        while above[-1][1] >= depth:
+            above.pop()
+        found[name] = above[-1][0]
+        above.append((name, depth))
+    return found
+
+
+def dependencies() -> Iterator[str]:
+    """The direct dependencies that the manifests name."""
+
+    def tables(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for table in [manifest, *manifest.get("target", {}).values()]:
+            for kind in ("dependencies", "dev-dependencies", "build-dependencies"):
+                yield table.get(kind, {})
+
+    for crate in ("rust/core", "rust/native"):
+        for table in tables(tomllib.loads((ROOT / crate / "Cargo.toml").read_text())):
+            yield from (name for name in table if not name.startswith("penstock"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project.get("dependencies", []), *project.get("optional-dependencies", {}).values()]
+    lists += [file.read_text().splitlines() for file in sorted((ROOT / "requirements").glob("*.txt"))]
+    for requirements in lists:
+        for requirement in requirements:
+            if match := re.match(r"[A-Za-z][\w.-]*", requirement):
+                yield match[0]
+
+
+def test_the_tree_of_errors_is_the_one_in_the_source() -> None:
+    assert tree_of(DOCS / "reference/errors.md") == classes_of(ROOT / "python/penstock/errors.py")
+
+
+def test_every_direct_dependency_has_its_reason() -> None:
+    first_cells = re.findall(r"^\| ([\w, -]+) \|", (DOCS / "dependencies.md").read_text(), re.MULTILINE)
+    explained = {name.strip() for cell in first_cells for name in cell.split(",")}
+    assert sorted(set(dependencies()) - explained) == []
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    listed = set(re.findall(r"^\s*- (?:.+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert listed == {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [*DOCS.rglob("*.md"), *ROOT.glob("*.md")]
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text())
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_examples_in_the_pages_are_python() -> None:
+    for page in DOCS.rglob("*.md"):
+        for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            compile(block, str(page.relative_to(ROOT)), "exec")
