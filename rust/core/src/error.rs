@@ -56,6 +56,8 @@ pub enum Error {
     Setting { name: &'static str, value: String, reason: String },
     #[error("cannot {doing}: {source}")]
     Io { doing: &'static str, source: io::Error },
+    #[error("writing the body failed before: the sink takes no more")]
+    SinkFailed,
     #[error("cancelled")]
     Cancelled,
     #[error("panic in penstock: {0}")]

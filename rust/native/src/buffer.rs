@@ -71,12 +71,7 @@ unsafe fn fill(
 ///
 /// # Safety
 /// `view` is the interpreter's, from `__getbuffer__`.
-pub unsafe fn export(
-    owner: &Bound<'_, PyAny>,
-    bytes: Bytes,
-    view: *mut ffi::Py_buffer,
-    flags: c_int,
-) -> PyResult<()> {
+pub unsafe fn export(owner: &Bound<'_, PyAny>, bytes: Bytes, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
     // SAFETY: the box below keeps the bytes until `release`.
     unsafe {
         fill(owner, view, bytes.as_ptr().cast_mut(), bytes.len(), true, flags)?;
@@ -130,10 +125,12 @@ pub fn with_slice_mut<T: Send>(data: &Bound<'_, PyAny>, fill: impl Send + FnOnce
     }
     let (base, len) = (buffer.buf_ptr() as usize, buffer.len_bytes());
     Ok(data.py().detach(move || {
-        // SAFETY: writable and contiguous (checked), kept by `buffer`, which outlives this call. As with readinto(2)
-        // of any Python file, a program that touches it from another thread meanwhile races with itself.
-        let slice: &mut [u8] = if len == 0 { &mut [] } else { unsafe { std::slice::from_raw_parts_mut(base as *mut u8, len) } };
-        fill(slice)
+        if len == 0 {
+            return fill(&mut []);
+        }
+        // SAFETY: writable and contiguous (checked), kept by `buffer`, which outlives this call. As with readinto of
+        // any Python file, a program that touches it from another thread meanwhile races with itself.
+        fill(unsafe { std::slice::from_raw_parts_mut(base as *mut u8, len) })
     }))
 }
 
@@ -165,23 +162,30 @@ pub fn summarise(py: Python<'_>, buffer: PyBuffer<u8>) -> PyResult<(usize, u8)> 
     }
     let (base, len) = (buffer.buf_ptr() as usize, buffer.len_bytes());
     Ok(py.detach(move || {
+        let highest = |slice: &[u8]| slice.iter().fold(0, |highest, byte| highest.max(*byte));
+        if len == 0 {
+            return (0, 0);
+        }
         // SAFETY: as `with_slice_mut`, and only read.
-        let slice: &[u8] = if len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(base as *const u8, len) } };
-        (len, slice.iter().fold(0, |highest, byte| highest.max(*byte)))
+        (len, highest(unsafe { std::slice::from_raw_parts(base as *const u8, len) }))
     }))
 }
 
 fn contiguous(data: &Bound<'_, PyAny>) -> PyResult<PyBuffer<u8>> {
     // Any item type will do, as with the socket and file methods of the standard library.
     let bytes = PyMemoryView::from(data)?;
-    let cast = if bytes.getattr("format")?.extract::<&str>()? == "B" { bytes.into_any() } else { bytes.call_method1("cast", ("B",))? };
+    let cast = if bytes.getattr("format")?.extract::<&str>()? == "B" {
+        bytes.into_any()
+    } else {
+        bytes.call_method1("cast", ("B",))?
+    };
     let buffer = PyBuffer::<u8>::get(&cast)?;
     if buffer.is_c_contiguous() { Ok(buffer) } else { Err(PyBufferError::new_err("the buffer is not contiguous")) }
 }
 
 /// # Safety
 /// The buffer is C-contiguous and nobody writes to it while the slice is looked at.
-unsafe fn slice<'a>(buffer: &'a PyBuffer<u8>) -> &'a [u8] {
+unsafe fn slice(buffer: &PyBuffer<u8>) -> &[u8] {
     match buffer.len_bytes() {
         0 => &[],
         // SAFETY: passed on from the caller.

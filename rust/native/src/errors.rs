@@ -75,6 +75,7 @@ pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
             Some(errno) => PyOSError::new_err((errno, message)),
             None => PyOSError::new_err(message),
         },
+        Error::SinkFailed => PyOSError::new_err(message),
         Error::Cancelled => match py.import("asyncio").and_then(|m| m.getattr("CancelledError")?.call0()) {
             Ok(error) => PyErr::from_value(error),
             Err(error) => error,

@@ -4,6 +4,7 @@ use crate::buffer;
 use crate::errors::{Raise, declared};
 use crate::op::Op;
 use parking_lot::Mutex;
+use penstock_core::body::digest::Algorithm;
 use penstock_core::body::{BodyImage, Reader as CoreReader, State};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -44,7 +45,8 @@ impl Image {
 }
 
 /// `BlockingInLoop`, if a loop is running on this thread.
-fn refuse_in_loop(py: Python<'_>, call: &str) -> PyResult<()> {
+#[pyfunction]
+pub fn refuse_in_loop(py: Python<'_>, call: &str) -> PyResult<()> {
     static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if RUNNING.import(py, "asyncio", "_get_running_loop")?.call0()?.is_none() {
         return Ok(());
@@ -71,9 +73,13 @@ impl Image {
 
     /// Of several buffers, which stay apart.
     #[staticmethod]
-    fn from_buffers(pieces: &Bound<'_, PyAny>) -> PyResult<Self> {
+    fn from_buffers(pieces: &Bound<'_, PyAny>, digests: &Bound<'_, PyDict>) -> PyResult<Self> {
         let pieces = pieces.try_iter()?.map(|piece| buffer::bytes_of(&piece?)).collect::<PyResult<_>>()?;
-        Ok(Self::of(BodyImage::from_pieces(pieces)))
+        let mut known = Vec::new();
+        for (name, hex) in digests {
+            known.push((Algorithm::parse(&name.extract::<String>()?).raise(digests.py())?, hex.extract()?));
+        }
+        Ok(Self::of(BodyImage::from_pieces(pieces).with_digests(known)))
     }
 
     #[staticmethod]

@@ -1,11 +1,22 @@
 //! The extension module `penstock._native`: one file a class, nothing that decides.
 
+mod budget;
+mod buffer;
 mod call;
+mod drains;
 mod errors;
 mod future;
 mod gil;
+mod head;
+mod image;
 mod loops;
+mod op;
 mod pool;
+mod receiver;
+mod sink;
+mod size;
+mod stats;
+mod tunables;
 
 use pyo3::prelude::*;
 
@@ -17,9 +28,29 @@ mod _native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use super::budget::Budget;
+    #[pymodule_export]
+    use super::buffer::{Lent, View, summarise};
+    #[pymodule_export]
     use super::future::Future;
     #[pymodule_export]
+    use super::head::Head;
+    #[pymodule_export]
+    use super::image::{Image, Reader, refuse_in_loop};
+    #[pymodule_export]
+    use super::op::Op;
+    #[pymodule_export]
     use super::pool::{_after_fork_in_child, _join_pools, DispatchPool, get_default_pool};
+    #[pymodule_export]
+    use super::receiver::{HeadLimits, Receiver, Scratch};
+    #[pymodule_export]
+    use super::sink::Sink;
+    #[pymodule_export]
+    use super::size::read_limit;
+    #[pymodule_export]
+    use super::stats::{default_temp_dir, settle, slab_stats, trim};
+    #[pymodule_export]
+    use super::tunables::Tunables;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

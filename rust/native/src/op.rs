@@ -2,8 +2,8 @@
 //! without the interpreter; `on(pool)` runs it on a pool's threads.
 
 use crate::errors::Raise;
-use crate::future::Future;
-use crate::pool::{self, DispatchPool};
+use crate::future::{Future, run_native};
+use crate::pool::DispatchPool;
 use parking_lot::Mutex;
 use penstock_core::Result;
 use pyo3::exceptions::PyRuntimeError;
@@ -43,6 +43,6 @@ impl Op {
     /// Runs it on a thread of `pool`; the result is awaited.
     fn on(&self, py: Python<'_>, pool: &DispatchPool) -> PyResult<Py<Future>> {
         let work = self.take()?;
-        pool::run_native(py, pool, work, |py, convert| convert(py))
+        run_native(py, pool, work, |py, convert| convert(py))
     }
 }

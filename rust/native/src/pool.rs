@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use penstock_core::dispatch::{Config, Job, NativeJob, Overflow, Pool, Queue, Runner, Seat, WhenFull, default_threads};
+use penstock_core::drain::Drainer;
 use penstock_core::{Error, Result};
 use pyo3::exceptions::{PyResourceWarning, PyTypeError, PyValueError};
 use pyo3::intern;
@@ -17,6 +18,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::call::Call;
+use crate::drains::Drains;
 use crate::errors::{self, Raise};
 use crate::future::{Future, Promise, Source};
 use crate::gil;
@@ -239,9 +241,16 @@ pub struct DispatchPool {
     link: Link,
     closed: AtomicBool,
     drain_threads: usize,
+    drains: Drains,
 }
 
 impl DispatchPool {
+    /// A draining worker of the pool's.
+    pub fn drainer(&self) -> Result<Arc<Drainer>> {
+        let fork = FORKS.load(Ordering::Relaxed);
+        self.drains.pick(fork, self.core().name_prefix(), self.drain_threads)
+    }
+
     /// The threads and the queue, usable without the interpreter.
     pub fn core(&self) -> &Arc<Workers> {
         let forks = FORKS.load(Ordering::Relaxed);
@@ -381,7 +390,8 @@ impl DispatchPool {
         };
         let hooks = Hooks { after_start, before_stop, failure: Mutex::new(None) };
         let workers = Workers::new(config, Interpreter(Arc::new(hooks))).raise(py)?;
-        let pool = Self { link: Link::new(workers), closed: AtomicBool::new(false), drain_threads };
+        let pool =
+            Self { link: Link::new(workers), closed: AtomicBool::new(false), drain_threads, drains: Drains::default() };
         if let Err(error) = pool.started(py) {
             py.detach(|| pool.stop().join());
             return Err(error);
@@ -439,8 +449,12 @@ impl DispatchPool {
                 }
             }
         }
+        let drains = self.drains.close();
         if wait {
-            py.detach(|| workers.join());
+            py.detach(|| {
+                drop(drains);
+                workers.join();
+            });
         }
     }
 
@@ -453,7 +467,9 @@ impl DispatchPool {
         let workers = Arc::clone(self.stop());
         let (promise, future) = Promise::pair(py)?;
         let name = format!("{}close", workers.name_prefix());
+        let drains = self.drains.close();
         let join = move || {
+            drop(drains);
             workers.join();
             promise.complete(Ok(Box::new(|py: Python<'_>| Ok(py.None()))));
         };
@@ -528,6 +544,9 @@ impl DispatchPool {
         stats.set_item("idle", figures.idle)?;
         stats.set_item("taken", figures.taken)?;
         stats.set_item("wakes", figures.wakes)?;
+        let (drain_threads, draining) = self.drains.figures();
+        stats.set_item("drain_threads", drain_threads)?;
+        stats.set_item("draining", draining)?;
         Ok(stats)
     }
 

@@ -34,7 +34,12 @@ impl Sink {
 impl Sink {
     #[new]
     #[pyo3(signature = (tunables, budget=None, length=None))]
-    fn new(py: Python<'_>, tunables: Option<&Tunables>, budget: Option<&Budget>, length: Option<u64>) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        tunables: Option<&Tunables>,
+        budget: Option<&Budget>,
+        length: Option<u64>,
+    ) -> PyResult<Self> {
         let tunables = tunables.map_or_else(Arc::default, |tunables| tunables.0.clone());
         let budget = budget.map_or_else(CoreBudget::shared, |budget| budget.0.clone());
         let sink = match length {
@@ -72,11 +77,11 @@ impl Sink {
         Ok(Image::of(image))
     }
 
-    /// The image of what could be kept of a body that failed; the sink is closed afterwards.
-    fn salvage(&self, py: Python<'_>) -> PyResult<Image> {
+    /// An op that makes the image of what could be kept of a body that failed; the sink is closed at once.
+    fn salvage(&self) -> PyResult<Op> {
         let sink = self.open()?;
         *self.sink.lock() = None;
-        Ok(Image::of(py.detach(|| sink.lock().salvage())))
+        Ok(Op::new(move || Ok(sink.lock().salvage()), Image::object))
     }
 
     /// Drops what was collected. A work that is out goes on, for nobody.
@@ -118,4 +123,3 @@ impl Sink {
         true
     }
 }
-

@@ -36,3 +36,9 @@ pub fn count(name: &'static str, value: Option<&Bound<'_, PyAny>>) -> PyResult<O
         to_py(value.py(), refusal)
     })
 }
+
+/// A limit on what is read: bytes or a string with a unit; `None` is none.
+#[pyfunction]
+pub fn read_limit(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<u64>> {
+    optional("limit", value)
+}

@@ -34,7 +34,9 @@ impl Tunables {
         let mut algorithms = Vec::new();
         if let Some(names) = digests {
             if names.is_instance_of::<PyString>() {
-                return Err(PyTypeError::new_err(format!("digests={names:?}: a sequence of names, such as (\"sha256\",)")));
+                return Err(PyTypeError::new_err(format!(
+                    "digests={names:?}: a sequence of names, such as (\"sha256\",)"
+                )));
             }
             for name in names.try_iter()? {
                 algorithms.push(Algorithm::parse(name?.extract::<&str>()?).raise(py)?);

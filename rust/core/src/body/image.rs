@@ -70,7 +70,7 @@ impl BodyImage {
         Ok(Self::from_file(Arc::new(file), offset, len))
     }
 
-    pub(super) fn with_digests(mut self, digests: Vec<(Algorithm, String)>) -> Self {
+    pub fn with_digests(mut self, digests: Vec<(Algorithm, String)>) -> Self {
         self.digests = digests.into();
         self
     }
@@ -141,13 +141,30 @@ impl BodyImage {
     /// `[offset, offset + len)`, as far as the body goes, as one piece. Copies from a file, and may wait for it.
     pub fn read_range(&self, offset: u64, len: u64) -> Result<Bytes> {
         let len = len.min(self.len.saturating_sub(offset));
-        self.read_with(offset, len, |file, buffer, at| file.read_at(buffer, at).map(Some))?.ok_or(Error::Cancelled)
+        let whole = self.read_with(offset, len, |file, buffer, at| file.read_at(buffer, at).map(Some))?;
+        match whole.ok_or(Error::Cancelled)? {
+            part if (part.len() as u64) < len => Err(self.ended(offset + part.len() as u64)),
+            whole => Ok(whole),
+        }
     }
 
-    /// As `read_range`, if it can be had without waiting.
-    pub fn read_cached(&self, offset: u64, len: u64) -> Result<Option<Bytes>> {
-        let len = len.min(self.len.saturating_sub(offset));
-        self.read_with(offset, len, BodyFile::read_cached)
+    fn ended(&self, at: u64) -> Error {
+        Error::Truncated { received: at, expected: Some(self.len) }
+    }
+
+    /// The piece at `offset`, at most `len` bytes; less than that only where the file was cut. If `cached`, `None` says
+    /// that it can't be had without waiting.
+    fn read_piece(&self, offset: u64, len: u64, cached: bool) -> Result<Option<Bytes>> {
+        let wanted = len.min(self.len.saturating_sub(offset));
+        let piece = if cached {
+            self.read_with(offset, wanted, BodyFile::read_cached)?
+        } else {
+            self.read_with(offset, wanted, |file, buffer, at| file.read_at(buffer, at).map(Some))?
+        };
+        if wanted > 0 && piece.as_ref().is_some_and(Bytes::is_empty) {
+            return Err(self.ended(offset));
+        }
+        Ok(piece)
     }
 
     fn read_with(
@@ -165,7 +182,6 @@ impl BodyImage {
             }
             State::File { file, offset } => (file, *offset),
         };
-        let ended = |n: u64| Error::Truncated { received: offset + n, expected: Some(self.len) };
         let size = usize::try_from(len).map_err(|_| Error::BudgetExceeded {
             resource: crate::Resource::Ram,
             wanted: len,
@@ -175,14 +191,16 @@ impl BodyImage {
         if size < slab::SMALLEST {
             let mut buffer = vec![0; size];
             return match read(file, &mut buffer, start + offset)? {
-                Some(n) if n < size => Err(ended(n as u64)),
-                done => Ok(done.map(|_| buffer.into())),
+                Some(n) => {
+                    buffer.truncate(n);
+                    Ok(Some(buffer.into()))
+                }
+                None => Ok(None),
             };
         }
         let mut writer = Pools::current().slabs.take(size).map_err(Error::io("map memory for a body"))?;
         let room = writer.spare().get_mut(..size).unwrap_or_default();
         match read(file, room, start + offset)? {
-            Some(n) if n < size => Err(ended(n as u64)),
             Some(n) => {
                 writer.advance(n);
                 Ok(Some(writer.freeze()))
@@ -197,7 +215,7 @@ impl BodyImage {
         let buffer = buffer.get_mut(..len).unwrap_or_default();
         match &self.state {
             State::File { file, offset: start } => match file.read_at(buffer, start + offset)? {
-                n if n < len => Err(Error::Truncated { received: offset + n as u64, expected: Some(self.len) }),
+                n if n < len => Err(self.ended(offset + n as u64)),
                 n => Ok(n),
             },
             State::Mmap { map, .. } => {
@@ -291,7 +309,7 @@ impl Reader {
     pub fn next_piece(&mut self) -> Result<Option<Bytes>> {
         let piece = match self.next_scattered() {
             Some(piece) => piece,
-            None => self.image.read_range(self.position, self.piece as u64)?,
+            None => self.image.read_piece(self.position, self.piece as u64, false)?.unwrap_or_default(),
         };
         self.position += piece.len() as u64;
         Ok(Some(piece).filter(|piece| !piece.is_empty()))
@@ -301,7 +319,7 @@ impl Reader {
     pub fn next_cached(&mut self) -> Result<Option<Option<Bytes>>> {
         let piece = match self.next_scattered() {
             Some(piece) => piece,
-            None => match self.image.read_cached(self.position, self.piece as u64)? {
+            None => match self.image.read_piece(self.position, self.piece as u64, true)? {
                 Some(piece) => piece,
                 None => return Ok(None),
             },

@@ -201,6 +201,9 @@ impl BodySink {
     }
 
     fn account(&mut self, n: u64) -> Result<()> {
+        if self.failed {
+            return Err(Error::SinkFailed);
+        }
         if n > self.room() {
             return Err(Error::BodyTooLong { seen: self.len + n, limit: self.tunables.max_body });
         }
@@ -344,11 +347,18 @@ impl BodySink {
         self.failed |= result.is_err();
         if never_ran || result.is_err() {
             if to_file {
+                // Nothing is lost: what the file doesn't have is here.
+                let nothing_written = self.writer.as_ref().is_some_and(|writer| writer.written == 0);
+                self.spilled &= !(self.failed && nothing_written);
                 self.digested = undigested;
                 self.undigested_bytes = pieces.iter().skip(undigested).map(|piece| piece.len() as u64).sum();
                 pieces.append(&mut self.pieces);
                 self.pieces = pieces;
-                self.unwritten.add(unwritten.0);
+                if self.spilled {
+                    self.unwritten.add(unwritten.0);
+                } else {
+                    self.unwritten = Unwritten::default();
+                }
                 self.ram = ram;
             } else {
                 self.digested -= pieces.len().min(self.digested);
@@ -388,8 +398,10 @@ impl BodySink {
     }
 
     /// The image of all that was pushed. With works left to be done for it, they are done here, and may wait for the
-    /// disk. An image of no bytes is in memory. The sink is empty afterwards.
+    /// disk. An image of no bytes is in memory. The sink is empty afterwards. A write that failed before is tried once
+    /// more; if it fails again, the sink keeps what it has.
     pub fn prepare(&mut self) -> Result<BodyImage> {
+        self.failed &= !self.spilled;
         self.run_work(true)?;
         let Some(mut writer) = self.writer.take() else { return Err(Error::Cancelled) };
         self.tail.shrink_to_fit();

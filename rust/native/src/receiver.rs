@@ -1,0 +1,230 @@
+//! The class that a connection's protocol derives from: `get_buffer` and `buffer_updated` of
+//! `asyncio.BufferedProtocol`, one call into the core each, and a call back into Python only when something is to be
+//! decided there.
+
+use crate::budget::Budget;
+use crate::buffer;
+use crate::errors::{Raise, to_py};
+use crate::future::{Future, Promise};
+use crate::head::Head;
+use crate::image::Image;
+use crate::op::Op;
+use crate::pool::DispatchPool;
+use crate::sink;
+use crate::tunables::Tunables;
+use parking_lot::Mutex;
+use penstock_core::Result;
+use penstock_core::body::file;
+use penstock_core::drain::{Job, Outcome, Ticket};
+use penstock_core::http::{Asked, HeadLimits as CoreLimits};
+use penstock_core::receive::{Event, Plan, Receiver as Core, Scratch as CoreScratch};
+use pyo3::intern;
+use pyo3::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// Bounds on what surrounds a body; a field that isn't given has its default.
+#[pyclass(frozen, module = "penstock._native")]
+pub struct HeadLimits(Arc<CoreLimits>);
+
+#[pymethods]
+impl HeadLimits {
+    #[new]
+    #[pyo3(signature = (*, head_bytes=None, headers=None, informational=None))]
+    fn new(head_bytes: Option<usize>, headers: Option<usize>, informational: Option<usize>) -> Self {
+        let usual = CoreLimits::default();
+        Self(Arc::new(CoreLimits {
+            head_bytes: head_bytes.unwrap_or(usual.head_bytes),
+            headers: headers.unwrap_or(usual.headers),
+            informational: informational.unwrap_or(usual.informational),
+            ..usual
+        }))
+    }
+}
+
+/// The window that the connections of a loop share, and the memoryview of it.
+#[pyclass(frozen, module = "penstock._native")]
+#[derive(Default)]
+pub struct Scratch(Mutex<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    core: CoreScratch,
+    view: Option<Py<PyAny>>,
+}
+
+#[pymethods]
+impl Scratch {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Shared {
+    fn view(&mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let (window, new) = self.core.window().raise(py)?;
+        match &self.view {
+            Some(view) if !new => Ok(view.clone_ref(py)),
+            _ => Ok(self.view.insert(buffer::lend(py, window)?).clone_ref(py)),
+        }
+    }
+}
+
+#[pyclass(frozen, subclass, module = "penstock._native")]
+pub struct Receiver {
+    core: Mutex<Core>,
+    scratch: Py<Scratch>,
+    /// Works are done right here, on the loop's thread.
+    direct: AtomicBool,
+    ticket: Mutex<Option<Ticket>>,
+}
+
+impl Receiver {
+    /// Tells the Python side what is to be done.
+    fn tell(slf: &Bound<'_, Self>, event: Result<Event>) -> PyResult<()> {
+        let py = slf.py();
+        let name = match event {
+            Ok(Event::More) => return Ok(()),
+            Ok(Event::Work) if slf.get().direct.load(Relaxed) => {
+                let receiver = slf.get();
+                let done = py.detach(|| receiver.core.lock().work_here());
+                return Self::tell(slf, done);
+            }
+            Ok(Event::Work) => intern!(py, "_on_work"),
+            Ok(Event::Drain) => intern!(py, "_on_drain"),
+            Ok(Event::Done) => intern!(py, "_on_done"),
+            Err(error) => return slf.call_method1(intern!(py, "_on_failed"), (to_py(py, error),)).map(|_| ()),
+        };
+        slf.call_method0(name).map(|_| ())
+    }
+}
+
+#[pymethods]
+impl Receiver {
+    #[new]
+    fn new(scratch: Py<Scratch>, limits: &HeadLimits) -> Self {
+        Self {
+            core: Mutex::new(Core::new(limits.0.clone())),
+            scratch,
+            direct: AtomicBool::new(false),
+            ticket: Mutex::default(),
+        }
+    }
+
+    /// Expects a response. `direct` does works right here; `drain` hands bodies for files over with their socket.
+    fn begin(&self, tunables: &Tunables, budget: &Budget, head: bool, direct: bool, drain: bool) {
+        self.direct.store(direct, Relaxed);
+        let asked = Asked { head, ..Asked::default() };
+        self.core.lock().begin(Plan { asked, tunables: tunables.0.clone(), budget: budget.0.clone(), drain });
+    }
+
+    fn get_buffer(&self, py: Python<'_>, sizehint: isize) -> PyResult<Py<PyAny>> {
+        let _ = sizehint;
+        match self.core.lock().window().raise(py)? {
+            Some(window) => buffer::lend(py, window),
+            None => self.scratch.get().0.lock().view(py),
+        }
+    }
+
+    fn buffer_updated(slf: &Bound<'_, Self>, nbytes: usize) -> PyResult<()> {
+        let event = {
+            let receiver = slf.get();
+            receiver.core.lock().received(&mut receiver.scratch.get().0.lock().core, nbytes)
+        };
+        Self::tell(slf, event)
+    }
+
+    /// The peer closed.
+    fn feed_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let event = slf.get().core.lock().eof();
+        Self::tell(slf, event)
+    }
+
+    /// To be called when an op has come back: tells what is to be done next.
+    fn resume(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let event = slf.get().core.lock().next();
+        Self::tell(slf, Ok(event))
+    }
+
+    /// The sink's next work.
+    fn work(&self) -> Option<Op> {
+        let core = self.core.lock();
+        sink::work(core.sink()?, core.is_complete())
+    }
+
+    /// Bytes received and not yet written, nor on their way.
+    #[getter]
+    fn unwritten(&self) -> u64 {
+        self.core.lock().sink().map_or(0, |sink| sink.lock().unwritten())
+    }
+
+    /// Head, body, and whether the connection may be used again.
+    fn finish(&self, py: Python<'_>) -> PyResult<(Head, Image, bool)> {
+        let received = self.core.lock().finish().raise(py)?;
+        Ok((Head::of(received.head, received.trailers), Image::of(received.body), received.reusable))
+    }
+
+    /// Gives the response up: an op that makes an image of what came of its body, if it has begun.
+    fn give_up(&self) -> Option<Op> {
+        let sink = self.core.lock().give_up()?;
+        Some(Op::new(move || Ok(sink.lock().salvage()), Image::object))
+    }
+
+    /// Whether bytes came that belong to no response.
+    #[getter]
+    fn excess(&self) -> bool {
+        self.core.lock().has_excess()
+    }
+
+    /// Bytes received so far, by whichever thread.
+    #[getter]
+    fn progress(&self) -> u64 {
+        self.core.lock().progress().load(Relaxed)
+    }
+
+    /// Hands the rest of the body and the socket to a draining worker of `pool`. The awaitable ends when the worker
+    /// has let go of the socket. `None` if that can't be now; the body is then received here.
+    fn drain(slf: &Bound<'_, Self>, fd: i32, pool: &DispatchPool) -> PyResult<Option<Py<Future>>> {
+        let (py, receiver) = (slf.py(), slf.get());
+        let (Ok(worker), Ok(socket)) = (pool.drainer(), file::duplicate(fd)) else { return Ok(None) };
+        let Some((response, sink)) = receiver.core.lock().hand_over() else { return Ok(None) };
+        let (promise, future) = Promise::pair(py)?;
+        let owner = slf.clone().unbind();
+        let report = move |outcome: Outcome| {
+            promise.complete(Ok(Box::new(move |py: Python<'_>| {
+                let Outcome { response, sink, result } = outcome;
+                let excess = matches!(&result, Ok(drained) if drained.excess);
+                owner.get().core.lock().take_back(response, sink, excess);
+                owner.get().ticket.lock().take();
+                result.map(|_| py.None()).raise(py)
+            })));
+        };
+        let progress = receiver.core.lock().progress().clone();
+        let job = Job { socket, response, sink, progress, report: Box::new(report) };
+        match worker.submit(job) {
+            Ok(ticket) => {
+                *receiver.ticket.lock() = Some(ticket);
+                Ok(Some(future))
+            }
+            Err(refused) => {
+                let (job, error) = *refused;
+                (job.report)(Outcome { response: job.response, sink: job.sink, result: Err(error) });
+                Ok(Some(future))
+            }
+        }
+    }
+
+    /// Has the draining worker let go, if one has the socket.
+    fn cancel_drain(&self) {
+        if let Some(ticket) = &*self.ticket.lock() {
+            ticket.cancel();
+        }
+    }
+
+    /// The status line and headers, once they are there.
+    #[getter]
+    fn status(&self) -> Option<u16> {
+        self.core.lock().head().map(|head| head.status)
+    }
+}

@@ -1,0 +1,40 @@
+//! Figures of what bodies share in a process, and the calls that tests and tidy programs use on it.
+
+use penstock_core::body::{Pools, file, reaper, sink};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Of the slabs: bytes lent and idle, bytes held in all, how many were recycled and how many newly mapped; and the
+/// bytes that sinks have not yet written.
+#[pyfunction]
+pub fn slab_stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let slabs = Pools::current().slabs.stats();
+    let stats = PyDict::new(py);
+    stats.set_item("lent", slabs.lent)?;
+    stats.set_item("idle", slabs.idle)?;
+    stats.set_item("held", slabs.lent + slabs.idle)?;
+    stats.set_item("recycled", slabs.recycled)?;
+    stats.set_item("mapped", slabs.mapped)?;
+    stats.set_item("unwritten", sink::unwritten())?;
+    Ok(stats)
+}
+
+/// Unmaps the slabs that nobody uses. May take long: not for a loop's thread.
+#[pyfunction]
+pub fn trim(py: Python<'_>) {
+    py.detach(|| Pools::current().slabs.trim(Duration::ZERO));
+}
+
+/// Waits until what was dropped so far is freed, at most so many seconds; true if it is.
+#[pyfunction]
+pub fn settle(py: Python<'_>, timeout: f64) -> bool {
+    py.detach(|| reaper::settle(Duration::try_from_secs_f64(timeout).unwrap_or(Duration::MAX)))
+}
+
+/// Where bodies go when `Tunables.temp_dir` is `None`.
+#[pyfunction]
+pub fn default_temp_dir() -> PathBuf {
+    file::default_temp_dir()
+}
