@@ -1,0 +1,31 @@
+"""How a policy runs an operation of the extension: where a Python function would be called with the interpreter's lock,
+an operation runs on the pool's threads without it. Bodies and the client call this; users call `policy.run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TypeVar, cast
+
+from penstock._native import Direct, Dispatch, Op, Permit
+from penstock.blocking.policy import Policy
+
+T = TypeVar("T")
+
+default_policy: Policy = Dispatch()
+
+
+async def perform(policy: Policy | None, op: Op[T]) -> T:
+    """The result of `op`, run by `policy`; `None` is the process's default pool.
+
+    Cancelled before it has begun, `op` never runs; after that it runs to its end, and its result is dropped.
+    """
+    policy = policy or default_policy
+    if isinstance(policy, Direct):
+        return op()
+    if isinstance(policy, Dispatch):
+        return await op.on(policy.pool)
+    if isinstance(policy, Permit):
+        async with policy.semaphore:
+            return await op.on(policy.pool)
+    return await cast("Awaitable[T]", policy.run(op))

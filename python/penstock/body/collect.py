@@ -1,0 +1,53 @@
+"""`collect`: bodies for users of any client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable
+from typing import Any
+
+from penstock._native import Budget, Tunables
+from penstock.blocking.policy import Policy
+from penstock.body.image import BodyImage
+from penstock.body.sink import AsyncBodySink
+
+__all__ = ["collect"]
+
+
+async def collect(
+    source: AsyncIterable[Any] | Iterable[Any],
+    tunables: Tunables | None = None,
+    *,
+    policy: Policy | None = None,
+    budget: Budget | None = None,
+    length: int | None = None,
+) -> BodyImage:
+    """Collects the pieces that `source` gives to one body, in memory up to a limit and above it in a file.
+
+    Args:
+        source: Gives `bytes` or other buffers: the content of an aiohttp or httpx response, an upload, a generator.
+        tunables: Limits and places; `None` is `Tunables()`.
+        policy: Runs the writes; `None` is the process's default pool.
+        budget: What is counted against; `None` is the process's.
+        length: The announced length in bytes, if there is one.
+
+    Raises:
+        BodyTooLong, ContentLengthTooLong: Over `max_body`; no further piece is taken.
+        BudgetExceeded, StorageFull, OSError: As `BodySink.write`.
+        Exception: What `source` raises.
+
+    Cancelled or failed, `source` is closed if it can be, and what was collected is dropped.
+    """
+    try:
+        async with AsyncBodySink(tunables, policy=policy, budget=budget, length=length) as sink:
+            if isinstance(source, AsyncIterable):
+                async for piece in source:
+                    await sink.write(piece)
+            else:
+                for piece in source:
+                    await sink.write(piece)
+            return await sink.prepare()
+    except BaseException:
+        # A generator holds a connection, most likely.
+        if (aclose := getattr(source, "aclose", None)) is not None:
+            await aclose()
+        raise

@@ -1,0 +1,214 @@
+"""`BodyImage`: a body as a value. The bytes, and what waits for them, are the extension's; here is the choice of the
+thread, and the faces that Python programs expect: iteration, a binary file, pickling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import pickle
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, BinaryIO, Protocol, Self
+
+from penstock import _native
+from penstock._native import Direct, Op, read_limit
+from penstock.blocking._ops import default_policy, perform
+from penstock.blocking.policy import Policy
+from penstock.body.reader import ImageReader
+
+__all__ = ["BodyImage"]
+
+PIECE = 64 << 10
+"""Bytes of a piece where nothing else is said: large enough that the price of a call doesn't matter."""
+
+
+class Writable(Protocol):
+    """What `write_to` writes to: a binary file, or a raw one that may take less than it is given."""
+
+    def write(self, data: memoryview, /) -> int | None: ...
+
+
+def _piece_size(size: int) -> int:
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise TypeError(f"size={size!r}: not an int")
+    if size < 1:
+        raise ValueError(f"size={size}: a piece has at least one byte")
+    return size
+
+
+class BodyImage(_native.Image):
+    """A body: immutable, cheap to share, readable from many tasks and threads at once.
+
+    Its `state` is "ram", "file" (a file without a name, or a slice of one) or "mmap". Methods that may touch a file are
+    awaited and run by the image's policy; for a body in memory they don't suspend. The synchronous ones are for
+    threads: on the thread of a running event loop they raise `BlockingInLoop` if the image is in state "file", unless
+    its policy is `Direct()`.
+
+    Made by a client's response, `collect`, a sink, `from_bytes` and `from_path`. Pickles by value, out of band with
+    protocol 5. Source: upstream's `BodyImage`.
+    """
+
+    __slots__ = ("_policy",)
+    _policy: Policy | None
+
+    def __new__(cls, source: _native.Image, policy: Policy | None = None) -> Self:
+        image = super().__new__(cls, source, isinstance(policy, Direct))
+        image._policy = policy
+        return image
+
+    @classmethod
+    def from_bytes(cls, data: Any) -> Self:
+        """A body in memory: `bytes` are kept without a copy, any other buffer is copied."""
+        return cls(_native.Image.from_buffer(data))
+
+    @classmethod
+    def from_path(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        trusted: bool = False,
+        policy: Policy | None = None,
+    ) -> Self:
+        """A file from outside as a body.
+
+        Args:
+            path: Opened now and kept open.
+            offset: Where the body begins, in bytes.
+            length: Its length in bytes; `None` is all that follows.
+            trusted: Promise that nobody truncates the file while the image lives. Only then is it mapped by
+                `to_mmap`, because reading a mapping behind the end of its file kills the process (SIGBUS); otherwise
+                it is read.
+            policy: Runs what waits for the disk.
+
+        Raises:
+            OSError: The file can't be opened.
+            ValueError: `offset` and `length` lie outside it.
+        """
+        if offset < 0 or (length is not None and length < 0):
+            raise ValueError(f"offset={offset}, length={length}: not negative")
+        return cls(_native.Image.open_path(path, offset, length, trusted), policy)
+
+    # Synchronous, for threads
+
+    def chunks(self, size: int = PIECE) -> Iterator[memoryview]:
+        """Read-only views of at most `size` bytes, without a copy where the body is in memory or mapped."""
+        return self.reader(_piece_size(size))
+
+    def gather(self) -> BodyImage:
+        """The body in memory in one piece: itself, if it is that or not in memory."""
+        return self if self.state != "ram" or self.contiguous else BodyImage(self.gather_now(), self._policy)
+
+    def mmap(self) -> BodyImage:
+        """The body mapped and populated, if it is in a file; else itself."""
+        return BodyImage(self.mmap_now(), self._policy) if self.state == "file" else self
+
+    def write_to(self, file: Writable) -> int:
+        """Writes all of it to a binary file; returns the bytes written."""
+        total = 0
+        for piece in self.chunks(1 << 20):
+            left = piece
+            while left:
+                written = file.write(left)
+                if written is None:
+                    raise BlockingIOError(f"the file took nothing after {total} of {len(self)} bytes")
+                total += written
+                left = left[written:]
+        return total
+
+    def open(self, buffering: int = PIECE) -> BinaryIO:
+        """A seekable binary file to read the body from, with a position of its own; `buffering=0` is a raw one."""
+        raw = ImageReader(self)
+        # A raw file has all that its callers use of BinaryIO, as open(buffering=0) gives one.
+        return io.BufferedReader(raw, buffering) if buffering else raw  # type: ignore[return-value]
+
+    # Awaitable
+
+    async def read(self, limit: int | str | None = None) -> bytes:
+        """The first `limit` bytes, or all.
+
+        Cancelled, the read runs to its end and its result is dropped.
+        """
+        most = read_limit(limit)
+        if self.state != "file" or isinstance(self._policy, Direct):
+            return self.read_now(most)
+        return await (self._policy or default_policy).run(self.read_now, most)
+
+    async def stream(
+        self, size: int = PIECE, *, policy: Policy | None = None, yield_between: bool = False
+    ) -> AsyncIterator[memoryview]:
+        """Read-only views of at most `size` bytes, in order.
+
+        What is in memory, mapped, or in the kernel's page cache is given at once; the policy is used only for what
+        would have to be waited for. A view is good for as long as it is kept.
+
+        Args:
+            size: Bytes of a piece at most; the pieces of a scattered body may be shorter.
+            policy: Instead of the image's.
+            yield_between: Let the event loop turn once after each piece (upstream's `YieldBodyImage`).
+
+        Raises:
+            Truncated: The file has become shorter than the body.
+        """
+        policy = policy or self._policy
+        reader = self.reader(_piece_size(size))
+        while (step := reader.step()) is not None:
+            piece = await perform(policy, step) if isinstance(step, Op) else step
+            if piece is None:
+                return
+            yield piece
+            if yield_between:
+                await asyncio.sleep(0)
+
+    async def to_ram(self) -> BodyImage:
+        """The body in memory in one piece; itself, if it is that.
+
+        It isn't counted against a budget: the caller has chosen it.
+        """
+        if self.state == "ram" and self.contiguous:
+            return self
+        return BodyImage(await perform(self._policy, self.to_ram_op()), self._policy)
+
+    async def to_mmap(self) -> BodyImage:
+        """The body mapped, and read in off the loop, if it is in a file; else itself. A file that isn't trusted is read
+        to memory instead."""
+        if self.state != "file":
+            return self
+        return BodyImage(await perform(self._policy, self.to_mmap_op()), self._policy)
+
+    async def save(self, path: str | os.PathLike[str], *, overwrite: bool = False, fsync: bool = False) -> None:
+        """Makes `path` a file with this body, never half written.
+
+        A body in a file of the same file system is given the name, without a copy; otherwise it is copied, by reflink
+        where that works.
+
+        Args:
+            path: Where; its directory must exist.
+            overwrite: Replace a file that is there, atomically.
+            fsync: Return only when the file and its name are on the disk.
+
+        Raises:
+            FileExistsError: `path` is there and `overwrite` is false.
+            StorageFull: No space.
+            OSError: Anything else that the file system says.
+        """
+        await perform(self._policy, self.save_op(path, overwrite, fsync))
+
+    # Values
+
+    def __repr__(self) -> str:
+        return f"<BodyImage {self.state} {len(self)} bytes>"
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        if protocol >= 5:
+            return _unpickled, ([pickle.PickleBuffer(view) for view in self.views()], self.digests)
+        return _unpickled, ([bytes(self)], self.digests)
+
+
+def _unpickled(pieces: list[Any], digests: dict[str, str]) -> BodyImage:
+    return BodyImage(_native.Image.from_buffers(pieces, digests))

@@ -1,0 +1,218 @@
+"""The sinks: `BodySink` for threads and `AsyncBodySink` for tasks. Both collect a body in memory until it is larger than
+`Tunables.max_body_ram`, or the budget has no more, and then in a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from penstock import _native
+from penstock._native import Budget, Direct, Tunables, refuse_in_loop
+from penstock.blocking._ops import perform
+from penstock.blocking.policy import Policy
+from penstock.body.image import BodyImage
+from penstock.errors import BodyTooLong
+
+__all__ = ["AsyncBodySink", "BodySink"]
+
+UNWRITTEN = 1 << 20
+"""Bytes that an asynchronous sink takes beyond those being written before `write` suspends."""
+
+
+class _Sink(_native.Sink):
+    """What the two have in common."""
+
+    def __new__(cls, tunables: Tunables | None = None, **options: Any) -> Self:
+        return super().__new__(cls, tunables, options.get("budget"), options.get("length"))
+
+    @property
+    def state(self) -> Literal["ram", "file"]:
+        """Where the body is."""
+        return "ram" if self.is_ram else "file"
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return f"<{type(self).__name__} closed>"
+        return f"<{type(self).__name__} {self.state} {len(self)} bytes>"
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        if not self.closed and len(self):
+            warn(f"{self!r} was neither prepared nor closed", ResourceWarning, source=self, stacklevel=2)
+
+
+class BodySink(_Sink):
+    """Collects a body, synchronously: for threads. Source: upstream's `BodySink`.
+
+    Args:
+        tunables: Limits and places; `None` is `Tunables()`.
+        budget: What memory, disk and descriptors are counted against; `None` is the process's.
+        length: The announced length in bytes. Over `max_body` it is refused; over `max_body_ram` the body goes to its
+            file from the first byte. Nothing is allocated for it.
+
+    Raises:
+        ContentLengthTooLong: `length` is over `max_body`.
+    """
+
+    def __new__(
+        cls, tunables: Tunables | None = None, *, budget: Budget | None = None, length: int | None = None
+    ) -> Self:
+        return super().__new__(cls, tunables, budget=budget, length=length)
+
+    def write(self, data: Any) -> int:
+        """Takes `bytes` without a copy, and a copy of any other buffer; returns its length in bytes.
+
+        Raises:
+            BodyTooLong: The body would be over `max_body`. Nothing of `data` is taken, and the sink is closed;
+                `.partial` is the image of what it had.
+            BudgetExceeded, StorageFull, OSError: A file was needed and could not be made or written. The sink keeps
+                what it has: `prepare` tries once more.
+            BlockingInLoop: A file has to be written and this thread runs an event loop.
+        """
+        before = len(self)
+        try:
+            self.take(data)
+        except BodyTooLong as error:
+            error.partial = BodyImage(self.salvage()())
+            raise
+        self._work(all_of_it=False)
+        return len(self) - before
+
+    push = write
+
+    def _work(self, *, all_of_it: bool) -> None:
+        while (op := self.work(all_of_it)) is not None:
+            if not self.is_ram:
+                refuse_in_loop("a BodySink's write")
+            op()
+
+    def write_back(self) -> None:
+        """Moves the body to a file now, whatever its size."""
+        self.spill()
+        self._work(all_of_it=True)
+
+    def prepare(self) -> BodyImage:
+        """The image of all that was written; an empty one is in memory. The sink is closed afterwards."""
+        self._work(all_of_it=True)
+        return BodyImage(self.finish())
+
+    def close(self) -> None:
+        """Drops what was collected."""
+        self.discard()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncBodySink(_Sink):
+    """Collects a body for a task: what waits for the disk is run by a policy, one write at a time, in order.
+
+    Args:
+        tunables: Limits and places; `None` is `Tunables()`.
+        policy: Runs the writes; `None` is the process's default pool.
+        budget: What memory, disk and descriptors are counted against; `None` is the process's.
+        length: The announced length in bytes, as for `BodySink`.
+
+    One task at a time may write. Source: upstream's `AsyncBodySink`, `PermitBodySink` and `DispatchBodySink`.
+    """
+
+    _policy: Policy | None
+    _writing: asyncio.Task[None] | None
+
+    def __new__(
+        cls,
+        tunables: Tunables | None = None,
+        *,
+        policy: Policy | None = None,
+        budget: Budget | None = None,
+        length: int | None = None,
+    ) -> Self:
+        sink = super().__new__(cls, tunables, budget=budget, length=length)
+        sink._policy = policy
+        sink._writing = None
+        return sink
+
+    async def write(self, data: Any) -> int:
+        """Takes `bytes` without a copy, and a copy of any other buffer; returns its length in bytes.
+
+        A body in memory doesn't suspend; one in a file does while more than a megabyte is unwritten. Cancelled, `data`
+        was taken, and a write that had begun goes on.
+
+        Raises: As `BodySink.write`, except `BlockingInLoop`.
+        """
+        before = len(self)
+        try:
+            self.take(data)
+        except BodyTooLong as error:
+            await self._settled()
+            error.partial = BodyImage(await perform(self._policy, self.salvage()), self._policy)
+            raise
+        taken = len(self) - before
+        if isinstance(self._policy, Direct):
+            while (op := self.work(False)) is not None:
+                op()
+        else:
+            self._begin()
+            while self._writing is not None and self.unwritten > UNWRITTEN:
+                await self._settled()
+                self._begin()
+        return taken
+
+    def _begin(self) -> None:
+        """Starts the next write, if there is one to be made and none in flight."""
+        if self._writing is not None and self._writing.done():
+            writing, self._writing = self._writing, None
+            writing.result()
+        if self._writing is None and (op := self.work(False)) is not None:
+            self._writing = asyncio.get_running_loop().create_task(perform(self._policy, op))
+
+    async def _settled(self) -> None:
+        """Waits for the write in flight; its failure is raised here."""
+        if self._writing is not None:
+            # Whoever waits may be cancelled; the write goes on.
+            await asyncio.wait([self._writing])
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    async def write_back(self) -> None:
+        """Moves the body to a file now, whatever its size."""
+        self.spill()
+        await self._flush()
+
+    async def _flush(self) -> None:
+        await self._settled()
+        while (op := self.work(True)) is not None:
+            await perform(self._policy, op)
+
+    async def prepare(self) -> BodyImage:
+        """The image of all that was written; an empty one is in memory. The sink is closed afterwards.
+
+        Cancelled, the sink is as it was.
+        """
+        await self._flush()
+        return BodyImage(self.finish(), self._policy)
+
+    async def aclose(self) -> None:
+        """Drops what was collected, when the write in flight is over."""
+        try:
+            await self._settled()
+        except Exception:  # the body is dropped, and so is what went wrong with it
+            pass
+        finally:
+            self.discard()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
