@@ -5,7 +5,9 @@ mod errors;
 mod future;
 mod gil;
 mod loops;
+mod policy;
 mod pool;
+mod semaphore;
 
 use pyo3::prelude::*;
 
@@ -19,7 +21,11 @@ mod _native {
     #[pymodule_export]
     use super::future::Future;
     #[pymodule_export]
-    use super::pool::{_after_fork_in_child, _join_pools, DispatchPool, get_default_pool};
+    use super::policy::{Direct, Dispatch, Permit};
+    #[pymodule_export]
+    use super::pool::{_after_fork_in_child, _join_pools, _nap, DispatchPool, get_default_pool};
+    #[pymodule_export]
+    use super::semaphore::{Acquire, Semaphore};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
