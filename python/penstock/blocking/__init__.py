@@ -9,12 +9,24 @@ import collections.abc
 import os
 import threading
 
-from penstock._native import Future, _after_fork_in_child, _join_pools
-from penstock.blocking.pool import DispatchPool, default_pool, run_blocking
+from penstock._native import Acquire, Future, Semaphore, _after_fork_in_child, _join_pools, default_pool
+from penstock.blocking.policy import Direct, Dispatch, Permit, Policy, run_blocking
+from penstock.blocking.pool import DispatchPool
 
-__all__ = ["DispatchPool", "Future", "default_pool", "run_blocking"]
+__all__ = [
+    "Direct",
+    "Dispatch",
+    "DispatchPool",
+    "Future",
+    "Permit",
+    "Policy",
+    "Semaphore",
+    "default_pool",
+    "run_blocking",
+]
 
 collections.abc.Coroutine.register(Future)
+collections.abc.Coroutine.register(Acquire)
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 # Twice: before the interpreter waits for its threads, as concurrent.futures does, while jobs may still use executors of

@@ -16,13 +16,8 @@ pub struct Call {
     args: Py<PyTuple>,
     kwargs: Option<Py<PyDict>>,
     context: Option<Py<PyAny>>,
-    held: Option<Box<Held>>,
-}
-
-/// What a call holds until it has run.
-struct Held {
-    _grant: Option<Grant>,
-    meter: Option<Arc<Counts>>,
+    grant: Option<Grant>,
+    counts: Option<Arc<Counts>>,
 }
 
 /// How often and how many at this moment.
@@ -44,13 +39,20 @@ impl Call {
             args: args.clone().unbind(),
             kwargs: kwargs.map(|kwargs| kwargs.clone().unbind()),
             context,
-            held: None,
+            grant: None,
+            counts: None,
         }
     }
 
-    /// The call holds a permit and is counted.
-    pub fn holding(mut self, grant: Option<Grant>, meter: Option<Arc<Counts>>) -> Self {
-        self.held = Some(Box::new(Held { _grant: grant, meter }));
+    /// Holds permits until it has run.
+    pub fn holding(mut self, grant: Grant) -> Self {
+        self.grant = Some(grant);
+        self
+    }
+
+    /// Is counted while it runs.
+    pub fn counted(mut self, counts: &Arc<Counts>) -> Self {
+        self.counts = Some(Arc::clone(counts));
         self
     }
 
@@ -59,7 +61,7 @@ impl Call {
     }
 
     pub fn invoke(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let running = self.held.as_ref().and_then(|held| held.meter.as_deref()).map(Running::new);
+        let running = self.counts.as_deref().map(Running::new);
         let result = gil::within(py, self.context.as_ref(), |py| {
             if self.kwargs.is_none() && self.args.bind(py).is_empty() {
                 self.func.call0(py)

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use penstock_core::dispatch::NativeJob;
-use penstock_core::permit::Ticket;
+use penstock_core::permit::{Grant, Ticket};
 use penstock_core::{Error, Result};
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyStopIteration};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -31,6 +31,8 @@ use crate::pool::{DispatchPool, Workers};
 pub enum Source {
     /// A promise that somebody keeps.
     Promise,
+    /// A call that waits for a permit, and then for a worker.
+    Admission(Call, Arc<Workers>, Option<Ticket>),
     /// A job that no worker has taken.
     Queued(Call, Arc<Workers>),
     /// A job that a worker has taken: it runs to its end.
@@ -106,12 +108,50 @@ impl Future {
         &self.mailbox
     }
 
-    /// The ticket to leave when it is cancelled.
+    /// Keeps the ticket of what it waits for, unless that came meanwhile.
     pub fn wait_with(&self, ticket: Ticket) {
         let mut state = self.state.lock();
-        if state.outcome.is_none() {
-            state.source = Source::Waiter(ticket);
+        match &mut state.source {
+            Source::Admission(.., mine) => *mine = Some(ticket),
+            source @ Source::Promise => *source = Source::Waiter(ticket),
+            _ => {
+                drop(state);
+                drop(ticket);
+            }
         }
+    }
+
+    /// The permit has come: the call may go to the workers. `None` if nobody waits any more.
+    pub fn admit(&self, grant: Grant) -> Option<Arc<Workers>> {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut state.source, Source::Taken) {
+            Source::Admission(call, workers, ticket) => {
+                state.source = Source::Queued(call.holding(grant), Arc::clone(&workers));
+                drop(state);
+                drop(ticket);
+                Some(workers)
+            }
+            other => {
+                state.source = other;
+                drop(state);
+                drop(grant);
+                None
+            }
+        }
+    }
+
+    /// Nobody will look at it: leaves the queue that it waits in.
+    pub fn forsake(&self) {
+        let mut state = self.state.lock();
+        let source = std::mem::replace(&mut state.source, Source::Taken);
+        drop(state);
+        drop(source);
+    }
+
+    /// Makes the awaiting task wait for it.
+    pub fn block(this: &Py<Self>, py: Python<'_>) -> Py<Self> {
+        this.get().blocking.store(true, Ordering::Relaxed);
+        this.clone_ref(py)
     }
 
     /// Ends the future and runs its callbacks, on the loop's thread. Fails only with an interrupt; callbacks that have
@@ -173,7 +213,7 @@ impl Future {
     }
 
     /// What `result()` gives; `None` while pending.
-    fn retrieve(&self, py: Python<'_>) -> Option<PyResult<Py<PyAny>>> {
+    pub fn retrieve(&self, py: Python<'_>) -> Option<PyResult<Py<PyAny>>> {
         let state = self.state.lock();
         match state.outcome.as_ref()? {
             Outcome::Value(value) => Some(Ok(value.clone_ref(py))),
@@ -291,7 +331,7 @@ impl Future {
     /// Cancels. A job that no worker has taken never runs, and its place in the queue is free at once; one that runs
     /// goes on, and its result is dropped. False if it is done already.
     #[pyo3(signature = (msg = None))]
-    fn cancel(this: &Bound<'_, Self>, msg: Option<Py<PyAny>>) -> PyResult<bool> {
+    pub fn cancel(this: &Bound<'_, Self>, msg: Option<Py<PyAny>>) -> PyResult<bool> {
         let future = this.get();
         let mut state = future.state.lock();
         if state.outcome.is_some() {
@@ -378,10 +418,7 @@ impl Future {
     pub fn __next__(this: &Bound<'_, Self>) -> PyResult<Option<Py<Self>>> {
         let py = this.py();
         match this.get().retrieve(py) {
-            None => {
-                this.get().blocking.store(true, Ordering::Relaxed);
-                Ok(Some(this.clone().unbind()))
-            }
+            None => Ok(Some(Self::block(this.as_unbound(), py))),
             Some(Ok(value)) if value.is_none(py) => Ok(None),
             // A tuple as the value would be taken for the arguments.
             Some(Ok(value)) => Err(PyStopIteration::new_err((value,))),
@@ -416,7 +453,7 @@ impl Future {
             (Some(Outcome::Value(value)), _) => ("finished", Some(("result", value.clone_ref(py)))),
             (Some(Outcome::Error(error, _)), _) => ("finished", Some(("exception", error.clone_ref(py).into_any()))),
             (Some(Outcome::Cancelled(_)), _) => ("cancelled", None),
-            (None, Source::Queued(..)) => ("queued", None),
+            (None, Source::Queued(..) | Source::Admission(..)) => ("queued", None),
             (None, _) => ("pending", None),
         };
         drop(state);
@@ -428,7 +465,7 @@ impl Future {
         visit.call(&self.event_loop)?;
         // What isn't visited is taken to be in use: who holds the lock keeps it alive for this round.
         let Some(state) = self.state.try_lock() else { return Ok(()) };
-        if let Source::Queued(call, _) = &state.source {
+        if let Source::Queued(call, _) | Source::Admission(call, ..) = &state.source {
             call.traverse(&visit)?;
         }
         match &state.outcome {
@@ -485,6 +522,13 @@ pub fn thrown(
         error.set_traceback(py, traceback);
     }
     Ok(error)
+}
+
+/// A future that has ended already.
+pub fn done(py: Python<'_>, result: PyResult<Py<PyAny>>) -> PyResult<Py<Future>> {
+    let future = Future::pending(py, Source::Taken)?;
+    Future::settle(&future, py, Finished::Python(result))?;
+    Ok(future)
 }
 
 /// A promise to settle one future from any thread, attached or not. Dropped unkept, it fails the future with

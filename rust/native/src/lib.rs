@@ -11,8 +11,10 @@ mod head;
 mod image;
 mod loops;
 mod op;
+mod policy;
 mod pool;
 mod receiver;
+mod semaphore;
 mod sink;
 mod size;
 mod stats;
@@ -40,9 +42,13 @@ mod _native {
     #[pymodule_export]
     use super::op::Op;
     #[pymodule_export]
-    use super::pool::{_after_fork_in_child, _join_pools, DispatchPool, get_default_pool};
+    use super::policy::{Direct, Dispatch, Permit};
+    #[pymodule_export]
+    use super::pool::{_after_fork_in_child, _join_pools, _nap, DispatchPool, get_default_pool};
     #[pymodule_export]
     use super::receiver::{HeadLimits, Receiver, Scratch};
+    #[pymodule_export]
+    use super::semaphore::{Acquire, Semaphore};
     #[pymodule_export]
     use super::sink::Sink;
     #[pymodule_export]

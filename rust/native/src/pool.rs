@@ -8,8 +8,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use penstock_core::dispatch::{Config, Job, NativeJob, Overflow, Pool, Queue, Runner, Seat, WhenFull, default_threads};
+use penstock_core::dispatch::{
+    Config, Job, NativeJob, Overflow, Pool, Queue, Rejected, Runner, Seat, WhenFull, default_threads,
+};
 use penstock_core::drain::Drainer;
+use penstock_core::permit::{Acquire, Grant, Semaphore};
 use penstock_core::{Error, Result};
 use pyo3::exceptions::{PyResourceWarning, PyTypeError, PyValueError};
 use pyo3::intern;
@@ -20,7 +23,7 @@ use pyo3::types::{PyDict, PyTuple};
 use crate::call::Call;
 use crate::drains::Drains;
 use crate::errors::{self, Raise};
-use crate::future::{Future, Promise, Source};
+use crate::future::{self, Future, Promise, Source};
 use crate::gil;
 use crate::loops::{self, Completion, Finished, Owed};
 
@@ -48,9 +51,9 @@ pub enum Task {
     /// For a future of penstock's.
     Run(Py<Future>),
     /// For nobody.
-    Dispatch(Call),
+    Dispatch(Box<Call>),
     /// For a concurrent.futures.Future.
-    Submit(Py<PyAny>, Call),
+    Submit(Py<PyAny>, Box<Call>),
 }
 
 impl Task {
@@ -77,7 +80,7 @@ impl Task {
                 None
             }
             Self::Submit(future, call) => {
-                if let Err(error) = fulfil(py, future.bind(py), call) {
+                if let Err(error) = fulfil(py, future.bind(py), *call) {
                     error.write_unraisable(py, Some(future.bind(py)));
                 }
                 None
@@ -296,6 +299,18 @@ impl DispatchPool {
         }
     }
 
+    /// Queues a call for the running loop once it has a permit, which it holds until it has run.
+    pub fn start_permitted(&self, py: Python<'_>, semaphore: &Arc<Semaphore>, call: Call) -> PyResult<Py<Future>> {
+        let workers = self.started(py)?;
+        let future = Future::pending(py, Source::Admission(call, Arc::clone(workers), None))?;
+        let waiter = future.clone_ref(py);
+        match semaphore.acquire(1, move |grant| admit(waiter, grant)).raise(py)? {
+            Acquire::Granted(grant) => admit(future.clone_ref(py), Ok(grant)),
+            Acquire::Queued(ticket) => future.get().wait_with(ticket),
+        }
+        Ok(future)
+    }
+
     /// Queues a native job from a loop's thread.
     pub fn start_native(&self, py: Python<'_>, job: NativeJob) -> PyResult<()> {
         let workers = self.started(py)?;
@@ -331,6 +346,22 @@ impl DispatchPool {
         workers.close();
         workers
     }
+}
+
+/// The permit of a call has come, or never will. On any thread, attached or not.
+fn admit(future: Py<Future>, grant: Result<Grant>) {
+    let mailbox = Arc::clone(future.get().mailbox());
+    let (future, error) = match grant {
+        Ok(grant) => {
+            let Some(workers) = future.get().admit(grant) else { return };
+            match workers.queue().push(Job::Attached(Task::Run(future)), suspending(&workers)) {
+                Err(Rejected { error, job: Job::Attached(Task::Run(future)) }) => (future, error),
+                _ => return,
+            }
+        }
+        Err(error) => (future, error),
+    };
+    drop(mailbox.post(Completion { future, finished: Finished::Native(Err(error)) }));
 }
 
 /// What a submitter on a loop's thread does with a full queue, when what it gives back can be awaited.
@@ -400,41 +431,41 @@ impl DispatchPool {
     }
 
     /// Starts `func(*args, **kwargs)` on a thread of the pool, in a copy of the caller's context; gives its future.
-    #[pyo3(signature = (func, /, *args, **kwargs))]
+    #[pyo3(signature = (r#fn, /, *args, **kwargs))]
     fn run(
         &self,
         py: Python<'_>,
-        func: &Bound<'_, PyAny>,
+        r#fn: &Bound<'_, PyAny>,
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<Future>> {
         let context = gil::copy_context(py)?;
-        self.start_call(py, Call::new(func, args, kwargs, Some(context)))
+        self.start_call(py, Call::new(r#fn, args, kwargs, Some(context)))
     }
 
-    #[pyo3(signature = (func, /, *args, **kwargs))]
+    #[pyo3(signature = (r#fn, /, *args, **kwargs))]
     fn dispatch(
         &self,
         py: Python<'_>,
-        func: &Bound<'_, PyAny>,
+        r#fn: &Bound<'_, PyAny>,
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
-        let context = gil::copy_context(py)?;
-        self.push(py, Job::Attached(Task::Dispatch(Call::new(func, args, kwargs, Some(context)))))
+        let call = Call::new(r#fn, args, kwargs, Some(gil::copy_context(py)?));
+        self.push(py, Job::Attached(Task::Dispatch(Box::new(call))))
     }
 
-    #[pyo3(signature = (func, /, *args, **kwargs))]
+    #[pyo3(signature = (r#fn, /, *args, **kwargs))]
     fn submit(
         &self,
         py: Python<'_>,
-        func: &Bound<'_, PyAny>,
+        r#fn: &Bound<'_, PyAny>,
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
         static FUTURE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let future = FUTURE.import(py, "concurrent.futures", "Future")?.call0()?;
-        let call = Call::new(func, args, kwargs, None);
+        let call = Box::new(Call::new(r#fn, args, kwargs, None));
         self.push(py, Job::Attached(Task::Submit(future.clone().unbind(), call)))?;
         Ok(future.unbind())
     }
@@ -492,11 +523,7 @@ impl DispatchPool {
     }
 
     fn __aenter__(this: Bound<'_, Self>) -> PyResult<Py<Future>> {
-        let py = this.py();
-        let (promise, future) = Promise::pair(py)?;
-        drop(promise);
-        Future::settle(&future, py, Finished::Python(Ok(this.into_any().unbind())))?;
-        Ok(future)
+        future::done(this.py(), Ok(this.clone().into_any().unbind()))
     }
 
     fn __aexit__(
@@ -592,6 +619,20 @@ pub fn default_pool(py: Python<'_>) -> PyResult<Py<DispatchPool>> {
 #[pyfunction(name = "default_pool")]
 pub fn get_default_pool(py: Python<'_>) -> PyResult<Py<DispatchPool>> {
     default_pool(py)
+}
+
+/// Sleeps on one of the pool's threads as native operations run there: detached. Tests and benchmarks use it.
+#[pyfunction]
+#[pyo3(signature = (pool, seconds = 0.0))]
+pub fn _nap(py: Python<'_>, pool: &Bound<'_, DispatchPool>, seconds: f64) -> PyResult<Py<Future>> {
+    let nap = Duration::try_from_secs_f64(seconds).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let op = move || {
+        if !nap.is_zero() {
+            std::thread::sleep(nap);
+        }
+        Ok(())
+    };
+    future::run_native(py, pool.get(), op, |py, ()| Ok(py.None()))
 }
 
 /// At the interpreter's exit: queued jobs run, then the threads end.

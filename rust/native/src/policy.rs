@@ -1,0 +1,158 @@
+//! The policies: where a blocking function runs. `Direct` on the calling thread, `Permit` on a pool under a semaphore's
+//! permit, `Dispatch` on a pool. Each gives the same kind of future, and counts.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::call::{Call, Counts};
+use crate::future::{Future, Source};
+use crate::gil;
+use crate::loops::Finished;
+use crate::pool::{self, DispatchPool};
+use crate::semaphore::Semaphore;
+
+/// Runs the function at once, on the calling thread: the loop stands still meanwhile.
+#[pyclass(frozen, module = "penstock._native")]
+pub struct Direct {
+    counts: Arc<Counts>,
+}
+
+/// Runs the function on a pool under a permit, which is held until the function has returned.
+#[pyclass(frozen, module = "penstock._native")]
+pub struct Permit {
+    semaphore: Py<Semaphore>,
+    /// `None` is the default pool, made at first use.
+    pool: Option<Py<DispatchPool>>,
+    counts: Arc<Counts>,
+}
+
+/// Runs the function on a pool.
+#[pyclass(frozen, module = "penstock._native")]
+pub struct Dispatch {
+    /// `None` is the default pool, made at first use.
+    pool: Option<Py<DispatchPool>>,
+    counts: Arc<Counts>,
+}
+
+fn pool_or_default(py: Python<'_>, pool: Option<&Py<DispatchPool>>) -> PyResult<Py<DispatchPool>> {
+    pool.map_or_else(|| pool::default_pool(py), |pool| Ok(pool.clone_ref(py)))
+}
+
+fn stats<'py>(py: Python<'py>, counts: &Counts) -> PyResult<Bound<'py, PyDict>> {
+    let stats = PyDict::new(py);
+    stats.set_item("count", counts.count.load(Ordering::Relaxed))?;
+    stats.set_item("running", counts.running.load(Ordering::Relaxed))?;
+    Ok(stats)
+}
+
+#[pymethods]
+impl Direct {
+    #[new]
+    fn new() -> Self {
+        Self { counts: Arc::default() }
+    }
+
+    #[pyo3(signature = (r#fn, /, *args, **kwargs))]
+    fn run(
+        &self,
+        r#fn: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Py<Future>> {
+        let py = r#fn.py();
+        let future = Future::pending(py, Source::Taken)?;
+        match Call::new(r#fn, args, kwargs, None).counted(&self.counts).invoke(py) {
+            Err(error) if gil::is_interrupt(py, &error) => return Err(error),
+            result => Future::settle(&future, py, Finished::Python(result))?,
+        }
+        Ok(future)
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        stats(py, &self.counts)
+    }
+
+    fn __repr__(&self) -> &'static str {
+        "Direct()"
+    }
+}
+
+#[pymethods]
+impl Permit {
+    #[new]
+    #[pyo3(signature = (semaphore, /, *, pool = None))]
+    fn new(semaphore: Py<Semaphore>, pool: Option<Py<DispatchPool>>) -> Self {
+        Self { semaphore, pool, counts: Arc::default() }
+    }
+
+    #[pyo3(signature = (r#fn, /, *args, **kwargs))]
+    fn run(
+        &self,
+        r#fn: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Py<Future>> {
+        let py = r#fn.py();
+        let call = Call::new(r#fn, args, kwargs, Some(gil::copy_context(py)?)).counted(&self.counts);
+        let pool = pool_or_default(py, self.pool.as_ref())?;
+        pool.get().start_permitted(py, self.semaphore.get().core(), call)
+    }
+
+    #[getter]
+    fn semaphore(&self, py: Python<'_>) -> Py<Semaphore> {
+        self.semaphore.clone_ref(py)
+    }
+
+    #[getter]
+    fn pool(&self, py: Python<'_>) -> PyResult<Py<DispatchPool>> {
+        pool_or_default(py, self.pool.as_ref())
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        stats(py, &self.counts)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!("Permit({})", self.semaphore.bind(py).repr()?))
+    }
+}
+
+#[pymethods]
+impl Dispatch {
+    #[new]
+    #[pyo3(signature = (pool = None, /))]
+    fn new(pool: Option<Py<DispatchPool>>) -> Self {
+        Self { pool, counts: Arc::default() }
+    }
+
+    #[pyo3(signature = (r#fn, /, *args, **kwargs))]
+    fn run(
+        &self,
+        r#fn: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Py<Future>> {
+        let py = r#fn.py();
+        let call = Call::new(r#fn, args, kwargs, Some(gil::copy_context(py)?)).counted(&self.counts);
+        pool_or_default(py, self.pool.as_ref())?.get().start_call(py, call)
+    }
+
+    #[getter]
+    fn pool(&self, py: Python<'_>) -> PyResult<Py<DispatchPool>> {
+        pool_or_default(py, self.pool.as_ref())
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        stats(py, &self.counts)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        match &self.pool {
+            Some(pool) => Ok(format!("Dispatch({})", pool.bind(py).repr()?)),
+            None => Ok("Dispatch()".to_owned()),
+        }
+    }
+}
