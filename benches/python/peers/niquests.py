@@ -1,0 +1,39 @@
+"""niquests, as its quickstart shows it and as its documentation advises. It has rows in RAM only."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import niquests
+from penstock.bench.reading import Fetch, Take
+
+CONNECTIONS = 16
+
+
+@asynccontextmanager
+async def naive(scenario: str) -> AsyncIterator[Fetch]:
+    # https://niquests.readthedocs.io/en/latest/user/quickstart.html
+    async with niquests.AsyncSession() as session:
+
+        async def fetch(url: str, take: Take) -> None:
+            response = await session.get(url)
+            assert response.content is not None
+            take(response.content)
+
+        yield fetch
+
+
+@asynccontextmanager
+async def tuned(scenario: str) -> AsyncIterator[Fetch]:
+    # The default pool keeps fewer connections than a batch has requests:
+    # https://niquests.readthedocs.io/en/latest/user/advanced.html
+    async with niquests.AsyncSession(pool_maxsize=CONNECTIONS) as session:
+
+        async def fetch(url: str, take: Take) -> None:
+            # As received, without joining; -1 is the size that the documentation advises:
+            # https://niquests.readthedocs.io/en/latest/api.html#niquests.Response.iter_content
+            response = await session.get(url, stream=True)
+            chunks = [chunk async for chunk in await response.iter_content(-1)]
+            for chunk in chunks:
+                take(chunk)
+
+        yield fetch
