@@ -1,4 +1,4 @@
-"""`python -m benches.python.run`: the rows asked for, against the floor, into one JSON file and a table of the targets."""
+"""`python -m benches.python.run`: the rows asked for, and the floor, into one JSON file and a table of the targets."""
 
 import argparse
 import json

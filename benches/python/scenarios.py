@@ -1,7 +1,7 @@
 """Which rows there are: every scenario of upstream's client benchmarks, for penstock and for the peers.
 
-A row's id is `SCENARIO/FRAMING[/STORE]/CLIENT`, where a scenario with files names its policy: `fs_direct`, `mmap_permit`.
-`run` picks among them by regular expression; `targets` and the report find them by id.
+A row's id is `SCENARIO/FRAMING[/STORE]/CLIENT`; a scenario with files names its policy, as in `fs_direct`. `run` picks
+among them by regular expression; `targets` and the report find them by id.
 """
 
 from collections.abc import Iterator, Mapping

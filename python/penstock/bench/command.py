@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: `python -m penstock.bench ...`, and `penstock bench ...` by way of `penstock.cli`."""
+"""The benchmarks' command line: `python -m penstock.bench ...`, and `penstock bench ...` by way of `penstock.cli`."""
 
 import argparse
 from collections.abc import Sequence

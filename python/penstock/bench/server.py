@@ -38,7 +38,7 @@ def response(size: int, chunk: int) -> bytes:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
     if chunk == 0:
         return b"%sContent-Length: %d\r\n\r\n%s" % (head, size, content)
-    pieces = [head, b"Transfer-Encoding: chunked\r\n\r\n"]
+    pieces: list[bytes | memoryview] = [head, b"Transfer-Encoding: chunked\r\n\r\n"]
     view = memoryview(content)
     for start in range(0, size, chunk):
         piece = view[start : start + chunk]
