@@ -1,0 +1,27 @@
+"""What the peers' rows do with a file once it is written: the reading that upstream's scenarios ask for.
+
+Everything here blocks; the naive rows call it on the loop, the tuned ones through `asyncio.to_thread`.
+"""
+
+import mmap
+from typing import IO
+
+from penstock.bench.reading import PIECE, Take
+
+
+def read(scenario: str, file: IO[bytes], take: Take) -> None:
+    """Hand over the file from its start: by 64 KiB for fs, as one mapping for mmap, as a copy of that for mmap_copy."""
+    file.flush()
+    if scenario == "fs":
+        _read_pieces(file, take)
+        return
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
+        mapping.madvise(mmap.MADV_SEQUENTIAL)
+        take(mapping if scenario == "mmap" else bytes(mapping))
+
+
+def _read_pieces(file: IO[bytes], take: Take) -> None:
+    file.seek(0)
+    with memoryview(bytearray(PIECE)) as buffer:
+        while count := file.readinto(buffer):  # type: ignore[attr-defined]
+            take(buffer[:count])

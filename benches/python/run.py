@@ -1,0 +1,100 @@
+"""`python -m benches.python.run`: the rows asked for, and the floor, into one JSON file and a table of the targets."""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from penstock.bench import figures, machine, report
+from penstock.bench.driver import DebugBuildError, Driver, Plan, Variant
+from penstock.bench.progress import Progress
+from penstock.bench.results import Framing, Results
+
+from benches import targets
+from benches.python import floor, scenarios
+
+FRAMINGS: tuple[Framing, ...] = ("chunked", "length")
+PACKAGES = ("penstock", "aiohttp", "httpx", "niquests", "pyreqwest", "uvloop")
+SHARED_MEMORY = Path("/dev/shm")
+OUTPUT = Path("bench-out")
+
+# Small enough to see within two minutes that everything runs; the figures are only an indication.
+QUICK = Plan(rounds=3, warmup=1, batches=2)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benches.python.run", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few rounds, to see that everything runs")
+    parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose id matches, beside the floor")
+    parser.add_argument("--rounds", type=int, default=40, help="(default: %(default)s)")
+    parser.add_argument("--batches", type=int, default=3, help="of a row in a round (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the rows' order (default: %(default)s)")
+    parser.add_argument("--store", action="append", type=Path, metavar="DIR", help="where files go; may be repeated")
+    parser.add_argument("--framing", choices=FRAMINGS, help="only this one (default: both)")
+    parser.add_argument("--loop", choices=("asyncio", "uvloop", "penstock"), default="asyncio", help="of all rows")
+    parser.add_argument("--min-iterations", type=int, default=targets.MIN_ITERATIONS, help="for close targets")
+    parser.add_argument(
+        "--json", type=Path, default=OUTPUT / "bench.json", metavar="OUT", help="(default: %(default)s)"
+    )
+    parser.add_argument("--list", action="store_true", help="print the rows' ids and end")
+    return parser.parse_args(argv)
+
+
+def select(arguments: argparse.Namespace, stores: Sequence[Path], plan: Plan) -> list[Variant]:
+    """The rows that were asked for, and the floors that they are divided by."""
+    framings: tuple[Framing, ...] = (arguments.framing,) if arguments.framing else FRAMINGS
+    wanted = re.compile(arguments.rows)
+    by_type = {machine.file_system(store): store for store in stores}
+    chosen = [row for row in scenarios.rows(framings, by_type, arguments.loop, plan) if wanted.search(row.id)]
+    if not arguments.list:
+        binary = floor.build()
+        chosen[:0] = [row for framing in framings for row in floor.rows(binary, framing)]
+    return chosen
+
+
+def describe_floor(results: Results) -> list[str]:
+    """What the server delivers at the most, and how far the floor is from itself."""
+    lines = []
+    size = results["settings"]["size"] * results["settings"]["connections"]
+    for framing in FRAMINGS:
+        row = figures.find(results, f"floor/{framing}/floor")
+        again = figures.find(results, f"floor/{framing}/floor again")
+        if row is None or again is None:
+            continue
+        wall = figures.spread(figures.values(row, figures.wall))
+        rate = size / (wall.median / 1000) / 2**30
+        lines.append(f"floor, {framing}: {wall.median:.1f} ms; the server delivers {rate:.2f} GiB/s")
+        noise = figures.ratio(again, row, figures.wall)
+        if noise is not None:
+            lines.append(f"floor against itself: {noise.median:.3f} [{noise.low:.3f}, {noise.high:.3f}]")
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse(argv)
+    plan = QUICK if arguments.quick else Plan(arguments.rounds, batches=arguments.batches, seed=arguments.seed)
+    OUTPUT.mkdir(exist_ok=True)
+    stores = arguments.store or [OUTPUT.resolve(), *([SHARED_MEMORY] if SHARED_MEMORY.is_dir() else [])]
+    rows = select(arguments, stores, plan)
+    if arguments.list:
+        print("\n".join(row.id for row in rows))
+        return 0
+    try:
+        results = Driver(rows, plan, packages=PACKAGES, stores=stores).run(Progress())
+    except DebugBuildError as error:
+        print(error, file=sys.stderr)
+        return 2
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    print("\n".join(describe_floor(results)))
+    for title, table in report.tables(results).items():
+        print(f"\n{title}\n\n{table}")
+    print(f"\n{targets.table(results, arguments.min_iterations)}")
+    print(f"\nresults: {arguments.json}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""Which rows there are: every scenario of upstream's client benchmarks, for penstock and for the peers.
+
+A row's id is `SCENARIO/FRAMING[/STORE]/CLIENT`; a scenario with files names its policy, as in `fs_direct`. `run` picks
+among them by regular expression; `targets` and the report find them by id.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from penstock.bench.driver import Plan, Variant
+from penstock.bench.results import Framing, Kind, Option
+
+PENSTOCK = "penstock.bench.variants:open_client"
+POLICIES = ("direct", "permit", "dispatch")
+FILES = ("fs", "mmap", "mmap_copy")
+
+RAM_PEERS = ("aiohttp", "httpx", "niquests", "pyreqwest")
+FILE_PEERS = ("aiohttp", "pyreqwest")
+# With the policy that it comes to: the naive rows write on the loop's thread, the tuned ones on another.
+TUNINGS = (("naive", "direct"), ("tuned", "dispatch"))
+
+
+def rows(framings: tuple[Framing, ...], stores: Mapping[str, Path], loop: str, plan: Plan) -> Iterator[Variant]:
+    """All rows; `stores` maps the type of a file system to the directory on it."""
+    for framing in framings:
+        yield from _in_ram(_Place(framing, loop))
+        for store, directory in stores.items():
+            place = _Place(framing, loop, store, directory)
+            yield from _in_files(place)
+            yield from _lag(place)
+            yield from _memory(place, plan.held)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What rows have in common that run on one loop, with one framing, and store in one place."""
+
+    framing: Framing
+    loop: str
+    store: str | None = None
+    directory: Path | None = None
+
+    def row(
+        self,
+        scenario: str,
+        client: str,
+        factory: str,
+        options: Mapping[str, Option],
+        *,
+        kind: Kind = "batch",
+        loop: str | None = None,
+    ) -> Variant:
+        where = f"{self.framing}/{self.store}" if self.store else self.framing
+        return Variant(
+            id=f"{scenario}/{where}/{client}",
+            scenario=scenario,
+            client=client,
+            factory=factory,
+            options={**options, "store": str(self.directory)} if self.directory else options,
+            framing=self.framing,
+            store=self.store,
+            loop=loop or self.loop,
+            kind=kind,
+        )
+
+
+def _in_ram(place: _Place) -> Iterator[Variant]:
+    for scenario in ("ram", "ram_gather"):
+        yield place.row(scenario, "penstock", PENSTOCK, {"scenario": scenario})
+    for peer, (tuning, _) in product(RAM_PEERS, TUNINGS):
+        yield place.row("ram", f"{peer} {tuning}", _peer(peer, tuning), {"scenario": "ram"})
+
+
+def _in_files(place: _Place) -> Iterator[Variant]:
+    for scenario, policy, pooled in product(FILES, POLICIES, (False, True)):
+        yield place.row(
+            f"{scenario}_{policy}",
+            "penstock FilePool" if pooled else "penstock",
+            PENSTOCK,
+            {"scenario": scenario, "policy": policy, "file_pool": pooled},
+            # To go on running the loop while a task blocks is what penstock's own loop is for.
+            loop="penstock" if policy == "permit" else None,
+        )
+    for scenario, peer, (tuning, policy) in product(FILES, FILE_PEERS, TUNINGS):
+        yield place.row(f"{scenario}_{policy}", f"{peer} {tuning}", _peer(peer, tuning), {"scenario": scenario})
+
+
+def _lag(place: _Place) -> Iterator[Variant]:
+    """The loop's lag while bodies go to files, are read back and dropped, seen by a ticker beside."""
+    yield place.row("lag", "penstock", PENSTOCK, {"scenario": "fs"}, kind="lag")
+    for peer, (tuning, _) in product(FILE_PEERS, TUNINGS):
+        yield place.row("lag", f"{peer} {tuning}", _peer(peer, tuning), {"scenario": "fs"}, kind="lag")
+
+
+def _memory(place: _Place, held: int) -> Iterator[Variant]:
+    """What many bodies hold at once: with the default limit of a body's RAM, then with a small budget for them all."""
+    options: dict[str, Option] = {"scenario": "fs", "max_body_ram": "192KiB", "connections": held + 1}
+    yield place.row("held", "penstock", PENSTOCK, options, kind="memory")
+    yield place.row("held", "penstock Budget", PENSTOCK, options | {"budget_ram": "32MiB"}, kind="memory")
+
+
+def _peer(peer: str, tuning: str) -> str:
+    return f"benches.python.peers.{peer}:{tuning}"

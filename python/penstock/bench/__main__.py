@@ -1,0 +1,7 @@
+"""`python -m penstock.bench`."""
+
+import sys
+
+from penstock.bench.command import main
+
+sys.exit(main())

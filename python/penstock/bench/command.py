@@ -1,0 +1,54 @@
+"""The benchmarks' command line: `python -m penstock.bench ...`, and `penstock bench ...` by way of `penstock.cli`."""
+
+import argparse
+from collections.abc import Sequence
+
+from penstock.bench.driver import CHUNK, MIB
+
+UNITS = {"KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
+
+
+def size(text: str) -> int:
+    """A number of bytes, or one with a unit: "8MiB"."""
+    for unit, factor in UNITS.items():
+        if text.endswith(unit):
+            return int(text.removesuffix(unit)) * factor
+    return int(text)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the commands to `parser`; what it parses then has `run`, to be called with it."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="16 concurrent GETs of 8 MiB to RAM, files and mappings: table and picture")
+    demo.add_argument("--rounds", type=int, default=10, help="how often each is measured (default: %(default)s)")
+    demo.add_argument("--output", default="bench-out", metavar="DIR", help="for the picture (default: %(default)s)")
+    demo.set_defaults(run=_demo)
+
+    server = commands.add_parser("server", help="serve bodies for benchmarks until stdin closes or SIGTERM comes")
+    server.add_argument("--bind", default="127.0.0.1:0", metavar="HOST:PORT", help="(default: %(default)s)")
+    server.add_argument("--size", type=size, default=8 * MIB, help="of the body at / (default: 8MiB)")
+    server.add_argument("--chunk", type=size, default=CHUNK, help="of its chunks (default: %(default)s)")
+    server.add_argument("--framing", choices=("chunked", "length"), default="chunked", help="(default: %(default)s)")
+    server.set_defaults(run=_server)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from penstock.bench import demo
+
+    return demo.run(arguments.rounds, arguments.output)
+
+
+def _server(arguments: argparse.Namespace) -> int:
+    from penstock.bench import server
+
+    server.serve(arguments.bind, arguments.size, arguments.chunk if arguments.framing == "chunked" else 0)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m penstock.bench")
+    configure(parser)
+    arguments = parser.parse_args(argv)
+    status: int = arguments.run(arguments)
+    return status

@@ -1,0 +1,81 @@
+"""`make demo`: 16 concurrent GETs of 8 MiB, to RAM, to files and to mappings, while a ticker watches the loop.
+
+Prints a table and draws a picture; the same driver as the full comparison, with penstock's rows alone.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from penstock.bench import report
+from penstock.bench.driver import DebugBuildError, Driver, Plan, Variant
+from penstock.bench.figures import cpu, quiet, values, wall
+from penstock.bench.progress import Progress
+from penstock.bench.results import Row
+
+MIB = 1024 * 1024
+HEAD = ("stored in", "time ms", "CPU ms", "peak MiB", "loop lag p99 ms", "worst ms")
+
+
+def variants(store: Path) -> list[Variant]:
+    """One row a way to store, each with the ticker."""
+    return [
+        Variant(
+            id=scenario,
+            scenario=scenario,
+            client="penstock",
+            factory="penstock.bench.variants:open_client",
+            options={"scenario": scenario, "store": str(store)},
+            kind="lag",
+        )
+        for scenario in ("ram", "fs", "mmap")
+    ]
+
+
+def table(rows: list[Row]) -> str:
+    """Medians of the rounds, in columns; the reason for a row that could not run."""
+    lines = [HEAD]
+    reasons = []
+    for row in rows:
+        # A demo on a busy machine shows what it has.
+        samples = quiet(row) or row["samples"]
+        if not samples:
+            reasons.append(f"{row['id']}: {row['unavailable']}")
+            continue
+        shown: Row = {**row, "samples": [{**sample, "noisy": False} for sample in samples]}
+        lines.append(
+            (
+                {"ram": "RAM", "fs": "files", "mmap": "mapped files"}[row["scenario"]],
+                f"{median(values(shown, wall)):.1f}",
+                f"{median(values(shown, cpu)):.1f}",
+                f"{max(sample['rss_bytes'] for sample in samples) / MIB:.0f}",
+                f"{median(values(shown, lambda sample: sample['lag_p99_ms'])):.2f}",
+                f"{max(values(shown, lambda sample: sample['lag_worst_ms'])):.2f}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    return "\n".join(text + reasons)
+
+
+def run(rounds: int, output: str) -> int:
+    """Measure, print and draw; the exit status is 1 if a row could not run, 2 for a debug build."""
+    directory = Path(output)
+    directory.mkdir(parents=True, exist_ok=True)
+    plan = Plan(rounds)
+    with tempfile.TemporaryDirectory(dir=directory) as store:
+        try:
+            driver = Driver(variants(Path(store).resolve()), plan, stores=[Path(store)])
+        except DebugBuildError as error:
+            print(error, file=sys.stderr)
+            return 2
+        results = driver.run(Progress())
+    rows = results["rows"]
+    print(f"{plan.connections} concurrent GETs of {plan.size // MIB} MiB, each stored, read back and summarised:\n")
+    print(table(rows))
+    if any(quiet(row) for row in rows):
+        path = directory / "demo.png"
+        report.picture(rows, path)
+        print(f"\npicture: {path}")
+    return int(any(row["unavailable"] for row in rows))

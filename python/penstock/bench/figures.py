@@ -1,0 +1,99 @@
+"""Statistics of samples: medians, spreads, and the interval within which a ratio of two rows lies.
+
+Ratios are paired by round, since rounds differ more than rows do: the floor measured against itself moves by a tenth
+from one round to the next. What a figure is then held against is not decided here.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TypeAlias
+
+from penstock.bench.results import Results, Row, Sample
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+Metric: TypeAlias = Callable[[Sample], float | None]
+
+
+def cpu(sample: Sample) -> float:
+    """Milliseconds of CPU a batch."""
+    return sample["user_ms"] + sample["system_ms"]
+
+
+def wall(sample: Sample) -> float:
+    """Milliseconds from the first request to the last answer."""
+    return sample["wall_ms"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median with the range that nine of ten samples lie in."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A median with the interval that it lies in at 95 % confidence, and how many batches of a row stand behind it."""
+
+    median: float
+    low: float
+    high: float
+    iterations: int
+
+
+def quiet(row: Row) -> list[Sample]:
+    """The samples of the rounds in which others left the machine alone."""
+    return [sample for sample in row["samples"] if not sample["noisy"]]
+
+
+def values(row: Row, metric: Metric) -> list[float]:
+    return [value for sample in quiet(row) if (value := metric(sample)) is not None]
+
+
+def spread(figures: Sequence[float]) -> Spread:
+    ordered = sorted(figures)
+    last = len(ordered) - 1
+    return Spread(median(ordered), ordered[round(last * 0.05)], ordered[round(last * 0.95)])
+
+
+def bootstrap(figures: Sequence[float], seed: int = 1) -> tuple[float, float]:
+    """The 95 % percentile interval of the median, by resampling with replacement."""
+    source = random.Random(seed)
+    count = len(figures)
+    medians = sorted(median(source.choices(figures, k=count)) for _ in range(RESAMPLES))
+    tail = round(RESAMPLES * (1 - CONFIDENCE) / 2)
+    return medians[tail], medians[-1 - tail]
+
+
+def interval(figures: Sequence[float], iterations: int) -> Interval | None:
+    if not figures:
+        return None
+    low, high = bootstrap(figures)
+    return Interval(median(figures), low, high, iterations)
+
+
+def ratio(row: Row, base: Row, metric: Metric) -> Interval | None:
+    """`row` ÷ `base`, over the rounds that were quiet for both; None without any."""
+    bases = {sample["round"]: metric(sample) for sample in quiet(base)}
+    ratios = []
+    iterations = 0
+    for sample in quiet(row):
+        value, other = metric(sample), bases.get(sample["round"])
+        if value is not None and other:
+            ratios.append(value / other)
+            iterations += sample["batches"]
+    return interval(ratios, iterations)
+
+
+def find(results: Results, row_id: str) -> Row | None:
+    """The row of that id, if it was run and has anything to show."""
+    for row in results["rows"]:
+        if row["id"] == row_id and quiet(row):
+            return row
+    return None

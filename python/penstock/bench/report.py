@@ -1,0 +1,185 @@
+"""Tables and pictures from a run's JSON; nothing is shown that isn't in it, and what loses comes first.
+
+The README's tables are made here too: `fill` replaces what stands between `<!-- table:NAME -->` and `<!-- /table -->`.
+The demo, the full run and whoever writes documentation call it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from statistics import median
+
+from penstock.bench.figures import Interval, Spread, cpu, find, quiet, ratio, spread, values, wall
+from penstock.bench.results import Results, Row
+
+MIB = 1024 * 1024
+
+OURS = "penstock"
+FLOOR = "floor"
+
+MARKED = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+OUR_COLOUR = "#1f6f8b"
+PEER_COLOUR = "#b8b8b8"
+BAR_INCHES = 0.28
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one scenario, framing and store: those that may be compared with each other. Cheapest first."""
+
+    title: str
+    rows: list[Row]
+
+    @property
+    def lost(self) -> bool:
+        """A peer takes less CPU than the best of ours."""
+        ours = [row for row in self.rows if row["client"].startswith(OURS)]
+        return bool(ours) and not self.rows[0]["client"].startswith(OURS)
+
+
+def groups(rows: Iterable[Row]) -> list[Group]:
+    """Rows that have samples, grouped; the groups that penstock loses come first."""
+
+    def title(row: Row) -> str:
+        return ", ".join(part for part in (row["scenario"], row["framing"], row["store"]) if part)
+
+    def cost(row: Row) -> float:
+        return median(values(row, cpu))
+
+    shown = sorted((row for row in rows if quiet(row)), key=title)
+    found = [Group(name, sorted(members, key=cost)) for name, members in groupby(shown, key=title)]
+    return sorted(found, key=lambda group: not group.lost)
+
+
+def tables(results: Results) -> dict[str, str]:
+    """All tables that the run has rows for, by name: ram, files, lag, memory, left-out, environment."""
+    batches = [row for row in results["rows"] if row["kind"] == "batch" and row["scenario"] != FLOOR]
+    made = {
+        "ram": _times(results, [row for row in batches if row["store"] is None]),
+        "files": _times(results, [row for row in batches if row["store"] is not None]),
+        "lag": _lags(row for row in results["rows"] if row["kind"] == "lag"),
+        "memory": _memory(row for row in results["rows"] if row["kind"] == "memory"),
+        "left-out": _left_out(results),
+        "environment": _environment(results),
+    }
+    return {name: text for name, text in made.items() if text}
+
+
+def fill(text: str, made: Mapping[str, str]) -> str:
+    """`text` with its marked tables replaced; a KeyError for a name that the results have no table for."""
+    return MARKED.sub(lambda match: f"{match[1]}{made[match['name']]}\n{match[3]}", text)
+
+
+def _times(results: Results, rows: list[Row]) -> str:
+    lines = []
+    for group in groups(rows):
+        for row in group.rows:
+            base = find(results, f"{FLOOR}/{row['framing']}/{FLOOR}")
+            lines.append(
+                (
+                    group.title,
+                    _name(row),
+                    _spread(spread(values(row, cpu))),
+                    _ratio(ratio(row, base, cpu) if base else None),
+                    _spread(spread(values(row, wall))),
+                    _ratio(ratio(row, base, wall) if base else None),
+                    f"{max(sample['rss_bytes'] for sample in quiet(row)) / MIB:.0f}",
+                    f"{sum(sample['batches'] for sample in quiet(row))}",
+                )
+            )
+    head = ("scenario", "client", "CPU ms", "÷ floor", "wall ms", "÷ floor", "peak MiB", "batches")
+    return markdown(head, lines)
+
+
+def _lags(rows: Iterable[Row]) -> str:
+    lines = []
+    for group in groups(rows):
+        for row in group.rows:
+            worst = values(row, lambda sample: sample["lag_worst_ms"])
+            p99 = values(row, lambda sample: sample["lag_p99_ms"])
+            lines.append((group.title, _name(row), f"{max(worst):.1f}", _spread(spread(worst)), _spread(spread(p99))))
+    return markdown(("scenario", "client", "worst ms", "worst of a round", "p99 of a round"), lines)
+
+
+def _memory(rows: Iterable[Row]) -> str:
+    lines = []
+    for group in groups(rows):
+        for row in group.rows:
+            growth = values(row, lambda sample: sample["growth_bytes"])
+            lines.append((group.title, _name(row), f"{max(growth) / MIB:.0f}", f"{median(growth) / MIB:.0f}"))
+    return markdown(("scenario", "client", "most MiB", "median MiB"), lines)
+
+
+def _left_out(results: Results) -> str:
+    """Rows that could not run, and turns that were dropped since others used the machine."""
+    lines = []
+    for row in results["rows"]:
+        noisy = len(row["samples"]) - len(quiet(row))
+        if row["unavailable"]:
+            lines.append((row["id"], row["unavailable"].replace("|", "\\|")))
+        elif noisy:
+            lines.append((row["id"], f"{noisy} of {len(row['samples'])} rounds: the machine was busy"))
+    return markdown(("row", "left out"), lines)
+
+
+def _environment(results: Results) -> str:
+    lines: list[tuple[str, str]] = []
+    for name, value in {**results["environment"], **results["settings"]}.items():
+        shown = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
+        if value is not None:
+            lines.append((name.replace("_", " "), shown))
+    return markdown(("setting", "value"), lines)
+
+
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table, or nothing without lines."""
+    if not lines:
+        return ""
+    rule = ["---"] * len(head)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines))
+
+
+def _name(row: Row) -> str:
+    name = row["client"] if row["loop"] == "asyncio" else f"{row['client']} ({row['loop']} loop)"
+    return f"**{name}**" if row["client"].startswith(OURS) else name
+
+
+def _spread(figure: Spread) -> str:
+    return f"{figure.median:.1f} ({figure.low:.1f} to {figure.high:.1f})"
+
+
+def _ratio(figure: Interval | None) -> str:
+    return f"{figure.median:.2f}" if figure else ""
+
+
+def picture(rows: Iterable[Row], path: Path) -> None:
+    """Draw the CPU time of each row as a bar with its spread into `path`; needs matplotlib."""
+    # Only who draws needs matplotlib: it is the extra `bench`, and takes half a second to import.
+    from matplotlib.figure import Figure
+
+    found = groups(rows)
+    # From the bottom up, as the axis goes, with a gap between groups.
+    bars: list[tuple[float, Group, Row]] = []
+    place = 0.0
+    for group in reversed(found):
+        for row in reversed(group.rows):
+            bars.append((place, group, row))
+            place += 1
+        place += 0.6
+    figure = Figure(figsize=(9, 1 + BAR_INCHES * place), layout="constrained")
+    axes = figure.add_subplot()
+    spreads = [spread(values(row, cpu)) for _, _, row in bars]
+    axes.barh(
+        [place for place, _, _ in bars],
+        [each.median for each in spreads],
+        xerr=[[each.median - each.low for each in spreads], [each.high - each.median for each in spreads]],
+        color=[OUR_COLOUR if row["client"].startswith(OURS) else PEER_COLOUR for _, _, row in bars],
+        error_kw={"elinewidth": 1, "capsize": 2},
+    )
+    axes.set_yticks([place for place, _, _ in bars], [f"{group.title}: {row['client']}" for _, group, row in bars])
+    axes.set_xlabel("CPU ms a batch: median, and the range of nine rounds in ten")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,83 @@
+"""The shape of a run's results, as Python types: what the driver writes as JSON and the report reads.
+
+benches/schema.json says the same for readers in other languages; a test holds the two together. Times are
+milliseconds, sizes bytes.
+"""
+
+from typing import Literal, TypeAlias, TypedDict
+
+Framing = Literal["chunked", "length"]
+Kind = Literal["batch", "lag", "memory"]
+Option: TypeAlias = str | int | bool | None
+
+
+class Environment(TypedDict):
+    """Where the run took place; None stands for what this system doesn't tell."""
+
+    cpu: str
+    cpus: int
+    memory_bytes: int
+    kernel: str
+    governor: str | None
+    huge_pages: str | None
+    python: str
+    packages: dict[str, str]
+    rustc: str | None
+    commit: str | None
+    build_profile: str
+    stores: dict[str, str]
+
+
+class Settings(TypedDict):
+    """How the run was done."""
+
+    size: int
+    chunk: int
+    connections: int
+    rounds: int
+    warmup: int
+    batches: int
+    seed: int
+    server_cpus: list[int] | None
+    client_cpus: list[int] | None
+    server: str
+
+
+class Sample(TypedDict):
+    """One row's turn in one round: several batches, one after the other. Times are means of one batch."""
+
+    round: int
+    batches: int
+    wall_ms: float
+    user_ms: float
+    system_ms: float
+    rss_bytes: int
+    lag_worst_ms: float | None
+    lag_p99_ms: float | None
+    growth_bytes: int | None
+    noisy: bool
+
+
+class Row(TypedDict):
+    """One variant with all its samples; one that could not run has a reason instead."""
+
+    id: str
+    kind: Kind
+    scenario: str
+    client: str
+    framing: Framing
+    store: str | None
+    loop: str
+    options: dict[str, Option]
+    unavailable: str | None
+    samples: list[Sample]
+
+
+class Results(TypedDict):
+    """A whole run."""
+
+    version: Literal[1]
+    started: str
+    environment: Environment
+    settings: Settings
+    rows: list[Row]

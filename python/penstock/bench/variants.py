@@ -1,0 +1,103 @@
+"""How penstock is measured: one factory, which rows name as `penstock.bench.variants:open_client`, with options.
+
+Which options make a row is for the demo and the full comparison to say. The other clients' rows are in the repository's
+benches.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypeAlias
+
+import penstock
+from penstock.bench.reading import PIECE, Fetch, Take
+
+# As upstream's scenarios: two threads or two permits beside the loop.
+THREADS = 2
+PERMITS = 2
+
+FILE_POOL = "256MiB"
+
+Policy: TypeAlias = penstock.Direct | penstock.Permit | penstock.Dispatch
+Reader: TypeAlias = Callable[[penstock.BodyImage, Take, Policy], Awaitable[None]]
+
+
+async def _ram(image: penstock.BodyImage, take: Take, policy: Policy) -> None:
+    for view in image.chunks(PIECE):
+        take(view)
+
+
+async def _gathered(image: penstock.BodyImage, take: Take, policy: Policy) -> None:
+    take(memoryview(image.gather()))
+
+
+async def _file(image: penstock.BodyImage, take: Take, policy: Policy) -> None:
+    async for view in image.stream(PIECE, policy=policy):
+        take(view)
+
+
+async def _mapped(image: penstock.BodyImage, take: Take, policy: Policy) -> None:
+    take(memoryview(await image.to_mmap()))
+
+
+async def _copied(image: penstock.BodyImage, take: Take, policy: Policy) -> None:
+    take(bytes(await image.to_mmap()))
+
+
+READERS: dict[str, Reader] = {
+    "ram": _ram,
+    "ram_gather": _gathered,
+    "fs": _file,
+    "mmap": _mapped,
+    "mmap_copy": _copied,
+}
+
+
+@asynccontextmanager
+async def open_client(
+    scenario: str,
+    *,
+    policy: str = "dispatch",
+    store: str | None = None,
+    max_body_ram: int | str | None = None,
+    file_pool: bool = False,
+    budget_ram: str | None = None,
+    connections: int = 100,
+) -> AsyncIterator[Fetch]:
+    """A client that stores as `scenario` says: "ram", "ram_gather", "fs", "mmap" or "mmap_copy".
+
+    Bodies stay in RAM for the first two and go to a file from their first byte for the others, unless `max_body_ram`
+    says otherwise. `policy` is "direct", "permit" or "dispatch"; `store` the directory of files; `file_pool` recycles
+    these; `budget_ram` bounds the RAM of all bodies.
+    """
+    if max_body_ram is None:
+        max_body_ram = "64MiB" if scenario.startswith("ram") else 0
+    reader = READERS[scenario]
+    async with AsyncExitStack() as stack:
+        chosen = _policy(policy, stack)
+        client = await stack.enter_async_context(
+            penstock.Client(
+                tunables=penstock.Tunables(max_body_ram=max_body_ram, temp_dir=store),
+                budget=penstock.Budget(ram=budget_ram) if budget_ram else None,
+                policy=chosen,
+                limits=penstock.Limits(connections=connections),
+                file_pool=penstock.FilePool(max_bytes=FILE_POOL) if file_pool else None,
+            )
+        )
+
+        async def fetch(url: str, take: Take) -> None:
+            response = await client.get(url)
+            await reader(response.body, take, chosen)
+
+        yield fetch
+
+
+def _policy(name: str, stack: AsyncExitStack) -> Policy:
+    match name:
+        case "direct":
+            return penstock.Direct()
+        case "permit":
+            return penstock.Permit(penstock.Semaphore(PERMITS))
+        case "dispatch":
+            return penstock.Dispatch(stack.enter_context(penstock.DispatchPool(threads=THREADS)))
+        case _:
+            raise ValueError(f"unknown policy {name!r}: direct, permit or dispatch")

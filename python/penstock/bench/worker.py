@@ -1,0 +1,226 @@
+"""The process of one variant: kept alive over the run, told on stdin to run batches, answering in JSON on stdout.
+
+`penstock.bench.driver` starts it and speaks with it; the native floor speaks the same protocol. A first line tells that
+the client is open. Then each command gets one line back:
+
+- `check` → `{"sha256": [...]}`: the digests of the bodies of one batch, by the path that is timed;
+- `batch N` → wall time of each of N batches, CPU time of all together, peak memory, and the loop's lag if asked for;
+- `hold N`, `settle`, `finish` → memory, with N bodies kept open half-way in between.
+
+A failure ends the process with a traceback, the end of stdin without one.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TextIO
+
+from penstock.bench.machine import raise_descriptor_limit
+from penstock.bench.reading import Factory, Fetch, Summary
+
+TICK = 0.001
+# What is freed after a batch (on a reaper thread, say) is paid for by that batch's CPU time.
+SETTLE = 0.05
+# With less CPU time than this in that time, nothing is being received: every half that was sent has arrived.
+QUIET = 0.3
+QUIET_MS = 3.0
+
+STATUS = Path("/proc/self/status")
+CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a worker is to be, sent as JSON in its one argument."""
+
+    factory: str
+    options: dict[str, Any]
+    url: str
+    size: int
+    connections: int
+    loop: str = "asyncio"
+    ticker: bool = False
+
+
+def peak_rss() -> int:
+    """The most memory that has been resident since the last reset, in bytes."""
+    if STATUS.exists():
+        for line in STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak() -> None:
+    # proc_pid_clear_refs(5): writing 5 resets the peak to what is resident now.
+    CLEAR_REFS.write_text("5")
+
+
+def cpu_ms() -> tuple[float, float]:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime * 1000, usage.ru_stime * 1000
+
+
+class Worker:
+    """Runs what it is told with one open client."""
+
+    def __init__(self, spec: Spec, fetch: Fetch) -> None:
+        self._spec = spec
+        self._fetch = fetch
+        self._lags: list[float] = []
+        self._held: list[asyncio.Task[None]] = []
+        self._baseline = 0
+        self._cpu_before = (0.0, 0.0)
+
+    async def obey(self, command: str) -> dict[str, Any]:
+        match command.split():
+            case ["check"]:
+                return await self._check()
+            case ["batch", count]:
+                return await self._batches(int(count))
+            case ["hold", count]:
+                return await self._hold(int(count))
+            case ["settle"]:
+                return await self._settle()
+            case ["finish"]:
+                return await self._finish()
+            case _:
+                raise ValueError(f"unknown command {command!r}")
+
+    async def _check(self) -> dict[str, Any]:
+        digests = [hashlib.sha256() for _ in range(self._spec.connections)]
+        await asyncio.gather(*(self._fetch(self._spec.url, digest.update) for digest in digests))
+        return {"sha256": [digest.hexdigest() for digest in digests]}
+
+    async def _batches(self, count: int) -> dict[str, Any]:
+        self._lags.clear()
+        ticker = asyncio.create_task(self._tick()) if self._spec.ticker else None
+        walls = []
+        user, system = cpu_ms()
+        for _ in range(count):
+            start = time.perf_counter()
+            await asyncio.gather(*(self._get() for _ in range(self._spec.connections)))
+            walls.append((time.perf_counter() - start) * 1000)
+        await asyncio.sleep(SETTLE)
+        user_after, system_after = cpu_ms()
+        if ticker is not None:
+            ticker.cancel()
+        lags = sorted(self._lags)
+        return {
+            "wall_ms": walls,
+            "user_ms": user_after - user,
+            "system_ms": system_after - system,
+            "rss_bytes": peak_rss(),
+            "lag_worst_ms": lags[-1] if lags else None,
+            "lag_p99_ms": lags[len(lags) * 99 // 100] if lags else None,
+        }
+
+    async def _get(self) -> None:
+        summary = Summary()
+        await self._fetch(self._spec.url, summary.add)
+        summary.check(self._spec.size)
+
+    async def _tick(self) -> None:
+        while True:
+            due = time.perf_counter() + TICK
+            await asyncio.sleep(TICK)
+            self._lags.append((time.perf_counter() - due) * 1000)
+
+    async def _hold(self, count: int) -> dict[str, Any]:
+        # One body first, so that what is made once (threads, a first connection) is in the baseline.
+        await self._fetch(self._spec.url.replace("/hold/", "/"), Summary().add)
+        reset_peak()
+        self._baseline = peak_rss()
+        self._cpu_before = cpu_ms()
+        self._held = [asyncio.create_task(self._get()) for _ in range(count)]
+        return {"baseline_bytes": self._baseline}
+
+    async def _settle(self) -> dict[str, Any]:
+        used = 0.0
+        while (now := sum(cpu_ms())) - used > QUIET_MS:
+            used = now
+            await asyncio.sleep(QUIET)
+        return {"growth_bytes": peak_rss() - self._baseline}
+
+    async def _finish(self) -> dict[str, Any]:
+        await asyncio.gather(*self._held)
+        self._held.clear()
+        user, system = cpu_ms()
+        user_before, system_before = self._cpu_before
+        return {
+            "user_ms": user - user_before,
+            "system_ms": system - system_before,
+            "rss_bytes": peak_rss(),
+            "growth_bytes": peak_rss() - self._baseline,
+        }
+
+
+def load(factory: str) -> Factory:
+    """The object that "package.module:name" names."""
+    module, _, name = factory.partition(":")
+    found: Factory = getattr(import_module(module), name)
+    return found
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    match name:
+        case "asyncio":
+            return asyncio.new_event_loop
+        case "uvloop" | "penstock":
+            found: Callable[[], asyncio.AbstractEventLoop] = import_module(name).new_event_loop
+            return found
+        case _:
+            raise ValueError(f"unknown loop {name!r}: asyncio, uvloop or penstock")
+
+
+async def commands() -> AsyncGenerator[str]:
+    """Lines of stdin, without keeping the loop from turning in between."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    try:
+        while line := await reader.readline():
+            yield line.decode().strip()
+    finally:
+        transport.close()
+
+
+async def work(spec: Spec, answers: TextIO) -> None:
+    def answer(message: dict[str, Any]) -> None:
+        print(json.dumps(message), file=answers, flush=True)
+
+    async with load(spec.factory)(**spec.options) as fetch, contextlib.aclosing(commands()) as lines:
+        worker = Worker(spec, fetch)
+        answer({"ready": True})
+        async for command in lines:
+            answer(await worker.obey(command))
+
+
+@contextlib.contextmanager
+def own_stdout() -> Iterator[TextIO]:
+    """Stdout for the answers alone: what libraries print goes to stderr."""
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)
+        yield answers
+
+
+def main() -> None:
+    spec = Spec(**json.loads(sys.argv[1]))
+    raise_descriptor_limit()
+    with own_stdout() as answers, asyncio.Runner(loop_factory=loop_factory(spec.loop)) as runner:
+        runner.run(work(spec, answers))
+
+
+if __name__ == "__main__":
+    main()
