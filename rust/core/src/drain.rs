@@ -11,12 +11,12 @@
 //! the end of any other is reported as `excess`, and that connection can't be used again. The worker holds a duplicate
 //! of the descriptor, so that its number isn't given to another socket while it reads.
 
-use crate::body::{BodySink, WINDOW};
+use crate::body::{BodySink, Lease, WINDOW};
 use crate::http::Response;
 use crate::{Error, Result};
 use parking_lot::Mutex;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use std::collections::{HashMap, VecDeque};
@@ -27,9 +27,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// The token of the eventfd among those of jobs, which count from 1.
 const WAKE: u64 = 0;
+
+/// How often a body that waits for the budget tries again.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// A body to be drained. `socket` must be non-blocking and read by nobody else.
 pub struct Job {
@@ -37,10 +41,16 @@ pub struct Job {
     /// Its head is complete and its body isn't.
     pub response: Response,
     pub sink: BodySink,
+    /// Of the duplicate of the descriptor, which counts against the budget.
+    pub lease: Lease,
+    /// How long to wait, without reading, when there is no budget for the file.
+    pub patience: Duration,
     /// Counts the bytes received, for whoever watches a deadline.
     pub progress: Arc<AtomicU64>,
     /// Called once, on the worker's thread.
     pub report: Box<dyn FnOnce(Outcome) + Send>,
+    /// Bytes behind the body were received.
+    pub excess: bool,
 }
 
 /// What became of a job. On success the sink has all of the body.
@@ -112,7 +122,8 @@ impl Drainer {
             next: AtomicU64::new(WAKE + 1),
             active: AtomicUsize::new(0),
         });
-        let worker = Worker { shared: shared.clone(), jobs: HashMap::new(), ready: VecDeque::new() };
+        let worker =
+            Worker { shared: shared.clone(), jobs: HashMap::new(), ready: VecDeque::new(), blocked: Vec::new() };
         let thread = thread::Builder::new().name(name).spawn(move || worker.run())?;
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -158,12 +169,16 @@ struct Active {
     queued: bool,
     /// The peer has closed or failed: no further edge will come, so read until that shows.
     ending: bool,
+    /// Waiting for the budget until then.
+    until: Option<Instant>,
 }
 
 struct Worker {
     shared: Arc<Shared>,
     jobs: HashMap<u64, Active>,
     ready: VecDeque<u64>,
+    /// Those that wait for the budget.
+    blocked: Vec<u64>,
 }
 
 enum Step {
@@ -171,6 +186,8 @@ enum Step {
     Again,
     /// Wait for the next edge.
     Wait,
+    /// Wait for the budget.
+    Blocked(Error),
     End(Result<Drained>),
 }
 
@@ -181,9 +198,12 @@ impl Worker {
         let mut events = Vec::with_capacity(64);
         loop {
             events.clear();
-            let patience = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-            let timeout = (!self.ready.is_empty()).then_some(&patience);
-            match epoll::wait(&self.shared.epoll, rustix::buffer::spare_capacity(&mut events), timeout) {
+            let timeout = match (self.ready.is_empty(), self.blocked.is_empty()) {
+                (false, _) => Some(Timespec::default()),
+                (true, false) => Timespec::try_from(RETRY).ok(),
+                (true, true) => None,
+            };
+            match epoll::wait(&self.shared.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => {
                     self.abandon(&format!("epoll_wait: {errno}"));
@@ -200,6 +220,7 @@ impl Worker {
             if woken && self.mail() {
                 return;
             }
+            self.ready.extend(self.blocked.drain(..));
             for _ in 0..self.ready.len() {
                 let Some(token) = self.ready.pop_front() else { break };
                 self.turn(token, &mut buffer, &mut ranges);
@@ -210,7 +231,7 @@ impl Worker {
     fn enqueue(&mut self, token: u64, flags: EventFlags) {
         if !self.jobs.contains_key(&token) {
             let Some(job) = self.shared.inbox.lock().jobs.remove(&token) else { return };
-            self.jobs.insert(token, Active { job, queued: false, ending: false });
+            self.jobs.insert(token, Active { job, queued: false, ending: false, until: None });
         }
         if let Some(active) = self.jobs.get_mut(&token) {
             active.ending |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
@@ -240,22 +261,35 @@ impl Worker {
 
     fn turn(&mut self, token: u64, buffer: &mut [u8], ranges: &mut Vec<Range<usize>>) {
         let Some(active) = self.jobs.get_mut(&token) else { return };
-        let step = catch_unwind(AssertUnwindSafe(|| active.job.step(buffer, ranges)));
+        let waiting = active.until.is_some();
+        let step = catch_unwind(AssertUnwindSafe(|| active.job.step(buffer, ranges, waiting)));
         match step.unwrap_or_else(|panic| Step::End(Err(Error::from_panic(&*panic)))) {
             Step::Again => self.ready.push_back(token),
             Step::Wait if active.ending => self.ready.push_back(token),
             Step::Wait => active.queued = false,
-            Step::End(result) => self.finish(token, result),
+            Step::Blocked(error) => {
+                let until = *active.until.get_or_insert_with(|| Instant::now() + active.job.patience);
+                if Instant::now() >= until {
+                    self.finish(token, Err(error));
+                } else {
+                    self.blocked.push(token);
+                }
+                return;
+            }
+            Step::End(result) => return self.finish(token, result),
+        }
+        if let Some(active) = self.jobs.get_mut(&token) {
+            active.until = None;
         }
     }
 
     fn finish(&mut self, token: u64, result: Result<Drained>) {
         let known = self.jobs.remove(&token).map(|active| active.job);
         let Some(job) = known.or_else(|| self.shared.inbox.lock().jobs.remove(&token)) else { return };
-        let Job { socket, response, mut sink, report, .. } = job;
+        let Job { socket, response, mut sink, report, lease, .. } = job;
         let _ = epoll::delete(&self.shared.epoll, &socket);
         // Before the report: whoever hears of it may close the connection, and then it is to be closed.
-        drop(socket);
+        drop((socket, lease));
         let result = result.and_then(|drained| sink.run_work(true).map(|()| drained));
         self.shared.active.fetch_sub(1, Relaxed);
         // A report that panics must not take the other bodies with it.
@@ -272,7 +306,15 @@ impl Worker {
 }
 
 impl Job {
-    fn step(&mut self, buffer: &mut [u8], ranges: &mut Vec<Range<usize>>) -> Step {
+    fn step(&mut self, buffer: &mut [u8], ranges: &mut Vec<Range<usize>>, waiting: bool) -> Step {
+        if waiting {
+            match self.sink.run_work(true) {
+                Ok(()) if self.response.is_done() => return Step::End(Ok(Drained { excess: self.excess })),
+                Ok(()) => {}
+                Err(error @ Error::BudgetExceeded { .. }) => return Step::Blocked(error),
+                Err(error) => return Step::End(Err(error)),
+            }
+        }
         let most = self
             .response
             .remaining()
@@ -287,6 +329,7 @@ impl Job {
                     Ok(None) if full => Step::Again,
                     Ok(None) => Step::Wait,
                     Ok(Some(drained)) => Step::End(Ok(drained)),
+                    Err(error @ Error::BudgetExceeded { .. }) => Step::Blocked(error),
                     Err(error) => Step::End(Err(error)),
                 }
             }
@@ -306,11 +349,11 @@ impl Job {
         let fed = self.response.feed_body(input, |range| ranges.push(range));
         let mut slices: Vec<IoSlice<'_>> =
             ranges.iter().filter_map(|range| input.get(range.clone()).map(IoSlice::new)).collect();
+        self.excess = matches!(&fed, Ok(body) if body.done && body.consumed < input.len());
         // What was received before a fault in the framing is kept.
         if !slices.is_empty() {
             self.sink.write_through(&mut slices)?;
         }
-        let body = fed?;
-        Ok(body.done.then_some(Drained { excess: body.consumed < input.len() }))
+        Ok(fed?.done.then_some(Drained { excess: self.excess }))
     }
 }

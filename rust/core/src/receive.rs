@@ -61,6 +61,8 @@ pub struct Plan {
 pub enum Event {
     /// Receive more, or wait for a work that is out.
     More,
+    /// Stop receiving until a work that is out has come back: too much is unwritten.
+    Pause,
     /// The sink has work.
     Work,
     /// The rest of the body is to be drained: take it with [`Receiver::hand_over`].
@@ -343,6 +345,7 @@ impl Receiver {
         let sink = sink.lock();
         let drain = self.plan.as_ref().is_some_and(|plan| plan.drain) && !complete && !sink.is_ram();
         match (sink.is_busy(), drain) {
+            (true, _) if sink.is_crowded() => Event::Pause,
             (true, _) => Event::More,
             (false, true) => Event::Drain,
             (false, false) if sink.has_work(complete) => Event::Work,
@@ -385,15 +388,25 @@ impl Receiver {
         }
     }
 
+    /// Receives the body here, whatever the plan says.
+    pub fn forgo_drain(&mut self) {
+        if let Some(plan) = &mut self.plan {
+            plan.drain = false;
+        }
+    }
+
+    /// The budget of the response that is being received.
+    pub fn budget(&self) -> Option<&Arc<Budget>> {
+        self.plan.as_ref().map(|plan| &plan.budget)
+    }
+
     /// Takes back what was handed over. If its body isn't complete, it is received here from now on.
     pub fn take_back(&mut self, response: Response, sink: BodySink, excess: bool) {
         self.stage = if response.is_done() { Stage::Complete } else { Stage::Body };
         self.response = response;
         self.sink = Some(Arc::new(Mutex::new(sink)));
         self.excess |= excess;
-        if let Some(plan) = &mut self.plan {
-            plan.drain = false;
-        }
+        self.forgo_drain();
     }
 
     /// The peer closed.

@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use penstock_core::body::{BodySink, Budget, Tunables, reaper};
+use penstock_core::body::{BodySink, Budget, Lease, Tunables, reaper};
 use penstock_core::drain::{Drained, Drainer, Job, Outcome};
 use penstock_core::error::Resource;
 use penstock_core::http::{HeadLimits, HeadStep, Response};
@@ -38,7 +38,17 @@ struct Begun {
 }
 
 fn begin(drainer: &Drainer, ours: &TcpStream, head: &str, max_body: u64) -> Begun {
-    let budget = Budget::new(None, None, None);
+    begin_with(drainer, ours, head, max_body, Budget::new(None, None, None), PATIENCE)
+}
+
+fn begin_with(
+    drainer: &Drainer,
+    ours: &TcpStream,
+    head: &str,
+    max_body: u64,
+    budget: Arc<Budget>,
+    patience: Duration,
+) -> Begun {
     let tunables = Arc::new(Tunables { max_body, max_body_ram: 0, ..Tunables::default() });
     let (send, outcome) = channel();
     let progress = Arc::new(AtomicU64::new(0));
@@ -47,6 +57,9 @@ fn begin(drainer: &Drainer, ours: &TcpStream, head: &str, max_body: u64) -> Begu
         response: response(head),
         sink: BodySink::new(tunables, budget.clone()),
         progress: progress.clone(),
+        lease: Lease::empty(&budget, Resource::Files),
+        patience,
+        excess: false,
         report: Box::new(move |outcome| send.send(outcome).unwrap()),
     };
     let Ok(ticket) = drainer.submit(job) else { panic!("refused") };
@@ -237,4 +250,40 @@ fn one_worker_drains_many_bodies_at_once() {
         assert!(bytes == sent);
         sender.join().unwrap();
     }
+}
+
+#[test]
+fn without_budget_reading_pauses_until_there_is_some_and_no_byte_is_lost() {
+    let drainer = Drainer::start("test-drain".into()).unwrap();
+    let budget = Budget::new(None, None, Some(1));
+    let mut other = Lease::empty(&budget, Resource::Files);
+    other.grow(1).unwrap();
+    let sent = body(3 << 20);
+    for head in [format!("content-length: {}", sent.len()), "transfer-encoding: chunked".into()] {
+        let (ours, mut theirs) = pair();
+        let begun = begin_with(&drainer, &ours, &head, 1 << 30, budget.clone(), PATIENCE);
+        let wire = if head.contains("chunked") { chunked(&sent, 8192) } else { sent.clone() };
+        let sender = std::thread::spawn(move || theirs.write_all(&wire).map(|()| theirs).unwrap());
+        assert!(begun.outcome.recv_timeout(Duration::from_millis(80)).is_err());
+        assert!(begun.progress.load(Relaxed) <= 512 << 10, "at most what was in hand is read");
+        drop(other);
+        let (result, bytes) = begun.end();
+        assert_eq!(result.unwrap(), Drained { excess: false });
+        assert!(bytes == sent);
+        sender.join().unwrap();
+        other = Lease::empty(&budget, Resource::Files);
+        other.grow(1).unwrap();
+    }
+}
+
+#[test]
+fn a_body_that_waited_too_long_for_the_budget_fails_by_its_name() {
+    let drainer = Drainer::start("test-drain".into()).unwrap();
+    let budget = Budget::new(None, None, Some(0));
+    let (ours, mut theirs) = pair();
+    let begun = begin_with(&drainer, &ours, "content-length: 5", 1 << 30, budget, Duration::from_millis(30));
+    theirs.write_all(b"hello").unwrap();
+    let (result, bytes) = begun.end();
+    assert!(matches!(result, Err(Error::BudgetExceeded { resource: Resource::Files, .. })));
+    assert_eq!(bytes, b"hello");
 }

@@ -14,14 +14,17 @@ use crate::sink;
 use crate::tunables::Tunables;
 use parking_lot::Mutex;
 use penstock_core::Result;
-use penstock_core::body::file;
-use penstock_core::drain::{Job, Outcome, Ticket};
+use penstock_core::body::{Lease, file};
+use penstock_core::drain::{Drainer, Job, Outcome, Ticket};
+use penstock_core::error::Resource;
 use penstock_core::http::{Asked, HeadLimits as CoreLimits};
 use penstock_core::receive::{Event, Plan, Receiver as Core, Scratch as CoreScratch};
 use pyo3::intern;
 use pyo3::prelude::*;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 /// Bounds on what surrounds a body; a field that isn't given has its default.
 #[pyclass(frozen, module = "penstock._native")]
@@ -91,12 +94,22 @@ impl Receiver {
                 let done = py.detach(|| receiver.core.lock().work_here());
                 return Self::tell(slf, done);
             }
+            Ok(Event::Pause) => intern!(py, "_on_full"),
             Ok(Event::Work) => intern!(py, "_on_work"),
             Ok(Event::Drain) => intern!(py, "_on_drain"),
             Ok(Event::Done) => intern!(py, "_on_done"),
             Err(error) => return slf.call_method1(intern!(py, "_on_failed"), (to_py(py, error),)).map(|_| ()),
         };
         slf.call_method0(name).map(|_| ())
+    }
+}
+
+impl Receiver {
+    /// What a hand-over needs, if it can be had.
+    fn prepare_drain(&self, fd: i32, pool: &DispatchPool) -> Option<(Arc<Drainer>, Lease, OwnedFd)> {
+        let mut lease = Lease::empty(self.core.lock().budget()?, Resource::Files);
+        lease.grow(1).ok()?;
+        Some((pool.drainer().ok()?, lease, file::duplicate(fd).ok()?))
     }
 }
 
@@ -185,10 +198,14 @@ impl Receiver {
 
     /// Hands the rest of the body and the socket to a draining worker of `pool`. The awaitable ends when the worker
     /// has let go of the socket. `None` if that can't be now; the body is then received here.
-    fn drain(slf: &Bound<'_, Self>, fd: i32, pool: &DispatchPool) -> PyResult<Option<Py<Future>>> {
+    fn drain(slf: &Bound<'_, Self>, fd: i32, pool: &DispatchPool, patience: f64) -> PyResult<Option<Py<Future>>> {
         let (py, receiver) = (slf.py(), slf.get());
-        let (Ok(worker), Ok(socket)) = (pool.drainer(), file::duplicate(fd)) else { return Ok(None) };
+        let Some((worker, lease, socket)) = receiver.prepare_drain(fd, pool) else {
+            receiver.core.lock().forgo_drain();
+            return Ok(None);
+        };
         let Some((response, sink)) = receiver.core.lock().hand_over() else { return Ok(None) };
+        let patience = Duration::try_from_secs_f64(patience).unwrap_or(Duration::MAX / 4);
         let (promise, future) = Promise::pair(py)?;
         let owner = slf.clone().unbind();
         let report = move |outcome: Outcome| {
@@ -201,7 +218,8 @@ impl Receiver {
             })));
         };
         let progress = receiver.core.lock().progress().clone();
-        let job = Job { socket, response, sink, progress, report: Box::new(report) };
+        let report = Box::new(report);
+        let job = Job { socket, response, sink, lease, patience, progress, report, excess: false };
         match worker.submit(job) {
             Ok(ticket) => {
                 *receiver.ticket.lock() = Some(ticket);

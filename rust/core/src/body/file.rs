@@ -121,10 +121,9 @@ impl BodyFile {
         }
     }
 
-    /// Writes the slices at `offset` in as few calls as the kernel allows, completing short ones. Returns the number
+    /// Writes the slices, for which `reserve` took the budget, at `offset` in as few calls as the kernel allows, completing short ones. Returns the number
     /// of calls.
     pub fn write_slices_at(&self, slices: &mut [IoSlice<'_>], mut offset: u64) -> Result<u64> {
-        self.reserve(slices.iter().map(|slice| slice.len() as u64).sum())?;
         let mut left = slices;
         let mut calls = 0;
         // Drops what is empty in front, which would be taken for a write of nothing.
@@ -152,13 +151,9 @@ impl BodyFile {
         Ok(calls)
     }
 
-    /// The same for pieces.
-    pub fn write_at(&self, pieces: &[Bytes], offset: u64) -> Result<u64> {
-        let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-        self.write_slices_at(&mut slices, offset)
-    }
-
-    fn reserve(&self, bytes: u64) -> Result<()> {
+    /// Takes the budget for a write of these slices, before anything of them is used.
+    pub fn reserve(&self, slices: &[IoSlice<'_>]) -> Result<()> {
+        let bytes = slices.iter().map(|slice| slice.len() as u64).sum();
         self.inner.space.lock().as_mut().map_or(Ok(()), |lease| lease.grow(bytes))
     }
 
@@ -413,11 +408,17 @@ mod tests {
         Budget::new(None, None, None)
     }
 
+    fn write(file: &BodyFile, pieces: &[Bytes]) -> u64 {
+        let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        file.reserve(&slices).unwrap();
+        file.write_slices_at(&mut slices, 0).unwrap()
+    }
+
     #[test]
     fn pieces_are_written_in_order_in_one_call() {
         let file = BodyFile::temporary(Path::new("/tmp"), &budget()).unwrap();
         let pieces = ["ab", "", "cde"].map(|s| Bytes::from_static(s.as_bytes()));
-        assert_eq!(file.write_at(&pieces, 0).unwrap(), 1);
+        assert_eq!(write(&file, &pieces), 1);
         let mut buffer = [0; 8];
         assert_eq!(file.read_at(&mut buffer, 1).unwrap(), 4);
         assert_eq!(&buffer[..4], b"bcde");
@@ -427,7 +428,7 @@ mod tests {
     fn more_pieces_than_the_kernel_takes_at_once_are_all_written() {
         let file = BodyFile::temporary(Path::new("/tmp"), &budget()).unwrap();
         let pieces: Vec<Bytes> = (0..2500u32).map(|i| Bytes::copy_from_slice(&i.to_le_bytes())).collect();
-        assert_eq!(file.write_at(&pieces, 0).unwrap(), 3);
+        assert_eq!(write(&file, &pieces), 3);
         assert_eq!(file.size(), 10_000);
         let mut buffer = [0; 4];
         file.read_at(&mut buffer, 2499 * 4).unwrap();
@@ -441,7 +442,7 @@ mod tests {
         let budget = Budget::new(None, Some(100), Some(1));
         let file = BodyFile::temporary(&dir, &budget).unwrap();
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
-        file.write_at(&[Bytes::from_static(b"abc")], 0).unwrap();
+        write(&file, &[Bytes::from_static(b"abc")]);
         let space = if file.is_in_memory() { Resource::Ram } else { Resource::Disk };
         assert!(budget.meter(space).used() >= 3);
         assert!(matches!(BodyFile::temporary(&dir, &budget), Err(Error::BudgetExceeded { .. })));
@@ -453,7 +454,7 @@ mod tests {
     #[test]
     fn cached_reads_give_what_was_just_written() {
         let file = BodyFile::temporary(Path::new("/var/tmp"), &budget()).unwrap();
-        file.write_at(&[Bytes::from(vec![7; 100_000])], 0).unwrap();
+        write(&file, &[Bytes::from(vec![7; 100_000])]);
         let mut buffer = vec![0; 65_536];
         if let Some(n) = file.read_cached(&mut buffer, 50_000).unwrap() {
             assert_eq!((n, buffer[n - 1]), (50_000, 7));
@@ -465,7 +466,7 @@ mod tests {
         let dir = std::env::temp_dir();
         let path = dir.join(format!("penstock-save-{}", std::process::id()));
         let file = BodyFile::temporary(&dir, &budget()).unwrap();
-        file.write_at(&[Bytes::from_static(b"abc")], 0).unwrap();
+        write(&file, &[Bytes::from_static(b"abc")]);
         let content = Content::Range { file: &file, offset: 0, len: 3 };
         save(&content, &path, false, false).unwrap();
         assert!(!file.claim_map());

@@ -28,6 +28,9 @@ pub const SMALL_PIECE: usize = 4 << 10;
 pub const UNWRITTEN_CAP: u64 = 32 << 20;
 static UNWRITTEN: AtomicU64 = AtomicU64::new(0);
 
+/// With more than this unwritten while a work is out, a sink's owner should stop receiving for it.
+const CROWDED: u64 = 1 << 20;
+
 /// What is digested by the way; more is a work.
 const DIGEST_INLINE: u64 = 64 << 10;
 
@@ -97,8 +100,10 @@ impl Work {
     fn try_run(&mut self) -> Result<()> {
         let writer = &mut self.writer;
         if self.to_file {
-            let offset = writer.written;
-            writer.calls += writer.file()?.write_at(&self.pieces, offset)?;
+            let (file, offset) = (writer.file()?.clone(), writer.written);
+            let mut slices: Vec<IoSlice<'_>> = self.pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+            file.reserve(&slices)?;
+            writer.calls += file.write_slices_at(&mut slices, offset)?;
             writer.written += self.pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
         }
         if !writer.digests.is_empty() {
@@ -183,6 +188,11 @@ impl BodySink {
     /// Bytes taken for the file that no work has been made for.
     pub fn unwritten(&self) -> u64 {
         self.unwritten.0
+    }
+
+    /// Whether so much is unwritten, here or in all sinks, that no more should be received until a work has come back.
+    pub fn is_crowded(&self) -> bool {
+        self.unwritten.0 > CROWDED || (self.unwritten.0 > 0 && unwritten() > UNWRITTEN_CAP)
     }
 
     /// How many calls have written to the file.
@@ -337,14 +347,14 @@ impl BodySink {
         })
     }
 
-    /// Takes a work back. One that was never run is undone; one that failed leaves the sink with what it has, and
-    /// there is no further work.
+    /// Takes a work back. One that was never run, or for which there was no budget, is undone and can be taken again;
+    /// one that failed otherwise leaves the sink with what it has, and there is no further work.
     pub fn done(&mut self, work: Work) -> Result<()> {
         let Work { writer, mut pieces, undigested, to_file, unwritten, ram, result } = work;
         self.writer = Some(writer);
         let never_ran = result.is_none();
         let result = result.unwrap_or(Ok(()));
-        self.failed |= result.is_err();
+        self.failed |= matches!(&result, Err(error) if !matches!(error, Error::BudgetExceeded { .. }));
         if never_ran || result.is_err() {
             if to_file {
                 // Nothing is lost: what the file doesn't have is here.
@@ -378,23 +388,43 @@ impl BodySink {
     }
 
     /// Writes `slices` behind all that was pushed, without keeping them: for a worker that receives into a buffer of
-    /// its own. May wait for the disk.
+    /// its own. Without budget they are copied and kept, and the error says to try [`run_work`](Self::run_work) later.
+    /// May wait for the disk.
     pub fn write_through(&mut self, slices: &mut [IoSlice<'_>]) -> Result<()> {
         self.spill();
-        self.run_work(true)?;
         let n: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
         if n > self.room() {
             return Err(Error::BodyTooLong { seen: self.len + n, limit: self.tunables.max_body });
         }
+        let ready = self.run_work(true).and_then(|()| self.try_write_through(slices));
+        match ready {
+            Err(error @ Error::BudgetExceeded { .. }) => {
+                self.push_parts(slices.iter().map(|slice| &**slice))?;
+                Err(error)
+            }
+            other => other,
+        }
+    }
+
+    fn try_write_through(&mut self, slices: &mut [IoSlice<'_>]) -> Result<()> {
         let Some(writer) = &mut self.writer else { return Err(Error::Cancelled) };
-        slices.iter().for_each(|slice| writer.digests.update(slice));
         let offset = writer.written;
-        let written = writer.file().and_then(|file| file.write_slices_at(slices, offset));
-        self.failed = written.is_err();
-        writer.calls += written?;
-        writer.written += n;
-        self.len += n;
-        Ok(())
+        let file = writer.file()?.clone();
+        file.reserve(slices)?;
+        slices.iter().for_each(|slice| writer.digests.update(slice));
+        let n: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
+        match file.write_slices_at(slices, offset) {
+            Ok(calls) => {
+                writer.calls += calls;
+                writer.written += n;
+                self.len += n;
+                Ok(())
+            }
+            Err(error) => {
+                self.failed = true;
+                Err(error)
+            }
+        }
     }
 
     /// The image of all that was pushed. With works left to be done for it, they are done here, and may wait for the
