@@ -1,16 +1,59 @@
 """asyncio HTTP and blocking calls that can't run you out of memory, threads or time."""
 
-from penstock._native import BUILD_PROFILE, __version__
-from penstock.blocking import Direct, Dispatch, DispatchPool, Permit, Policy, Semaphore, run_blocking
+from typing import TYPE_CHECKING, Any
+
+from penstock._native import BUILD_PROFILE, __version__, slab_stats
+from penstock.blocking import Direct, Dispatch, DispatchPool, Permit, Policy, Semaphore, default_pool, run_blocking
+from penstock.body import AsyncBodySink, BodyImage, BodySink, Budget, Tunables, collect
+from penstock.errors import *  # noqa: F403
+from penstock.errors import __all__ as _errors
+
+if TYPE_CHECKING:
+    from penstock.http import Client, Headers, Limits, Response, Timeouts
+
+_LAZY = ("Client", "Headers", "Limits", "Response", "Timeouts")
 
 __all__ = [
     "BUILD_PROFILE",
+    "AsyncBodySink",
+    "BodyImage",
+    "BodySink",
+    "Budget",
+    "Client",
     "Direct",
     "Dispatch",
     "DispatchPool",
+    "Headers",
+    "Limits",
     "Permit",
     "Policy",
+    "Response",
     "Semaphore",
+    "Timeouts",
+    "Tunables",
     "__version__",
+    "collect",
+    "default_pool",
     "run_blocking",
+    "stats",
+    *_errors,
 ]
+
+
+def stats() -> dict[str, Any]:
+    """What the process holds: `slabs` in bytes (lent, idle, held, unwritten) and in number (recycled, mapped), and the
+    process's `budget` (ram, disk and files: limit, used, peak)."""
+    return {"slabs": slab_stats(), "budget": Budget.shared().stats()}
+
+
+def __getattr__(name: str) -> Any:
+    # The client is imported when it is first asked for: programs that only dispatch don't pay for it.
+    if name in _LAZY:
+        import penstock.http
+
+        return getattr(penstock.http, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

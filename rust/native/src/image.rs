@@ -141,10 +141,6 @@ impl Image {
         Ok(Self { core: py.detach(|| self.core.to_mmap()).raise(py)?, direct: self.direct })
     }
 
-    fn gathering(&self) -> Op {
-        self.becoming(BodyImage::gather)
-    }
-
     fn to_ram_op(&self) -> Op {
         self.becoming(BodyImage::to_ram)
     }

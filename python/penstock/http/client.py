@@ -1,0 +1,391 @@
+"""`Client`: requests by method, and the connections that they share."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import functools
+import ipaddress
+import socket
+import ssl
+import warnings
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+from penstock._native import Budget, Head, Scratch, Tunables
+from penstock.blocking._ops import default_policy
+from penstock.blocking.policy import Policy, run_blocking
+from penstock.body.image import BodyImage
+from penstock.errors import (
+    ClientClosed,
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeout,
+    DNSError,
+    PoolTimeout,
+    RequestError,
+    TLSError,
+)
+from penstock.http.connection import Connection
+from penstock.http.deadlines import Deadlines
+from penstock.http.exchange import Exchange
+from penstock.http.options import Limits, Timeouts
+from penstock.http.response import Response
+from penstock.http.url import Origin, parse
+
+__all__ = ["Client"]
+
+USER_AGENT = "penstock/0.1"
+
+
+class Client:
+    """Makes HTTP/1.1 requests; keeps connections alive and shares them between tasks of one event loop.
+
+    Args:
+        base_url: What a URL that begins with `/` is appended to.
+        headers: Sent with each request.
+        tunables: Limits of bodies, and where they go; `None` is `Tunables()`.
+        budget: What bodies are counted against; `None` is the process's.
+        policy: Runs what waits for a disk; `None` is the process's default pool.
+        timeout: Deadlines.
+        limits: Connections, and the size of heads.
+        ssl_context: For https; `None` is `ssl.create_default_context()`.
+
+    Use it as `async with`, or call `aclose`. Bodies stay good afterwards.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        tunables: Tunables | None = None,
+        budget: Budget | None = None,
+        policy: Policy | None = None,
+        timeout: Timeouts | None = None,
+        limits: Limits | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._base = None if base_url is None else str(parse(base_url)).rstrip("/")
+        self._fields = {"user-agent": USER_AGENT, "accept": "*/*", **_lower(headers)}
+        self._lines = _field_lines(self._fields)
+        self._tunables = tunables if tunables is not None else Tunables()
+        self._budget = budget if budget is not None else Budget.shared()
+        self._policy = policy if policy is not None else default_policy
+        self._timeouts = timeout if timeout is not None else Timeouts()
+        self._limits = limits if limits is not None else Limits()
+        self._head_limits = self._limits._head()
+        self._ssl_context = ssl_context
+        self._scratch = Scratch()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._deadlines: Deadlines | None = None
+        self._open: set[Connection] = set()
+        self._connecting = 0
+        self._idle: dict[Origin, list[Connection]] = {}
+        self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
+        self._closed = False
+        self._requests = 0
+        self._connected = 0
+
+    # Requests
+
+    async def get(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: Timeouts | None = None,
+        tunables: Tunables | None = None,
+        policy: Policy | None = None,
+    ) -> Response:
+        """GETs a URL; the response has its whole body, wherever that lies.
+
+        Args:
+            url: http or https, or a path if the client has a `base_url`.
+            headers: Besides the client's, and instead of those of the same name.
+            timeout, tunables, policy: Instead of the client's.
+
+        Raises:
+            RequestError: The request failed; see its subclasses.
+            LimitExceeded: The body or the head is over a limit.
+            BudgetExceeded, StorageFull: No room for the body.
+
+        Cancelled, the connection is closed, and what was received is dropped.
+        """
+        return await self.request("GET", url, headers=headers, timeout=timeout, tunables=tunables, policy=policy)
+
+    async def head(
+        self, url: str, *, headers: Mapping[str, str] | None = None, timeout: Timeouts | None = None
+    ) -> Response:
+        """Asks for the head only; as `get`."""
+        return await self.request("HEAD", url, headers=headers, timeout=timeout)
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: Timeouts | None = None,
+        tunables: Tunables | None = None,
+        policy: Policy | None = None,
+    ) -> Response:
+        """Makes a request without a body; as `get`."""
+        loop = self._bind()
+        if self._base is not None and url.startswith("/"):
+            url = self._base + url
+        target = parse(url)
+        lines = self._lines if headers is None else _field_lines({**self._fields, **_lower(headers)})
+        head = f"{_token(method)} {target.path} HTTP/1.1\r\nhost: {target.origin.authority}\r\n".encode() + lines
+        timeouts = timeout if timeout is not None else self._timeouts
+        self._requests += 1
+        began = loop.time()
+        while True:
+            exchange = Exchange(
+                method,
+                url,
+                head,
+                tunables if tunables is not None else self._tunables,
+                self._budget,
+                policy if policy is not None else self._policy,
+                timeouts,
+                began,
+                loop.create_future(),
+            )
+            connection = await self._acquire(target.origin, exchange)
+            reused, before = connection.used > 0, connection.progress
+            try:
+                found, body = await self._exchange(connection, exchange)
+            except ConnectionLost:
+                # The server closed an idle connection just as it was taken again: nothing of the request was
+                # answered, so it is safe to ask once more (RFC 9110 section 9.2.2).
+                if reused and connection.progress == before and method in ("GET", "HEAD"):
+                    continue
+                raise
+            return Response(found, body, url, loop.time() - began)
+
+    @staticmethod
+    async def _exchange(connection: Connection, exchange: Exchange) -> tuple[Head, BodyImage]:
+        connection.start(exchange)
+        try:
+            return await exchange.result
+        except asyncio.CancelledError:
+            connection.abandon()
+            raise
+
+    # Connections
+
+    def _bind(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise ClientClosed("the client is closed")
+        if self._loop is None:
+            self._loop = loop
+            self._deadlines = Deadlines(loop)
+        elif self._loop is not loop:
+            raise ClientClosed("the client belongs to another event loop: make one for each")
+        return loop
+
+    async def _acquire(self, origin: Origin, exchange: Exchange) -> Connection:
+        """A usable connection that nobody else has: an idle one, a new one, or the next that comes free."""
+        while True:
+            idle = self._idle.get(origin, [])
+            while idle:
+                connection = idle.pop()
+                if not connection.usable:
+                    continue
+                if exchange.began - connection.idle_since <= self._limits.idle_seconds:
+                    return connection
+                connection.close()
+            if len(self._open) + self._connecting < self._limits.connections or self._evict():
+                return await self._connect(origin, exchange)
+            await self._wait(exchange)
+
+    def _evict(self) -> bool:
+        """Closes an idle connection to make room for one to another origin."""
+        for idle in self._idle.values():
+            while idle:
+                connection = idle.pop(0)
+                if connection in self._open:
+                    self._open.discard(connection)
+                    connection.close()
+                    return True
+        return False
+
+    async def _wait(self, exchange: Exchange) -> None:
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout(exchange.timeouts.pool):
+                await waiter
+        except TimeoutError:
+            limit = self._limits.connections
+            error = PoolTimeout(
+                f"no connection came free within {exchange.timeouts.pool} s (Timeouts.pool): all {limit} are in use "
+                "(Limits.connections)"
+            )
+            exchange.describe(error, loop.time())
+            raise error from None
+        except BaseException:
+            # Cancelled after it was woken: the connection is for the next.
+            if waiter.done() and not waiter.cancelled():
+                self._wake()
+            raise
+        finally:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+        if self._closed:
+            raise ClientClosed("the client was closed while a connection was waited for")
+
+    def _wake(self) -> None:
+        """Lets the next that waits try again."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    async def _connect(self, origin: Origin, exchange: Exchange) -> Connection:
+        loop = asyncio.get_running_loop()
+        self._connecting += 1
+        connected = False
+        try:
+            async with asyncio.timeout(exchange.timeouts.connect):
+                connection = await self._open_connection(loop, origin)
+            connected = True
+            self._open.add(connection)
+            self._connected += 1
+            return connection
+        except TimeoutError as cause:
+            error: RequestError = ConnectTimeout(
+                f"not connected to {origin} within {exchange.timeouts.connect} s (Timeouts.connect)"
+            )
+            exchange.describe(error, loop.time())
+            raise error from cause
+        except RequestError as error:
+            exchange.describe(error, loop.time())
+            raise
+        finally:
+            self._connecting -= 1
+            if not connected:
+                self._wake()
+
+    async def _open_connection(self, loop: asyncio.AbstractEventLoop, origin: Origin) -> Connection:
+        context = None
+        if origin.scheme == "https":
+            if self._ssl_context is None:
+                self._ssl_context = await run_blocking(ssl.create_default_context)
+            context = self._ssl_context
+        assert self._deadlines is not None  # bound
+        make: Callable[[], Connection] = functools.partial(
+            Connection, self._scratch, self._head_limits, origin, self._deadlines, self._freed, self._lost
+        )
+        failure: Exception | None = None
+        for address in await _resolve(origin):
+            try:
+                _, connection = await loop.create_connection(
+                    make, address, origin.port, ssl=context, server_hostname=origin.host if context else None
+                )
+            except ssl.SSLError as error:
+                raise TLSError(f"no TLS with {origin}: {error}") from error
+            except OSError as error:
+                failure = error
+            else:
+                return connection
+        raise ConnectError(f"cannot connect to {origin}: {failure}") from failure
+
+    def _freed(self, connection: Connection) -> None:
+        """A connection has finished an exchange and can take another."""
+        if self._closed:
+            connection.close()
+            return
+        self._idle.setdefault(connection.origin, []).append(connection)
+        self._wake()
+
+    def _lost(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._open.discard(connection)
+        for idle in self._idle.values():
+            if connection in idle:
+                idle.remove(connection)
+                break
+        self._wake()
+
+    # Its life
+
+    def stats(self) -> dict[str, int]:
+        """Counts: `requests` made and connections `connected` since the start; connections `open` and `idle`, and
+        requests `waiting` for one, now."""
+        return {
+            "requests": self._requests,
+            "connected": self._connected,
+            "open": len(self._open),
+            "idle": sum(map(len, self._idle.values())),
+            "waiting": len(self._waiting),
+        }
+
+    async def aclose(self) -> None:
+        """Closes all connections; requests in flight fail with `ClientClosed`."""
+        self._closed = True
+        for connection in tuple(self._open):
+            connection.shut(ClientClosed("the client was closed while the request was in flight"))
+        self._idle.clear()
+        while self._waiting:
+            self._wake()
+        if self._deadlines is not None:
+            self._deadlines.close()
+        # The transports' last callbacks.
+        for _ in range(2):
+            await asyncio.sleep(0)
+
+    async def __aenter__(self) -> Self:
+        self._bind()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return "<Client closed>"
+        return f"<Client {' '.join(f'{name}={count}' for name, count in self.stats().items())}>"
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        if not getattr(self, "_closed", True) and self._open:
+            warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+
+
+async def _resolve(origin: Origin) -> list[str]:
+    """The addresses of a host, in the resolver's order; the resolver may wait, so it runs on the default pool."""
+    try:
+        return [str(ipaddress.ip_address(origin.host))]
+    except ValueError:
+        pass
+    try:
+        found = await run_blocking(socket.getaddrinfo, origin.host, origin.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise DNSError(f"no address for {origin.host}: {error}") from error
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def _token(method: str) -> str:
+    if not method or not method.isascii() or not all(c.isalnum() or c in "!#$%&'*+-.^_`|~" for c in method):
+        raise ValueError(f"method={method!r}: not a token (RFC 9110 section 5.6.2)")
+    return method
+
+
+def _lower(headers: Mapping[str, str] | None) -> dict[str, str]:
+    return {name.lower(): value for name, value in (headers or {}).items()}
+
+
+def _field_lines(fields: Mapping[str, str]) -> bytes:
+    for name, value in fields.items():
+        _token(name)
+        if any(c in value for c in "\r\n\0"):
+            raise ValueError(f"header {name}: {value!r} has a line break or NUL")
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return lines.encode("latin-1") + b"\r\n"

@@ -1,0 +1,320 @@
+"""A connection: asyncio's side of the core's receiver. It writes requests, runs the works that the receiver asks for by
+the request's policy, hands large bodies over to the draining worker, and watches the deadlines. One exchange at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any, cast
+
+from penstock._native import HeadLimits, Image, Receiver, Scratch
+from penstock.blocking._ops import perform
+from penstock.body.image import BodyImage
+from penstock.errors import (
+    BudgetExceeded,
+    ConnectionLost,
+    FirstByteTimeout,
+    IdleTimeout,
+    PenstockError,
+    RequestError,
+    TotalTimeout,
+)
+from penstock.http.deadlines import TICK, Deadlines
+from penstock.http.exchange import Exchange
+from penstock.http.url import Origin
+
+__all__ = ["Connection"]
+
+BUDGET_RETRY = 0.02
+"""Seconds between two tries of a write for which there was no budget."""
+
+
+class Connection(Receiver, asyncio.BufferedProtocol):
+    """One connection to an origin. `on_free` is called when it can take another exchange, `on_closed` when it is gone."""
+
+    def __new__(cls, scratch: Scratch, limits: HeadLimits, *args: Any, **kwargs: Any) -> Connection:
+        return super().__new__(cls, scratch, limits)
+
+    def __init__(
+        self,
+        scratch: Scratch,
+        limits: HeadLimits,
+        origin: Origin,
+        deadlines: Deadlines,
+        on_free: Callable[[Connection], None],
+        on_closed: Callable[[Connection], None],
+    ) -> None:
+        self.origin = origin
+        self._loop = asyncio.get_running_loop()
+        self._deadlines = deadlines
+        self._on_free = on_free
+        self._on_closed = on_closed
+        self._transport: asyncio.Transport | None = None
+        self._exchange: Exchange | None = None
+        self._job: asyncio.Future[Any] | None = None
+        self._draining = False
+        self._paused = False
+        self._expiring: type[RequestError] | None = None
+        self._seen = 0
+        self._seen_at = 0.0
+        self._budget_until: float | None = None
+        self._fd: int | None = None
+        self.used = 0
+        self.idle_since = 0.0
+
+    # asyncio's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        encrypted = transport.get_extra_info("sslcontext") is not None
+        # Only a plain socket can be handed to a draining worker, and only where there is epoll.
+        if not encrypted and sys.platform == "linux" and (sock := transport.get_extra_info("socket")) is not None:
+            self._fd = sock.fileno()
+
+    def eof_received(self) -> bool:
+        self.feed_eof()
+        if self._exchange is None or self._job is None:
+            return False
+        # What came is still being written; the transport is closed when that is done.
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        transport, self._transport = self._transport, None
+        if self._exchange is not None and not self._draining and self._job is None:
+            self.feed_eof()
+        if self._exchange is not None and not self._draining and self._job is None:
+            self._fail(ConnectionLost(f"connection closed by the peer: {exc or 'no reason given'}"))
+        if transport is not None:
+            self._on_closed(self)
+
+    # The client's calls
+
+    @property
+    def usable(self) -> bool:
+        """Whether another exchange can begin."""
+        transport = self._transport
+        return transport is not None and not transport.is_closing() and not self.excess and self._exchange is None
+
+    def start(self, exchange: Exchange) -> None:
+        """Sends a request; its result comes through the exchange's future."""
+        transport = self._transport
+        assert transport is not None  # `usable`
+        pool = exchange.pool
+        drain = self._fd is not None and pool is not None and pool.drain_threads > 0
+        self._exchange = exchange
+        self._expiring = None
+        self._budget_until = None
+        self.begin(exchange.tunables, exchange.budget, exchange.method == "HEAD", exchange.direct, drain)
+        transport.write(exchange.head)
+        exchange.sent = self._seen_at = self._loop.time()
+        self._seen = self.progress
+        self.used += 1
+        self._deadlines.watch(self)
+        timeouts = exchange.timeouts
+        for seconds in (timeouts.first_byte, timeouts.idle, timeouts.total):
+            if seconds is not None and seconds < 2 * TICK:
+                self._check_after(seconds, exchange)
+
+    def abandon(self) -> None:
+        """Gives up the exchange, if there is one, and closes the connection: its task was cancelled."""
+        if self._exchange is not None:
+            self._end(self._exchange)
+            self.give_up()
+        self.close()
+
+    def shut(self, error: PenstockError) -> None:
+        """Ends the exchange, if there is one, with an error, and closes the connection."""
+        self._fail(error)
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection; nothing is waited for."""
+        self.cancel_drain()
+        if self._transport is not None:
+            self._transport.abort()
+
+    # The receiver's calls
+
+    def _on_done(self) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            return
+        head, image, reusable = self.finish()
+        self._end(exchange)
+        if not exchange.result.done():
+            exchange.result.set_result((head, BodyImage(image, exchange.policy)))
+        if reusable and self.usable:
+            self._unpause()
+            self.idle_since = self._loop.time()
+            self._on_free(self)
+        elif self._transport is not None:
+            self._transport.abort()
+
+    def _on_work(self) -> None:
+        exchange = self._exchange
+        if exchange is None or (op := self.work()) is None:
+            return
+        try:
+            if (pool := exchange.pool) is not None:
+                job = cast("asyncio.Future[Any]", op.on(pool))
+            else:
+                job = self._loop.create_task(perform(exchange.policy, op))
+        except PenstockError as error:
+            self._fail(error)
+            return
+        self._job = job
+        job.add_done_callback(self._on_worked)
+
+    def _on_full(self) -> None:
+        self._pause()
+
+    def _on_worked(self, job: asyncio.Future[Any]) -> None:
+        self._job = None
+        error = None if job.cancelled() else job.exception()
+        if (exchange := self._exchange) is None:
+            return
+        if error is None:
+            self._budget_until = None
+            self._unpause()
+            self.resume()
+        elif isinstance(error, BudgetExceeded) and self._has_patience(exchange):
+            self._pause()
+            self._loop.call_later(BUDGET_RETRY, self._retry, exchange)
+        else:
+            self._fail(error)
+
+    def _on_drain(self) -> None:
+        exchange = self._exchange
+        if exchange is None or (pool := exchange.pool) is None or self._transport is None or self._fd is None:
+            return
+        # Nothing may be received here from now on, not even in this turn of the loop.
+        self._pause()
+        patience = exchange.timeouts.budget
+        drained = self.drain(self._fd, pool, patience if patience is not None else float("inf"))
+        if drained is None:
+            self._unpause()
+            self.resume()
+            return
+        self._draining = True
+        cast("asyncio.Future[Any]", drained).add_done_callback(self._on_drained)
+
+    def _on_drained(self, drained: asyncio.Future[Any]) -> None:
+        self._draining = False
+        error = None if drained.cancelled() else drained.exception()
+        if self._exchange is None:
+            return
+        if error is None:
+            self.resume()
+        else:
+            self._fail(error)
+
+    def _on_failed(self, error: BaseException) -> None:
+        self._fail(error)
+
+    # Deadlines
+
+    def check(self, now: float) -> None:
+        """Looks whether a deadline has passed."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        late = self._late(exchange, now)
+        if late is None:
+            self._expiring = None
+        elif self._expiring is None:
+            # A stalled loop may have kept the socket waiting: it is read once more before the deadline counts.
+            self._expiring = late
+            self._loop.call_soon(self._loop.call_soon, self._expire, exchange)
+
+    def _late(self, exchange: Exchange, now: float) -> type[RequestError] | None:
+        timeouts = exchange.timeouts
+        if timeouts.total is not None and now - exchange.began >= timeouts.total:
+            return TotalTimeout
+        seen = self.progress
+        # While reading is held up here, the peer can't be blamed.
+        if seen != self._seen or (self._paused and not self._draining):
+            self._seen, self._seen_at = seen, now
+        if self.status is None and not self._draining:
+            if timeouts.first_byte is not None and now - exchange.sent >= timeouts.first_byte:
+                return FirstByteTimeout
+        elif timeouts.idle is not None and now - self._seen_at >= timeouts.idle:
+            return IdleTimeout
+        return None
+
+    def _expire(self, exchange: Exchange) -> None:
+        if self._exchange is not exchange or self._expiring is None:
+            return
+        self._expiring = None
+        late = self._late(exchange, self._loop.time())
+        if late is not None:
+            name = {TotalTimeout: "total", FirstByteTimeout: "first_byte", IdleTimeout: "idle"}[late]
+            what = {
+                TotalTimeout: "the response was not complete",
+                FirstByteTimeout: "no complete response head",
+                IdleTimeout: "nothing of the body was received",
+            }[late]
+            self._fail(late(f"{what} within {getattr(exchange.timeouts, name)} s (Timeouts.{name})"))
+
+    def _check_after(self, seconds: float, exchange: Exchange) -> None:
+        """A timer of its own, for a timeout that the coarse one would be late for."""
+
+        def check() -> None:
+            if self._exchange is exchange:
+                self.check(self._loop.time())
+                self._check_after(seconds / 4, exchange)
+
+        self._loop.call_later(seconds, check)
+
+    # Inner life
+
+    def _pause(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _unpause(self) -> None:
+        if self._paused and self._transport is not None:
+            self._paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def _has_patience(self, exchange: Exchange) -> bool:
+        now = self._loop.time()
+        if self._budget_until is None:
+            patience = exchange.timeouts.budget
+            self._budget_until = now + (patience if patience is not None else float("inf"))
+        return now < self._budget_until
+
+    def _retry(self, exchange: Exchange) -> None:
+        if self._exchange is exchange:
+            self.resume()
+
+    def _end(self, exchange: Exchange) -> None:
+        self._exchange = None
+        self._deadlines.forget(self)
+
+    def _fail(self, error: BaseException) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            return
+        self._end(exchange)
+        salvage = self.give_up()
+        self.close()
+        exchange.describe(error, self._loop.time())
+        if salvage is None or not hasattr(error, "partial"):
+            _reject(exchange, error)
+            return
+
+        def attach(job: asyncio.Future[Image]) -> None:
+            if not job.cancelled() and job.exception() is None:
+                error.partial = BodyImage(job.result(), exchange.policy)
+            _reject(exchange, error)
+
+        self._loop.create_task(perform(exchange.policy, salvage)).add_done_callback(attach)
+
+
+def _reject(exchange: Exchange, error: BaseException) -> None:
+    if not exchange.result.done():
+        exchange.result.set_exception(error)

@@ -1,0 +1,48 @@
+"""One request on its way: what its connection needs to know of it, and the future of its result."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any
+
+from penstock._native import Budget, Direct, Dispatch, DispatchPool, Head, Tunables
+from penstock.blocking.policy import Policy
+from penstock.body.image import BodyImage
+from penstock.http.options import Timeouts
+
+__all__ = ["Exchange"]
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Exchange:
+    """A request and the wait for its response."""
+
+    method: str
+    url: str
+    head: bytes
+    """The request as it is sent."""
+    tunables: Tunables
+    budget: Budget
+    policy: Policy
+    timeouts: Timeouts
+    began: float
+    """By the loop's clock, as are all times."""
+    result: asyncio.Future[tuple[Head, BodyImage]]
+    sent: float = 0.0
+    """When the request was written."""
+
+    @property
+    def direct(self) -> bool:
+        return isinstance(self.policy, Direct)
+
+    @property
+    def pool(self) -> DispatchPool | None:
+        """The pool that works go to without a permit."""
+        return self.policy.pool if isinstance(self.policy, Dispatch) else None
+
+    def describe(self, error: Any, now: float) -> None:
+        """Tells an error which request it is about."""
+        error.request = self.method
+        error.url = self.url
+        error.elapsed = now - self.began

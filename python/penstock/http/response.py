@@ -1,0 +1,119 @@
+"""What came back: `Response` and its `Headers`. Nothing of a head is made into Python values until somebody looks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from email.message import Message
+from typing import Any
+
+from penstock._native import Head
+from penstock.body.image import BodyImage
+from penstock.errors import HTTPStatusError
+
+__all__ = ["Headers", "Response"]
+
+
+class Headers(Mapping[str, str]):
+    """Header fields: names in any case, values as latin-1 text (RFC 9110 section 5.5). A field that came more than once
+    gives its first value by `[]`, and all of them by `get_all`."""
+
+    __slots__ = ("_head",)
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
+
+    def __getitem__(self, name: str) -> str:
+        value = self._head.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def get_all(self, name: str) -> list[str]:
+        """All values of a field, in order; empty if there is none."""
+        return self._head.get_all(name)
+
+    @property
+    def raw(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Names and values as received, in order."""
+        return self._head.fields()
+
+    def _names(self) -> dict[str, None]:
+        return dict.fromkeys(name.decode("latin-1").lower() for name, _ in self.raw)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def __repr__(self) -> str:
+        return f"Headers({[(name.decode('latin-1'), value.decode('latin-1')) for name, value in self.raw]})"
+
+
+class Response:
+    """A response with its body. The body stays good when the client is closed."""
+
+    __slots__ = ("_head", "body", "elapsed", "url")
+
+    def __init__(self, head: Head, body: BodyImage, url: str, elapsed: float) -> None:
+        self._head = head
+        self.body = body
+        """The body, in memory, in a file, or mapped."""
+        self.url = url
+        """The URL that was asked for."""
+        self.elapsed = elapsed
+        """Seconds from the call to the body's last byte."""
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+        return self._head.status
+
+    @property
+    def reason(self) -> str:
+        """The reason phrase as the server sent it, possibly empty."""
+        return self._head.reason
+
+    @property
+    def version(self) -> str:
+        """`"HTTP/1.1"` or `"HTTP/1.0"`."""
+        return self._head.version
+
+    @property
+    def headers(self) -> Headers:
+        return Headers(self._head)
+
+    @property
+    def trailers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Fields that followed a chunked body."""
+        return self._head.trailers()
+
+    async def read(self, limit: int | str | None = None) -> bytes:
+        """The first `limit` bytes of the body, or all."""
+        return await self.body.read(limit)
+
+    async def text(self) -> str:
+        """The body as text, by the charset of its content type, else UTF-8; what can't be decoded is replaced."""
+        message = Message()
+        message["content-type"] = self.headers.get("content-type", "")
+        charset = message.get_content_charset("utf-8")
+        data = await self.body.read()
+        try:
+            return data.decode(charset, "replace")
+        except LookupError:
+            return data.decode("utf-8", "replace")
+
+    async def json(self) -> Any:
+        """The body parsed as JSON."""
+        return json.loads(await self.body.read())
+
+    def raise_for_status(self) -> Response:
+        """Raises `HTTPStatusError` for a status of 400 or more; else gives the response."""
+        if self.status >= 400:
+            message = f"{self.status} {self.reason} for {self.url}"
+            raise HTTPStatusError(message, response=self, url=self.url, retryable=self.status in (429, 503))
+        return self
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.reason} {self.body!r}>"
