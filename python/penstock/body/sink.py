@@ -1,5 +1,5 @@
-"""The sinks: `BodySink` for threads and `AsyncBodySink` for tasks. Both collect a body in memory until it is larger than
-`Tunables.max_body_ram`, or the budget has no more, and then in a file.
+"""The sinks: `BodySink` for threads and `AsyncBodySink` for tasks. Both collect a body in memory until it is larger
+than `Tunables.max_body_ram`, or the budget has no more, and then in a file.
 """
 
 from __future__ import annotations

@@ -32,7 +32,10 @@ BUDGET_RETRY = 0.02
 
 
 class Connection(Receiver, asyncio.BufferedProtocol):
-    """One connection to an origin. `on_free` is called when it can take another exchange, `on_closed` when it is gone."""
+    """One connection to an origin, for one exchange after another.
+
+    `on_free` is called when it can take the next one, `on_closed` when it is gone.
+    """
 
     def __new__(cls, scratch: Scratch, limits: HeadLimits, *args: Any, **kwargs: Any) -> Connection:
         return super().__new__(cls, scratch, limits)
@@ -75,10 +78,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         self.feed_eof()
-        if self._exchange is None or self._job is None:
-            return False
-        # What came is still being written; the transport is closed when that is done.
-        return True
+        # While what came is still being written, the transport stays open.
+        return self._exchange is not None and self._job is not None
 
     def connection_lost(self, exc: Exception | None) -> None:
         transport, self._transport = self._transport, None

@@ -38,6 +38,8 @@ pub enum Error {
     BudgetExceeded { resource: Resource, wanted: u64, used: u64, limit: u64 },
     #[error("no space for a body in {}: {source} (Tunables.temp_dir)", dir.display())]
     StorageFull { dir: PathBuf, source: io::Error },
+    #[error("cannot make a temporary file in {}: {source} (Tunables.temp_dir)", dir.display())]
+    TempDir { dir: PathBuf, source: io::Error },
     #[error("body ended after {received} bytes{}", expected.map_or(String::new(), |n| format!(" of {n}")))]
     Truncated { received: u64, expected: Option<u64> },
     #[error("connection closed by the peer {0}")]

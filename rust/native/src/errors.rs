@@ -71,6 +71,10 @@ pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
         Error::PoolFull { limit } => declared(py, "PoolFull", (message,), &[("limit", object(py, limit))]),
         Error::PoolClosed => declared(py, "PoolClosed", (message,), &[]),
         Error::Setting { .. } => PyValueError::new_err(message),
+        Error::TempDir { source, dir } => match source.raw_os_error() {
+            Some(errno) => PyOSError::new_err((errno, message, dir)),
+            None => PyOSError::new_err(message),
+        },
         Error::Io { source, .. } => match source.raw_os_error() {
             Some(errno) => PyOSError::new_err((errno, message)),
             None => PyOSError::new_err(message),

@@ -63,7 +63,7 @@ impl BodyFile {
     pub fn temporary(dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
         let mut descriptor = Lease::empty(budget, Resource::Files);
         descriptor.grow(1)?;
-        let file = unnamed(dir).map_err(|source| storage(dir, "make a temporary file", source))?;
+        let file = unnamed(dir).map_err(|source| storage(dir, source, |dir, source| Error::TempDir { dir, source }))?;
         let in_memory = is_in_memory(&file);
         if !in_memory {
             budget.settle_disk(dir);
@@ -142,7 +142,12 @@ impl BodyFile {
                     IoSlice::advance_slices(&mut left, n);
                 }
                 Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(storage(&self.dir, "write a body to its file", errno.into())),
+                Err(errno) => {
+                    return Err(storage(&self.dir, errno.into(), |_, source| Error::Io {
+                        doing: "write a body to its file",
+                        source,
+                    }));
+                }
             }
         }
         if self.in_memory {
@@ -371,10 +376,11 @@ fn is_full(errno: i32) -> bool {
     full.iter().any(|e| e.raw_os_error() == errno)
 }
 
-fn storage(dir: &Path, doing: &'static str, source: io::Error) -> Error {
+/// A full file system has an error of its own.
+fn storage(dir: &Path, source: io::Error, other: impl FnOnce(PathBuf, io::Error) -> Error) -> Error {
     match source.raw_os_error() {
         Some(errno) if is_full(errno) => Error::StorageFull { dir: dir.to_owned(), source },
-        _ => Error::Io { doing, source },
+        _ => other(dir.to_owned(), source),
     }
 }
 

@@ -597,7 +597,7 @@ mod tests {
         let tunables = Tunables { max_body_ram: 2, temp_dir: Some("/nonexistent".into()), ..Tunables::default() };
         let mut sink = BodySink::new(Arc::new(tunables), budget());
         sink.push_copy(b"abc").unwrap();
-        assert!(matches!(sink.run_work(true), Err(Error::Io { .. })));
+        assert!(matches!(sink.run_work(true), Err(Error::TempDir { .. })));
         assert!(sink.has_failed());
         assert_eq!(contents(&sink.salvage()), b"abc");
     }
