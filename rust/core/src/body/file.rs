@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::budget::{Budget, Lease};
+use super::pools::Pools;
 use super::reaper;
 use crate::{Error, Resource, Result};
 use bytes::Bytes;
@@ -42,6 +43,8 @@ pub struct BodyFile {
     sharing: Mutex<Sharing>,
     trusted: bool,
     size: AtomicU64,
+    /// [`Pools::generation`] of the process that opened it.
+    opened_in: usize,
 }
 
 struct Inner {
@@ -77,6 +80,7 @@ impl BodyFile {
             sharing: Mutex::new(Sharing::Private),
             trusted: true,
             size: AtomicU64::new(0),
+            opened_in: Pools::generation(),
         })
     }
 
@@ -92,11 +96,33 @@ impl BodyFile {
             sharing: Mutex::new(Sharing::Named),
             trusted,
             size: AtomicU64::new(size),
+            opened_in: Pools::generation(),
         })
     }
 
     fn file(&self) -> &File {
         &self.inner.file
+    }
+
+    /// Whether it was open when this process was forked: the parent has it, too, and may be writing to it. What was in
+    /// it then can be read.
+    pub fn is_inherited(&self) -> bool {
+        self.opened_in != Pools::generation()
+    }
+
+    /// Copies the first `len` bytes of another file to this one, which is empty.
+    pub fn copy_from(&self, source: &Self, len: u64) -> Result<()> {
+        if let Some(lease) = self.inner.space.lock().as_mut() {
+            lease.grow(len)?;
+        }
+        let copied = copy_range(source, 0, len, self.file());
+        copied.map_err(|source| self.write_failed(source))?;
+        self.size.fetch_max(len, Relaxed);
+        Ok(())
+    }
+
+    fn write_failed(&self, source: io::Error) -> Error {
+        storage(&self.dir, source, |_, source| Error::Io { doing: "write a body to its file", source })
     }
 
     /// Bytes that the file has, as far as this process wrote or knows.
@@ -114,6 +140,8 @@ impl BodyFile {
         let mut sharing = self.sharing.lock();
         match *sharing {
             Sharing::Named => self.trusted && self.inner.space.lock().is_none(),
+            // The parent may give it a name.
+            Sharing::Private | Sharing::Mapped if self.is_inherited() => false,
             Sharing::Private | Sharing::Mapped => {
                 *sharing = Sharing::Mapped;
                 true
@@ -121,8 +149,8 @@ impl BodyFile {
         }
     }
 
-    /// Writes the slices, for which `reserve` took the budget, at `offset` in as few calls as the kernel allows, completing short ones. Returns the number
-    /// of calls.
+    /// Writes the slices, for which `reserve` took the budget, at `offset` in as few calls as the kernel allows,
+    /// completing short ones. Returns the number of calls.
     pub fn write_slices_at(&self, slices: &mut [IoSlice<'_>], mut offset: u64) -> Result<u64> {
         let mut left = slices;
         let mut calls = 0;
@@ -132,22 +160,14 @@ impl BodyFile {
             let batch = left.get(..MOST_SLICES).unwrap_or(left);
             calls += 1;
             match rustix::io::pwritev(self, batch, offset) {
-                Ok(0) => {
-                    let source = io::Error::from(io::ErrorKind::WriteZero);
-                    return Err(Error::Io { doing: "write a body to its file", source });
-                }
+                Ok(0) => return Err(self.write_failed(io::ErrorKind::WriteZero.into())),
                 Ok(n) => {
                     offset += n as u64;
                     self.size.fetch_max(offset, Relaxed);
                     IoSlice::advance_slices(&mut left, n);
                 }
                 Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => {
-                    return Err(storage(&self.dir, errno.into(), |_, source| Error::Io {
-                        doing: "write a body to its file",
-                        source,
-                    }));
-                }
+                Err(errno) => return Err(self.write_failed(errno.into())),
             }
         }
         if self.in_memory {
@@ -214,7 +234,7 @@ impl BodyFile {
     /// Names the file without copying it; false where that can't be: another file system, or it is mapped.
     fn link_to(&self, path: &Path) -> io::Result<bool> {
         let mut sharing = self.sharing.lock();
-        if *sharing != Sharing::Private {
+        if *sharing != Sharing::Private || self.is_inherited() {
             return Ok(false);
         }
         let own = format!("/proc/self/fd/{}", self.file().as_raw_fd());
@@ -266,9 +286,7 @@ pub fn save(content: &Content<'_>, path: &Path, overwrite: bool, fsync: bool) ->
         if overwrite {
             std::fs::rename(&draft, path)?;
         } else {
-            // link(2) refuses an existing name, which rename(2) would replace.
-            std::fs::hard_link(&draft, path)?;
-            std::fs::remove_file(&draft)?;
+            rename_new(&draft, path)?;
         }
         if fsync && let Some(parent) = path.parent() {
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
@@ -295,6 +313,19 @@ pub fn save(content: &Content<'_>, path: &Path, overwrite: bool, fsync: bool) ->
         let _ = std::fs::remove_file(&draft);
     }
     result.map_err(failed)
+}
+
+/// Renames, unless `to` is there already.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match rustix::fs::renameat_with(CWD, from, CWD, to, rustix::fs::RenameFlags::NOREPLACE) {
+        // A file system that can't.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
+        done => return Ok(done?),
+    }
+    // link(2) refuses an existing name, which rename(2) would replace.
+    std::fs::hard_link(from, to)?;
+    std::fs::remove_file(from)
 }
 
 fn copy_range(file: &BodyFile, mut offset: u64, len: u64, target: &File) -> io::Result<()> {

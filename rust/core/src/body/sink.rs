@@ -67,15 +67,17 @@ struct Writer {
 }
 
 impl Writer {
-    fn file(&mut self) -> Result<&Arc<BodyFile>> {
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => {
-                let dir = self.tunables.temp_dir.clone().unwrap_or_else(default_temp_dir);
-                Arc::new(BodyFile::temporary(&dir, &self.budget)?)
-            }
-        };
-        Ok(self.file.insert(file))
+    fn file(&mut self) -> Result<Arc<BodyFile>> {
+        if let Some(file) = self.file.as_ref().filter(|file| !file.is_inherited()) {
+            return Ok(file.clone());
+        }
+        let dir = self.tunables.temp_dir.clone().unwrap_or_else(default_temp_dir);
+        let fresh = BodyFile::temporary(&dir, &self.budget)?;
+        if let Some(inherited) = &self.file {
+            // The parent goes on writing to that file: what it has of this body comes along.
+            fresh.copy_from(inherited, self.written)?;
+        }
+        Ok(self.file.insert(Arc::new(fresh)).clone())
     }
 }
 
@@ -100,7 +102,7 @@ impl Work {
     fn try_run(&mut self) -> Result<()> {
         let writer = &mut self.writer;
         if self.to_file {
-            let (file, offset) = (writer.file()?.clone(), writer.written);
+            let (file, offset) = (writer.file()?, writer.written);
             let mut slices: Vec<IoSlice<'_>> = self.pieces.iter().map(|piece| IoSlice::new(piece)).collect();
             file.reserve(&slices)?;
             writer.calls += file.write_slices_at(&mut slices, offset)?;
@@ -307,15 +309,15 @@ impl BodySink {
         Ok(())
     }
 
-    /// Whether there is something to be done off the loop now; see [`take_work`](Self::take_work).
+    /// Whether there is something to be done off the loop now; see [`take_work`](Self::take_work). The digest of the
+    /// last few bytes isn't: [`prepare`](Self::prepare) computes it.
     pub fn has_work(&self, all: bool) -> bool {
         let Some(writer) = self.writer.as_ref().filter(|_| !self.failed) else { return false };
         if self.spilled {
             let due = all || self.unwritten.0 >= GATHER || unwritten() > UNWRITTEN_CAP;
             due && self.unwritten.0 > 0
         } else {
-            let due = all || self.undigested_bytes > DIGEST_INLINE;
-            due && self.undigested_bytes > 0 && !writer.digests.is_empty()
+            self.undigested_bytes > DIGEST_INLINE && !writer.digests.is_empty()
         }
     }
 
@@ -409,7 +411,7 @@ impl BodySink {
     fn try_write_through(&mut self, slices: &mut [IoSlice<'_>]) -> Result<()> {
         let Some(writer) = &mut self.writer else { return Err(Error::Cancelled) };
         let offset = writer.written;
-        let file = writer.file()?.clone();
+        let file = writer.file()?;
         file.reserve(slices)?;
         slices.iter().for_each(|slice| writer.digests.update(slice));
         let n: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
@@ -436,6 +438,7 @@ impl BodySink {
         let Some(mut writer) = self.writer.take() else { return Err(Error::Cancelled) };
         self.tail.shrink_to_fit();
         self.close_tail();
+        self.pieces.iter().skip(self.digested).for_each(|piece| writer.digests.update(piece));
         let image = match writer.file.take() {
             Some(file) => BodyImage::from_file(file, 0, writer.written),
             None => BodyImage::from_pieces(std::mem::take(&mut self.pieces)).holding(self.ram.take()),
