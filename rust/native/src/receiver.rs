@@ -105,10 +105,11 @@ impl Receiver {
 }
 
 impl Receiver {
-    /// What a hand-over needs, if it can be had.
+    /// What a hand-over needs, if it can be had; the lease is for the duplicate and for the body's file.
     fn prepare_drain(&self, fd: i32, pool: &DispatchPool) -> Option<(Arc<Drainer>, Lease, OwnedFd)> {
         let mut lease = Lease::empty(self.core.lock().budget()?, Resource::Files);
-        lease.grow(1).ok()?;
+        // Both or none: bodies that each held one and waited for the other would wait for each other.
+        lease.grow(2).ok()?;
         Some((pool.drainer().ok()?, lease, file::duplicate(fd).ok()?))
     }
 }
@@ -200,11 +201,12 @@ impl Receiver {
     /// has let go of the socket. `None` if that can't be now; the body is then received here.
     fn drain(slf: &Bound<'_, Self>, fd: i32, pool: &DispatchPool, patience: f64) -> PyResult<Option<Py<Future>>> {
         let (py, receiver) = (slf.py(), slf.get());
-        let Some((worker, lease, socket)) = receiver.prepare_drain(fd, pool) else {
+        let Some((worker, mut lease, socket)) = receiver.prepare_drain(fd, pool) else {
             receiver.core.lock().forgo_drain();
             return Ok(None);
         };
-        let Some((response, sink)) = receiver.core.lock().hand_over() else { return Ok(None) };
+        let Some((response, mut sink)) = receiver.core.lock().hand_over() else { return Ok(None) };
+        sink.expect_file(lease.split(1));
         let patience = Duration::try_from_secs_f64(patience).unwrap_or(Duration::MAX / 4);
         let (promise, future) = Promise::pair(py)?;
         let owner = slf.clone().unbind();

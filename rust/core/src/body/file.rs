@@ -66,6 +66,11 @@ impl BodyFile {
     pub fn temporary(dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
         let mut descriptor = Lease::empty(budget, Resource::Files);
         descriptor.grow(1)?;
+        Self::with_descriptor(dir, budget, descriptor)
+    }
+
+    /// As [`temporary`](Self::temporary), with the descriptor's part of the budget already taken.
+    pub fn with_descriptor(dir: &Path, budget: &Arc<Budget>, descriptor: Lease) -> Result<Self> {
         let file = unnamed(dir).map_err(|source| storage(dir, source, |dir, source| Error::TempDir { dir, source }))?;
         let in_memory = is_in_memory(&file);
         if !in_memory {

@@ -61,6 +61,8 @@ struct Writer {
     tunables: Arc<Tunables>,
     budget: Arc<Budget>,
     file: Option<Arc<BodyFile>>,
+    /// The budget for the file's descriptor, where that was taken in advance.
+    descriptor: Option<Lease>,
     written: u64,
     calls: u64,
     digests: Digests,
@@ -72,7 +74,10 @@ impl Writer {
             return Ok(file.clone());
         }
         let dir = self.tunables.temp_dir.clone().unwrap_or_else(default_temp_dir);
-        let fresh = BodyFile::temporary(&dir, &self.budget)?;
+        let fresh = match self.descriptor.take() {
+            Some(descriptor) => BodyFile::with_descriptor(&dir, &self.budget, descriptor)?,
+            None => BodyFile::temporary(&dir, &self.budget)?,
+        };
         if let Some(inherited) = &self.file {
             // The parent goes on writing to that file: what it has of this body comes along.
             fresh.copy_from(inherited, self.written)?;
@@ -138,7 +143,8 @@ impl BodySink {
     pub fn new(tunables: Arc<Tunables>, budget: Arc<Budget>) -> Self {
         let ram = Lease::empty(&budget, Resource::Ram);
         let digests = Digests::new(&tunables.digests);
-        let writer = Writer { tunables: tunables.clone(), budget, file: None, written: 0, calls: 0, digests };
+        let writer =
+            Writer { tunables: tunables.clone(), budget, file: None, descriptor: None, written: 0, calls: 0, digests };
         Self {
             tunables,
             writer: Some(writer),
@@ -285,6 +291,13 @@ impl BodySink {
     fn close_tail(&mut self) {
         if !self.tail.is_empty() {
             self.pieces.push(Bytes::from(std::mem::take(&mut self.tail)));
+        }
+    }
+
+    /// Takes the budget for a descriptor, for when the file is made; gives it back if there is a file.
+    pub fn expect_file(&mut self, descriptor: Lease) {
+        if let Some(writer) = self.writer.as_mut().filter(|writer| writer.file.is_none()) {
+            writer.descriptor = Some(descriptor);
         }
     }
 
