@@ -4,7 +4,7 @@
 
 use penstock_core::Error;
 use penstock_core::body::digest::Algorithm;
-use penstock_core::body::{BodyImage, Budget, Errand, Pools, State, Tunables};
+use penstock_core::body::{BodyImage, Budget, Errand, FilePool, Pools, State, Tunables};
 use penstock_core::http::{Asked, HeadLimits};
 use penstock_core::receive::{Event, Plan, Received, Receiver, Scratch};
 use proptest::prelude::*;
@@ -41,6 +41,8 @@ fn plan(max_body_ram: u64, digests: bool) -> Plan {
         asked: Asked::default(),
         tunables: Arc::new(Tunables { max_body_ram, max_body: 64 << 20, digests, ..Tunables::default() }),
         budget: Budget::new(None, None, None),
+        files: None,
+        direct: true,
         drain: false,
     }
 }
@@ -199,6 +201,7 @@ proptest! {
         cuts in prop::collection::vec(prop_oneof![1usize..100, 1usize..9000, 9000usize..300_000], 1..8),
         here in any::<bool>(),
         digests in any::<bool>(),
+        pooled in any::<bool>(),
     ) {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let len = if chunk > 0 && chunk < 64 { len / 16 } else { len };
@@ -209,8 +212,9 @@ proptest! {
         other.begin(plan(100, false));
         let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
         let mut index = 0;
-        for _ in 0..2 {
-            receiver.begin(plan(ram, digests));
+        let files = pooled.then(|| FilePool::new(1 << 30, std::time::Duration::from_secs(60)));
+        for _ in 0..3 {
+            receiver.begin(Plan { files: files.clone(), direct: here, ..plan(ram, digests) });
             let mut cut = || { index += 1; cuts[index % cuts.len()].max(len / 500) };
             let received = run(&mut receiver, &mut scratch, &wire, &mut cut, here);
             prop_assert!(contents(&received.body) == sent);

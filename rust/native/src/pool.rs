@@ -654,5 +654,6 @@ pub fn _join_pools(py: Python<'_>) {
 #[pyfunction]
 pub fn _after_fork_in_child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
+    penstock_core::body::Pools::after_fork_in_child();
     mem::forget(mem::take(&mut *ALIVE.lock()));
 }
