@@ -19,7 +19,7 @@ def variant(name: str, kind: Kind = "batch") -> Variant:
 
 
 def run(*variants: Variant) -> list[Row]:
-    return Driver(variants, PLAN).run(Progress())["rows"]
+    return Driver([variants], PLAN).run(Progress())["rows"]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def results() -> Results:
     """A run with a row of each kind, and one that can't be opened."""
     kinds: tuple[Kind, ...] = ("batch", "lag", "memory")
     rows = [*(variant("whole", kind) for kind in kinds), variant("missing")]
-    return Driver(rows, PLAN, packages=("penstock", "no-such-package"), stores=[Path("/")]).run(Progress())
+    return Driver([rows], PLAN, packages=("penstock", "no-such-package"), stores=[Path("/")]).run(Progress())
 
 
 def test_every_round_gives_a_sample_of_its_kind(results: Results) -> None:
@@ -66,6 +66,12 @@ def test_results_can_be_reported(results: Results) -> None:
     assert set(report.tables(results)) >= {"environment", "left-out"}
 
 
+def test_a_row_in_two_sessions_goes_on_counting_its_rounds() -> None:
+    both, one, other = variant("whole"), variant("whole", "lag"), variant("missing")
+    rows = Driver([[both, one], [both, other]], PLAN).run(Progress())["rows"]
+    assert [[sample["round"] for sample in row["samples"]] for row in rows] == [[0, 1, 2, 3], [0, 1], []]
+
+
 def test_a_body_that_differs_from_the_one_sent_makes_no_row() -> None:
     (row,) = run(variant("forger"))
     assert row["unavailable"] == "a body differs from the one that the server sent"
@@ -85,7 +91,7 @@ def test_a_program_that_is_no_row_says_how_it_ended() -> None:
 
 def test_debug_builds_are_refused() -> None:
     with pytest.raises(driver.DebugBuildError, match=r"'debug'.*make develop"):
-        Driver([variant("whole")], PLAN, build_profile="debug")
+        Driver([[variant("whole")]], PLAN, build_profile="debug")
 
 
 def test_demo_shows_a_row_a_store_and_the_reason_for_none(results: Results) -> None:

@@ -116,7 +116,8 @@ def test_every_target_names_rows_that_exist() -> None:
     from benches.python import scenarios
 
     stores = {"ext4": Path("/a"), "tmpfs": Path("/b")}
-    known = {each.id for each in scenarios.rows(("chunked", "length"), stores, "asyncio", Plan(1))}
+    sessions = scenarios.sessions(("chunked", "length"), stores, "asyncio", Plan(1))
+    known = {each.id for session in sessions for each in session}
     known |= {f"floor/{framing}/floor" for framing in ("chunked", "length")}
     for target in targets.TARGETS:
         assert target.row in known
