@@ -1,4 +1,4 @@
-"""`python -m benches.python.run`: the rows asked for, and the floor, into one JSON file and a table of the targets."""
+"""`python -m benches.python.run`: the rows asked for, and the floor, as JSON, tables, a picture and the targets."""
 
 import argparse
 import json
@@ -94,7 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for title, table in report.tables(results).items():
         print(f"\n{title}\n\n{table}")
     print(f"\n{targets.table(results, arguments.min_iterations)}")
-    print(f"\nresults: {arguments.json}")
+    picture = arguments.json.with_suffix(".png")
+    report.picture([row for row in results["rows"] if row["kind"] == "batch"], picture)
+    print(f"\nresults: {arguments.json}, picture: {picture}")
     return 0
 
 
