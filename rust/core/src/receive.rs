@@ -260,12 +260,13 @@ impl Receiver {
         let Some(mut writer) = scratch.writer.take() else { return Ok(()) };
         writer.advance(n);
         let kept = self.take_in(&mut writer);
-        if matches!(kept, Ok(true)) {
-            self.held += writer.capacity() as u64;
-            self.own = Some(writer);
-        } else {
-            writer.truncate(0);
-            scratch.writer = Some(writer);
+        match kept {
+            Ok(true) => {
+                self.held += writer.capacity() as u64;
+                self.own = Some(writer);
+            }
+            // Slices of it may be alive after an error: then it is nobody's scratch any more.
+            _ => scratch.writer = Some(writer).filter(SlabWriter::is_untouched),
         }
         kept.map(|_| ())
     }
@@ -273,9 +274,10 @@ impl Receiver {
     fn own_received(&mut self, n: usize) -> Result<()> {
         let Some(mut writer) = self.own.take() else { return Ok(()) };
         writer.advance(n);
-        let taken = self.take_in(&mut writer);
-        self.own = Some(writer);
-        taken.map(|_| ())
+        self.take_in(&mut writer)?;
+        // A complete body needs no more room.
+        self.own = Some(writer).filter(|_| self.stage == Stage::Body);
+        Ok(())
     }
 
     /// Takes in what a slab has received; true if slices of the slab were kept.

@@ -132,6 +132,23 @@ fn what_is_retained_is_at_most_a_quarter_more_than_the_body() {
 }
 
 #[test]
+fn a_window_that_slices_of_a_failed_body_lie_in_is_nobodys_scratch() {
+    let mut scratch = Scratch::default();
+    let mut plan = plan(u64::MAX, false);
+    plan.tunables = Arc::new(Tunables { max_body_ram: 50_000, max_body: 50_000, ..Tunables::default() });
+    let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+    receiver.begin(plan.clone());
+    let wire = chunked(&body(100_000), 10_000);
+    let (_, event) = receive(&mut receiver, &mut scratch, &wire[..90_000], usize::MAX);
+    assert!(matches!(event, Err(Error::BodyTooLong { .. })));
+    let partial = receiver.give_up().unwrap().lock().salvage();
+    // The next response overwrites the scratch, and only that.
+    receiver.begin(plan);
+    run(&mut receiver, &mut scratch, &by_length(&[b'x'; 40_000]), &mut || usize::MAX, true);
+    assert!(!partial.is_empty() && body(100_000).starts_with(&contents(&partial)));
+}
+
+#[test]
 fn bytes_behind_a_response_are_noticed_whenever_they_come() {
     let mut scratch = Scratch::default();
     let mut wire = by_length(b"abc");
