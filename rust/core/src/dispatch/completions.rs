@@ -197,7 +197,8 @@ mod model {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod tests {
     use super::*;
     use crate::sync::{Arc, thread};
@@ -278,7 +279,8 @@ mod tests {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::os::fd::AsFd;
 

@@ -376,7 +376,8 @@ impl<A> From<Rejected<A>> for Error {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod model {
     use super::*;
     use crate::sync::{Arc, atomic::AtomicUsize, thread};
@@ -520,7 +521,8 @@ mod model {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 
