@@ -170,14 +170,10 @@ mod model {
     use crate::sync::{Arc, Condvar, Mutex, wait};
 
     /// The signal as loom sees it.
-    #[derive(Clone)]
+    #[derive(Clone, Default)]
     pub struct Signal(Arc<(Mutex<bool>, Condvar)>);
 
     impl Signal {
-        pub fn new() -> Self {
-            Self(Arc::new((Mutex::new(false), Condvar::new())))
-        }
-
         pub fn raise(&self) {
             *self.0.0.lock() = true;
             self.0.1.notify_one();
@@ -227,7 +223,7 @@ mod tests {
 
     fn check(interrupted: bool) {
         loom::model(move || {
-            let signal = Signal::new();
+            let signal = Signal::default();
             let completions = Arc::new(Completions::new(signal.clone()));
             let producers: Vec<_> = [1, 2]
                 .into_iter()
@@ -262,7 +258,7 @@ mod tests {
     #[test]
     fn a_push_to_a_loop_that_goes_is_taken_or_given_back() {
         loom::model(|| {
-            let completions = Arc::new(Completions::new(Signal::new()));
+            let completions = Arc::new(Completions::new(Signal::default()));
             let producer = {
                 let completions = Arc::clone(&completions);
                 thread::spawn(move || match completions.push(1) {
