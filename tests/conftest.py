@@ -15,11 +15,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import penstock
 import pytest
 import pytest_asyncio
 import uvloop
-
-import penstock
 from penstock.blocking import default_pool
 
 PROC = Path("/proc/self")
