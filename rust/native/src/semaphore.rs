@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use penstock_core::permit::{self, Grant};
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyTimeoutError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTraceback;
 
@@ -27,13 +28,13 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[pyclass(frozen, weakref, module = "penstock._native")]
 pub struct Semaphore {
-    core: Arc<permit::Semaphore>,
+    core: permit::Semaphore,
     enter: Py<Enter>,
     ready: Py<Ready>,
 }
 
 impl Semaphore {
-    pub fn core(&self) -> &Arc<permit::Semaphore> {
+    pub fn core(&self) -> &permit::Semaphore {
         &self.core
     }
 }
@@ -46,9 +47,9 @@ impl Semaphore {
         if permits == 0 {
             return Err(PyValueError::new_err("permits=0: at least 1 is needed"));
         }
-        let core = Arc::new(permit::Semaphore::new(permits));
+        let core = permit::Semaphore::new(permits);
         let ready = Py::new(py, Ready)?;
-        let enter = Py::new(py, Enter { core: Arc::clone(&core), ready: ready.clone_ref(py) })?;
+        let enter = Py::new(py, Enter { core: core.clone(), ready: ready.clone_ref(py) })?;
         Ok(Self { core, enter, ready })
     }
 
@@ -92,7 +93,7 @@ impl Semaphore {
             Some(Ok(timeout)) => Some(timeout),
             None => None,
         };
-        Ok(Sync { core: Arc::clone(&self.core), timeout })
+        Ok(Sync { core: self.core.clone(), timeout })
     }
 
     /// Fails those that wait, and who comes later, with SemaphoreClosed. Permits that are held stay valid.
@@ -149,7 +150,7 @@ impl Ready {
 /// What `async with` awaits: it has no state, so one is enough for all.
 #[pyclass(frozen)]
 struct Enter {
-    core: Arc<permit::Semaphore>,
+    core: permit::Semaphore,
     ready: Py<Ready>,
 }
 
@@ -177,14 +178,14 @@ type Slot = Arc<Mutex<Option<Grant>>>;
 /// What `Semaphore.acquire` gives: a coroutine that takes the permits.
 #[pyclass(frozen, module = "penstock._native")]
 pub struct Acquire {
-    core: Arc<permit::Semaphore>,
+    core: permit::Semaphore,
     n: usize,
     stage: Mutex<Stage>,
 }
 
 impl Acquire {
-    fn new(core: &Arc<permit::Semaphore>, n: usize) -> Self {
-        Self { core: Arc::clone(core), n, stage: Mutex::new(Stage::New) }
+    fn new(core: &permit::Semaphore, n: usize) -> Self {
+        Self { core: core.clone(), n, stage: Mutex::new(Stage::New) }
     }
 
     fn change(&self, stage: Stage) -> Stage {
@@ -282,14 +283,28 @@ impl Acquire {
             future.get().forsake();
         }
     }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // What isn't visited is taken to be in use: who holds the lock keeps it alive for this round.
+        match self.stage.try_lock().as_deref() {
+            Some(Stage::Waiting(future, _)) => visit.call(future),
+            _ => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        self.close();
+    }
 }
 
 impl Drop for Acquire {
     fn drop(&mut self) {
-        if matches!(self.change(Stage::Over), Stage::New) {
-            gil::in_destructor(|py| {
+        match self.change(Stage::Over) {
+            Stage::New => gil::in_destructor(|py| {
                 PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), c"Semaphore.acquire() was never awaited", 1)
-            });
+            }),
+            Stage::Waiting(future, _slot) => future.get().forsake(),
+            Stage::Over => {}
         }
     }
 }
@@ -297,7 +312,7 @@ impl Drop for Acquire {
 /// A thread's permit, as a context manager that may be entered any number of times.
 #[pyclass(frozen, module = "penstock._native")]
 struct Sync {
-    core: Arc<permit::Semaphore>,
+    core: permit::Semaphore,
     timeout: Option<Duration>,
 }
 
