@@ -370,18 +370,6 @@ async def test_many_cancelled_jobs_take_no_room_and_no_memory(gate: Gate) -> Non
 
 
 @pytest.mark.asyncio
-<<<<<<< HEAD
-async def test_a_cancelled_native_job_that_has_not_started_is_skipped(pool: DispatchPool, gate: Gate) -> None:
-    for _ in range(4):
-        pool.dispatch(gate)
-    gate.wait_entered(4)
-    nap = _nap(pool, 20)
-    nap.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await nap
-    gate.open.set()
-    await asyncio.wait_for(pool.aclose(), 5)
-=======
 async def test_a_native_job_cancelled_in_the_queue_never_runs_and_gives_its_place_back(gate: Gate) -> None:
     async with DispatchPool(threads=1, queue_length=8, overflow="refuse") as pool:
         pool.dispatch(gate)
@@ -412,7 +400,6 @@ async def test_shutdown_can_cancel_native_jobs(gate: Gate) -> None:
     gate.open.set()
     await held
     await pool.aclose()
->>>>>>> main
 
 
 # Exceptions that have nobody

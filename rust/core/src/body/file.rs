@@ -5,11 +5,8 @@
 #![allow(unsafe_code)]
 
 use super::budget::{Budget, Lease};
-<<<<<<< HEAD
-=======
 use super::filepool::FilePool;
 use super::mmap::SharedMap;
->>>>>>> main
 use super::pools::Pools;
 use super::reaper;
 use crate::{Error, Resource, Result};
@@ -48,8 +45,6 @@ pub struct BodyFile {
     sharing: Mutex<Sharing>,
     trusted: bool,
     size: AtomicU64,
-    /// [`Pools::generation`] of the process that opened it.
-    opened_in: usize,
 }
 
 /// What a file is made of, apart from the body that it holds at present.
@@ -63,6 +58,7 @@ pub(super) struct Parts {
     _descriptor: Option<Lease>,
     /// The fork that it was made after.
     pub generation: usize,
+    process: u32,
     /// Bytes that it has, while it is idle.
     pub size: u64,
     /// Of all that it had when it was last recycled.
@@ -81,11 +77,16 @@ impl BodyFile {
     pub fn temporary(dir: &Path, budget: &Arc<Budget>, home: Option<Arc<FilePool>>) -> Result<Self> {
         let mut descriptor = Lease::empty(budget, Resource::Files);
         descriptor.grow(1)?;
-        Self::with_descriptor(dir, budget, descriptor)
+        Self::with_descriptor(dir, budget, home, descriptor)
     }
 
     /// As [`temporary`](Self::temporary), with the descriptor's part of the budget already taken.
-    pub fn with_descriptor(dir: &Path, budget: &Arc<Budget>, descriptor: Lease) -> Result<Self> {
+    pub fn with_descriptor(
+        dir: &Path,
+        budget: &Arc<Budget>,
+        home: Option<Arc<FilePool>>,
+        descriptor: Lease,
+    ) -> Result<Self> {
         let file = unnamed(dir).map_err(|source| storage(dir, source, |dir, source| Error::TempDir { dir, source }))?;
         let in_memory = is_in_memory(&file);
         if !in_memory {
@@ -96,21 +97,14 @@ impl BodyFile {
             file,
             dir: dir.to_owned(),
             in_memory,
-<<<<<<< HEAD
-            sharing: Mutex::new(Sharing::Private),
-            trusted: true,
-            size: AtomicU64::new(0),
-            opened_in: Pools::generation(),
-        })
-=======
             space: Mutex::new(Some(Lease::empty(budget, resource))),
             _descriptor: Some(descriptor),
             generation: Pools::generation(),
+            process: std::process::id(),
             size: 0,
             map: None,
         };
         Ok(Self::of(parts, home, Sharing::Private, true))
->>>>>>> main
     }
 
     /// A file from outside, which others may change. `trusted` promises that nobody truncates it.
@@ -121,17 +115,10 @@ impl BodyFile {
             in_memory: is_in_memory(&file),
             file,
             dir: path.parent().map(Path::to_owned).unwrap_or_default(),
-<<<<<<< HEAD
-            in_memory,
-            sharing: Mutex::new(Sharing::Named),
-            trusted,
-            size: AtomicU64::new(size),
-            opened_in: Pools::generation(),
-        })
-=======
             space: Mutex::new(None),
             _descriptor: None,
             generation: Pools::generation(),
+            process: std::process::id(),
             size,
             map: None,
         };
@@ -150,7 +137,6 @@ impl BodyFile {
     /// The mapping that it kept from earlier bodies, if it covers the range.
     pub(super) fn shared_map(&self, offset: u64, len: u64) -> Option<&Arc<SharedMap>> {
         self.parts.map.as_ref().filter(|map| offset + len <= map.len() as u64)
->>>>>>> main
     }
 
     fn file(&self) -> &File {
@@ -160,12 +146,12 @@ impl BodyFile {
     /// Whether it was open when this process was forked: the parent has it, too, and may be writing to it. What was in
     /// it then can be read.
     pub fn is_inherited(&self) -> bool {
-        self.opened_in != Pools::generation()
+        self.parts.process != std::process::id()
     }
 
     /// Copies the first `len` bytes of another file to this one, which is empty.
     pub fn copy_from(&self, source: &Self, len: u64) -> Result<()> {
-        if let Some(lease) = self.inner.space.lock().as_mut() {
+        if let Some(lease) = self.parts.space.lock().as_mut() {
             lease.grow(len)?;
         }
         let copied = copy_range(source, 0, len, self.file());
@@ -175,7 +161,7 @@ impl BodyFile {
     }
 
     fn write_failed(&self, source: io::Error) -> Error {
-        storage(&self.dir, source, |_, source| Error::Io { doing: "write a body to its file", source })
+        storage(&self.parts.dir, source, |_, source| Error::Io { doing: "write a body to its file", source })
     }
 
     /// Bytes that the file has, as far as this process wrote or knows.
@@ -192,13 +178,9 @@ impl BodyFile {
     pub fn claim_map(&self) -> bool {
         let mut sharing = self.sharing.lock();
         match *sharing {
-<<<<<<< HEAD
-            Sharing::Named => self.trusted && self.inner.space.lock().is_none(),
+            Sharing::Named => self.trusted && self.parts.space.lock().is_none(),
             // The parent may give it a name.
             Sharing::Private | Sharing::Mapped if self.is_inherited() => false,
-=======
-            Sharing::Named => self.trusted && self.parts.space.lock().is_none(),
->>>>>>> main
             Sharing::Private | Sharing::Mapped => {
                 *sharing = Sharing::Mapped;
                 true
@@ -224,16 +206,7 @@ impl BodyFile {
                     IoSlice::advance_slices(&mut left, n);
                 }
                 Err(rustix::io::Errno::INTR) => {}
-<<<<<<< HEAD
                 Err(errno) => return Err(self.write_failed(errno.into())),
-=======
-                Err(errno) => {
-                    return Err(storage(&self.parts.dir, errno.into(), |_, source| Error::Io {
-                        doing: "write a body to its file",
-                        source,
-                    }));
-                }
->>>>>>> main
             }
         }
         if self.parts.in_memory {

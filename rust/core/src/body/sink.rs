@@ -67,46 +67,34 @@ struct Writer {
     /// The announced length, for the choice of a recycled file.
     length: Option<u64>,
     file: Option<Arc<BodyFile>>,
-<<<<<<< HEAD
     /// The budget for the file's descriptor, where that was taken in advance.
     descriptor: Option<Lease>,
-=======
     /// Of a recycled file.
     map: Option<MapWriter>,
->>>>>>> main
     written: u64,
     calls: u64,
     digests: Digests,
 }
 
 impl Writer {
-<<<<<<< HEAD
-    fn file(&mut self) -> Result<Arc<BodyFile>> {
+    fn open(&mut self) -> Result<Arc<BodyFile>> {
         if let Some(file) = self.file.as_ref().filter(|file| !file.is_inherited()) {
             return Ok(file.clone());
         }
         let dir = self.tunables.temp_dir.clone().unwrap_or_else(default_temp_dir);
-        let fresh = match self.descriptor.take() {
-            Some(descriptor) => BodyFile::with_descriptor(&dir, &self.budget, descriptor)?,
-            None => BodyFile::temporary(&dir, &self.budget)?,
-        };
-        if let Some(inherited) = &self.file {
-            // The parent goes on writing to that file: what it has of this body comes along.
-            fresh.copy_from(inherited, self.written)?;
-        }
-        Ok(self.file.insert(Arc::new(fresh)).clone())
-=======
-    fn open(&mut self) -> Result<Arc<BodyFile>> {
-        if let Some(file) = &self.file {
-            return Ok(file.clone());
-        }
-        let dir = self.tunables.temp_dir.clone().unwrap_or_else(default_temp_dir);
         let recycled = self.files.as_ref().and_then(|files| files.take(&dir, self.length));
-        let (file, map) = match recycled {
-            Some(recycled) => recycled,
-            None => (BodyFile::temporary(&dir, &self.budget, self.files.clone())?, None),
+        let (file, map) = match (recycled, self.descriptor.take()) {
+            (Some(recycled), _) => recycled,
+            (None, Some(descriptor)) => {
+                (BodyFile::with_descriptor(&dir, &self.budget, self.files.clone(), descriptor)?, None)
+            }
+            (None, None) => (BodyFile::temporary(&dir, &self.budget, self.files.clone())?, None),
         };
         self.map = map;
+        if let Some(inherited) = &self.file {
+            // The parent goes on writing to that file: what it has of this body comes along.
+            file.copy_from(inherited, self.written)?;
+        }
         Ok(self.file.insert(Arc::new(file)).clone())
     }
 
@@ -129,7 +117,6 @@ impl Writer {
         self.calls += file.write_slices_at(slices, offset)?;
         self.written += total;
         Ok(())
->>>>>>> main
     }
 }
 
@@ -154,10 +141,6 @@ impl Work {
     fn try_run(&mut self) -> Result<()> {
         let writer = &mut self.writer;
         if self.to_file {
-<<<<<<< HEAD
-            let (file, offset) = (writer.file()?, writer.written);
-=======
->>>>>>> main
             let mut slices: Vec<IoSlice<'_>> = self.pieces.iter().map(|piece| IoSlice::new(piece)).collect();
             writer.write(&mut slices)?;
         }
@@ -191,22 +174,18 @@ impl BodySink {
     pub fn new(tunables: Arc<Tunables>, budget: Arc<Budget>) -> Self {
         let ram = Lease::empty(&budget, Resource::Ram);
         let digests = Digests::new(&tunables.digests);
-<<<<<<< HEAD
-        let writer =
-            Writer { tunables: tunables.clone(), budget, file: None, descriptor: None, written: 0, calls: 0, digests };
-=======
         let writer = Writer {
             tunables: tunables.clone(),
             budget,
             files: None,
             length: None,
             file: None,
+            descriptor: None,
             map: None,
             written: 0,
             calls: 0,
             digests,
         };
->>>>>>> main
         Self {
             tunables,
             writer: Some(writer),
@@ -488,13 +467,6 @@ impl BodySink {
 
     fn try_write_through(&mut self, slices: &mut [IoSlice<'_>]) -> Result<()> {
         let Some(writer) = &mut self.writer else { return Err(Error::Cancelled) };
-<<<<<<< HEAD
-        let offset = writer.written;
-        let file = writer.file()?;
-        file.reserve(slices)?;
-        slices.iter().for_each(|slice| writer.digests.update(slice));
-=======
->>>>>>> main
         let n: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
         // Digested after the write, and the slices are advanced by it.
         let digested = (!writer.digests.is_empty()).then(|| slices.to_vec());
@@ -568,11 +540,8 @@ impl BodySink {
         let Some(mut writer) = self.writer.take() else { return Err(Error::Cancelled) };
         self.tail.shrink_to_fit();
         self.close_tail();
-<<<<<<< HEAD
         self.pieces.iter().skip(self.digested).for_each(|piece| writer.digests.update(piece));
-=======
         writer.map = None;
->>>>>>> main
         let image = match writer.file.take() {
             Some(file) => BodyImage::from_file(file, 0, writer.written),
             None => BodyImage::from_pieces(std::mem::take(&mut self.pieces)).holding(self.ram.take()),

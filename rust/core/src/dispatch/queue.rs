@@ -436,11 +436,7 @@ mod model {
     fn work(queue: &Queue<Work>, world: &World) {
         while let Some(found) = queue.wait() {
             match found {
-<<<<<<< HEAD
-                Found::Native(job, _seat) => job(),
-=======
                 Found::Native(job, _seat) => job.run(),
->>>>>>> main
                 Found::Attached(mut seat) => {
                     let mut attached = world.interpreter.lock();
                     while let Some(job) = seat.take() {
