@@ -105,6 +105,8 @@ impl Writer {
         file.reserve(self.written + total)?;
         let mut offset = self.written;
         if let Some(map) = &mut self.map {
+            // A write that failed behind the mapping is tried again as a whole.
+            map.rewind(self.written);
             while let Some(first) = slices.first().filter(|_| map.spare_len() > 0) {
                 let room = map.spare(first.len());
                 let n = room.len();
