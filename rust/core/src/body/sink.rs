@@ -700,14 +700,25 @@ mod tests {
     fn a_work_that_was_never_run_is_undone() {
         for max_body_ram in [0, 1 << 20] {
             let mut sink = BodySink::new(tunables(max_body_ram, 1 << 20), budget());
-            sink.push_copy(b"abc").unwrap();
+            let first = vec![1; 70_000];
+            sink.push_copy(&first).unwrap();
             let work = sink.take_work(true).unwrap();
             assert!(sink.is_busy() && sink.take_work(true).is_none());
             sink.push_copy(b"def").unwrap();
             sink.done(work).unwrap();
             let image = sink.prepare().unwrap();
-            assert_eq!((contents(&image), image.digests()), (b"abcdef".to_vec(), &sha256(b"abcdef")[..]));
+            let whole = [&first[..], b"def"].concat();
+            assert_eq!(image.digests(), &sha256(&whole)[..]);
+            assert_eq!(contents(&image), whole);
         }
+    }
+
+    #[test]
+    fn a_small_body_in_memory_is_digested_without_a_work() {
+        let mut sink = BodySink::new(tunables(100, 100), budget());
+        sink.push_copy(b"abc").unwrap();
+        assert!(!sink.has_work(true) && sink.take_work(true).is_none());
+        assert_eq!(sink.prepare().unwrap().digests(), &sha256(b"abc")[..]);
     }
 
     #[test]
