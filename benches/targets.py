@@ -16,7 +16,7 @@ from penstock.bench import report
 from penstock.bench.figures import Interval, Metric, bootstrap, cpu, find, ratio, values, wall
 from penstock.bench.results import Results, Row
 
-Verdict = Literal["met", "missed", "undecided", "not run"]
+Verdict = Literal["met", "missed", "undecided", "no samples"]
 
 MIN_ITERATIONS = 400
 # Limits within this of 1 are close.
@@ -114,7 +114,7 @@ def _ratio(
     found = ratio(row, base, metric) if row and base else None
     limit = f"< {target.limit:g}"
     if found is None:
-        return Judgement(target.name, measure, limit, "", "not run")
+        return Judgement(target.name, measure, limit, "", "no samples")
     seen = f"{found.median:.3f} [{found.low:.3f}, {found.high:.3f}] of {found.iterations}"
     return Judgement(target.name, measure, limit, seen, verdict(found, target.limit, min_iterations))
 
@@ -133,7 +133,7 @@ def _bound(target: Bound, row: Row | None) -> Judgement:
     limit = f"≤ {target.limit / factor:g} {unit}"
     figures = values(row, lambda sample: sample[target.metric]) if row else []
     if not figures:
-        return Judgement(target.name, "worst", limit, "", "not run")
+        return Judgement(target.name, "worst", limit, "", "no samples")
     seen = f"{max(figures) / factor:.1f} {unit} of {len(figures)}"
     if max(figures) <= target.limit:
         return Judgement(target.name, "worst", limit, seen, "met")

@@ -17,29 +17,28 @@ PERMITS = 2
 
 FILE_POOL = "256MiB"
 
-Policy: TypeAlias = penstock.Direct | penstock.Permit | penstock.Dispatch
-Reader: TypeAlias = Callable[[penstock.BodyImage, Take, Policy], Awaitable[None]]
+Reader: TypeAlias = Callable[[penstock.BodyImage, Take, penstock.Policy], Awaitable[None]]
 
 
-async def _ram(image: penstock.BodyImage, take: Take, policy: Policy) -> None:
+async def _ram(image: penstock.BodyImage, take: Take, policy: penstock.Policy) -> None:
     for view in image.chunks(PIECE):
         take(view)
 
 
-async def _gathered(image: penstock.BodyImage, take: Take, policy: Policy) -> None:
+async def _gathered(image: penstock.BodyImage, take: Take, policy: penstock.Policy) -> None:
     take(memoryview(image.gather()))
 
 
-async def _file(image: penstock.BodyImage, take: Take, policy: Policy) -> None:
+async def _file(image: penstock.BodyImage, take: Take, policy: penstock.Policy) -> None:
     async for view in image.stream(PIECE, policy=policy):
         take(view)
 
 
-async def _mapped(image: penstock.BodyImage, take: Take, policy: Policy) -> None:
+async def _mapped(image: penstock.BodyImage, take: Take, policy: penstock.Policy) -> None:
     take(memoryview(await image.to_mmap()))
 
 
-async def _copied(image: penstock.BodyImage, take: Take, policy: Policy) -> None:
+async def _copied(image: penstock.BodyImage, take: Take, policy: penstock.Policy) -> None:
     take(bytes(await image.to_mmap()))
 
 
@@ -73,7 +72,7 @@ async def open_client(
         max_body_ram = "64MiB" if scenario.startswith("ram") else 0
     reader = READERS[scenario]
     async with AsyncExitStack() as stack:
-        chosen = _policy(policy, stack)
+        chosen = await _policy(policy, stack)
         client = await stack.enter_async_context(
             penstock.Client(
                 tunables=penstock.Tunables(max_body_ram=max_body_ram, temp_dir=store),
@@ -91,13 +90,13 @@ async def open_client(
         yield fetch
 
 
-def _policy(name: str, stack: AsyncExitStack) -> Policy:
+async def _policy(name: str, stack: AsyncExitStack) -> penstock.Policy:
     match name:
         case "direct":
             return penstock.Direct()
         case "permit":
             return penstock.Permit(penstock.Semaphore(PERMITS))
         case "dispatch":
-            return penstock.Dispatch(stack.enter_context(penstock.DispatchPool(threads=THREADS)))
+            return penstock.Dispatch(await stack.enter_async_context(penstock.DispatchPool(threads=THREADS)))
         case _:
             raise ValueError(f"unknown policy {name!r}: direct, permit or dispatch")
