@@ -15,11 +15,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import penstock
 import pytest
 import pytest_asyncio
 import uvloop
-
-import penstock
 from penstock.blocking import default_pool
 
 PROC = Path("/proc/self")
@@ -60,8 +59,12 @@ def descriptors() -> dict[str, str]:
     return found
 
 
+SHARED_THREADS = {"penstock-reaper", "libuv-worker"}
+"""Of the process: they come with their first work; the reaper goes when it has had none for a while."""
+
+
 def leaks(before: tuple[dict[str, str], dict[str, str]]) -> list[str]:
-    new_threads = {tid: name for tid, name in threads().items() if tid not in before[0]}
+    new_threads = {tid: name for tid, name in threads().items() if tid not in before[0] and name not in SHARED_THREADS}
     new_descriptors = {fd: target for fd, target in descriptors().items() if before[1].get(fd) != target}
     return [f"thread {name} ({tid})" for tid, name in new_threads.items()] + [
         f"descriptor {fd} -> {target}" for fd, target in new_descriptors.items()
@@ -80,15 +83,30 @@ def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     result = yield
+    # What the fixtures gave is referred to until the next test begins.
+    if getattr(item, "funcargs", None):
+        item.funcargs.clear()  # type: ignore[attr-defined]
     if PROC.exists() and (before := item.stash.get(BEFORE, None)):
         deadline = time.monotonic() + GRACE
-        gc.collect()
         while (left := leaks(before)) and time.monotonic() < deadline:
-            time.sleep(0.01)
             gc.collect()
+            time.sleep(0.001)
         if left:
             pytest.fail("left behind: " + ", ".join(left), pytrace=False)
     return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Where everything is installed, a skip is a failure; optional libraries count when they were asked for."""
+    report: Any = yield
+    required = "PENSTOCK_REQUIRE_ALL" in os.environ
+    if item.get_closest_marker("extra"):
+        required = required and "PENSTOCK_EXTRA" in os.environ
+    if required and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which PENSTOCK_REQUIRE_ALL forbids: {report.longrepr[2]}"
+    return report
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

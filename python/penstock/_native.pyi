@@ -3,7 +3,7 @@
 import asyncio
 import concurrent.futures
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextvars import Context
 from pathlib import Path
 from types import GenericAlias, TracebackType
@@ -40,6 +40,7 @@ __all__ = [
     "_after_fork_in_child",
     "_join_pools",
     "_nap",
+    "_panicking",
     "default_pool",
     "default_temp_dir",
     "read_limit",
@@ -191,6 +192,8 @@ class Op(Generic[_T_co]):
     def __call__(self) -> _T_co: ...
     def on(self, pool: DispatchPool) -> Future[_T_co]: ...
 
+def _panicking() -> Op[None]: ...
+
 _Size = int | str
 
 @final
@@ -302,6 +305,8 @@ class Sink:
 
 @final
 class Head:
+    def __new__(cls, raw: bytes, trailers: Sequence[tuple[bytes, bytes]] = ..., /) -> Self: ...
+    def __reduce__(self) -> tuple[type[Head], tuple[bytes, tuple[tuple[bytes, bytes], ...]]]: ...
     @property
     def status(self) -> int: ...
     @property

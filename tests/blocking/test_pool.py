@@ -14,9 +14,8 @@ import traceback
 import weakref
 from collections.abc import Callable, Iterator
 
-import pytest
-
 import penstock
+import pytest
 from penstock import DispatchPool
 from penstock._native import _nap
 from penstock.errors import PoolClosed, PoolFull

@@ -1,5 +1,6 @@
 //! A response's head as Python sees it: raw until somebody looks.
 
+use crate::errors::Raise;
 use penstock_core::http::{Head as Core, Version};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
@@ -35,6 +36,19 @@ fn pairs<'py>(
 
 #[pymethods]
 impl Head {
+    /// For unpickling: the head block as it was received, and the trailer fields.
+    #[new]
+    #[pyo3(signature = (raw, trailers=Vec::new(), /))]
+    fn new(py: Python<'_>, raw: &[u8], trailers: Vec<(Vec<u8>, Vec<u8>)>) -> PyResult<Self> {
+        Ok(Self { core: Core::from_raw(raw).raise(py)?, trailers })
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        let (py, head) = (slf.py(), slf.get());
+        let arguments = (PyBytes::new(py, head.core.raw()), head.trailers(py)?).into_pyobject(py)?;
+        (slf.get_type(), arguments).into_pyobject(py)
+    }
+
     #[getter]
     fn status(&self) -> u16 {
         self.core.status
