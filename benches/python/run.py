@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from penstock.bench import figures, machine, report
@@ -31,6 +32,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=12, help="(default: %(default)s)")
     parser.add_argument("--batches", type=int, default=3, help="of a row in a round (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the rows' order (default: %(default)s)")
+    parser.add_argument(
+        "--noise", type=float, default=Plan.noise, help="drop turns with more of others' CPU (default: %(default)s)"
+    )
     parser.add_argument("--store", action="append", type=Path, metavar="DIR", help="where files go; may be repeated")
     parser.add_argument("--framing", choices=FRAMINGS, help="only this one (default: both)")
     parser.add_argument("--loop", choices=("asyncio", "uvloop", "penstock"), default="asyncio", help="of all rows")
@@ -71,7 +75,11 @@ def describe_floor(results: Results) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
-    plan = QUICK if arguments.quick else Plan(arguments.rounds, batches=arguments.batches, seed=arguments.seed)
+    plan = (
+        replace(QUICK, seed=arguments.seed, noise=arguments.noise)
+        if arguments.quick
+        else Plan(arguments.rounds, batches=arguments.batches, seed=arguments.seed, noise=arguments.noise)
+    )
     OUTPUT.mkdir(exist_ok=True)
     directories = arguments.store or [OUTPUT, *([SHARED_MEMORY] if SHARED_MEMORY.is_dir() else [])]
     # Rows are told apart by the type of their store: of two directories on one type the last counts.

@@ -80,6 +80,7 @@ def results() -> Callable[..., Results]:
                 "warmup": 1,
                 "batches": 10,
                 "seed": 1,
+                "noise": 0.12,
                 "server_cpus": [0],
                 "client_cpus": [1],
                 "server": "embedded",

@@ -120,9 +120,9 @@ def test_errors_that_may_be_met_again_say_so() -> None:
 
 
 def test_a_body_over_its_limit() -> None:
-    with penstock.BodySink(penstock.Tunables(max_body=10)) as sink:
-        with pytest.raises(penstock.BodyTooLong, match=r"11 bytes.*limit of 10 bytes \(Tunables.max_body\)") as raised:
-            sink.write(bytes(11))
+    sink = penstock.BodySink(penstock.Tunables(max_body=10))
+    with pytest.raises(penstock.BodyTooLong, match=r"11 bytes.*limit of 10 bytes \(Tunables.max_body\)") as raised:
+        sink.write(bytes(11))
     assert (raised.value.seen, raised.value.limit, raised.value.setting) == (11, 10, "Tunables.max_body")
 
 

@@ -6,7 +6,7 @@ benches.
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import penstock
 from penstock.bench.reading import PIECE, Fetch, Take
@@ -42,12 +42,17 @@ async def _copied(image: penstock.BodyImage, take: Take, policy: penstock.Policy
     take(bytes(await image.to_mmap()))
 
 
+async def _dropped(image: penstock.BodyImage, take: Take, policy: penstock.Policy) -> None:
+    """Nothing is read: what is measured is how the body came, and went."""
+
+
 READERS: dict[str, Reader] = {
     "ram": _ram,
     "ram_gather": _gathered,
     "fs": _file,
     "mmap": _mapped,
     "mmap_copy": _copied,
+    "drop": _dropped,
 }
 
 
@@ -62,7 +67,7 @@ async def open_client(
     budget_ram: str | None = None,
     connections: int = 100,
 ) -> AsyncIterator[Fetch]:
-    """A client that stores as `scenario` says: "ram", "ram_gather", "fs", "mmap" or "mmap_copy".
+    """A client that stores as `scenario` says: "ram", "ram_gather", "fs", "mmap", "mmap_copy", or "drop".
 
     Bodies stay in RAM for the first two and go to a file from their first byte for the others, unless `max_body_ram`
     says otherwise. `policy` is "direct", "permit" or "dispatch"; `store` the directory of files; `file_pool` recycles
@@ -71,6 +76,7 @@ async def open_client(
     if max_body_ram is None:
         max_body_ram = "64MiB" if scenario.startswith("ram") else 0
     reader = READERS[scenario]
+    options: dict[str, Any] = {"file_pool": penstock.FilePool(max_bytes=FILE_POOL)} if file_pool else {}
     async with AsyncExitStack() as stack:
         chosen = await _policy(policy, stack)
         client = await stack.enter_async_context(
@@ -79,7 +85,7 @@ async def open_client(
                 budget=penstock.Budget(ram=budget_ram) if budget_ram else None,
                 policy=chosen,
                 limits=penstock.Limits(connections=connections),
-                file_pool=penstock.FilePool(max_bytes=FILE_POOL) if file_pool else None,
+                **options,
             )
         )
 

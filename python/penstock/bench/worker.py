@@ -49,6 +49,7 @@ class Spec:
     connections: int
     loop: str = "asyncio"
     ticker: bool = False
+    reads: bool = True
 
 
 def peak_rss() -> int:
@@ -128,7 +129,8 @@ class Worker:
     async def _get(self) -> None:
         summary = Summary()
         await self._fetch(self._spec.url, summary.add)
-        summary.check(self._spec.size)
+        if self._spec.reads:
+            summary.check(self._spec.size)
 
     async def _tick(self) -> None:
         while True:

@@ -107,7 +107,14 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._exchange = exchange
         self._expiring = None
         self._budget_until = None
-        self.begin(exchange.tunables, exchange.budget, exchange.method == "HEAD", exchange.direct, drain)
+        self.begin(
+            exchange.tunables,
+            exchange.budget,
+            exchange.file_pool,
+            exchange.method == "HEAD",
+            exchange.direct,
+            drain,
+        )
         transport.write(exchange.head)
         exchange.sent = self._seen_at = self._loop.time()
         self._seen = self.progress

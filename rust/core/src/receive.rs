@@ -6,9 +6,9 @@
 //! further windows are of slabs of its own. No byte of a large body is copied or moved after the kernel wrote it, but
 //! for pieces under 4 KiB, which are moved together.
 
-use crate::body::sink::SMALL_PIECE;
+use crate::body::sink::{SMALL_PIECE, close_up};
 use crate::body::slab::{self, SlabPool, SlabWriter, Window};
-use crate::body::{BodyImage, BodySink, Budget, Pools, SharedSink, Tunables, WINDOW};
+use crate::body::{BodyImage, BodySink, Budget, FilePool, Pools, SharedSink, Tunables, WINDOW};
 use crate::http::{Asked, Framing, Head, HeadLimits, HeadStep, Response};
 use crate::{Error, Result};
 use parking_lot::Mutex;
@@ -52,6 +52,10 @@ pub struct Plan {
     pub asked: Asked,
     pub tunables: Arc<Tunables>,
     pub budget: Arc<Budget>,
+    /// Where a body's file comes from, and goes when it isn't needed any more.
+    pub files: Option<Arc<FilePool>>,
+    /// Whether the sink's works are done on the receiving thread.
+    pub direct: bool,
     /// Whether a body that goes to a file is to be handed over with its socket.
     pub drain: bool,
 }
@@ -86,6 +90,8 @@ enum Stage {
 enum Lent {
     Scratch,
     Own,
+    /// A recycled file's mapping.
+    Mapped,
 }
 
 /// A complete response.
@@ -173,6 +179,10 @@ impl Receiver {
         if self.stage != Stage::Body {
             return Ok(None);
         }
+        if let Some(window) = self.mapped_window()? {
+            self.lent = Lent::Mapped;
+            return Ok(Some(window));
+        }
         if self.own.as_ref().is_none_or(|own| own.spare_len() < LEAST_WINDOW) {
             let Some(sink) = &self.sink else { return Ok(None) };
             let (len, in_ram) = {
@@ -197,6 +207,32 @@ impl Receiver {
         Ok(self.own.as_ref().map(|own| own.window(WINDOW)))
     }
 
+    /// With works done here, a recycled file is received into.
+    fn mapped_window(&self) -> Result<Option<Window>> {
+        let direct = self.plan.as_ref().is_some_and(|plan| plan.direct && plan.files.is_some());
+        match self.sink.as_ref().filter(|_| direct) {
+            Some(sink) => sink.lock().mapped_window(WINDOW),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes in what was received into a recycled file's mapping.
+    fn mapped_received(&mut self, n: usize) -> Result<()> {
+        let Some(sink) = &self.sink else { return Ok(()) };
+        let (response, ranges) = (&mut self.response, &mut self.ranges);
+        ranges.clear();
+        let mut fed = None;
+        sink.lock().take_in(n, |input| {
+            fed = Some(response.feed_body(input, |range| ranges.push(range)));
+            close_up(input, ranges)
+        })?;
+        if let Some(body) = fed.transpose()?.filter(|body| body.done) {
+            self.excess |= body.consumed < n;
+            self.complete()?;
+        }
+        Ok(())
+    }
+
     fn replace_own(&mut self, writer: SlabWriter) {
         self.held += writer.capacity() as u64;
         self.first_in_own = self.sink.as_ref().map_or(0, |sink| sink.lock().pieces());
@@ -209,6 +245,7 @@ impl Receiver {
         let result = match self.lent {
             Lent::Scratch => self.scratch_received(scratch, n),
             Lent::Own => self.own_received(n),
+            Lent::Mapped => self.mapped_received(n),
         };
         match result {
             Ok(()) => Ok(self.next()),
@@ -223,12 +260,13 @@ impl Receiver {
         let Some(mut writer) = scratch.writer.take() else { return Ok(()) };
         writer.advance(n);
         let kept = self.take_in(&mut writer);
-        if matches!(kept, Ok(true)) {
-            self.held += writer.capacity() as u64;
-            self.own = Some(writer);
-        } else {
-            writer.truncate(0);
-            scratch.writer = Some(writer);
+        match kept {
+            Ok(true) => {
+                self.held += writer.capacity() as u64;
+                self.own = Some(writer);
+            }
+            // Slices of it may be alive after an error: then it is nobody's scratch any more.
+            _ => scratch.writer = Some(writer).filter(SlabWriter::is_untouched),
         }
         kept.map(|_| ())
     }
@@ -236,9 +274,10 @@ impl Receiver {
     fn own_received(&mut self, n: usize) -> Result<()> {
         let Some(mut writer) = self.own.take() else { return Ok(()) };
         writer.advance(n);
-        let taken = self.take_in(&mut writer);
-        self.own = Some(writer);
-        taken.map(|_| ())
+        self.take_in(&mut writer)?;
+        // A complete body needs no more room.
+        self.own = Some(writer).filter(|_| self.stage == Stage::Body);
+        Ok(())
     }
 
     /// Takes in what a slab has received; true if slices of the slab were kept.
@@ -281,10 +320,11 @@ impl Receiver {
     fn open_sink(&mut self) -> Result<()> {
         let Some(plan) = &self.plan else { return Err(Error::Cancelled) };
         let (tunables, budget) = (plan.tunables.clone(), plan.budget.clone());
-        let sink = match self.response.framing() {
+        let mut sink = match self.response.framing() {
             Some(Framing::Length(length)) => BodySink::with_length(tunables, budget, length)?,
             _ => BodySink::new(tunables, budget),
         };
+        sink.use_files(plan.files.clone());
         self.sink = Some(Arc::new(Mutex::new(sink)));
         self.stage = Stage::Body;
         Ok(())
@@ -296,7 +336,7 @@ impl Receiver {
         let mut sink = sink.lock();
         let total: usize = self.ranges.iter().map(Range::len).sum();
         let keep = match self.lent {
-            Lent::Own => total >= SMALL_PIECE,
+            Lent::Own | Lent::Mapped => total >= SMALL_PIECE,
             Lent::Scratch => total >= LARGE / 2 && !self.response.is_done(),
         };
         let input = writer.received();

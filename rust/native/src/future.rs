@@ -11,21 +11,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use penstock_core::dispatch::NativeJob;
+use penstock_core::dispatch::Native;
 use penstock_core::permit::{Grant, Ticket};
 use penstock_core::{Error, Result};
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyStopIteration};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTraceback, PyTuple, PyType};
 
 use crate::call::Call;
 use crate::errors;
 use crate::gil;
 use crate::loops::{self, Completion, Convert, Finished, Mailbox};
-use crate::pool::{DispatchPool, Workers};
+use crate::pool::{DispatchPool, Task, Workers};
 
 /// What the future waits for: what a cancellation gives back.
 pub enum Source {
@@ -35,6 +34,8 @@ pub enum Source {
     Admission(Call, Arc<Workers>, Option<Ticket>),
     /// A job that no worker has taken.
     Queued(Call, Arc<Workers>),
+    /// A native operation in the queue, or taken by a worker.
+    Operation(Cell, Arc<Workers>),
     /// A job that a worker has taken: it runs to its end.
     Taken,
     /// A place in a semaphore's queue.
@@ -140,8 +141,9 @@ impl Future {
         }
     }
 
-    /// Nobody will look at it: leaves the queue that it waits in.
+    /// Nobody will look at it: leaves the queue that it waits in, and drops what comes for it.
     pub fn forsake(&self) {
+        self.cancelled.store(true, Ordering::Release);
         let mut state = self.state.lock();
         let source = std::mem::replace(&mut state.source, Source::Taken);
         drop(state);
@@ -268,8 +270,7 @@ impl Outcome {
 }
 
 fn cancelled_error(py: Python<'_>, message: Option<Py<PyAny>>) -> PyResult<PyErr> {
-    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let class = CLASS.import(py, "asyncio", "CancelledError")?;
+    let class = loops::names(py)?.cancelled_error.bind(py);
     let error = match message {
         Some(message) => class.call1((message,))?,
         None => class.call0()?,
@@ -282,7 +283,7 @@ fn display(object: &Bound<'_, PyAny>) -> String {
 }
 
 fn invalid_state(py: Python<'_>, message: &'static str) -> PyErr {
-    let make = || py.import("asyncio")?.getattr("InvalidStateError")?.call1((message,));
+    let make = || loops::names(py)?.invalid_state_error.bind(py).call1((message,));
     make().map_or_else(|error| error, PyErr::from_value)
 }
 
@@ -342,10 +343,15 @@ impl Future {
         let source = std::mem::replace(&mut state.source, Source::Taken);
         drop(state);
         future.cancelled.store(true, Ordering::Release);
-        if let Source::Queued(_, workers) = &source {
-            let swept = workers.queue().cancelled(crate::pool::Task::is_cancelled);
-            drop(swept);
-        }
+        let swept = match &source {
+            Source::Queued(_, workers) => workers.queue().cancelled(Task::is_cancelled),
+            Source::Operation(cell, workers) => {
+                let work = cell.lock().take();
+                if work.is_some() { workers.queue().cancelled(Task::is_cancelled) } else { Vec::new() }
+            }
+            _ => Vec::new(),
+        };
+        drop(swept);
         drop(source);
         while let Some(Callback { func, context }) = future.next_callback() {
             Self::call_soon(this, func, context)?;
@@ -562,6 +568,9 @@ impl Promise {
 
 impl Drop for Promise {
     fn drop(&mut self) {
+        if self.is_cancelled() {
+            return;
+        }
         self.settle(Err(Error::Panic("an operation ended without a result".to_owned())));
     }
 }
@@ -574,13 +583,53 @@ pub fn run_native<T: Send + 'static>(
     convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
 ) -> PyResult<Py<Future>> {
     let (promise, future) = Promise::pair(py)?;
-    let job: NativeJob = Box::new(move || {
-        if promise.is_cancelled() {
-            return;
-        }
+    let work: Work = Box::new(move || {
         let result = catch_unwind(AssertUnwindSafe(op)).unwrap_or_else(|panic| Err(Error::from_panic(&*panic)));
         promise.complete(result.map(|value| Box::new(move |py: Python<'_>| convert(py, value)) as Convert));
     });
-    pool.start_native(py, job)?;
+    let cell: Cell = Arc::new(Mutex::new(Some(work)));
+    let started = pool.start_native(py, |workers| {
+        future.get().state.lock().source = Source::Operation(Arc::clone(&cell), Arc::clone(workers));
+        Box::new(Operation { future: future.clone_ref(py), cell, workers: Arc::clone(workers) })
+    });
+    // Refused, the work still lies in the future, and the future in the work's promise.
+    started.inspect_err(|_| future.get().forsake())?;
     Ok(future)
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Holds the work of a native operation until a worker or a cancellation takes it, whichever is first.
+type Cell = Arc<Mutex<Option<Work>>>;
+
+/// A native operation in the queue.
+struct Operation {
+    future: Py<Future>,
+    cell: Cell,
+    workers: Arc<Workers>,
+}
+
+impl Native for Operation {
+    fn run(self: Box<Self>) {
+        let work = self.cell.lock().take();
+        match work {
+            Some(work) => work(),
+            None => self.workers.queue().buried(),
+        }
+    }
+
+    fn cancel(self: Box<Self>) {
+        let work = self.cell.lock().take();
+        if work.is_none() {
+            return self.workers.queue().buried();
+        }
+        let Self { future, .. } = *self;
+        let mailbox = Arc::clone(future.get().mailbox());
+        drop(mailbox.post(Completion { future, finished: Finished::Cancelled }));
+        drop(work);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cell.lock().is_none()
+    }
 }

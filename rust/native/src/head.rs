@@ -3,7 +3,7 @@
 use crate::errors::Raise;
 use penstock_core::http::{Head as Core, Version};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple, PyType};
 
 #[pyclass(frozen, module = "penstock._native")]
 pub struct Head {
@@ -36,17 +36,16 @@ fn pairs<'py>(
 
 #[pymethods]
 impl Head {
-    /// For unpickling: the head block as it was received, and the trailer fields.
+    /// The head that `__reduce__` took apart.
     #[new]
-    #[pyo3(signature = (raw, trailers=Vec::new(), /))]
     fn new(py: Python<'_>, raw: &[u8], trailers: Vec<(Vec<u8>, Vec<u8>)>) -> PyResult<Self> {
         Ok(Self { core: Core::from_raw(raw).raise(py)?, trailers })
     }
 
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
-        let (py, head) = (slf.py(), slf.get());
-        let arguments = (PyBytes::new(py, head.core.raw()), head.trailers(py)?).into_pyobject(py)?;
-        (slf.get_type(), arguments).into_pyobject(py)
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, Bound<'py, PyTuple>)> {
+        let py = slf.py();
+        let raw = PyBytes::new(py, slf.get().core.raw());
+        Ok((slf.get_type(), (raw, slf.get().trailers(py)?).into_pyobject(py)?))
     }
 
     #[getter]

@@ -5,6 +5,7 @@ mod buffer;
 mod call;
 mod drains;
 mod errors;
+mod filepool;
 mod future;
 mod gil;
 mod head;
@@ -34,6 +35,8 @@ mod _native {
     #[pymodule_export]
     use super::buffer::{Lent, View, summarise};
     #[pymodule_export]
+    use super::filepool::FilePool;
+    #[pymodule_export]
     use super::future::Future;
     #[pymodule_export]
     use super::head::Head;
@@ -54,12 +57,13 @@ mod _native {
     #[pymodule_export]
     use super::size::read_limit;
     #[pymodule_export]
-    use super::stats::{default_temp_dir, settle, slab_stats, trim};
+    use super::stats::{_after_fork_in_parent, default_temp_dir, file_pool_stats, settle, slab_stats, trim};
     #[pymodule_export]
     use super::tunables::Tunables;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::loops::names(module.py())?;
         module.add("BUILD_PROFILE", super::BUILD_PROFILE)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }

@@ -312,9 +312,9 @@ impl DispatchPool {
     }
 
     /// Queues a native job from a loop's thread.
-    pub fn start_native(&self, py: Python<'_>, job: NativeJob) -> PyResult<()> {
+    pub fn start_native(&self, py: Python<'_>, make: impl FnOnce(&Arc<Workers>) -> NativeJob) -> PyResult<()> {
         let workers = self.started(py)?;
-        match workers.queue().push(Job::Native(job), suspending(workers)) {
+        match workers.queue().push(Job::Native(make(workers)), suspending(workers)) {
             Ok(_) => Ok(()),
             Err(rejected) => Err(errors::to_py(py, rejected.error)),
         }
@@ -334,7 +334,7 @@ impl DispatchPool {
         match pushed {
             Ok(None) => {}
             Ok(Some(Job::Attached(task))) => drop(task.run(py, workers.queue())),
-            Ok(Some(Job::Native(job))) => py.detach(job),
+            Ok(Some(Job::Native(job))) => py.detach(|| job.run()),
             Err(rejected) => return Err(errors::to_py(py, rejected.error)),
         }
         Ok(())
@@ -463,8 +463,7 @@ impl DispatchPool {
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
-        static FUTURE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let future = FUTURE.import(py, "concurrent.futures", "Future")?.call0()?;
+        let future = loops::names(py)?.executor_future.bind(py).call0()?;
         let call = Box::new(Call::new(r#fn, args, kwargs, None));
         self.push(py, Job::Attached(Task::Submit(future.clone().unbind(), call)))?;
         Ok(future.unbind())
@@ -475,8 +474,9 @@ impl DispatchPool {
         let workers = self.stop();
         if cancel_futures {
             for job in workers.queue().clear() {
-                if let Job::Attached(task) = job {
-                    task.cancel(py, workers.queue());
+                match job {
+                    Job::Attached(task) => task.cancel(py, workers.queue()),
+                    Job::Native(job) => job.cancel(),
                 }
             }
         }
@@ -594,7 +594,8 @@ impl DispatchPool {
 
 impl Drop for DispatchPool {
     fn drop(&mut self) {
-        if self.closed.load(Ordering::Relaxed) {
+        // Closed by its owner, or by the interpreter's exit.
+        if self.core().queue().is_closed() {
             return;
         }
         let name = self.stop().name_prefix().to_owned();
@@ -609,11 +610,15 @@ static DEFAULT: PyOnceLock<Py<DispatchPool>> = PyOnceLock::new();
 
 /// The process's default pool, made at first use.
 pub fn default_pool(py: Python<'_>) -> PyResult<Py<DispatchPool>> {
-    let pool = DEFAULT.get_or_try_init(py, || {
-        let pool = py.import("penstock.blocking")?.getattr("DispatchPool")?.call0()?;
-        Ok::<_, PyErr>(pool.cast_into::<DispatchPool>()?.unbind())
-    })?;
-    Ok(pool.clone_ref(py))
+    if let Some(pool) = DEFAULT.get(py) {
+        return Ok(pool.clone_ref(py));
+    }
+    // Made outside of the lock: making it lets the interpreter go, and a fork may come in between.
+    let made = py.import("penstock.blocking")?.getattr("DispatchPool")?.call0()?.cast_into::<DispatchPool>()?.unbind();
+    if let Err(superfluous) = DEFAULT.set(py, made) {
+        superfluous.get().close(py);
+    }
+    DEFAULT.get(py).map(|pool| pool.clone_ref(py)).ok_or_else(|| errors::to_py(py, Error::PoolClosed))
 }
 
 #[pyfunction(name = "default_pool")]
@@ -654,5 +659,6 @@ pub fn _join_pools(py: Python<'_>) {
 #[pyfunction]
 pub fn _after_fork_in_child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
+    penstock_core::body::Pools::after_fork_in_child();
     mem::forget(mem::take(&mut *ALIVE.lock()));
 }

@@ -5,6 +5,7 @@
 use crate::budget::Budget;
 use crate::buffer;
 use crate::errors::{Raise, to_py};
+use crate::filepool::FilePool;
 use crate::future::{Future, Promise};
 use crate::head::Head;
 use crate::image::Image;
@@ -126,10 +127,24 @@ impl Receiver {
     }
 
     /// Expects a response. `direct` does works right here; `drain` hands bodies for files over with their socket.
-    fn begin(&self, tunables: &Tunables, budget: &Budget, head: bool, direct: bool, drain: bool) {
+    fn begin(
+        &self,
+        tunables: &Tunables,
+        budget: &Budget,
+        file_pool: Option<&FilePool>,
+        head: bool,
+        direct: bool,
+        drain: bool,
+    ) {
         self.direct.store(direct, Relaxed);
-        let asked = Asked { head, ..Asked::default() };
-        self.core.lock().begin(Plan { asked, tunables: tunables.0.clone(), budget: budget.0.clone(), drain });
+        self.core.lock().begin(Plan {
+            asked: Asked { head, ..Asked::default() },
+            tunables: tunables.0.clone(),
+            budget: budget.0.clone(),
+            files: file_pool.map(|files| files.core.clone()),
+            direct,
+            drain,
+        });
     }
 
     fn get_buffer(&self, py: Python<'_>, sizehint: isize) -> PyResult<Py<PyAny>> {

@@ -40,7 +40,7 @@ impl Head {
         Ok(Self { version, status, count, fields, raw: Bytes::copy_from_slice(block) })
     }
 
-    /// A head from what [`raw`](Self::raw) gave, in another process perhaps.
+    /// The head that [`raw`](Self::raw) is of.
     pub fn from_raw(raw: &[u8]) -> Result<Self> {
         Self::parse(raw, memchr::memchr_iter(b'\n', raw).count(), 0)
     }
