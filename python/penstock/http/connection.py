@@ -18,7 +18,7 @@ from penstock.errors import (
     FirstByteTimeout,
     IdleTimeout,
     PenstockError,
-    RequestError,
+    Timeout,
     TotalTimeout,
 )
 from penstock.http.deadlines import TICK, Deadlines
@@ -59,7 +59,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._job: asyncio.Future[Any] | None = None
         self._draining = False
         self._paused = False
-        self._expiring: type[RequestError] | None = None
+        self._expiring: type[Timeout] | None = None
         self._seen = 0
         self._seen_at = 0.0
         self._budget_until: float | None = None
@@ -236,7 +236,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._expiring = late
             self._loop.call_soon(self._loop.call_soon, self._expire, exchange)
 
-    def _late(self, exchange: Exchange, now: float) -> type[RequestError] | None:
+    def _late(self, exchange: Exchange, now: float) -> type[Timeout] | None:
         timeouts = exchange.timeouts
         if timeouts.total is not None and now - exchange.began >= timeouts.total:
             return TotalTimeout
