@@ -283,7 +283,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def _unpause(self) -> None:
-        if self._paused and self._transport is not None:
+        # A work that was under way when the socket was handed over may come back while the worker reads it.
+        if self._paused and not self._draining and self._transport is not None:
             self._paused = False
             if not self._transport.is_closing():
                 self._transport.resume_reading()
