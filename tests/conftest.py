@@ -67,7 +67,7 @@ def descriptors() -> dict[str, str]:
 
 def standing(name: str) -> bool:
     """Whether a thread is the process's, started at first need and kept: the reaper, the default pool's drains."""
-    return name.startswith(("penstock-reaper", default_pool().name_prefix))
+    return name.startswith(("penstock-reaper", "libuv-worker", default_pool().name_prefix))
 
 
 def leaks(before: Held) -> list[str]:
@@ -107,6 +107,19 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         if left:
             pytest.fail("left behind: " + ", ".join(left), pytrace=False)
     return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Where everything is installed, a skip is a failure; optional libraries count when they were asked for."""
+    report: Any = yield
+    required = "PENSTOCK_REQUIRE_ALL" in os.environ
+    if item.get_closest_marker("extra"):
+        required = required and "PENSTOCK_EXTRA" in os.environ
+    if required and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which PENSTOCK_REQUIRE_ALL forbids: {report.longrepr[2]}"
+    return report
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import io
 import os
 import pickle
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, BinaryIO, Protocol, Self
 
 from penstock import _native
@@ -141,7 +141,7 @@ class BodyImage(_native.Image):
 
     async def stream(
         self, size: int = PIECE, *, policy: Policy | None = None, yield_between: bool = False
-    ) -> AsyncIterator[memoryview]:
+    ) -> AsyncGenerator[memoryview, None]:
         """Read-only views of at most `size` bytes, in order.
 
         What is in memory, mapped, or in the kernel's page cache is given at once; the policy is used only for what

@@ -18,7 +18,7 @@ from penstock.errors import (
     FirstByteTimeout,
     IdleTimeout,
     PenstockError,
-    RequestError,
+    Timeout,
     TotalTimeout,
 )
 from penstock.http.deadlines import TICK, Deadlines
@@ -59,7 +59,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._job: asyncio.Future[Any] | None = None
         self._draining = False
         self._paused = False
-        self._expiring: type[RequestError] | None = None
+        self._expiring: type[Timeout] | None = None
         self._seen = 0
         self._seen_at = 0.0
         self._budget_until: float | None = None
@@ -236,7 +236,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._expiring = late
             self._loop.call_soon(self._loop.call_soon, self._expire, exchange)
 
-    def _late(self, exchange: Exchange, now: float) -> type[RequestError] | None:
+    def _late(self, exchange: Exchange, now: float) -> type[Timeout] | None:
         timeouts = exchange.timeouts
         if timeouts.total is not None and now - exchange.began >= timeouts.total:
             return TotalTimeout
@@ -283,7 +283,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def _unpause(self) -> None:
-        if self._paused and self._transport is not None:
+        # A work that was under way when the socket was handed over may come back while the worker reads it.
+        if self._paused and not self._draining and self._transport is not None:
             self._paused = False
             if not self._transport.is_closing():
                 self._transport.resume_reading()

@@ -43,7 +43,7 @@ mod _native {
     #[pymodule_export]
     use super::image::{Image, Reader, refuse_in_loop};
     #[pymodule_export]
-    use super::op::Op;
+    use super::op::{_panicking, Op};
     #[pymodule_export]
     use super::policy::{Direct, Dispatch, Permit};
     #[pymodule_export]
