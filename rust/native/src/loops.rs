@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 use penstock_core::Result;
@@ -105,7 +106,7 @@ impl Mailbox {
             }
         }
         let signal = Signal::new().raise(py)?;
-        let descriptor = signal.descriptor();
+        let descriptor = signal.as_fd().as_raw_fd();
         let mailbox = Arc::new(Self {
             completions: Completions::new(signal),
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),

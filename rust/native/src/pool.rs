@@ -300,7 +300,7 @@ impl DispatchPool {
     }
 
     /// Queues a call for the running loop once it has a permit, which it holds until it has run.
-    pub fn start_permitted(&self, py: Python<'_>, semaphore: &Arc<Semaphore>, call: Call) -> PyResult<Py<Future>> {
+    pub fn start_permitted(&self, py: Python<'_>, semaphore: &Semaphore, call: Call) -> PyResult<Py<Future>> {
         let workers = self.started(py)?;
         let future = Future::pending(py, Source::Admission(call, Arc::clone(workers), None))?;
         let waiter = future.clone_ref(py);

@@ -27,13 +27,13 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[pyclass(frozen, weakref, module = "penstock._native")]
 pub struct Semaphore {
-    core: Arc<permit::Semaphore>,
+    core: permit::Semaphore,
     enter: Py<Enter>,
     ready: Py<Ready>,
 }
 
 impl Semaphore {
-    pub fn core(&self) -> &Arc<permit::Semaphore> {
+    pub fn core(&self) -> &permit::Semaphore {
         &self.core
     }
 }
@@ -46,9 +46,9 @@ impl Semaphore {
         if permits == 0 {
             return Err(PyValueError::new_err("permits=0: at least 1 is needed"));
         }
-        let core = Arc::new(permit::Semaphore::new(permits));
+        let core = permit::Semaphore::new(permits);
         let ready = Py::new(py, Ready)?;
-        let enter = Py::new(py, Enter { core: Arc::clone(&core), ready: ready.clone_ref(py) })?;
+        let enter = Py::new(py, Enter { core: core.clone(), ready: ready.clone_ref(py) })?;
         Ok(Self { core, enter, ready })
     }
 
@@ -92,7 +92,7 @@ impl Semaphore {
             Some(Ok(timeout)) => Some(timeout),
             None => None,
         };
-        Ok(Sync { core: Arc::clone(&self.core), timeout })
+        Ok(Sync { core: self.core.clone(), timeout })
     }
 
     /// Fails those that wait, and who comes later, with SemaphoreClosed. Permits that are held stay valid.
@@ -149,7 +149,7 @@ impl Ready {
 /// What `async with` awaits: it has no state, so one is enough for all.
 #[pyclass(frozen)]
 struct Enter {
-    core: Arc<permit::Semaphore>,
+    core: permit::Semaphore,
     ready: Py<Ready>,
 }
 
@@ -177,14 +177,14 @@ type Slot = Arc<Mutex<Option<Grant>>>;
 /// What `Semaphore.acquire` gives: a coroutine that takes the permits.
 #[pyclass(frozen, module = "penstock._native")]
 pub struct Acquire {
-    core: Arc<permit::Semaphore>,
+    core: permit::Semaphore,
     n: usize,
     stage: Mutex<Stage>,
 }
 
 impl Acquire {
-    fn new(core: &Arc<permit::Semaphore>, n: usize) -> Self {
-        Self { core: Arc::clone(core), n, stage: Mutex::new(Stage::New) }
+    fn new(core: &permit::Semaphore, n: usize) -> Self {
+        Self { core: core.clone(), n, stage: Mutex::new(Stage::New) }
     }
 
     fn change(&self, stage: Stage) -> Stage {
@@ -297,7 +297,7 @@ impl Drop for Acquire {
 /// A thread's permit, as a context manager that may be entered any number of times.
 #[pyclass(frozen, module = "penstock._native")]
 struct Sync {
-    core: Arc<permit::Semaphore>,
+    core: permit::Semaphore,
     timeout: Option<Duration>,
 }
 

@@ -107,7 +107,7 @@ pub use model::Signal;
 
 #[cfg(not(loom))]
 mod signal {
-    use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+    use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
     use crate::{Error, Result};
 
@@ -140,10 +140,6 @@ mod signal {
             Ok(Self { reader, writer })
         }
 
-        pub fn descriptor(&self) -> RawFd {
-            self.reader.as_raw_fd()
-        }
-
         // A full pipe or counter is a raised signal, so failure to write is success; nothing else can fail here.
 
         #[cfg(target_os = "linux")]
@@ -161,6 +157,12 @@ mod signal {
             while matches!(rustix::io::read(&self.reader, &mut buffer), Ok(n) if n == buffer.len()) {}
         }
     }
+
+    impl AsFd for Signal {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.reader.as_fd()
+        }
+    }
 }
 
 #[cfg(loom)]
@@ -168,14 +170,10 @@ mod model {
     use crate::sync::{Arc, Condvar, Mutex, wait};
 
     /// The signal as loom sees it.
-    #[derive(Clone)]
+    #[derive(Clone, Default)]
     pub struct Signal(Arc<(Mutex<bool>, Condvar)>);
 
     impl Signal {
-        pub fn new() -> Self {
-            Self(Arc::new((Mutex::new(false), Condvar::new())))
-        }
-
         pub fn raise(&self) {
             *self.0.0.lock() = true;
             self.0.1.notify_one();
@@ -192,5 +190,124 @@ mod model {
                 raised = wait(&self.0.1, raised);
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[cfg(loom)]
+mod tests {
+    use super::*;
+    use crate::sync::{Arc, thread};
+
+    /// A loop that polls, takes one at a time, and stops when it has `n`: a lost wake-up is a deadlock.
+    fn receive(completions: &Completions<u32>, signal: &Signal, n: usize, interrupted: bool) -> Vec<u32> {
+        let mut received = Vec::new();
+        let mut interrupt = interrupted;
+        while received.len() < n {
+            signal.poll();
+            completions.lower();
+            let mut batch = VecDeque::new();
+            if completions.take(1, &mut batch) {
+                completions.raise();
+            }
+            if std::mem::take(&mut interrupt) {
+                if completions.put_back(batch) {
+                    completions.raise();
+                }
+                continue;
+            }
+            received.extend(batch);
+        }
+        received
+    }
+
+    fn check(interrupted: bool) {
+        loom::model(move || {
+            let signal = Signal::default();
+            let completions = Arc::new(Completions::new(signal.clone()));
+            let producers: Vec<_> = [1, 2]
+                .into_iter()
+                .map(|item| {
+                    let completions = Arc::clone(&completions);
+                    thread::spawn(move || {
+                        if completions.push(item) == Ok(true) {
+                            completions.raise();
+                        }
+                    })
+                })
+                .collect();
+            let mut received = receive(&completions, &signal, 2, interrupted);
+            received.sort_unstable();
+            assert_eq!(received, [1, 2]);
+            for producer in producers {
+                producer.join().unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn every_completion_wakes_the_loop_or_rides_with_one_that_does() {
+        check(false);
+    }
+
+    #[test]
+    fn what_an_interrupt_left_over_comes_back() {
+        check(true);
+    }
+
+    #[test]
+    fn a_push_to_a_loop_that_goes_is_taken_or_given_back() {
+        loom::model(|| {
+            let completions = Arc::new(Completions::new(Signal::default()));
+            let producer = {
+                let completions = Arc::clone(&completions);
+                thread::spawn(move || match completions.push(1) {
+                    Ok(_) => {
+                        completions.raise();
+                        0
+                    }
+                    Err(_) => 1,
+                })
+            };
+            let left = completions.close().len();
+            assert_eq!(left + producer.join().unwrap(), 1);
+        });
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_signal_is_readable_from_raise_to_lower() {
+        let signal = Signal::new().unwrap();
+        let pending = |signal: &Signal| {
+            use rustix::event::{PollFd, PollFlags, Timespec, poll};
+            let mut fds = [PollFd::from_borrowed_fd(signal.as_fd(), PollFlags::IN)];
+            poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+        };
+        assert!(!pending(&signal));
+        signal.raise();
+        signal.raise();
+        assert!(pending(&signal));
+        signal.lower();
+        assert!(!pending(&signal));
+    }
+
+    #[test]
+    fn taking_is_capped_and_says_what_is_left() {
+        let completions = Completions::new(Signal::new().unwrap());
+        assert_eq!([1, 2, 3].map(|item| completions.push(item).unwrap()), [true, false, false]);
+        let mut batch = VecDeque::new();
+        assert!(completions.take(2, &mut batch));
+        assert_eq!(batch, [1, 2]);
+        assert!(completions.put_back(batch));
+        let mut batch = VecDeque::new();
+        assert!(!completions.take(8, &mut batch));
+        assert_eq!(batch, [1, 2, 3]);
     }
 }

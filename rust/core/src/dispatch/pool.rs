@@ -339,3 +339,123 @@ impl<R: Runner> Shared<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+    use std::time::Duration;
+
+    fn pool(config: Config) -> Pool<NativeOnly> {
+        Pool::new(config, NativeOnly).unwrap()
+    }
+
+    #[test]
+    fn threads_bear_the_prefix_and_their_index() {
+        let pool = pool(Config { threads: 2, name_prefix: Some("io-".to_owned()), ..Config::default() });
+        let both = Arc::new(Barrier::new(2));
+        let (send, names) = mpsc::channel();
+        for _ in 0..2 {
+            let (send, both) = (send.clone(), Arc::clone(&both));
+            pool.spawn(move || {
+                both.wait();
+                send.send(thread::current().name().unwrap().to_owned()).unwrap();
+            })
+            .unwrap();
+        }
+        pool.join();
+        drop(send);
+        let mut names: Vec<_> = names.iter().collect();
+        names.sort_unstable();
+        assert_eq!(names, ["io-0", "io-1"]);
+        assert!(pool.is_finished());
+    }
+
+    #[test]
+    fn a_panic_ends_its_job_and_nothing_else() {
+        let pool = pool(Config { threads: 1, ..Config::default() });
+        let (send, received) = mpsc::channel();
+        pool.spawn(|| panic!("on purpose")).unwrap();
+        pool.spawn(move || send.send(1).unwrap()).unwrap();
+        assert_eq!(received.recv().unwrap(), 1);
+        pool.join();
+    }
+
+    #[test]
+    fn a_full_queue_refuses() {
+        let pool = pool(Config { threads: 1, queue_length: 1, overflow: Overflow::Refuse, ..Config::default() });
+        let (go, gate) = mpsc::channel::<()>();
+        pool.spawn(move || gate.recv().unwrap_or(())).unwrap();
+        while pool.figures().running == 0 {
+            thread::yield_now();
+        }
+        pool.spawn(|| ()).unwrap();
+        assert!(matches!(pool.spawn(|| ()), Err(Error::PoolFull { limit: 1 })));
+        drop(go);
+        pool.join();
+    }
+
+    #[test]
+    fn without_threads_the_caller_runs_the_job() {
+        let pool = pool(Config { queue_length: 0, overflow: Overflow::Caller, ..Config::default() });
+        let me = thread::current().id();
+        let (send, received) = mpsc::channel();
+        pool.spawn(move || send.send(thread::current().id()).unwrap()).unwrap();
+        assert_eq!(received.recv().unwrap(), me);
+        assert_eq!(pool.threads(), 0);
+        assert!(Pool::new(Config { queue_length: 0, ..Config::default() }, NativeOnly).is_err());
+    }
+
+    #[test]
+    fn a_worker_never_waits_for_room_in_its_own_queue() {
+        let pool = Arc::new(pool(Config { threads: 1, queue_length: 1, ..Config::default() }));
+        let (send, received) = mpsc::channel();
+        let inner = Arc::clone(&pool);
+        pool.spawn(move || {
+            for n in 0..10 {
+                let send = send.clone();
+                inner.spawn(move || send.send(n).unwrap()).unwrap();
+            }
+        })
+        .unwrap();
+        assert_eq!(received.iter().collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+        pool.join();
+    }
+
+    #[test]
+    fn a_failing_start_is_reported_and_closes_the_pool() {
+        struct Failing;
+        impl Runner for Failing {
+            type Job = std::convert::Infallible;
+            fn after_start(&self, index: usize) -> Result<()> {
+                if index == 1 { Err(Error::Cancelled) } else { Ok(()) }
+            }
+            fn run(&self, _seat: &mut Seat<'_, Self::Job>) {}
+        }
+        let pool = Pool::new(Config { threads: 3, ..Config::default() }, Failing).unwrap();
+        assert!(matches!(pool.start(), Err(Error::Cancelled)));
+        assert!(matches!(pool.spawn(|| ()), Err(Error::PoolClosed)));
+        pool.join();
+    }
+
+    #[test]
+    fn a_dropped_pool_runs_what_is_queued() {
+        let pool = pool(Config { threads: 1, ..Config::default() });
+        let (send, received) = mpsc::channel();
+        for n in 0..5 {
+            let send = send.clone();
+            pool.spawn(move || {
+                thread::sleep(Duration::from_millis(1));
+                send.send(n).unwrap();
+            })
+            .unwrap();
+        }
+        drop((pool, send));
+        assert_eq!(received.iter().count(), 5);
+    }
+
+    #[test]
+    fn the_default_count_is_bounded() {
+        assert!((5..=32).contains(&default_threads()));
+    }
+}

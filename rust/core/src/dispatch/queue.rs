@@ -52,8 +52,9 @@ use std::collections::VecDeque;
 use crate::Error;
 use crate::sync::{Condvar, Mutex, MutexGuard, wait};
 
-/// So many workers at most are woken before one of them has taken a job.
-const MAX_SEEKING: usize = 4;
+/// So many workers at most are woken before one of them has taken a job. The model has few workers: with 1 there, they
+/// depend on each other's wake-ups as a large pool's do.
+const MAX_SEEKING: usize = if cfg!(loom) { 1 } else { 4 };
 
 /// Below so many cancelled jobs a sweep isn't worth its pass over the deque.
 const MIN_SWEEP: isize = 64;
@@ -372,5 +373,224 @@ impl<A> Drop for Seat<'_, A> {
 impl<A> From<Rejected<A>> for Error {
     fn from(rejected: Rejected<A>) -> Self {
         rejected.error
+    }
+}
+
+#[cfg(test)]
+#[cfg(loom)]
+mod model {
+    use super::*;
+    use crate::sync::{Arc, atomic::AtomicUsize, thread};
+    use std::sync::atomic::Ordering::SeqCst;
+
+    /// What only one thread can have at a time, and a count that threads can wait for.
+    #[derive(Default)]
+    struct World {
+        interpreter: Mutex<()>,
+        done: Mutex<usize>,
+        changed: Condvar,
+    }
+
+    impl World {
+        fn finish(&self) {
+            *self.done.lock() += 1;
+            self.changed.notify_all();
+        }
+
+        fn wait_for(&self, n: usize) {
+            let mut done = self.done.lock();
+            while *done < n {
+                done = wait(&self.changed, done);
+            }
+        }
+    }
+
+    enum Work {
+        Quick,
+        /// Lets the interpreter go until so many are done, as a job that blocks does.
+        After(usize),
+    }
+
+    fn work(queue: &Queue<Work>, world: &World) {
+        while let Some(found) = queue.wait() {
+            match found {
+                Found::Native(job, _seat) => job(),
+                Found::Attached(mut seat) => {
+                    let mut attached = world.interpreter.lock();
+                    while let Some(job) = seat.take() {
+                        if let Work::After(n) = job {
+                            drop(attached);
+                            world.wait_for(n);
+                            attached = world.interpreter.lock();
+                        }
+                        world.finish();
+                    }
+                    drop(attached);
+                }
+            }
+        }
+    }
+
+    /// Runs `submit` beside `workers` of them, and closes only when `jobs` have run: a lost wake-up is a deadlock.
+    fn check(workers: usize, limit: usize, jobs: usize, submit: fn(&Arc<Queue<Work>>, &Arc<World>)) {
+        loom::model(move || {
+            let queue = Arc::new(Queue::new(limit));
+            let world = Arc::new(World::default());
+            let threads: Vec<_> = (0..workers)
+                .map(|_| {
+                    let (queue, world) = (Arc::clone(&queue), Arc::clone(&world));
+                    thread::spawn(move || work(&queue, &world))
+                })
+                .collect();
+            submit(&queue, &world);
+            world.wait_for(jobs);
+            queue.close();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            let figures = queue.figures();
+            assert_eq!((figures.queued, figures.running, figures.idle), (0, 0, 0));
+            assert_eq!(figures.taken, jobs as u64);
+        });
+    }
+
+    fn push(queue: &Queue<Work>, job: Work) {
+        assert!(queue.push(Job::Attached(job), WhenFull::Refuse).is_ok());
+    }
+
+    #[test]
+    fn each_job_runs_though_the_submitter_holds_the_interpreter() {
+        check(2, 8, 2, |queue, world| {
+            let attached = world.interpreter.lock();
+            push(queue, Work::Quick);
+            push(queue, Work::Quick);
+            drop(attached);
+        });
+    }
+
+    #[test]
+    fn a_job_that_blocks_does_not_hold_up_the_next() {
+        check(2, 8, 2, |queue, _| {
+            push(queue, Work::After(1));
+            push(queue, Work::Quick);
+        });
+    }
+
+    #[test]
+    fn native_jobs_run_among_attached_ones() {
+        check(2, 8, 2, |queue, world| {
+            push(queue, Work::After(1));
+            let world = Arc::clone(world);
+            let native = Job::Native(Box::new(move || world.finish()) as NativeJob);
+            assert!(queue.push(native, WhenFull::Refuse).is_ok());
+        });
+    }
+
+    #[test]
+    fn a_submitter_that_blocks_on_a_full_queue_goes_on_when_there_is_room() {
+        check(1, 1, 3, |queue, _| {
+            for _ in 0..3 {
+                assert!(queue.push(Job::Attached(Work::Quick), WhenFull::Block).is_ok());
+            }
+        });
+    }
+
+    #[test]
+    fn what_was_queued_before_the_closing_runs() {
+        loom::model(|| {
+            let queue = Arc::new(Queue::new(8));
+            let world = Arc::new(World::default());
+            let worker = {
+                let (queue, world) = (Arc::clone(&queue), Arc::clone(&world));
+                thread::spawn(move || work(&queue, &world))
+            };
+            let accepted = Arc::new(AtomicUsize::new(0));
+            let submitter = {
+                let (queue, accepted) = (Arc::clone(&queue), Arc::clone(&accepted));
+                thread::spawn(move || {
+                    if queue.push(Job::Attached(Work::Quick), WhenFull::Block).is_ok() {
+                        accepted.fetch_add(1, SeqCst);
+                    }
+                })
+            };
+            queue.close();
+            submitter.join().unwrap();
+            worker.join().unwrap();
+            assert_eq!(*world.done.lock(), accepted.load(SeqCst));
+        });
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+
+    fn attached(queue: &Queue<u32>, job: u32, when_full: WhenFull) -> Option<u32> {
+        match queue.push(Job::Attached(job), when_full) {
+            Ok(Some(Job::Attached(displaced))) => Some(displaced),
+            Ok(_) => None,
+            Err(rejected) => panic!("{}", rejected.error),
+        }
+    }
+
+    fn take(queue: &Queue<u32>) -> Option<u32> {
+        match queue.wait() {
+            Some(Found::Attached(mut seat)) => seat.take(),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_full_queue_refuses_appends_or_displaces_the_oldest() {
+        let queue = Queue::new(2);
+        attached(&queue, 1, WhenFull::Refuse);
+        attached(&queue, 2, WhenFull::Refuse);
+        let refused = queue.push(Job::Attached(3), WhenFull::Refuse).err().unwrap();
+        assert!(matches!(refused.error, Error::PoolFull { limit: 2 }));
+        assert_eq!(attached(&queue, 3, WhenFull::Displace), Some(1));
+        attached(&queue, 4, WhenFull::Append);
+        let figures = queue.figures();
+        assert_eq!((figures.queued, figures.waiting), (2, 1));
+        assert_eq!((take(&queue), take(&queue), take(&queue)), (Some(2), Some(3), Some(4)));
+    }
+
+    #[test]
+    fn a_queue_of_length_0_gives_the_job_itself_back() {
+        let queue = Queue::new(0);
+        assert_eq!(attached(&queue, 1, WhenFull::Displace), Some(1));
+    }
+
+    #[test]
+    fn a_cancelled_job_gives_its_place_back_at_once() {
+        let queue = Queue::new(1);
+        attached(&queue, 1, WhenFull::Refuse);
+        queue.cancelled(|_| true);
+        attached(&queue, 2, WhenFull::Refuse);
+        assert_eq!(take(&queue), Some(1));
+        queue.buried();
+        assert_eq!(queue.figures().queued, 1);
+        assert!(queue.push(Job::Attached(3), WhenFull::Refuse).is_err());
+    }
+
+    #[test]
+    fn cancelled_jobs_are_swept_out_when_they_are_the_larger_part() {
+        let queue = Queue::new(1000);
+        for job in 0..100 {
+            attached(&queue, job, WhenFull::Refuse);
+        }
+        let swept: usize = (0..99).map(|_| queue.cancelled(|job| *job < 99).len()).sum();
+        assert!(swept >= 99, "{swept}");
+        assert_eq!(take(&queue), Some(99));
+    }
+
+    #[test]
+    fn a_closed_queue_gives_out_what_it_has_and_takes_no_more() {
+        let queue = Queue::new(8);
+        attached(&queue, 1, WhenFull::Refuse);
+        queue.close();
+        assert!(matches!(queue.push(Job::Attached(2), WhenFull::Append).err().unwrap().error, Error::PoolClosed));
+        assert_eq!(take(&queue), Some(1));
+        assert!(queue.wait().is_none());
     }
 }

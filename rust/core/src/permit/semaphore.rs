@@ -44,7 +44,11 @@ struct State {
     closed: bool,
 }
 
-pub struct Semaphore {
+/// A handle; its clones are the same semaphore.
+#[derive(Clone)]
+pub struct Semaphore(Arc<Shared>);
+
+struct Shared {
     state: Mutex<State>,
     total: usize,
 }
@@ -60,29 +64,29 @@ impl Semaphore {
     /// A semaphore with `permits` of them.
     pub fn new(permits: usize) -> Self {
         let state = State { free: permits, waiters: BTreeMap::new(), arrivals: 0, handing: false, closed: false };
-        Self { state: Mutex::new(state), total: permits }
+        Self(Arc::new(Shared { state: Mutex::new(state), total: permits }))
     }
 
     pub fn total(&self) -> usize {
-        self.total
+        self.0.total
     }
 
     pub fn free(&self) -> usize {
-        self.state.lock().free
+        self.0.state.lock().free
     }
 
     pub fn waiting(&self) -> usize {
-        self.state.lock().waiters.len()
+        self.0.state.lock().waiters.len()
     }
 
     pub fn is_closed(&self) -> bool {
-        self.state.lock().closed
+        self.0.state.lock().closed
     }
 
     /// Takes `n` permits if they are free and nobody waits, for good: [`Semaphore::release`] gives them back.
     pub fn take(&self, n: usize) -> Result<bool> {
         self.check(n)?;
-        let mut state = self.state.lock();
+        let mut state = self.0.state.lock();
         if state.closed {
             return Err(Error::SemaphoreClosed);
         }
@@ -90,14 +94,14 @@ impl Semaphore {
     }
 
     /// [`Semaphore::take`] as a value whose drop gives the permits back.
-    pub fn try_acquire(self: &Arc<Self>, n: usize) -> Result<Option<Grant>> {
+    pub fn try_acquire(&self, n: usize) -> Result<Option<Grant>> {
         Ok(self.take(n)?.then(|| Grant::new(self, n)))
     }
 
     /// Takes `n` permits, or queues `wake`, which is called from whatever thread hands them over.
-    pub fn acquire(self: &Arc<Self>, n: usize, wake: impl FnOnce(Result<Grant>) + Send + 'static) -> Result<Acquire> {
+    pub fn acquire(&self, n: usize, wake: impl FnOnce(Result<Grant>) + Send + 'static) -> Result<Acquire> {
         self.check(n)?;
-        let mut state = self.state.lock();
+        let mut state = self.0.state.lock();
         if state.closed {
             return Err(Error::SemaphoreClosed);
         }
@@ -107,11 +111,11 @@ impl Semaphore {
         let arrival = state.arrivals;
         state.arrivals += 1;
         state.waiters.insert(arrival, Waiter { wanted: n, wake: Box::new(wake) });
-        Ok(Acquire::Queued(Ticket { semaphore: Arc::clone(self), arrival }))
+        Ok(Acquire::Queued(Ticket { semaphore: self.clone(), arrival }))
     }
 
     /// Queues the calling thread for `n` permits, among everybody else.
-    pub fn enqueue(self: &Arc<Self>, n: usize) -> Result<Waiting> {
+    pub fn enqueue(&self, n: usize) -> Result<Waiting> {
         let answer = Arc::new(Answer { grant: Mutex::new(None), arrived: Condvar::new() });
         let theirs = Arc::clone(&answer);
         let acquired = self.acquire(n, move |grant| {
@@ -129,16 +133,16 @@ impl Semaphore {
     }
 
     /// Blocks the thread for `n` permits; `None` when `timeout` passed first.
-    pub fn acquire_blocking(self: &Arc<Self>, n: usize, timeout: Option<Duration>) -> Result<Option<Grant>> {
+    pub fn acquire_blocking(&self, n: usize, timeout: Option<Duration>) -> Result<Option<Grant>> {
         self.enqueue(n)?.wait(timeout)
     }
 
     /// Gives back `n` permits that were taken for good.
-    pub fn release(self: &Arc<Self>, n: usize) -> Result<()> {
-        let mut state = self.state.lock();
+    pub fn release(&self, n: usize) -> Result<()> {
+        let mut state = self.0.state.lock();
         // What is neither free nor in a waiter's hands is held by somebody; more can't come back.
         match state.free.checked_add(n) {
-            Some(free) if free <= self.total => state.free = free,
+            Some(free) if free <= self.0.total => state.free = free,
             _ => return Err(Error::Permit("released more permits than were acquired")),
         }
         self.hand_over(state);
@@ -147,7 +151,7 @@ impl Semaphore {
 
     /// Fails those that wait, and everybody who comes later. Permits that are held stay valid.
     pub fn close(&self) {
-        let mut state = self.state.lock();
+        let mut state = self.0.state.lock();
         state.closed = true;
         let waiters = std::mem::take(&mut state.waiters);
         drop(state);
@@ -158,24 +162,24 @@ impl Semaphore {
 
     fn check(&self, n: usize) -> Result<()> {
         match NonZeroUsize::new(n) {
-            Some(n) if n.get() <= self.total => Ok(()),
+            Some(n) if n.get() <= self.0.total => Ok(()),
             _ => Err(Error::Setting {
                 name: "n",
                 value: n.to_string(),
-                reason: format!("must be from 1 to the semaphore's {} permits", self.total),
+                reason: format!("must be from 1 to the semaphore's {} permits", self.0.total),
             }),
         }
     }
 
     /// The hand: see the invariants. A wake must not panic.
-    fn hand_over<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
+    fn hand_over<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         if std::mem::replace(&mut state.handing, true) {
             return;
         }
         while let Some(waiter) = next(&mut state) {
             drop(state);
             (waiter.wake)(Ok(Grant::new(self, waiter.wanted)));
-            state = self.state.lock();
+            state = self.0.state.lock();
         }
         state.handing = false;
     }
@@ -202,17 +206,17 @@ fn next(state: &mut State) -> Option<Waiter> {
 /// Permits that are held; its drop gives them back.
 #[must_use]
 pub struct Grant {
-    semaphore: Option<Arc<Semaphore>>,
+    semaphore: Option<Semaphore>,
     n: usize,
 }
 
 impl Grant {
-    fn new(semaphore: &Arc<Semaphore>, n: usize) -> Self {
-        Self { semaphore: Some(Arc::clone(semaphore)), n }
+    fn new(semaphore: &Semaphore, n: usize) -> Self {
+        Self { semaphore: Some(semaphore.clone()), n }
     }
 
     /// Takes charge of permits that were taken for good.
-    pub fn adopt(semaphore: &Arc<Semaphore>, n: usize) -> Self {
+    pub fn adopt(semaphore: &Semaphore, n: usize) -> Self {
         Self::new(semaphore, n)
     }
 
@@ -225,7 +229,7 @@ impl Grant {
 impl Drop for Grant {
     fn drop(&mut self) {
         if let Some(semaphore) = self.semaphore.take() {
-            let mut state = semaphore.state.lock();
+            let mut state = semaphore.0.state.lock();
             state.free += self.n;
             semaphore.hand_over(state);
         }
@@ -235,7 +239,7 @@ impl Drop for Grant {
 /// A place in the queue; its drop leaves it.
 #[must_use]
 pub struct Ticket {
-    semaphore: Arc<Semaphore>,
+    semaphore: Semaphore,
     arrival: u64,
 }
 
@@ -246,7 +250,7 @@ impl Ticket {
     }
 
     fn leave(&self) -> bool {
-        let mut state = self.semaphore.state.lock();
+        let mut state = self.semaphore.0.state.lock();
         let left = state.waiters.remove(&self.arrival);
         let was_waiting = left.is_some();
         if was_waiting {
@@ -291,5 +295,211 @@ impl Waiting {
         }
         self.ticket = None;
         answer.take().transpose()
+    }
+}
+
+#[cfg(test)]
+#[cfg(loom)]
+mod model {
+    use super::*;
+    use crate::sync::thread;
+
+    type Kept = Arc<Mutex<Vec<Grant>>>;
+
+    /// A waiter that keeps its grant in a box.
+    fn queue(semaphore: &Semaphore, kept: &Kept) -> Ticket {
+        let kept = Arc::clone(kept);
+        match semaphore.acquire(1, move |grant| kept.lock().extend(grant.ok())).unwrap() {
+            Acquire::Queued(ticket) => ticket,
+            Acquire::Granted(_) => panic!("nothing is free"),
+        }
+    }
+
+    fn all_free(semaphore: &Semaphore) {
+        let state = semaphore.0.state.lock();
+        assert!(state.free == semaphore.0.total && state.waiters.is_empty() && !state.handing);
+    }
+
+    #[test]
+    fn a_waiter_that_is_cancelled_while_a_permit_comes_back_loses_none() {
+        loom::model(|| {
+            let semaphore = Semaphore::new(1);
+            let held = semaphore.try_acquire(1).unwrap();
+            let kept = Kept::default();
+            let ticket = queue(&semaphore, &kept);
+            let releaser = thread::spawn(move || drop(held));
+            let left = ticket.cancel();
+            releaser.join().unwrap();
+            assert_eq!(kept.lock().len(), usize::from(!left));
+            kept.lock().clear();
+            all_free(&semaphore);
+        });
+    }
+
+    #[test]
+    fn the_next_waiter_gets_the_permit_that_a_cancelled_one_was_to_have() {
+        loom::model(|| {
+            let semaphore = Semaphore::new(1);
+            let held = semaphore.try_acquire(1).unwrap();
+            let (first, second) = (Kept::default(), Kept::default());
+            let ticket = queue(&semaphore, &first);
+            let other = queue(&semaphore, &second);
+            let releaser = thread::spawn(move || drop(held));
+            ticket.cancel();
+            // As a task does that was cancelled after the hand-over.
+            first.lock().pop();
+            releaser.join().unwrap();
+            first.lock().pop();
+            assert_eq!(second.lock().len(), 1);
+            drop(other);
+            second.lock().clear();
+            all_free(&semaphore);
+        });
+    }
+
+    #[test]
+    fn a_waiter_that_is_dead_passes_the_permit_on() {
+        loom::model(|| {
+            let semaphore = Semaphore::new(1);
+            let held = semaphore.try_acquire(1).unwrap();
+            let dead = match semaphore.acquire(1, drop).unwrap() {
+                Acquire::Queued(ticket) => ticket,
+                Acquire::Granted(_) => panic!("nothing is free"),
+            };
+            let kept = Kept::default();
+            let ticket = queue(&semaphore, &kept);
+            let releaser = thread::spawn(move || drop(held));
+            drop(dead);
+            releaser.join().unwrap();
+            assert_eq!(kept.lock().len(), 1);
+            drop(ticket);
+            kept.lock().clear();
+            all_free(&semaphore);
+        });
+    }
+
+    #[test]
+    fn threads_that_compete_all_get_their_turn() {
+        loom::model(|| {
+            let semaphore = Semaphore::new(1);
+            let threads: Vec<_> = (0..2)
+                .map(|_| {
+                    let semaphore = semaphore.clone();
+                    thread::spawn(move || drop(semaphore.acquire_blocking(1, None).unwrap()))
+                })
+                .collect();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            all_free(&semaphore);
+        });
+    }
+
+    #[test]
+    fn closing_fails_a_waiter_or_comes_after_its_grant() {
+        loom::model(|| {
+            let semaphore = Semaphore::new(1);
+            let held = semaphore.try_acquire(1).unwrap();
+            let waiter = {
+                let mut place = semaphore.enqueue(1).unwrap();
+                thread::spawn(move || place.wait(None).is_ok())
+            };
+            let releaser = thread::spawn(move || drop(held));
+            semaphore.close();
+            releaser.join().unwrap();
+            waiter.join().unwrap();
+            all_free(&semaphore);
+        });
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    fn queue(semaphore: &Semaphore, n: usize, name: u32, order: &Arc<Mutex<Vec<(u32, Grant)>>>) -> Ticket {
+        let order = Arc::clone(order);
+        match semaphore.acquire(n, move |grant| order.lock().push((name, grant.unwrap()))).unwrap() {
+            Acquire::Queued(ticket) => ticket,
+            Acquire::Granted(_) => panic!("nothing is free"),
+        }
+    }
+
+    #[test]
+    fn nobody_overtakes_a_waiter_that_wants_more() {
+        let semaphore = Semaphore::new(2);
+        let one = semaphore.try_acquire(1).unwrap();
+        let order = Arc::default();
+        let two = queue(&semaphore, 2, 2, &order);
+        assert!(semaphore.try_acquire(1).unwrap().is_none());
+        let three = queue(&semaphore, 1, 3, &order);
+        drop(one);
+        assert_eq!(order.lock().iter().map(|entry| entry.0).collect::<Vec<_>>(), [2]);
+        let given: Vec<_> = order.lock().drain(..).collect();
+        drop(given);
+        assert_eq!(order.lock().iter().map(|entry| entry.0).collect::<Vec<_>>(), [3]);
+        drop((two, three));
+    }
+
+    #[test]
+    fn a_waiter_behind_one_that_wanted_more_goes_on_when_that_one_leaves() {
+        let semaphore = Semaphore::new(2);
+        let _one = semaphore.try_acquire(1).unwrap();
+        let order = Arc::default();
+        let two = queue(&semaphore, 2, 2, &order);
+        let _three = queue(&semaphore, 1, 3, &order);
+        assert!(two.cancel());
+        assert_eq!(order.lock().len(), 1);
+    }
+
+    #[test]
+    fn a_hundred_thousand_dead_waiters_cost_no_stack() {
+        let semaphore = Semaphore::new(1);
+        let held = semaphore.try_acquire(1).unwrap();
+        let tickets: Vec<_> = (0..100_000).map(|_| semaphore.acquire(1, drop).unwrap()).collect();
+        drop(held);
+        assert_eq!((semaphore.free(), semaphore.waiting()), (1, 0));
+        drop(tickets);
+    }
+
+    #[test]
+    fn more_cannot_come_back_than_was_taken() {
+        let semaphore = Semaphore::new(1);
+        assert!(matches!(semaphore.release(1), Err(Error::Permit(_))));
+        assert!(semaphore.take(1).unwrap());
+        semaphore.release(1).unwrap();
+        assert!(matches!(semaphore.take(2), Err(Error::Setting { .. })));
+        assert!(matches!(semaphore.take(0), Err(Error::Setting { .. })));
+    }
+
+    #[test]
+    fn a_thread_that_waits_gives_up_in_time_or_gets_its_permit() {
+        let semaphore = Semaphore::new(1);
+        let held = semaphore.try_acquire(1).unwrap();
+        assert!(semaphore.acquire_blocking(1, Some(Duration::from_millis(5))).unwrap().is_none());
+        assert_eq!(semaphore.waiting(), 0);
+        let waiter = thread::spawn({
+            let semaphore = semaphore.clone();
+            move || semaphore.acquire_blocking(1, Some(Duration::from_secs(10))).unwrap().is_some()
+        });
+        while semaphore.waiting() == 0 {
+            thread::yield_now();
+        }
+        drop(held);
+        assert!(waiter.join().unwrap());
+    }
+
+    #[test]
+    fn a_closed_semaphore_fails_waiters_and_newcomers_and_takes_permits_back() {
+        let semaphore = Semaphore::new(1);
+        let held = semaphore.try_acquire(1).unwrap();
+        let mut place = semaphore.enqueue(1).unwrap();
+        semaphore.close();
+        assert!(matches!(place.wait(None), Err(Error::SemaphoreClosed)));
+        assert!(matches!(semaphore.try_acquire(1), Err(Error::SemaphoreClosed)));
+        drop(held);
+        assert_eq!(semaphore.free(), 1);
     }
 }

@@ -1,0 +1,495 @@
+"""`DispatchPool`: what a job gets, what its submitter gets, how much may wait, and how a pool ends."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import gc
+import logging
+import os
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import penstock
+from penstock import DispatchPool
+from penstock._native import _nap
+from penstock.errors import PoolClosed, PoolFull
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+class Odd(BaseException):
+    pass
+
+
+class Gate:
+    """Holds up jobs until it is opened."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.entered = threading.Semaphore(0)
+
+    def __call__(self) -> None:
+        self.entered.release()
+        assert self.open.wait(20)
+
+    def wait_entered(self, n: int = 1) -> None:
+        for _ in range(n):
+            assert self.entered.acquire(timeout=20)
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.open.set()
+
+
+# What a job gets
+
+
+@pytest.mark.asyncio
+async def test_a_job_runs_on_a_thread_of_the_pool_with_its_arguments(pool: DispatchPool) -> None:
+    def job(a: int, *, b: int) -> tuple[int, int, str, int]:
+        return a, b, threading.current_thread().name, threading.get_ident()
+
+    a, b, name, ident = await pool.run(job, 1, b=2)
+    assert (a, b) == (1, 2)
+    assert name.startswith(pool.name_prefix)
+    assert ident != threading.get_ident()
+
+
+def test_threads_bear_the_prefix_and_their_index_for_the_kernel_too(thread_names: Callable[[], set[str]]) -> None:
+    with DispatchPool(threads=2, name_prefix="io-"):
+        assert {"io-0", "io-1"} <= thread_names()
+
+
+@pytest.mark.asyncio
+async def test_run_carries_the_context_and_keeps_changes_from_the_caller(pool: DispatchPool) -> None:
+    variable.set("mine")
+
+    def job() -> str:
+        seen = variable.get()
+        variable.set("changed")
+        return seen
+
+    assert await pool.run(job) == "mine"
+    assert variable.get() == "mine"
+
+
+@pytest.mark.asyncio
+async def test_submit_does_not_carry_the_context(pool: DispatchPool) -> None:
+    variable.set("mine")
+    assert await asyncio.wrap_future(pool.submit(variable.get)) == "unset"
+
+
+@pytest.mark.asyncio
+async def test_callbacks_run_in_the_context_they_were_added_in(pool: DispatchPool, gate: Gate) -> None:
+    future = pool.run(gate)
+    seen: list[str] = []
+    variable.set("first")
+    future.add_done_callback(lambda _: seen.append(variable.get()))
+    variable.set("second")
+    future.add_done_callback(lambda _: seen.append(variable.get()))
+    context = contextvars.copy_context()
+    context.run(variable.set, "third")
+    future.add_done_callback(lambda _: seen.append(variable.get()), context=context)
+    gate.open.set()
+    await future
+    await asyncio.sleep(0)
+    assert seen == ["first", "second", "third"]
+
+
+@pytest.mark.asyncio
+async def test_an_exception_comes_with_the_traceback_of_the_job(pool: DispatchPool) -> None:
+    def deep_in_the_job() -> None:
+        raise LookupError("lost")
+
+    future = pool.run(deep_in_the_job)
+    for _ in range(2):
+        with pytest.raises(LookupError, match="lost") as caught:
+            await future
+        lines = traceback.format_exception(caught.value)
+        assert sum("deep_in_the_job" in line for line in lines) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("error", [Odd, asyncio.CancelledError])
+async def test_an_exception_that_is_no_exception_reaches_the_awaiter(
+    pool: DispatchPool, error: type[BaseException]
+) -> None:
+    def job() -> None:
+        raise error("from the job")
+
+    with pytest.raises(error, match="from the job"):
+        await pool.run(job)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_from_a_job_ends_the_loop_as_from_a_task(error: type[BaseException]) -> None:
+    def job() -> None:
+        raise error("from the job")
+
+    async def main() -> None:
+        with DispatchPool(threads=1) as pool:
+            await pool.run(job)
+
+    with pytest.raises(error, match="from the job"):
+        asyncio.run(main())
+
+
+@pytest.mark.asyncio
+async def test_stop_iteration_from_a_job_does_not_end_the_awaiting_coroutine(pool: DispatchPool) -> None:
+    with pytest.raises(RuntimeError, match="StopIteration") as caught:
+        await pool.run(next, iter(()))
+    assert isinstance(caught.value.__cause__, StopIteration)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("value", [None, 0, (), (1, 2), [], StopIteration(3)])
+async def test_any_value_comes_back_as_it_is(pool: DispatchPool, value: object) -> None:
+    assert await pool.run(lambda: value) is value
+
+
+@pytest.mark.asyncio
+async def test_a_job_and_its_arguments_are_let_go_when_it_is_done(pool: DispatchPool) -> None:
+    class Thing:
+        pass
+
+    thing = Thing()
+    dead = weakref.ref(thing)
+    future = pool.run(lambda _: None, thing)
+    del thing
+    await future
+    assert dead() is None
+
+
+@pytest.mark.asyncio
+async def test_a_job_may_dispatch_to_its_own_pool(pool: DispatchPool) -> None:
+    def outer(depth: int) -> int:
+        return 1 + pool.submit(outer, depth - 1).result(10) if depth else 0
+
+    assert await pool.run(outer, 3) == 3
+
+
+@pytest.mark.asyncio
+async def test_jobs_start_in_the_order_in_which_they_came() -> None:
+    order: list[int] = []
+    with DispatchPool(threads=1) as pool:
+        await asyncio.gather(*[pool.run(order.append, n) for n in range(500)])
+    assert order == list(range(500))
+
+
+@pytest.mark.asyncio
+async def test_a_job_that_blocks_holds_up_neither_what_is_done_nor_what_comes(pool: DispatchPool, gate: Gate) -> None:
+    quick = [pool.run(int) for _ in range(10)]
+    blocked = pool.run(gate)
+    more = [pool.run(int) for _ in range(10)]
+    assert await asyncio.wait_for(asyncio.gather(*quick, *more), 10) == [0] * 20
+    assert not blocked.done()
+    gate.open.set()
+    await blocked
+
+
+@pytest.mark.asyncio
+async def test_blocking_jobs_use_all_threads_at_once(pool: DispatchPool) -> None:
+    together = threading.Barrier(4)
+    await asyncio.gather(*[pool.run(together.wait, 10) for _ in range(4)])
+
+
+@pytest.mark.asyncio
+async def test_a_native_job_runs_beside_the_interpreter(pool: DispatchPool) -> None:
+    started = time.perf_counter()
+    results = await asyncio.gather(*[_nap(pool, 0.05) for _ in range(4)])
+    assert results == [None] * 4
+    assert time.perf_counter() - started < 0.15
+
+
+# How much may wait
+
+
+@pytest.mark.asyncio
+async def test_a_full_queue_makes_the_await_wait() -> None:
+    gate = Gate()
+    async with DispatchPool(threads=1, queue_length=2) as pool:
+        futures = [pool.run(gate) for _ in range(10)]
+        gate.wait_entered()
+        assert (pool.stats()["queued"], pool.stats()["waiting"]) == (2, 7)
+        with pytest.raises(PoolFull, match=r"2 jobs.*queue_length") as caught:
+            pool.dispatch(int)
+        assert caught.value.limit == 2
+        with pytest.raises(PoolFull):
+            pool.submit(int)
+        gate.open.set()
+        await asyncio.gather(*futures)
+
+
+def test_a_thread_that_dispatches_to_a_full_queue_is_blocked_until_there_is_room(gate: Gate) -> None:
+    with DispatchPool(threads=1, queue_length=1) as pool:
+        pool.dispatch(gate)
+        gate.wait_entered()
+        pool.dispatch(int)
+        done = threading.Event()
+
+        def submitter() -> None:
+            pool.dispatch(int)
+            done.set()
+
+        thread = threading.Thread(target=submitter)
+        thread.start()
+        assert not done.wait(0.1)
+        gate.open.set()
+        thread.join(10)
+        assert done.is_set()
+
+
+@pytest.mark.asyncio
+async def test_a_queue_that_refuses_raises_at_the_call() -> None:
+    gate = Gate()
+    async with DispatchPool(threads=1, queue_length=1, overflow="refuse") as pool:
+        first = pool.run(gate)
+        gate.wait_entered()
+        second = pool.run(int)
+        with pytest.raises(PoolFull):
+            pool.run(int)
+        with pytest.raises(PoolFull):
+            _nap(pool)
+        gate.open.set()
+        await asyncio.gather(first, second)
+
+
+def test_the_oldest_job_runs_on_a_calling_thread_that_has_no_loop(gate: Gate) -> None:
+    ran: list[tuple[int, bool]] = []
+    main = threading.get_ident()
+
+    def job(n: int) -> None:
+        ran.append((n, threading.get_ident() == main))
+
+    with DispatchPool(threads=1, queue_length=1, overflow="caller") as pool:
+        pool.dispatch(gate)
+        gate.wait_entered()
+        pool.dispatch(job, 1)
+        pool.dispatch(job, 2)
+        assert ran == [(1, True)]
+        gate.open.set()
+    assert ran == [(1, True), (2, False)]
+
+
+@pytest.mark.asyncio
+async def test_a_loop_is_never_made_to_run_a_job() -> None:
+    with DispatchPool(queue_length=0, overflow="caller") as pool:
+        for submit in (pool.run, pool.dispatch, pool.submit):
+            with pytest.raises(PoolFull):
+                submit(int)
+
+
+def test_a_queue_of_length_0_has_no_threads_and_runs_on_the_caller() -> None:
+    with DispatchPool(queue_length=0, overflow="caller") as pool:
+        assert pool.threads == 0
+        assert pool.submit(threading.get_ident).result(0) == threading.get_ident()
+
+
+@pytest.mark.asyncio
+async def test_a_hundred_thousand_jobs_make_no_more_threads(pool: DispatchPool) -> None:
+    count = 0
+
+    def job() -> None:
+        nonlocal count
+        count += 1
+
+    before = len(os.listdir("/proc/self/task"))
+    futures = [pool.run(job) for _ in range(100_000)]
+    stats = pool.stats()
+    assert stats["queued"] <= pool.queue_length
+    assert len(os.listdir("/proc/self/task")) <= before
+    for future in futures:
+        await future
+    assert sum(not future.cancelled() for future in futures) == 100_000
+    assert pool.stats()["taken"] == 100_000
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "text"),
+    [
+        ({"threads": 0}, ValueError, "threads=0"),
+        ({"queue_length": 0}, ValueError, "overflow"),
+        ({"overflow": "drop"}, ValueError, "wait"),
+        ({"threads": 1, "max_workers": 1}, TypeError, "max_workers"),
+        ({"threads": -1}, OverflowError, "negative"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named(
+    settings: dict[str, object], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        DispatchPool(**settings)  # type: ignore[arg-type]
+
+
+def test_max_workers_is_another_name_of_threads() -> None:
+    with DispatchPool(max_workers=3) as pool:
+        assert pool.threads == 3
+
+
+def test_the_default_count_follows_the_affinity(script: Callable[..., object]) -> None:
+    source = """
+import os, penstock
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+with penstock.DispatchPool() as pool:
+    print(pool.threads)
+"""
+    assert script(source).stdout.split() == ["5"]  # type: ignore[attr-defined]
+
+
+def test_a_stack_has_the_size_that_was_asked_for() -> None:
+    with DispatchPool(threads=1, stack_size=1 << 20) as pool:
+        assert pool.submit(int).result(10) == 0
+
+
+def test_hooks_run_on_each_thread_with_its_index() -> None:
+    started: list[tuple[int, str]] = []
+    stopped: list[tuple[int, str]] = []
+
+    def note(to: list[tuple[int, str]]) -> Callable[[int], None]:
+        return lambda index: to.append((index, threading.current_thread().name))
+
+    with DispatchPool(threads=3, name_prefix="h-", after_start=note(started), before_stop=note(stopped)):
+        assert sorted(started) == [(0, "h-0"), (1, "h-1"), (2, "h-2")]
+        assert not stopped
+    assert sorted(stopped) == sorted(started)
+
+
+def test_a_failing_after_start_fails_the_constructor() -> None:
+    def after_start(index: int) -> None:
+        raise LookupError(index)
+
+    with pytest.raises(LookupError):
+        DispatchPool(threads=2, after_start=after_start)
+
+
+# Fire and forget, and the executor
+
+
+@pytest.mark.asyncio
+async def test_an_exception_of_a_dispatched_job_is_logged(
+    pool: DispatchPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing() -> None:
+        raise LookupError("lost")
+
+    with caplog.at_level(logging.ERROR, "penstock.blocking"):
+        pool.dispatch(failing)
+        await pool.aclose()
+    assert [record.name for record in caplog.records] == ["penstock.blocking"]
+    assert "failing" in caplog.text
+    assert "LookupError: lost" in caplog.text
+
+
+def test_it_is_an_executor() -> None:
+    with DispatchPool(threads=2) as pool:
+        assert isinstance(pool, concurrent.futures.Executor)
+        assert list(pool.map(lambda n: n * n, range(10))) == [n * n for n in range(10)]
+        future = pool.submit(lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            future.result(10)
+
+
+@pytest.mark.asyncio
+async def test_run_in_executor_takes_it(pool: DispatchPool) -> None:
+    assert await asyncio.get_running_loop().run_in_executor(pool, int, "5") == 5
+
+
+def test_a_submitted_job_that_is_cancelled_never_runs(gate: Gate) -> None:
+    with DispatchPool(threads=1) as pool:
+        pool.submit(gate)
+        gate.wait_entered()
+        ran: list[int] = []
+        future = pool.submit(ran.append, 1)
+        assert future.cancel()
+        gate.open.set()
+    assert not ran
+
+
+# The end
+
+
+@pytest.mark.asyncio
+async def test_a_closed_pool_runs_what_is_queued_and_takes_no_more() -> None:
+    pool = DispatchPool(threads=1)
+    futures = [pool.run(time.sleep, 0.001) for _ in range(20)]
+    await pool.aclose()
+    assert await asyncio.gather(*futures) == [None] * 20
+    for submit in (pool.run, pool.dispatch, pool.submit):
+        with pytest.raises(PoolClosed):
+            submit(int)
+    await pool.aclose()
+    pool.close()
+    assert "closed" in repr(pool)
+
+
+@pytest.mark.asyncio
+async def test_shutdown_can_cancel_what_is_queued(gate: Gate) -> None:
+    pool = DispatchPool(threads=1)
+    running = pool.run(gate)
+    gate.wait_entered()
+    queued = pool.run(int)
+    submitted = pool.submit(int)
+    pool.shutdown(wait=False, cancel_futures=True)
+    with pytest.raises(asyncio.CancelledError):
+        await queued
+    assert submitted.cancelled()
+    gate.open.set()
+    assert await running is None
+    await pool.aclose()
+
+
+@pytest.mark.asyncio
+async def test_a_job_may_shut_its_own_pool_down() -> None:
+    pool = DispatchPool(threads=2)
+    await pool.run(pool.shutdown)
+    await pool.aclose()
+
+
+def test_a_forgotten_pool_warns_and_lets_its_threads_go() -> None:
+    pool = DispatchPool(threads=2)
+    ran = pool.submit(int)
+    with pytest.warns(ResourceWarning, match="unclosed DispatchPool"):
+        del pool
+        gc.collect()
+    assert ran.result(10) == 0
+
+
+@pytest.mark.asyncio
+async def test_run_needs_a_running_loop_and_says_so(pool: DispatchPool) -> None:
+    def job() -> None:
+        pool.run(int)
+
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        await pool.run(job)
+
+
+@pytest.mark.asyncio
+async def test_figures_add_up(pool: DispatchPool, gate: Gate) -> None:
+    futures = [pool.run(gate) for _ in range(6)]
+    gate.wait_entered(4)
+    stats = pool.stats()
+    assert (stats["threads"], stats["running"], stats["queued"], stats["idle"]) == (4, 4, 2, 0)
+    gate.open.set()
+    await asyncio.gather(*futures)
+    assert pool.stats()["taken"] == 6
+
+
+@pytest.mark.asyncio
+async def test_run_blocking_uses_the_default_pool_or_a_policy(pool: DispatchPool) -> None:
+    name = await penstock.run_blocking(lambda: threading.current_thread().name)
+    assert name.startswith(penstock.blocking.default_pool().name_prefix)
+    name = await penstock.run_blocking(lambda: threading.current_thread().name, policy=penstock.Dispatch(pool))
+    assert name.startswith(pool.name_prefix)

@@ -1,0 +1,134 @@
+"""What all tests share: every asyncio test runs on asyncio's loop and on uvloop's, and a test that leaves a thread, a
+descriptor or a task behind fails."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import inspect
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import uvloop
+
+import penstock
+from penstock.blocking import default_pool
+
+PROC = Path("/proc/self")
+GRACE = 5.0
+"""Seconds that threads and descriptors get to go after the test that made them."""
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    # Made once, kept to the end: not a leak of the test that happens to be the first to use them.
+    default_pool()
+    uvloop.new_event_loop().close()
+
+
+def threads() -> dict[str, str]:
+    found = {}
+    for task in (PROC / "task").iterdir():
+        # A thread may end between the listing and the reading.
+        try:
+            found[task.name] = (task / "comm").read_text().strip()
+        except OSError:
+            continue
+    return found
+
+
+def descriptors() -> dict[str, str]:
+    found = {}
+    for name in os.listdir(PROC / "fd"):
+        try:
+            found[name] = os.readlink(PROC / "fd" / name)
+        except OSError:
+            continue
+    return found
+
+
+def leaks(before: tuple[dict[str, str], dict[str, str]]) -> list[str]:
+    new_threads = {tid: name for tid, name in threads().items() if tid not in before[0]}
+    new_descriptors = {fd: target for fd, target in descriptors().items() if before[1].get(fd) != target}
+    return [f"thread {name} ({tid})" for tid, name in new_threads.items()] + [
+        f"descriptor {fd} -> {target}" for fd, target in new_descriptors.items()
+    ]
+
+
+BEFORE = pytest.StashKey[tuple[dict[str, str], dict[str, str]]]()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    item.stash[BEFORE] = (threads(), descriptors())
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    result = yield
+    if PROC.exists() and (before := item.stash.get(BEFORE, None)):
+        deadline = time.monotonic() + GRACE
+        gc.collect()
+        while (left := leaks(before)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+            gc.collect()
+        if left:
+            pytest.fail("left behind: " + ", ".join(left), pytrace=False)
+    return result
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A task that outlives its test is a leak."""
+    function = getattr(item, "obj", None)
+    if not inspect.iscoroutinefunction(function):
+        return
+
+    @functools.wraps(function)
+    async def checked(*args: Any, **kwargs: Any) -> None:
+        before = asyncio.all_tasks()
+        await function(*args, **kwargs)
+        left = asyncio.all_tasks() - before
+        if left:
+            # What was just cancelled or finished gets its last steps.
+            await asyncio.wait(left, timeout=1)
+        left = {task for task in left if not task.done()}
+        assert not left, f"tasks left behind: {left}"
+
+    item.obj = checked  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def thread_names() -> Callable[[], set[str]]:
+    """The names of this process's threads, as the kernel knows them."""
+    return lambda: set(threads().values())
+
+
+@pytest_asyncio.fixture
+async def pool() -> AsyncIterator[penstock.DispatchPool]:
+    async with penstock.DispatchPool(threads=4) as pool:
+        yield pool
+
+
+@pytest.fixture
+def script() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a program in an interpreter of its own, with warnings as errors."""
+
+    def run(source: str, *args: str, timeout: float = 20) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-W", "error", "-X", "faulthandler", "-c", source, *args]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+    return run
