@@ -15,11 +15,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import penstock
 import pytest
 import pytest_asyncio
 import uvloop
-
-import penstock
 from penstock.blocking import default_pool
 
 PROC = Path("/proc/self")
@@ -82,10 +81,9 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     result = yield
     if PROC.exists() and (before := item.stash.get(BEFORE, None)):
         deadline = time.monotonic() + GRACE
-        gc.collect()
         while (left := leaks(before)) and time.monotonic() < deadline:
-            time.sleep(0.01)
             gc.collect()
+            time.sleep(0.001)
         if left:
             pytest.fail("left behind: " + ", ".join(left), pytrace=False)
     return result

@@ -5,50 +5,27 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
-import gc
 import logging
 import os
 import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Iterator
-
-import pytest
+from collections.abc import Callable
 
 import penstock
+import pytest
 from penstock import DispatchPool
 from penstock._native import _nap
 from penstock.errors import PoolClosed, PoolFull
+
+from .conftest import Gate
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
 
 class Odd(BaseException):
     pass
-
-
-class Gate:
-    """Holds up jobs until it is opened."""
-
-    def __init__(self) -> None:
-        self.open = threading.Event()
-        self.entered = threading.Semaphore(0)
-
-    def __call__(self) -> None:
-        self.entered.release()
-        assert self.open.wait(20)
-
-    def wait_entered(self, n: int = 1) -> None:
-        for _ in range(n):
-            assert self.entered.acquire(timeout=20)
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.open.set()
 
 
 # What a job gets
@@ -327,9 +304,7 @@ async def test_a_hundred_thousand_jobs_make_no_more_threads(pool: DispatchPool) 
         ({"threads": -1}, OverflowError, "negative"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_named(
-    settings: dict[str, object], error: type[Exception], text: str
-) -> None:
+def test_a_setting_that_makes_no_sense_is_named(settings: dict[str, object], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         DispatchPool(**settings)  # type: ignore[arg-type]
 
@@ -379,9 +354,7 @@ def test_a_failing_after_start_fails_the_constructor() -> None:
 
 
 @pytest.mark.asyncio
-async def test_an_exception_of_a_dispatched_job_is_logged(
-    pool: DispatchPool, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_exception_of_a_dispatched_job_is_logged(pool: DispatchPool, caplog: pytest.LogCaptureFixture) -> None:
     def failing() -> None:
         raise LookupError("lost")
 
@@ -459,11 +432,10 @@ async def test_a_job_may_shut_its_own_pool_down() -> None:
 
 
 def test_a_forgotten_pool_warns_and_lets_its_threads_go() -> None:
-    pool = DispatchPool(threads=2)
-    ran = pool.submit(int)
+    pools = [DispatchPool(threads=2)]
+    ran = pools[0].submit(int)
     with pytest.warns(ResourceWarning, match="unclosed DispatchPool"):
-        del pool
-        gc.collect()
+        pools.clear()
     assert ran.result(10) == 0
 
 

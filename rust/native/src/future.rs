@@ -18,7 +18,6 @@ use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyStopIteration};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTraceback, PyTuple, PyType};
 
 use crate::call::Call;
@@ -268,8 +267,7 @@ impl Outcome {
 }
 
 fn cancelled_error(py: Python<'_>, message: Option<Py<PyAny>>) -> PyResult<PyErr> {
-    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let class = CLASS.import(py, "asyncio", "CancelledError")?;
+    let class = loops::names(py)?.cancelled_error.bind(py);
     let error = match message {
         Some(message) => class.call1((message,))?,
         None => class.call0()?,
@@ -282,7 +280,7 @@ fn display(object: &Bound<'_, PyAny>) -> String {
 }
 
 fn invalid_state(py: Python<'_>, message: &'static str) -> PyErr {
-    let make = || py.import("asyncio")?.getattr("InvalidStateError")?.call1((message,));
+    let make = || loops::names(py)?.invalid_state_error.bind(py).call1((message,));
     make().map_or_else(|error| error, PyErr::from_value)
 }
 

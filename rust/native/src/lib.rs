@@ -60,6 +60,7 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::loops::names(module.py())?;
         module.add("BUILD_PROFILE", super::BUILD_PROFILE)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }

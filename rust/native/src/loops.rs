@@ -63,13 +63,35 @@ thread_local! {
     static LAST: RefCell<Option<Arc<Mailbox>>> = const { RefCell::new(None) };
 }
 
-/// `WeakKeyDictionary[loop, Drained]`
-static MAILBOXES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+/// What is needed of the standard library.
+pub struct Names {
+    get_running_loop: Py<PyAny>,
+    pub cancelled_error: Py<PyAny>,
+    pub invalid_state_error: Py<PyAny>,
+    pub executor_future: Py<PyAny>,
+    /// `WeakKeyDictionary[loop, MailboxHandle]`
+    mailboxes: Py<PyAny>,
+}
+
+/// Looked up when the extension is imported: a fork during a lookup at first use would leave the child waiting for a
+/// thread that it doesn't have.
+pub fn names(py: Python<'_>) -> PyResult<&Names> {
+    static NAMES: PyOnceLock<Names> = PyOnceLock::new();
+    NAMES.get_or_try_init(py, || {
+        let asyncio = py.import("asyncio")?;
+        Ok(Names {
+            get_running_loop: asyncio.getattr("_get_running_loop")?.unbind(),
+            cancelled_error: asyncio.getattr("CancelledError")?.unbind(),
+            invalid_state_error: asyncio.getattr("InvalidStateError")?.unbind(),
+            executor_future: py.import("concurrent.futures")?.getattr("Future")?.unbind(),
+            mailboxes: py.import("weakref")?.getattr("WeakKeyDictionary")?.call0()?.unbind(),
+        })
+    })
+}
 
 /// The running loop of this thread, if there is one.
 pub fn running(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
-    static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let running = GET.import(py, "asyncio", "_get_running_loop")?.call0()?;
+    let running = names(py)?.get_running_loop.bind(py).call0()?;
     Ok((!running.is_none()).then_some(running))
 }
 
@@ -95,9 +117,7 @@ impl Mailbox {
     }
 
     fn of(py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
-        let mailboxes = MAILBOXES
-            .get_or_try_init(py, || py.import("weakref")?.getattr("WeakKeyDictionary")?.call0().map(Bound::unbind))?
-            .bind(py);
+        let mailboxes = names(py)?.mailboxes.bind(py);
         let known = mailboxes.call_method1(intern!(py, "get"), (event_loop,))?;
         if let Ok(known) = known.cast::<MailboxHandle>() {
             let mailbox = &known.get().0;

@@ -463,8 +463,7 @@ impl DispatchPool {
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
-        static FUTURE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let future = FUTURE.import(py, "concurrent.futures", "Future")?.call0()?;
+        let future = loops::names(py)?.executor_future.bind(py).call0()?;
         let call = Box::new(Call::new(r#fn, args, kwargs, None));
         self.push(py, Job::Attached(Task::Submit(future.clone().unbind(), call)))?;
         Ok(future.unbind())
@@ -594,7 +593,8 @@ impl DispatchPool {
 
 impl Drop for DispatchPool {
     fn drop(&mut self) {
-        if self.closed.load(Ordering::Relaxed) {
+        // Closed by its owner, or by the interpreter's exit.
+        if self.core().queue().is_closed() {
             return;
         }
         let name = self.stop().name_prefix().to_owned();
@@ -609,11 +609,15 @@ static DEFAULT: PyOnceLock<Py<DispatchPool>> = PyOnceLock::new();
 
 /// The process's default pool, made at first use.
 pub fn default_pool(py: Python<'_>) -> PyResult<Py<DispatchPool>> {
-    let pool = DEFAULT.get_or_try_init(py, || {
-        let pool = py.import("penstock.blocking")?.getattr("DispatchPool")?.call0()?;
-        Ok::<_, PyErr>(pool.cast_into::<DispatchPool>()?.unbind())
-    })?;
-    Ok(pool.clone_ref(py))
+    if let Some(pool) = DEFAULT.get(py) {
+        return Ok(pool.clone_ref(py));
+    }
+    // Made outside of the lock: making it lets the interpreter go, and a fork may come in between.
+    let made = py.import("penstock.blocking")?.getattr("DispatchPool")?.call0()?.cast_into::<DispatchPool>()?.unbind();
+    if let Err(superfluous) = DEFAULT.set(py, made) {
+        superfluous.get().close(py);
+    }
+    DEFAULT.get(py).map(|pool| pool.clone_ref(py)).ok_or_else(|| errors::to_py(py, Error::PoolClosed))
 }
 
 #[pyfunction(name = "default_pool")]

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use penstock_core::permit::{self, Grant};
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyTimeoutError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTraceback;
 
@@ -282,14 +283,28 @@ impl Acquire {
             future.get().forsake();
         }
     }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // What isn't visited is taken to be in use: who holds the lock keeps it alive for this round.
+        match self.stage.try_lock().as_deref() {
+            Some(Stage::Waiting(future, _)) => visit.call(future),
+            _ => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        self.close();
+    }
 }
 
 impl Drop for Acquire {
     fn drop(&mut self) {
-        if matches!(self.change(Stage::Over), Stage::New) {
-            gil::in_destructor(|py| {
+        match self.change(Stage::Over) {
+            Stage::New => gil::in_destructor(|py| {
                 PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), c"Semaphore.acquire() was never awaited", 1)
-            });
+            }),
+            Stage::Waiting(future, _slot) => future.get().forsake(),
+            Stage::Over => {}
         }
     }
 }

@@ -1,0 +1,148 @@
+"""What a pool does to its process: at import, at exit, in a forked child."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+Script = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+# CPython ≥ 3.12 warns of forks beside threads, which is what these are about.
+FORK = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n"
+
+
+def check(result: subprocess.CompletedProcess[str], *expected: str) -> None:
+    assert (result.returncode, result.stderr, result.stdout.split()) == (0, "", list(expected))
+
+
+def test_importing_starts_no_thread(script: Script) -> None:
+    check(script("import penstock, os; print(len(os.listdir('/proc/self/task')))"), "1")
+
+
+def test_queued_jobs_run_at_exit(script: Script) -> None:
+    source = """
+import os, penstock, time
+def job(n):
+    time.sleep(0.01)
+    os.write(1, b"%d\\n" % n)
+for n in range(10):
+    penstock.blocking.default_pool().submit(job, n).add_done_callback(lambda f: None)
+pool = penstock.DispatchPool(threads=1)
+for n in range(10, 15):
+    pool.dispatch(job, n)
+"""
+    result = script(source)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert sorted(map(int, result.stdout.split())) == list(range(15))
+
+
+def test_jobs_whose_loop_is_gone_run_at_exit(script: Script) -> None:
+    source = """
+import asyncio, os, penstock, time
+async def main():
+    for n in range(4):
+        kept.append(penstock.run_blocking(lambda: (time.sleep(0.05), os.write(1, b"ran "))))
+kept = []
+asyncio.run(main())
+"""
+    check(script(source), *["ran"] * 4)
+
+
+def test_a_job_that_makes_jobs_at_exit_is_let_end(script: Script) -> None:
+    source = """
+import penstock, time
+pool = penstock.DispatchPool(threads=2)
+def job():
+    time.sleep(0.05)
+    try:
+        pool.dispatch(print, "never")
+    except penstock.errors.PoolClosed:
+        print("closed", flush=True)
+pool.dispatch(job)
+"""
+    check(script("import penstock.errors\n" + source), "closed")
+
+
+def test_a_forked_child_starts_afresh_and_runs_nothing_twice(script: Script) -> None:
+    source = """
+import asyncio, os, penstock, threading, sys
+pool = penstock.DispatchPool(threads=2, name_prefix="f-")
+release = threading.Event()
+for _ in range(2):
+    pool.dispatch(release.wait)
+pool.dispatch(lambda: os.write(1, b"once "))
+pid = os.fork()
+if pid == 0:
+    assert len(os.listdir("/proc/self/task")) == 1
+    async def main():
+        return await asyncio.gather(*[pool.run(lambda n: n, n) for n in range(20)])
+    assert asyncio.run(main()) == list(range(20))
+    assert pool.submit(lambda: threading.current_thread().name).result(5).startswith("f-")
+    with penstock.DispatchPool(threads=1) as mine:
+        assert mine.submit(int).result(5) == 0
+    os.write(1, b"child ")
+    sys.exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+release.set()
+pool.close()
+os.write(1, b"parent")
+"""
+    check(
+        script(FORK + source),
+        "child",
+        "once",
+        "parent",
+    )
+
+
+def test_a_pool_closed_before_the_fork_is_closed_after_it(script: Script) -> None:
+    source = """
+import os, penstock, penstock.errors
+pool = penstock.DispatchPool(threads=1)
+pool.close()
+pid = os.fork()
+if pid == 0:
+    try:
+        pool.submit(int)
+    except penstock.errors.PoolClosed:
+        print("closed", flush=True)
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+    check(script(FORK + source), "closed")
+
+
+def test_forking_under_load_leaves_a_working_child(script: Script) -> None:
+    source = """
+import os, penstock, threading
+pool = penstock.DispatchPool(threads=4)
+stop = threading.Event()
+def load():
+    while not stop.is_set():
+        pool.dispatch(int)
+threads = [threading.Thread(target=load) for _ in range(2)]
+for thread in threads: thread.start()
+for _ in range(30):
+    pid = os.fork()
+    if pid == 0:
+        ok = pool.submit(int).result(10) == 0
+        os._exit(0 if ok else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+stop.set()
+for thread in threads: thread.join()
+pool.close()
+"""
+    check(script(FORK + source))
+
+
+def test_multiprocessing_by_fork_works(script: Script) -> None:
+    source = """
+import multiprocessing, penstock
+def job(n):
+    return penstock.blocking.default_pool().submit(lambda: n * n).result(5)
+penstock.blocking.default_pool().submit(int).result(5)
+with multiprocessing.get_context("fork").Pool(2) as processes:
+    print(*processes.map(job, range(4)))
+"""
+    check(script(FORK + source), "0", "1", "4", "9")

@@ -1,0 +1,378 @@
+"""`Semaphore`: fair among tasks and threads, free of charge when a permit is free, and never short of one."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from penstock import Semaphore
+from penstock.errors import BlockingInLoop, PermitError, SemaphoreClosed
+
+
+async def turns(n: int = 5) -> None:
+    for _ in range(n):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+# Taking and giving back
+
+
+@pytest.mark.asyncio
+async def test_no_more_enter_than_there_are_permits() -> None:
+    semaphore, inside, most = Semaphore(3), 0, 0
+
+    async def user() -> None:
+        nonlocal inside, most
+        async with semaphore:
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0)
+            inside -= 1
+
+    await asyncio.gather(*[user() for _ in range(100)])
+    assert (most, semaphore.free, semaphore.waiting) == (3, 3, 0)
+
+
+@pytest.mark.asyncio
+async def test_a_free_permit_is_taken_without_suspending() -> None:
+    semaphore, other_ran = Semaphore(1), []
+    asyncio.get_running_loop().call_soon(other_ran.append, 1)
+    async with semaphore:
+        assert not other_ran
+    await semaphore.acquire()
+    semaphore.release()
+    assert not other_ran
+
+
+@pytest.mark.asyncio
+async def test_a_permit_is_taken_when_awaited_not_when_called() -> None:
+    semaphore = Semaphore(1)
+    acquiring, entering = semaphore.acquire(), semaphore.__aenter__()
+    assert semaphore.free == 1
+    await acquiring
+    assert semaphore.free == 0
+    semaphore.release()
+    await entering
+    assert semaphore.free == 0
+    semaphore.release()
+
+
+@pytest.mark.asyncio
+async def test_the_permit_comes_back_though_the_body_fails() -> None:
+    semaphore = Semaphore(1)
+    with pytest.raises(LookupError):
+        async with semaphore:
+            raise LookupError
+    assert semaphore.free == 1
+
+
+@pytest.mark.asyncio
+async def test_several_permits_are_taken_at_once_and_in_turn() -> None:
+    semaphore, order = Semaphore(3), []
+
+    async def user(name: str, n: int) -> None:
+        await semaphore.acquire(n)
+        order.append(name)
+
+    await semaphore.acquire(2)
+    tasks = [asyncio.create_task(user("three", 3)), asyncio.create_task(user("one", 1))]
+    await turns()
+    # One is free, but who wants three came first.
+    assert (order, semaphore.free, semaphore.try_acquire()) == ([], 1, False)
+    semaphore.release(2)
+    await tasks[0]
+    assert order == ["three"]
+    semaphore.release(3)
+    await tasks[1]
+    semaphore.release()
+    assert semaphore.free == 3
+
+
+@pytest.mark.asyncio
+async def test_tasks_get_their_turn_in_the_order_in_which_they_came() -> None:
+    semaphore, order = Semaphore(1), []
+
+    async def user(n: int) -> None:
+        async with semaphore:
+            order.append(n)
+
+    async with semaphore:
+        tasks = [asyncio.create_task(user(n)) for n in range(50)]
+        await turns()
+        assert semaphore.waiting == 50
+    # Released, but not to whoever asks next.
+    assert not semaphore.try_acquire()
+    await asyncio.gather(*tasks)
+    assert order == list(range(50))
+
+
+@pytest.mark.asyncio
+async def test_asyncio_takes_acquire_wherever_it_takes_a_coroutine() -> None:
+    semaphore = Semaphore(4)
+    await asyncio.create_task(semaphore.acquire())
+    await asyncio.wait_for(semaphore.acquire(), 1)
+    await asyncio.gather(semaphore.acquire(), semaphore.acquire())
+    assert semaphore.free == 0
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(semaphore.acquire(), 0.01)
+    assert semaphore.waiting == 0
+    semaphore.release(4)
+    assert semaphore.free == 4
+
+
+@pytest.mark.asyncio
+async def test_misuse_is_named() -> None:
+    with pytest.raises(ValueError, match="permits=0"):
+        Semaphore(0)
+    semaphore = Semaphore(2)
+    with pytest.raises(PermitError, match="released more"):
+        semaphore.release()
+    for n in (0, 3):
+        with pytest.raises(ValueError, match=f"n={n}"):
+            await semaphore.acquire(n)
+    used = semaphore.acquire()
+    await used
+    with pytest.raises(RuntimeError, match="already awaited"):
+        await used
+    semaphore.release()
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        semaphore.acquire()
+    assert semaphore.free == 2
+
+
+# Cancelling
+
+
+@pytest.mark.asyncio
+async def test_a_waiter_cancelled_before_its_turn_leaves_the_queue() -> None:
+    semaphore = Semaphore(1)
+    await semaphore.acquire()
+    waiting = asyncio.create_task(semaphore.acquire())
+    await turns()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert semaphore.waiting == 0
+    semaphore.release()
+    assert semaphore.free == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("between", [0, 1, 2, 3])
+async def test_a_waiter_cancelled_around_the_hand_over_swallows_no_permit(between: int) -> None:
+    semaphore = Semaphore(1)
+    await semaphore.acquire()
+    first, second = asyncio.create_task(semaphore.acquire()), asyncio.create_task(semaphore.acquire())
+    await turns()
+    semaphore.release()
+    for _ in range(between):
+        await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    if not first.cancelled():
+        semaphore.release()
+    async with asyncio.timeout(5):
+        await second
+    semaphore.release()
+    assert (semaphore.free, semaphore.waiting) == (1, 0)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("between", [0, 1, 2, 3])
+async def test_a_block_cancelled_around_the_hand_over_swallows_no_permit(between: int) -> None:
+    semaphore, entered = Semaphore(1), []
+
+    async def user() -> None:
+        async with semaphore:
+            entered.append(1)
+            await asyncio.sleep(10)
+
+    await semaphore.acquire()
+    task = asyncio.create_task(user())
+    await turns()
+    semaphore.release()
+    for _ in range(between):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    await until(lambda: semaphore.free == 1)
+
+
+@pytest.mark.asyncio
+async def test_a_waiter_cancelled_in_the_step_in_which_it_was_to_go_on_gives_its_permit_back() -> None:
+    semaphore = Semaphore(1)
+    await semaphore.acquire()
+
+    async def wait_and_be_cancelled() -> None:
+        await semaphore.acquire()
+
+    task = asyncio.create_task(wait_and_be_cancelled())
+    await turns()
+    semaphore.release()
+    # The release is on its way to the loop: the callback that settles it runs before the cancelled step.
+    asyncio.get_running_loop().call_soon(task.cancel)
+    await asyncio.wait([task])
+    if not task.cancelled():
+        semaphore.release()
+    await until(lambda: semaphore.free == 1)
+
+
+@pytest.mark.asyncio
+async def test_a_waiter_that_is_dropped_leaves_the_queue() -> None:
+    semaphore = Semaphore(1)
+    await semaphore.acquire()
+    coroutine = semaphore.acquire()
+    coroutine.send(None)
+    assert semaphore.waiting == 1
+    del coroutine
+    gc.collect()
+    assert semaphore.waiting == 0
+    semaphore.release()
+    closed = semaphore.acquire()
+    closed.close()
+    assert semaphore.free == 1
+
+
+def test_a_waiter_whose_loop_is_closed_is_skipped() -> None:
+    semaphore = Semaphore(1)
+    assert semaphore.try_acquire()
+
+    async def stay() -> asyncio.Task[None]:
+        task = asyncio.create_task(semaphore.acquire())
+        await turns()
+        return task
+
+    loop = asyncio.new_event_loop()
+    task = loop.run_until_complete(stay())
+    loop.close()
+    assert semaphore.waiting == 1
+
+    async def main() -> None:
+        mine = asyncio.create_task(semaphore.acquire())
+        await turns()
+        semaphore.release()
+        async with asyncio.timeout(5):
+            await mine
+
+    asyncio.run(main())
+    semaphore.release()
+    assert semaphore.free == 1
+    # Told apart from a forgotten task: this one was abandoned on purpose.
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+# Threads
+
+
+def test_tasks_and_threads_share_one_queue() -> None:
+    semaphore, order = Semaphore(1), []
+
+    def thread(n: int) -> None:
+        with semaphore.sync():
+            order.append(n)
+
+    async def task(n: int) -> None:
+        async with semaphore:
+            order.append(n)
+
+    async def main() -> None:
+        await semaphore.acquire()
+        tasks, threads = [], []
+        for n in range(10):
+            if n % 2:
+                threads.append(threading.Thread(target=thread, args=(n,)))
+                threads[-1].start()
+            else:
+                tasks.append(asyncio.create_task(task(n)))
+            await until(lambda n=n: semaphore.waiting == n + 1)  # type: ignore[misc]
+        semaphore.release()
+        await asyncio.gather(*tasks)
+        for each in threads:
+            await asyncio.to_thread(each.join)
+
+    asyncio.run(main())
+    assert order == list(range(10))
+    assert semaphore.free == 1
+
+
+def test_loops_in_several_threads_share_a_semaphore() -> None:
+    semaphore, inside, most, lock = Semaphore(2), 0, 0, threading.Lock()
+
+    async def user() -> None:
+        nonlocal inside, most
+        for _ in range(20):
+            async with semaphore:
+                with lock:
+                    inside += 1
+                    most = max(most, inside)
+                await asyncio.sleep(0)
+                with lock:
+                    inside -= 1
+
+    async def main() -> None:
+        await asyncio.gather(*[user() for _ in range(10)])
+
+    threads = [threading.Thread(target=asyncio.run, args=(main(),)) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(25)
+    assert (most, semaphore.free, semaphore.waiting) == (2, 2, 0)
+
+
+def test_a_thread_waits_no_longer_than_it_wants() -> None:
+    semaphore = Semaphore(1)
+    with semaphore.sync():
+        started = time.perf_counter()
+        with pytest.raises(TimeoutError), semaphore.sync(timeout=0.05):
+            pass
+        assert 0.04 < time.perf_counter() - started < 2
+        with pytest.raises(TimeoutError), semaphore.sync(timeout=0):
+            pass
+    assert (semaphore.free, semaphore.waiting) == (1, 0)
+    with pytest.raises(ValueError, match="timeout"):
+        semaphore.sync(timeout=-1)
+
+
+@pytest.mark.asyncio
+async def test_sync_on_a_running_loop_takes_what_is_free_and_refuses_to_wait() -> None:
+    semaphore = Semaphore(1)
+    with semaphore.sync(), pytest.raises(BlockingInLoop), semaphore.sync():
+        pass
+    assert semaphore.free == 1
+
+
+# Closing
+
+
+@pytest.mark.asyncio
+async def test_closing_fails_who_waits_and_who_comes_later() -> None:
+    semaphore = Semaphore(1)
+    await semaphore.acquire()
+    waiting = [asyncio.create_task(semaphore.acquire()) for _ in range(3)]
+    await turns()
+    semaphore.close()
+    for each in waiting:
+        with pytest.raises(SemaphoreClosed):
+            await each
+    with pytest.raises(SemaphoreClosed):
+        await semaphore.acquire()
+    with pytest.raises(SemaphoreClosed):
+        async with semaphore:
+            pass
+    with pytest.raises(SemaphoreClosed):
+        semaphore.try_acquire()
+    semaphore.release()
+    assert semaphore.closed
+    assert semaphore.free == 1
