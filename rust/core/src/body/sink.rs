@@ -445,8 +445,10 @@ impl BodySink {
 
     /// The image of what could be kept after a failure: what is in the file, or else in memory. Without digests.
     pub fn salvage(&mut self) -> BodyImage {
-        // What can't be written now isn't waited for.
-        let _ = self.run_work(true);
+        if self.spilled {
+            // What can't be written now isn't waited for.
+            let _ = self.run_work(true);
+        }
         self.close_tail();
         match self.writer.take().and_then(|writer| writer.file.map(|file| (file, writer.written))) {
             Some((file, written)) if written > 0 => BodyImage::from_file(file, 0, written),
