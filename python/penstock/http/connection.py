@@ -5,20 +5,21 @@ the request's policy, hands large bodies over to the draining worker, and watche
 from __future__ import annotations
 
 import asyncio
+import select
 import sys
 from collections.abc import Callable
 from typing import Any, cast
 
-from penstock._native import HeadLimits, Image, Receiver, Scratch
+from penstock._native import HeadLimits, Image, Op, Receiver, Scratch
 from penstock.blocking._ops import perform
 from penstock.body.image import BodyImage
 from penstock.errors import (
     BudgetExceeded,
-    ConnectionLost,
     FirstByteTimeout,
     IdleTimeout,
     PenstockError,
     RequestError,
+    Timeout,
     TotalTimeout,
 )
 from penstock.http.deadlines import TICK, Deadlines
@@ -63,6 +64,9 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._seen = 0
         self._seen_at = 0.0
         self._budget_until: float | None = None
+        self._blocked = False
+        self._failure: tuple[Exchange, BaseException] | None = None
+        self._salvage: asyncio.Future[Image] | None = None
         self._fd: int | None = None
         self.used = 0
         self.idle_since = 0.0
@@ -77,18 +81,15 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._fd = sock.fileno()
 
     def eof_received(self) -> bool:
-        self.feed_eof()
-        # While what came is still being written, the transport stays open.
-        return self._exchange is not None and self._job is not None
+        self.feed_eof(False)
+        # The transport may close: what came is here, even if some of it has still to be written.
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        transport, self._transport = self._transport, None
-        if self._exchange is not None and not self._draining and self._job is None:
-            self.feed_eof()
-        if self._exchange is not None and not self._draining and self._job is None:
-            self._fail(ConnectionLost(f"connection closed by the peer: {exc or 'no reason given'}"))
-        if transport is not None:
-            self._on_closed(self)
+        self._transport = None
+        if self._exchange is not None and not self._draining:
+            self.feed_eof(exc is not None)
+        self._leave()
 
     # The client's calls
 
@@ -118,16 +119,20 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             if seconds is not None and seconds < 2 * TICK:
                 self._check_after(seconds, exchange)
 
-    def abandon(self) -> None:
-        """Gives up the exchange, if there is one, and closes the connection: its task was cancelled."""
-        if self._exchange is not None:
-            self._end(self._exchange)
-            self.give_up()
-        self.close()
+    def abandon(self, exchange: Exchange) -> None:
+        """Gives up an exchange whose task was cancelled, and closes the connection; unless the exchange is over, and
+        the connection serves another by now."""
+        if self._exchange is exchange:
+            self._end(exchange)
+            self.close()
+            self._drop()
+        elif self._failure is not None and self._failure[0] is exchange:
+            self._forgo_partial()
 
     def shut(self, error: PenstockError) -> None:
         """Ends the exchange, if there is one, with an error, and closes the connection."""
         self._fail(error)
+        self._forgo_partial()
         self.close()
 
     def close(self) -> None:
@@ -175,16 +180,13 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._job = None
         error = None if job.cancelled() else job.exception()
         if (exchange := self._exchange) is None:
-            return
-        if error is None:
+            self._begin_salvage()
+        elif error is None:
             self._budget_until = None
             self._unpause()
             self.resume()
-        elif isinstance(error, BudgetExceeded) and self._has_patience(exchange):
-            self._pause()
-            self._loop.call_later(BUDGET_RETRY, self._retry, exchange)
         else:
-            self._fail(error)
+            self._on_failed(error)
 
     def _on_drain(self) -> None:
         exchange = self._exchange
@@ -205,14 +207,20 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._draining = False
         error = None if drained.cancelled() else drained.exception()
         if self._exchange is None:
-            return
-        if error is None:
+            self._begin_salvage()
+        elif error is None:
             self.resume()
         else:
             self._fail(error)
 
     def _on_failed(self, error: BaseException) -> None:
-        self._fail(error)
+        exchange = self._exchange
+        if exchange is not None and isinstance(error, BudgetExceeded) and self._has_patience(exchange):
+            self._blocked = True
+            self._pause()
+            self._loop.call_later(BUDGET_RETRY, self._retry, exchange)
+        else:
+            self._fail(error)
 
     # Deadlines
 
@@ -234,15 +242,25 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if timeouts.total is not None and now - exchange.began >= timeouts.total:
             return TotalTimeout
         seen = self.progress
-        # While reading is held up here, the peer can't be blamed.
-        if seen != self._seen or (self._paused and not self._draining):
+        # While it is held up here, the peer can't be blamed.
+        if seen != self._seen or self.complete or (self._paused and not self._draining):
             self._seen, self._seen_at = seen, now
         if self.status is None and not self._draining:
             if timeouts.first_byte is not None and now - exchange.sent >= timeouts.first_byte:
                 return FirstByteTimeout
         elif timeouts.idle is not None and now - self._seen_at >= timeouts.idle:
-            return IdleTimeout
+            if not self._is_unread():
+                return IdleTimeout
+            self._seen_at = now
         return None
+
+    def _is_unread(self) -> bool:
+        """Whether the draining worker, busy with other bodies or a slow disk, has left something in the socket."""
+        if not self._draining or self._fd is None or self._transport is None:
+            return False
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def _expire(self, exchange: Exchange) -> None:
         if self._exchange is not exchange or self._expiring is None:
@@ -264,7 +282,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         def check() -> None:
             if self._exchange is exchange:
                 self.check(self._loop.time())
-                self._check_after(seconds / 4, exchange)
+                self._check_after(max(seconds / 4, 0.001), exchange)
 
         self._loop.call_later(seconds, check)
 
@@ -289,31 +307,83 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         return now < self._budget_until
 
     def _retry(self, exchange: Exchange) -> None:
-        if self._exchange is exchange:
-            self.resume()
+        if self._exchange is not exchange:
+            return
+        self._blocked = False
+        self.resume()
+        # A work that is done right here has failed by now or not at all; any other tells when it comes back.
+        if exchange.direct and not self._blocked:
+            self._budget_until = None
+            self._unpause()
 
     def _end(self, exchange: Exchange) -> None:
         self._exchange = None
         self._deadlines.forget(self)
 
+    def _leave(self) -> None:
+        if self._transport is None and self._failure is None and self._salvage is None:
+            self._on_closed(self)
+
     def _fail(self, error: BaseException) -> None:
+        """Ends the exchange with an error. One that can tell what was received does, once that is known."""
         exchange = self._exchange
         if exchange is None:
             return
         self._end(exchange)
-        salvage = self.give_up()
         self.close()
         exchange.describe(error, self._loop.time())
-        if salvage is None or not hasattr(error, "partial"):
+        if not hasattr(error, "partial"):
+            self._drop()
             _reject(exchange, error)
             return
+        self._failure = exchange, error
+        if isinstance(error, Timeout):
+            # It is not to be late for the sake of the bytes.
+            self._loop.call_later(TICK, _reject, exchange, error)
+        self._begin_salvage()
 
-        def attach(job: asyncio.Future[Image]) -> None:
-            if not job.cancelled() and job.exception() is None:
-                error.partial = BodyImage(job.result(), exchange.policy)
+    def _drop(self) -> None:
+        """Drops what was received, and the job that is to write some of it."""
+        if self._job is not None:
+            self._job.cancel()
+        self.give_up()
+
+    def _begin_salvage(self) -> None:
+        """Keeps what was received for the error, when nobody works on it any more; if nobody wants it, drops it."""
+        if self._job is not None or self._draining:
+            return
+        if self._failure is None:
+            self.give_up()
+            return
+        exchange, error = self._failure
+        found = self.give_up()
+        if isinstance(found, Op):
+            self._salvage = self._loop.create_task(perform(exchange.policy, found))
+            self._salvage.add_done_callback(self._on_salvaged)
+        else:
+            self._settle_failure(found)
+
+    def _on_salvaged(self, salvage: asyncio.Future[Image]) -> None:
+        self._salvage = None
+        failed = salvage.cancelled() or salvage.exception() is not None
+        self._settle_failure(None if failed else salvage.result())
+
+    def _settle_failure(self, partial: Image | None) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            exchange, error = failure
+            if partial is not None and not exchange.result.done():
+                error.partial = BodyImage(partial, exchange.policy)  # type: ignore[attr-defined]
             _reject(exchange, error)
+        self._leave()
 
-        self._loop.create_task(perform(exchange.policy, salvage)).add_done_callback(attach)
+    def _forgo_partial(self) -> None:
+        """Ends a failed exchange now, without what was received."""
+        if self._salvage is not None:
+            self._salvage.cancel()
+        elif self._failure is not None:
+            self._drop()
+            self._settle_failure(None)
 
 
 def _reject(exchange: Exchange, error: BaseException) -> None:
