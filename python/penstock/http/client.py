@@ -208,7 +208,9 @@ class Client:
             idle = self._idle.get(origin, [])
             while idle and not fresh:
                 connection = idle.pop()
-                if connection.usable and exchange.began - connection.idle_since <= self._limits.idle_seconds:
+                unused = exchange.began - connection.idle_since
+                # What already lies in the socket is no answer to a request that isn't sent yet.
+                if connection.usable and unused <= self._limits.idle_seconds and not connection.unread:
                     return connection
                 connection.close()
             if len(self._open) + self._connecting < self._limits.connections or self._evict():
@@ -392,7 +394,7 @@ class Client:
         if self._deadlines is not None:
             self._deadlines.close()
         # The transports' last callbacks, and the last steps of those that waited for a connection.
-        while self._open or self._bounds:
+        while self._open or self._bounds:  # noqa: ASYNC110, it takes a turn or two
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         self._scratch.close()

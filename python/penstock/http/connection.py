@@ -5,12 +5,11 @@ the request's policy, hands large bodies over to the draining worker, and watche
 from __future__ import annotations
 
 import asyncio
-import select
 import sys
 from collections.abc import Callable
 from typing import Any, cast
 
-from penstock._native import HeadLimits, Image, Op, Receiver, Scratch
+from penstock._native import HeadLimits, Image, Op, Receiver, Scratch, is_readable
 from penstock.blocking._ops import perform
 from penstock.body.image import BodyImage
 from penstock.errors import (
@@ -18,7 +17,6 @@ from penstock.errors import (
     FirstByteTimeout,
     IdleTimeout,
     PenstockError,
-    RequestError,
     Timeout,
     TotalTimeout,
 )
@@ -60,14 +58,15 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._job: asyncio.Future[Any] | None = None
         self._draining = False
         self._paused = False
-        self._expiring: type[RequestError] | None = None
+        self._expiring: type[Timeout] | None = None
         self._seen = 0
         self._seen_at = 0.0
         self._budget_until: float | None = None
         self._blocked = False
         self._failure: tuple[Exchange, BaseException] | None = None
         self._salvage: asyncio.Future[Image] | None = None
-        self._fd: int | None = None
+        self._fd = -1
+        self._drainable = False
         self.used = 0
         self.idle_since = 0.0
 
@@ -75,10 +74,9 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        encrypted = transport.get_extra_info("sslcontext") is not None
+        self._fd = transport.get_extra_info("socket").fileno()
         # Only a plain socket can be handed to a draining worker, and only where there is epoll.
-        if not encrypted and sys.platform == "linux" and (sock := transport.get_extra_info("socket")) is not None:
-            self._fd = sock.fileno()
+        self._drainable = sys.platform == "linux" and transport.get_extra_info("sslcontext") is None
 
     def eof_received(self) -> bool:
         self.feed_eof(False)
@@ -99,12 +97,17 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         transport = self._transport
         return transport is not None and not transport.is_closing() and not self.excess and self._exchange is None
 
+    @property
+    def unread(self) -> bool:
+        """Whether bytes, or the connection's end, lie in its socket."""
+        return self._transport is not None and is_readable(self._fd)
+
     def start(self, exchange: Exchange) -> None:
         """Sends a request; its result comes through the exchange's future."""
         transport = self._transport
         assert transport is not None  # `usable`
         pool = exchange.pool
-        drain = self._fd is not None and pool is not None and pool.drain_threads > 0
+        drain = self._drainable and pool is not None and pool.drain_threads > 0
         self._exchange = exchange
         self._expiring = None
         self._budget_until = None
@@ -179,7 +182,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
     def _on_worked(self, job: asyncio.Future[Any]) -> None:
         self._job = None
         error = None if job.cancelled() else job.exception()
-        if (exchange := self._exchange) is None:
+        if self._exchange is None:
             self._begin_salvage()
         elif error is None:
             self._budget_until = None
@@ -190,7 +193,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def _on_drain(self) -> None:
         exchange = self._exchange
-        if exchange is None or (pool := exchange.pool) is None or self._transport is None or self._fd is None:
+        if exchange is None or (pool := exchange.pool) is None or self._transport is None:
             return
         # Nothing may be received here from now on, not even in this turn of the loop.
         self._pause()
@@ -237,7 +240,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._expiring = late
             self._loop.call_soon(self._loop.call_soon, self._expire, exchange)
 
-    def _late(self, exchange: Exchange, now: float) -> type[RequestError] | None:
+    def _late(self, exchange: Exchange, now: float) -> type[Timeout] | None:
         timeouts = exchange.timeouts
         if timeouts.total is not None and now - exchange.began >= timeouts.total:
             return TotalTimeout
@@ -249,18 +252,11 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             if timeouts.first_byte is not None and now - exchange.sent >= timeouts.first_byte:
                 return FirstByteTimeout
         elif timeouts.idle is not None and now - self._seen_at >= timeouts.idle:
-            if not self._is_unread():
+            # The draining worker may be busy with other bodies, or with a slow disk.
+            if not self._draining or not self.unread:
                 return IdleTimeout
             self._seen_at = now
         return None
-
-    def _is_unread(self) -> bool:
-        """Whether the draining worker, busy with other bodies or a slow disk, has left something in the socket."""
-        if not self._draining or self._fd is None or self._transport is None:
-            return False
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        return bool(poll.poll(0))
 
     def _expire(self, exchange: Exchange) -> None:
         if self._exchange is not exchange or self._expiring is None:
@@ -355,10 +351,10 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if self._failure is None:
             self.give_up()
             return
-        exchange, error = self._failure
+        policy = self._failure[0].policy
         found = self.give_up()
         if isinstance(found, Op):
-            self._salvage = self._loop.create_task(perform(exchange.policy, found))
+            self._salvage = self._loop.create_task(perform(policy, found))
             self._salvage.add_done_callback(self._on_salvaged)
         else:
             self._settle_failure(found)

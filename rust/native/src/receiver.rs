@@ -80,6 +80,12 @@ impl Shared {
     }
 }
 
+/// Whether something lies unread in a socket: bytes, its end, or an error. Asks the kernel and doesn't wait.
+#[pyfunction]
+pub fn is_readable(fd: i32) -> bool {
+    file::is_readable(fd)
+}
+
 #[pyclass(frozen, subclass, module = "penstock._native")]
 pub struct Receiver {
     core: Mutex<Core>,
@@ -114,7 +120,11 @@ impl Receiver {
 impl Receiver {
     /// What a hand-over needs, if it can be had.
     fn prepare_drain(&self, fd: i32, pool: &DispatchPool) -> Option<(Arc<Drainer>, Lease, OwnedFd)> {
-        let mut lease = Lease::empty(self.core.lock().budget()?, Resource::Files);
+        let mut lease = {
+            let core = self.core.lock();
+            core.sink()?.lock().reserve_descriptor().ok()?;
+            Lease::empty(core.budget()?, Resource::Files)
+        };
         lease.grow(1).ok()?;
         Some((pool.drainer().ok()?, lease, file::duplicate(fd).ok()?))
     }

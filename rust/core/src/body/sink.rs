@@ -60,6 +60,8 @@ pub fn unwritten() -> u64 {
 struct Writer {
     tunables: Arc<Tunables>,
     budget: Arc<Budget>,
+    /// Of a file that isn't made yet.
+    descriptor: Option<Lease>,
     file: Option<Arc<BodyFile>>,
     written: u64,
     calls: u64,
@@ -72,7 +74,10 @@ impl Writer {
             Some(file) => file,
             None => {
                 let dir = self.tunables.temp_dir.clone().unwrap_or_else(default_temp_dir);
-                Arc::new(BodyFile::temporary(&dir, &self.budget)?)
+                Arc::new(match self.descriptor.take() {
+                    Some(descriptor) => BodyFile::temporary_with(&dir, &self.budget, descriptor)?,
+                    None => BodyFile::temporary(&dir, &self.budget)?,
+                })
             }
         };
         Ok(self.file.insert(file))
@@ -136,7 +141,8 @@ impl BodySink {
     pub fn new(tunables: Arc<Tunables>, budget: Arc<Budget>) -> Self {
         let ram = Lease::empty(&budget, Resource::Ram);
         let digests = Digests::new(&tunables.digests);
-        let writer = Writer { tunables: tunables.clone(), budget, file: None, written: 0, calls: 0, digests };
+        let writer =
+            Writer { tunables: tunables.clone(), budget, descriptor: None, file: None, written: 0, calls: 0, digests };
         Self {
             tunables,
             writer: Some(writer),
@@ -292,6 +298,18 @@ impl BodySink {
             self.spilled = true;
             self.unwritten.add(self.len);
         }
+    }
+
+    /// Takes the descriptor of the body's file from the budget now: who holds another one meanwhile must not wait for
+    /// it later, as all would wait for each other.
+    pub fn reserve_descriptor(&mut self) -> Result<()> {
+        if let Some(writer) = self.writer.as_mut().filter(|writer| writer.file.is_none() && writer.descriptor.is_none())
+        {
+            let mut lease = Lease::empty(&writer.budget, Resource::Files);
+            lease.grow(1)?;
+            writer.descriptor = Some(lease);
+        }
+        Ok(())
     }
 
     /// Copies the pieces from the one numbered `from` on into one buffer of their own size, so that what they were
