@@ -11,7 +11,7 @@ from typing import Any
 
 import penstock
 import pytest
-from penstock._native import settle
+from penstock._native import _delay_writes, settle
 
 
 class Storing:
@@ -68,6 +68,13 @@ def storing(request: pytest.FixtureRequest, storing_by: Callable[[str], Storing]
 @pytest.fixture(params=STORINGS[1:])
 def file_storing(request: pytest.FixtureRequest, storing_by: Callable[[str], Storing]) -> Storing:
     return storing_by(request.param)
+
+
+@pytest.fixture
+def slow_disk() -> Iterator[Callable[[float], None]]:
+    """Has each write of a body take so many seconds longer."""
+    yield _delay_writes
+    _delay_writes(0)
 
 
 def lent() -> int:

@@ -1,5 +1,5 @@
-"""A server that says, byte by byte, what a script says. It runs on the test's own loop, so that its steps and the client's
-come in a known order: after `TURN` the client has taken what was sent before.
+"""A server that says, byte by byte, what a script says. It runs on the test's own loop, so that its steps and the
+client's come in a known order: after `TURN` the client has taken what was sent before.
 """
 
 from __future__ import annotations
@@ -7,12 +7,13 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import itertools
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Final, TypeAlias
 
-__all__ = ["CLOSE", "RESET", "TURN", "Script", "Server", "chunked", "cut", "head", "response", "serve"]
+__all__ = ["CLOSE", "HANG", "RESET", "TURN", "Script", "Server", "chunked", "cut", "head", "response", "serve"]
 
 
 class _Step:
@@ -27,6 +28,8 @@ TURN: Final = _Step("TURN")
 """Lets the loop turn until the client has taken what was sent."""
 CLOSE: Final = _Step("CLOSE")
 """Closes the connection in an orderly way."""
+HANG: Final = _Step("HANG")
+"""Says nothing until the client closes."""
 RESET: Final = _Step("RESET")
 """Closes it by a reset."""
 
@@ -109,6 +112,9 @@ class Server:
             await asyncio.sleep(step)
         elif isinstance(step, asyncio.Event):
             await step.wait()
+        elif step is HANG:
+            while await loop.sock_recv(connection, 65536):
+                pass
         elif step is TURN:
             for _ in range(3):
                 await asyncio.sleep(0)
@@ -156,6 +162,6 @@ def cut(wire: bytes, *positions: int) -> list[Step]:
     """A script that sends `wire` in pieces that the client takes one by one."""
     edges = [0, *positions, len(wire)]
     script: list[Step] = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         script += [wire[start:end], TURN]
     return [step for step in script if step != b""]

@@ -11,7 +11,7 @@ import penstock
 import pytest
 
 from tests.http.conftest import Storing
-from tests.http.serving import CLOSE, RESET, TURN, chunked, cut, head, response, serve
+from tests.http.serving import CLOSE, HANG, RESET, TURN, chunked, cut, head, response, serve
 
 pytestmark = pytest.mark.asyncio
 
@@ -167,7 +167,7 @@ async def test_a_head_without_an_end_is_refused_at_its_limit() -> None:
 
 async def test_a_length_over_the_limit_is_refused_before_the_body_comes(storing: Storing) -> None:
     tunables = storing.tunables.replace(max_body=1000, max_body_ram=0 if storing.in_file else 1000)
-    async with serve([head("Content-Length: 1001"), 30.0]) as server, storing.client(tunables=tunables) as client:
+    async with serve([head("Content-Length: 1001"), HANG]) as server, storing.client(tunables=tunables) as client:
         with pytest.raises(penstock.ContentLengthTooLong) as caught:
             await client.get(server.url)
         assert (caught.value.seen, caught.value.limit) == (1001, 1000)
