@@ -66,6 +66,8 @@ struct Writer {
     files: Option<Arc<FilePool>>,
     /// The announced length, for the choice of a recycled file.
     length: Option<u64>,
+    /// Of a file that isn't made yet.
+    descriptor: Option<Lease>,
     file: Option<Arc<BodyFile>>,
     /// Of a recycled file.
     map: Option<MapWriter>,
@@ -81,9 +83,12 @@ impl Writer {
         }
         let dir = self.tunables.temp_dir.clone().unwrap_or_else(default_temp_dir);
         let recycled = self.files.as_ref().and_then(|files| files.take(&dir, self.length));
-        let (file, map) = match recycled {
-            Some(recycled) => recycled,
-            None => (BodyFile::temporary(&dir, &self.budget, self.files.clone())?, None),
+        let (file, map) = match (recycled, self.descriptor.take()) {
+            (Some(recycled), _) => recycled,
+            (None, Some(descriptor)) => {
+                (BodyFile::temporary_with(&dir, &self.budget, descriptor, self.files.clone())?, None)
+            }
+            (None, None) => (BodyFile::temporary(&dir, &self.budget, self.files.clone())?, None),
         };
         self.map = map;
         Ok(self.file.insert(Arc::new(file)).clone())
@@ -172,6 +177,7 @@ impl BodySink {
             budget,
             files: None,
             length: None,
+            descriptor: None,
             file: None,
             map: None,
             written: 0,
@@ -361,6 +367,18 @@ impl BodySink {
         }
     }
 
+    /// Takes the descriptor of the body's file from the budget now: who holds another one meanwhile must not wait for
+    /// it later, as all would wait for each other.
+    pub fn reserve_descriptor(&mut self) -> Result<()> {
+        if let Some(writer) = self.writer.as_mut().filter(|writer| writer.file.is_none() && writer.descriptor.is_none())
+        {
+            let mut lease = Lease::empty(&writer.budget, Resource::Files);
+            lease.grow(1)?;
+            writer.descriptor = Some(lease);
+        }
+        Ok(())
+    }
+
     /// Copies the pieces from the one numbered `from` on into one buffer of their own size, so that what they were
     /// received into can be used for other bodies.
     pub fn compact(&mut self, from: usize) -> Result<()> {
@@ -526,17 +544,15 @@ impl BodySink {
         let Some(writer) = &mut self.writer else { return Err(Error::Cancelled) };
         let Some(map) = &mut writer.map else { return Err(Error::Cancelled) };
         let received = map.spare(n);
-        let body = look(received);
-        if body as u64 > room {
-            return Err(Error::BodyTooLong { seen: len + body as u64, limit });
-        }
+        let came = look(received);
+        let body = usize::try_from(room).unwrap_or(usize::MAX).min(came);
         if !writer.digests.is_empty() {
             writer.digests.update(received.get(..body).unwrap_or_default());
         }
         map.advance(body);
         writer.written += body as u64;
         self.len += body as u64;
-        Ok(())
+        if came > body { Err(Error::BodyTooLong { seen: len + came as u64, limit }) } else { Ok(()) }
     }
 
     /// The image of all that was pushed. With works left to be done for it, they are done here, and may wait for the
@@ -558,8 +574,10 @@ impl BodySink {
 
     /// The image of what could be kept after a failure: what is in the file, or else in memory. Without digests.
     pub fn salvage(&mut self) -> BodyImage {
-        // What can't be written now isn't waited for.
-        let _ = self.run_work(true);
+        if self.spilled {
+            // What can't be written now isn't waited for.
+            let _ = self.run_work(true);
+        }
         self.close_tail();
         match self.writer.take().and_then(|writer| writer.file.map(|file| (file, writer.written))) {
             Some((file, written)) if written > 0 => BodyImage::from_file(file, 0, written),
