@@ -126,7 +126,8 @@ impl Receiver {
 }
 
 impl Receiver {
-    /// What a hand-over needs, if it can be had.
+    /// What a hand-over needs, if it can be had: both descriptors or none, as bodies that each held one and waited for
+    /// the other would wait for each other.
     fn prepare_drain(&self, fd: i32, pool: &DispatchPool) -> Option<(Arc<Drainer>, Lease, OwnedFd)> {
         let mut lease = {
             let core = self.core.lock();

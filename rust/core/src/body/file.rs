@@ -69,6 +69,7 @@ pub(super) struct Parts {
     _descriptor: Option<Lease>,
     /// The fork that it was made after.
     pub generation: usize,
+    process: u32,
     /// Bytes that it has, while it is idle.
     pub size: u64,
     /// Of all that it had when it was last recycled.
@@ -110,6 +111,7 @@ impl BodyFile {
             space: Mutex::new(Some(Lease::empty(budget, resource))),
             _descriptor: Some(descriptor),
             generation: Pools::generation(),
+            process: std::process::id(),
             size: 0,
             map: None,
         };
@@ -127,6 +129,7 @@ impl BodyFile {
             space: Mutex::new(None),
             _descriptor: None,
             generation: Pools::generation(),
+            process: std::process::id(),
             size,
             map: None,
         };
@@ -151,6 +154,27 @@ impl BodyFile {
         &self.parts.file
     }
 
+    /// Whether it was open when this process was forked: the parent has it, too, and may be writing to it. What was in
+    /// it then can be read.
+    pub fn is_inherited(&self) -> bool {
+        self.parts.process != std::process::id()
+    }
+
+    /// Copies the first `len` bytes of another file to this one, which is empty.
+    pub fn copy_from(&self, source: &Self, len: u64) -> Result<()> {
+        if let Some(lease) = self.parts.space.lock().as_mut() {
+            lease.grow(len)?;
+        }
+        let copied = copy_range(source, 0, len, self.file());
+        copied.map_err(|source| self.write_failed(source))?;
+        self.size.fetch_max(len, Relaxed);
+        Ok(())
+    }
+
+    fn write_failed(&self, source: io::Error) -> Error {
+        storage(&self.parts.dir, source, |_, source| Error::Io { doing: "write a body to its file", source })
+    }
+
     /// Bytes that the file has, as far as this process wrote or knows.
     pub fn size(&self) -> u64 {
         self.size.load(Relaxed)
@@ -166,6 +190,8 @@ impl BodyFile {
         let mut sharing = self.sharing.lock();
         match *sharing {
             Sharing::Named => self.trusted && self.parts.space.lock().is_none(),
+            // The parent may give it a name.
+            Sharing::Private | Sharing::Mapped if self.is_inherited() => false,
             Sharing::Private | Sharing::Mapped => {
                 *sharing = Sharing::Mapped;
                 true
@@ -188,22 +214,14 @@ impl BodyFile {
             let batch = left.get(..MOST_SLICES).unwrap_or(left);
             calls += 1;
             match rustix::io::pwritev(self, batch, offset) {
-                Ok(0) => {
-                    let source = io::Error::from(io::ErrorKind::WriteZero);
-                    return Err(Error::Io { doing: "write a body to its file", source });
-                }
+                Ok(0) => return Err(self.write_failed(io::ErrorKind::WriteZero.into())),
                 Ok(n) => {
                     offset += n as u64;
                     self.size.fetch_max(offset, Relaxed);
                     IoSlice::advance_slices(&mut left, n);
                 }
                 Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => {
-                    return Err(storage(&self.parts.dir, errno.into(), |_, source| Error::Io {
-                        doing: "write a body to its file",
-                        source,
-                    }));
-                }
+                Err(errno) => return Err(self.write_failed(errno.into())),
             }
         }
         if self.parts.in_memory {
@@ -270,7 +288,7 @@ impl BodyFile {
     /// Names the file without copying it; false where that can't be: another file system, or it is mapped.
     fn link_to(&self, path: &Path) -> io::Result<bool> {
         let mut sharing = self.sharing.lock();
-        if *sharing != Sharing::Private {
+        if *sharing != Sharing::Private || self.is_inherited() {
             return Ok(false);
         }
         let own = format!("/proc/self/fd/{}", self.file().as_raw_fd());
@@ -330,9 +348,7 @@ pub fn save(content: &Content<'_>, path: &Path, overwrite: bool, fsync: bool) ->
         if overwrite {
             std::fs::rename(&draft, path)?;
         } else {
-            // link(2) refuses an existing name, which rename(2) would replace.
-            std::fs::hard_link(&draft, path)?;
-            std::fs::remove_file(&draft)?;
+            rename_new(&draft, path)?;
         }
         if fsync && let Some(parent) = path.parent() {
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
@@ -359,6 +375,19 @@ pub fn save(content: &Content<'_>, path: &Path, overwrite: bool, fsync: bool) ->
         let _ = std::fs::remove_file(&draft);
     }
     result.map_err(failed)
+}
+
+/// Renames, unless `to` is there already.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match rustix::fs::renameat_with(CWD, from, CWD, to, rustix::fs::RenameFlags::NOREPLACE) {
+        // A file system that can't.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
+        done => return Ok(done?),
+    }
+    // link(2) refuses an existing name, which rename(2) would replace.
+    std::fs::hard_link(from, to)?;
+    std::fs::remove_file(from)
 }
 
 fn copy_range(file: &BodyFile, mut offset: u64, len: u64, target: &File) -> io::Result<()> {

@@ -78,7 +78,7 @@ struct Writer {
 
 impl Writer {
     fn open(&mut self) -> Result<Arc<BodyFile>> {
-        if let Some(file) = &self.file {
+        if let Some(file) = self.file.as_ref().filter(|file| !file.is_inherited()) {
             return Ok(file.clone());
         }
         let dir = self.tunables.temp_dir.clone().unwrap_or_else(default_temp_dir);
@@ -91,6 +91,10 @@ impl Writer {
             (None, None) => (BodyFile::temporary(&dir, &self.budget, self.files.clone())?, None),
         };
         self.map = map;
+        if let Some(inherited) = &self.file {
+            // The parent goes on writing to that file: what it has of this body comes along.
+            file.copy_from(inherited, self.written)?;
+        }
         Ok(self.file.insert(Arc::new(file)).clone())
     }
 
@@ -101,6 +105,8 @@ impl Writer {
         file.reserve(self.written + total)?;
         let mut offset = self.written;
         if let Some(map) = &mut self.map {
+            // A write that failed behind the mapping is tried again as a whole.
+            map.rewind(self.written);
             while let Some(first) = slices.first().filter(|_| map.spare_len() > 0) {
                 let room = map.spare(first.len());
                 let n = room.len();
@@ -392,15 +398,15 @@ impl BodySink {
         Ok(())
     }
 
-    /// Whether there is something to be done off the loop now; see [`take_work`](Self::take_work).
+    /// Whether there is something to be done off the loop now; see [`take_work`](Self::take_work). The digest of the
+    /// last few bytes isn't: [`prepare`](Self::prepare) computes it.
     pub fn has_work(&self, all: bool) -> bool {
         let Some(writer) = self.writer.as_ref().filter(|_| !self.failed) else { return false };
         if self.spilled {
             let due = all || self.unwritten.0 >= GATHER || unwritten() > UNWRITTEN_CAP;
             due && self.unwritten.0 > 0
         } else {
-            let due = all || self.undigested_bytes > DIGEST_INLINE;
-            due && self.undigested_bytes > 0 && !writer.digests.is_empty()
+            self.undigested_bytes > DIGEST_INLINE && !writer.digests.is_empty()
         }
     }
 
@@ -564,6 +570,7 @@ impl BodySink {
         let Some(mut writer) = self.writer.take() else { return Err(Error::Cancelled) };
         self.tail.shrink_to_fit();
         self.close_tail();
+        self.pieces.iter().skip(self.digested).for_each(|piece| writer.digests.update(piece));
         writer.map = None;
         let image = match writer.file.take() {
             Some(file) => BodyImage::from_file(file, 0, writer.written),
