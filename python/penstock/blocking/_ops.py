@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TypeVar, cast
 
-from penstock._native import Direct, Dispatch, Op, Permit
+from penstock._native import Direct, Dispatch, Op
 from penstock.blocking.policy import Policy
 
 T = TypeVar("T")
@@ -25,7 +25,5 @@ async def perform(policy: Policy | None, op: Op[T]) -> T:
         return op()
     if isinstance(policy, Dispatch):
         return await op.on(policy.pool)
-    if isinstance(policy, Permit):
-        async with policy.semaphore:
-            return await op.on(policy.pool)
+    # A permit is held until `op` has ended, even if nobody waits for it any more.
     return await cast("Awaitable[T]", policy.run(op))
