@@ -25,6 +25,9 @@ PROC = Path("/proc/self")
 GRACE = 5.0
 """Seconds that threads and descriptors get to go after the test that made them."""
 
+LASTING = {"penstock-reaper", "libuv-worker"}
+"""Threads that outlast what they were started for: the reaper by some seconds, uvloop's resolver for good."""
+
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
@@ -60,8 +63,7 @@ def descriptors() -> dict[str, str]:
 
 
 def leaks(before: tuple[dict[str, str], dict[str, str]]) -> list[str]:
-    # The reaper lasts from the first large body to some seconds after the last.
-    new_threads = {tid: name for tid, name in threads().items() if tid not in before[0] and name != "penstock-reaper"}
+    new_threads = {tid: name for tid, name in threads().items() if tid not in before[0] and name not in LASTING}
     new_descriptors = {fd: target for fd, target in descriptors().items() if before[1].get(fd) != target}
     return [f"thread {name} ({tid})" for tid, name in new_threads.items()] + [
         f"descriptor {fd} -> {target}" for fd, target in new_descriptors.items()
