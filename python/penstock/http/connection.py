@@ -188,7 +188,9 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._pause()
 
     def _on_worked(self, job: asyncio.Future[Any]) -> None:
-        self._job = None
+        # The core may have had the next one begun since this one was done.
+        if self._job is job:
+            self._job = None
         error = None if job.cancelled() else job.exception()
         if self._exchange is None:
             self._begin_salvage()
@@ -355,7 +357,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def _begin_salvage(self) -> None:
         """Keeps what was received for the error, when nobody works on it any more; if nobody wants it, drops it."""
-        if self._job is not None or self._draining:
+        if self._job is not None or self._draining or self._salvage is not None:
             return
         if self._failure is None:
             self.give_up()

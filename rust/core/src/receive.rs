@@ -268,7 +268,11 @@ impl Receiver {
             Ok(()) => Ok(self.next()),
             Err(error) => {
                 self.stage = Stage::Failed;
-                Err(error)
+                match error {
+                    // A work has failed and is on its way back with the reason.
+                    Error::SinkFailed => Ok(Event::Pause),
+                    error => Err(error),
+                }
             }
         }
     }
