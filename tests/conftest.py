@@ -26,6 +26,12 @@ GRACE = 5.0
 """Seconds that threads and descriptors get to go after the test that made them."""
 
 
+Held = tuple[dict[str, str], dict[str, str]]
+"""Threads and descriptors."""
+
+BEFORE = pytest.StashKey[Held]()
+
+
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -59,34 +65,42 @@ def descriptors() -> dict[str, str]:
     return found
 
 
-SHARED_THREADS = {"penstock-reaper", "libuv-worker"}
-"""Of the process: they come with their first work; the reaper goes when it has had none for a while."""
+def standing(name: str) -> bool:
+    """Whether a thread is the process's, started at first need and kept: the reaper, the default pool's drains, and
+    uvloop's resolvers."""
+    return name.startswith(("penstock-reaper", default_pool().name_prefix, "libuv-worker"))
 
 
-def leaks(before: tuple[dict[str, str], dict[str, str]]) -> list[str]:
-    new_threads = {tid: name for tid, name in threads().items() if tid not in before[0] and name not in SHARED_THREADS}
+def leaks(before: Held) -> list[str]:
+    new_threads = {tid: name for tid, name in threads().items() if tid not in before[0]}
+    kept = {tid for tid, name in new_threads.items() if standing(name)}
     new_descriptors = {fd: target for fd, target in descriptors().items() if before[1].get(fd) != target}
-    return [f"thread {name} ({tid})" for tid, name in new_threads.items()] + [
+    if kept:
+        # They come with an epoll and an eventfd of their own.
+        new_descriptors = {fd: to for fd, to in new_descriptors.items() if not to.startswith("anon_inode:")}
+    return [f"thread {name} ({tid})" for tid, name in new_threads.items() if tid not in kept] + [
         f"descriptor {fd} -> {target}" for fd, target in new_descriptors.items()
     ]
 
 
-BEFORE = pytest.StashKey[tuple[dict[str, str], dict[str, str]]]()
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
-    item.stash[BEFORE] = (threads(), descriptors())
-    return (yield)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    # After the setup: what a fixture of a module makes there lives longer than the test.
+    before = (threads(), descriptors())
+    result = yield
+    # Not for a test that failed: its traceback keeps what it had.
+    item.stash[BEFORE] = before
+    return result
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     result = yield
-    # What the fixtures gave is referred to until the next test begins.
-    if getattr(item, "funcargs", None):
-        item.funcargs.clear()  # type: ignore[attr-defined]
-    if PROC.exists() and (before := item.stash.get(BEFORE, None)):
+    before = item.stash.get(BEFORE, None)
+    if before is not None and PROC.exists():
+        if isinstance(item, pytest.Function):
+            # Fixtures are finished, and what they gave is let go.
+            item.funcargs.clear()
         deadline = time.monotonic() + GRACE
         while (left := leaks(before)) and time.monotonic() < deadline:
             gc.collect()
@@ -96,16 +110,33 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     return result
 
 
+REQUIRE_ALL = os.environ.get("PENSTOCK_REQUIRE_ALL", "0") not in ("", "0")
+ELSEWHERE = "not on this platform"
+"""Begins the reason of a skip that nothing installed could prevent: another system, another CPython."""
+
+
+def refuse_skip(report: Any) -> None:
+    """Where everything is installed, a skip is a failure."""
+    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
+        place, line, reason = report.longrepr
+        if not reason.removeprefix("Skipped: ").startswith(ELSEWHERE):
+            report.outcome = "failed"
+            report.longrepr = f"{place}:{line}: skipped, which PENSTOCK_REQUIRE_ALL forbids: {reason}"
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Where everything is installed, a skip is a failure; optional libraries count when they were asked for."""
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: Any = yield
-    required = "PENSTOCK_REQUIRE_ALL" in os.environ
-    if item.get_closest_marker("extra"):
-        required = required and "PENSTOCK_EXTRA" in os.environ
-    if required and report.skipped and not hasattr(report, "wasxfail"):
-        report.outcome = "failed"
-        report.longrepr = f"skipped, which PENSTOCK_REQUIRE_ALL forbids: {report.longrepr[2]}"
+    # Libraries that bodies are handed to count when they were asked for.
+    if not item.get_closest_marker("extra") or "PENSTOCK_EXTRA" in os.environ:
+        refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    report: Any = yield
+    refuse_skip(report)
     return report
 
 

@@ -126,11 +126,6 @@ def test_a_body_over_its_limit() -> None:
     assert (raised.value.seen, raised.value.limit, raised.value.setting) == (11, 10, "Tunables.max_body")
 
 
-def test_an_announced_length_over_the_limit() -> None:
-    with pytest.raises(penstock.ContentLengthTooLong, match=r"11 bytes.*10 bytes \(Tunables.max_body\)"):
-        penstock.BodySink(penstock.Tunables(max_body=10), length=11)
-
-
 def test_a_budget_without_room(tmp_path: Path) -> None:
     budget = penstock.Budget(disk=10)
     with penstock.BodySink(penstock.Tunables(temp_dir=tmp_path), budget=budget) as sink:

@@ -59,10 +59,9 @@ async def collecting(pieces: AsyncIterator[bytes]) -> None:
 
     image = await penstock.collect(pieces, tunables, budget=budget, policy=penstock.Direct())
     reveal_type(image)  # penstock.body.image.BodyImage
-    reveal_type(await penstock.collect([b"a", bytearray(b"b")]))  # penstock.body.image.BodyImage
 
     async with penstock.AsyncBodySink(tunables, budget=budget, length=10) as sink:
-        reveal_type(await sink.write(b"piece"))  # int
+        await sink.write(b"piece")
         await sink.write_back()
         reveal_type(sink.state)  # Literal['ram'] | Literal['file']
         reveal_type(await sink.prepare())  # penstock.body.image.BodyImage
@@ -72,7 +71,7 @@ def collecting_in_a_thread() -> penstock.BodyImage:
     with penstock.BodySink() as sink:
         reveal_type(sink)  # penstock.body.sink.BodySink
         sink.write(memoryview(b"piece"))
-        reveal_type(sink.push(b"piece"))  # int
+        sink.push(b"piece")
         return sink.prepare()
 
 

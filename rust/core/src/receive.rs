@@ -6,7 +6,7 @@
 //! further windows are of slabs of its own. No byte of a large body is copied or moved after the kernel wrote it, but
 //! for pieces under 4 KiB, which are moved together.
 
-use crate::body::sink::{SMALL_PIECE, close_up};
+use crate::body::sink::{SMALL_PIECE, close_up, unwritten};
 use crate::body::slab::{self, SlabPool, SlabWriter, Window};
 use crate::body::{BodyImage, BodySink, Budget, FilePool, Pools, SharedSink, Tunables, WINDOW};
 use crate::http::{Asked, Framing, Head, HeadLimits, HeadStep, Response};
@@ -18,6 +18,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A window is never smaller: a slab with less left is full.
 const LEAST_WINDOW: usize = 4 << 10;
+
+/// With this much on its way to files, windows are small: what a socket keeps costs no memory here.
+const BUSY: u64 = 8 << 20;
+const SMALL_WINDOW: usize = 16 << 10;
+
+/// How much may be received at once.
+fn window_size() -> usize {
+    if unwritten() > BUSY { SMALL_WINDOW } else { WINDOW }
+}
 
 /// A body that has this much to come, or has had it, gets a slab of its own.
 const LARGE: usize = slab::SMALLEST;
@@ -35,10 +44,10 @@ impl Scratch {
     /// Lends it, making it first if a body took the last one. The flag says that it is a new one.
     pub fn window(&mut self) -> Result<(Window, bool)> {
         if let Some(writer) = &self.writer {
-            return Ok((writer.window(WINDOW), false));
+            return Ok((writer.window(window_size()), false));
         }
         let writer = take(&Pools::current().slabs, WINDOW)?;
-        Ok((self.writer.insert(writer).window(WINDOW), true))
+        Ok((self.writer.insert(writer).window(window_size()), true))
     }
 }
 
@@ -201,10 +210,10 @@ impl Receiver {
                 WINDOW as u64 * 2
             };
             let size = left.unwrap_or(most).min(most) as usize;
-            self.replace_own(take(&Pools::current().slabs, size)?);
+            self.own = Some(self.pay_for(take(&Pools::current().slabs, size)?));
         }
         self.lent = Lent::Own;
-        Ok(self.own.as_ref().map(|own| own.window(WINDOW)))
+        Ok(self.own.as_ref().map(|own| own.window(window_size())))
     }
 
     /// With works done here, a recycled file is received into.
@@ -233,10 +242,16 @@ impl Receiver {
         Ok(())
     }
 
-    fn replace_own(&mut self, writer: SlabWriter) {
-        self.held += writer.capacity() as u64;
-        self.first_in_own = self.sink.as_ref().map_or(0, |sink| sink.lock().pieces());
-        self.own = Some(writer);
+    /// A slab for the body counts whole against the budget, whatever of it is filled; without budget the body spills.
+    fn pay_for(&mut self, writer: SlabWriter) -> SlabWriter {
+        let size = writer.capacity() as u64;
+        self.held += size;
+        if let Some(sink) = &self.sink {
+            let mut sink = sink.lock();
+            self.first_in_own = sink.pieces();
+            sink.prepay(size);
+        }
+        writer
     }
 
     /// Takes `n` bytes that were received into the window lent last.
@@ -261,10 +276,7 @@ impl Receiver {
         writer.advance(n);
         let kept = self.take_in(&mut writer);
         match kept {
-            Ok(true) => {
-                self.held += writer.capacity() as u64;
-                self.own = Some(writer);
-            }
+            Ok(true) => self.own = Some(writer),
             // Slices of it may be alive after an error: then it is nobody's scratch any more.
             _ => scratch.writer = Some(writer).filter(SlabWriter::is_untouched),
         }
@@ -339,6 +351,11 @@ impl Receiver {
             Lent::Own | Lent::Mapped => total >= SMALL_PIECE,
             Lent::Scratch => total >= LARGE / 2 && !self.response.is_done(),
         };
+        if keep && self.lent == Lent::Scratch {
+            let size = writer.capacity() as u64;
+            self.held += size;
+            sink.prepay(size);
+        }
         let input = writer.received();
         if !keep {
             let parts = self.ranges.iter().map(|range| input.get(range.clone()).unwrap_or_default());
@@ -374,7 +391,9 @@ impl Receiver {
         // At most a quarter more than the body is retained.
         if sink.is_ram() && self.held > sink.len() + sink.len() / 4 {
             sink.compact(self.first_in_own)?;
+            self.held = 0;
         }
+        sink.settle(self.held);
         Ok(())
     }
 

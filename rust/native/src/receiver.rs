@@ -15,7 +15,7 @@ use crate::sink;
 use crate::tunables::Tunables;
 use parking_lot::Mutex;
 use penstock_core::Result;
-use penstock_core::body::{Lease, file};
+use penstock_core::body::{Lease, WINDOW, file};
 use penstock_core::drain::{Drainer, Job, Outcome, Ticket};
 use penstock_core::error::Resource;
 use penstock_core::http::{Asked, HeadLimits as CoreLimits};
@@ -68,9 +68,16 @@ impl Scratch {
 impl Shared {
     fn view(&mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (window, new) = self.core.window().raise(py)?;
+        let whole = window.len() == WINDOW;
         match &self.view {
-            Some(view) if !new => Ok(view.clone_ref(py)),
-            _ => Ok(self.view.insert(buffer::lend(py, window)?).clone_ref(py)),
+            Some(view) if whole && !new => Ok(view.clone_ref(py)),
+            _ if whole => Ok(self.view.insert(buffer::lend(py, window)?).clone_ref(py)),
+            _ => {
+                if new {
+                    self.view = None;
+                }
+                buffer::lend(py, window)
+            }
         }
     }
 }

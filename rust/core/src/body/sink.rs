@@ -156,6 +156,8 @@ pub struct BodySink {
     undigested_bytes: u64,
     unwritten: Unwritten,
     ram: Lease,
+    /// What of `ram` was taken before the bytes came.
+    prepaid: u64,
     len: u64,
     spilled: bool,
     failed: bool,
@@ -185,6 +187,7 @@ impl BodySink {
             undigested_bytes: 0,
             unwritten: Unwritten::default(),
             ram,
+            prepaid: 0,
             len: 0,
             spilled: false,
             failed: false,
@@ -259,9 +262,11 @@ impl BodySink {
         if n > self.room() {
             return Err(Error::BodyTooLong { seen: self.len + n, limit: self.tunables.max_body });
         }
-        if !self.spilled && (self.len + n > self.tunables.max_body_ram || self.ram.grow(n).is_err()) {
+        let unpaid = n.saturating_sub(self.prepaid);
+        if !self.spilled && (self.len + n > self.tunables.max_body_ram || self.ram.grow(unpaid).is_err()) {
             self.spill();
         }
+        self.prepaid = self.prepaid.saturating_sub(n);
         self.len += n;
         self.undigested_bytes += n;
         if self.spilled {
@@ -320,6 +325,26 @@ impl BodySink {
         let least = if self.len == coming as u64 { coming } else { coming.max(SMALL_PIECE) };
         let quarter = usize::try_from(self.len / 4).unwrap_or(usize::MAX);
         quarter.clamp(least, slab::SMALLEST)
+    }
+
+    /// Takes the budget for memory that the body's next bytes are received into; without it the body spills.
+    pub fn prepay(&mut self, bytes: u64) {
+        if self.spilled {
+            return;
+        }
+        match self.ram.grow(bytes) {
+            Ok(()) => self.prepaid += bytes,
+            Err(_) => self.spill(),
+        }
+    }
+
+    /// The body is complete in memory: it holds so many bytes, or as many as it is long.
+    pub fn settle(&mut self, held: u64) {
+        self.prepaid = 0;
+        if !self.spilled {
+            // It never grows here, so it can't be refused.
+            let _ = self.ram.set(held.max(self.len).min(self.ram.amount()));
+        }
     }
 
     fn close_tail(&mut self) {
