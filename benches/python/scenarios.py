@@ -83,8 +83,6 @@ def _in_files(place: _Place) -> Iterator[Variant]:
             "penstock FilePool" if pooled else "penstock",
             PENSTOCK,
             {"scenario": scenario, "policy": policy, "file_pool": pooled},
-            # To go on running the loop while a task blocks is what penstock's own loop is for.
-            loop="penstock" if policy == "permit" else None,
         )
     for scenario, peer, (tuning, policy) in product(PEER_FILES, FILE_PEERS, TUNINGS):
         yield place.row(f"{scenario}_{policy}", f"{peer} {tuning}", _peer(peer, tuning), {"scenario": scenario})

@@ -1,6 +1,13 @@
 """asyncio HTTP and blocking calls that can't run you out of memory, threads or time."""
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.platform == "win32" or sys.implementation.name != "cpython":
+    raise ImportError(
+        f"penstock runs on CPython, on Linux and macOS, with asyncio: {sys.implementation.name} on {sys.platform} is "
+        "not supported (nor are Windows and trio)"
+    )
 
 from penstock._native import BUILD_PROFILE, __version__, file_pool_stats, slab_stats
 from penstock.blocking import Direct, Dispatch, DispatchPool, Permit, Policy, Semaphore, default_pool, run_blocking

@@ -182,7 +182,12 @@ class AsyncBodySink(_Sink):
     async def _flush(self) -> None:
         await self._settled()
         while (op := self.work(True)) is not None:
-            await perform(self._policy, op)
+            if isinstance(self._policy, Direct):
+                op()
+            else:
+                # Its own task, for the sink to know of it if whoever waits is cancelled.
+                self._writing = asyncio.get_running_loop().create_task(perform(self._policy, op))
+                await self._settled()
 
     async def prepare(self) -> BodyImage:
         """The image of all that was written; an empty one is in memory. The sink is closed afterwards.

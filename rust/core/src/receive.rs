@@ -6,7 +6,7 @@
 //! further windows are of slabs of its own. No byte of a large body is copied or moved after the kernel wrote it, but
 //! for pieces under 4 KiB, which are moved together.
 
-use crate::body::sink::{SMALL_PIECE, close_up};
+use crate::body::sink::{SMALL_PIECE, close_up, unwritten};
 use crate::body::slab::{self, SlabPool, SlabWriter, Window};
 use crate::body::{BodyImage, BodySink, Budget, FilePool, Pools, SharedSink, Tunables, WINDOW};
 use crate::http::{Asked, Framing, Head, HeadLimits, HeadStep, Response};
@@ -18,6 +18,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A window is never smaller: a slab with less left is full.
 const LEAST_WINDOW: usize = 4 << 10;
+
+/// With this much on its way to files, windows are small: what a socket keeps costs no memory here.
+const BUSY: u64 = 8 << 20;
+const SMALL_WINDOW: usize = 16 << 10;
+
+/// How much may be received at once.
+fn window_size() -> usize {
+    if unwritten() > BUSY { SMALL_WINDOW } else { WINDOW }
+}
 
 /// A body that has this much to come, or has had it, gets a slab of its own.
 const LARGE: usize = slab::SMALLEST;
@@ -35,10 +44,10 @@ impl Scratch {
     /// Lends it, making it first if a body took the last one. The flag says that it is a new one.
     pub fn window(&mut self) -> Result<(Window, bool)> {
         if let Some(writer) = &self.writer {
-            return Ok((writer.window(WINDOW), false));
+            return Ok((writer.window(window_size()), false));
         }
         let writer = take(&Pools::current().slabs, WINDOW)?;
-        Ok((self.writer.insert(writer).window(WINDOW), true))
+        Ok((self.writer.insert(writer).window(window_size()), true))
     }
 }
 
@@ -71,6 +80,8 @@ pub enum Event {
     Work,
     /// The rest of the body is to be drained: take it with [`Receiver::hand_over`].
     Drain,
+    /// Bytes came for which nobody has asked: close the connection.
+    Close,
     /// The response is complete: take it with [`Receiver::finish`].
     Done,
 }
@@ -201,10 +212,10 @@ impl Receiver {
                 WINDOW as u64 * 2
             };
             let size = left.unwrap_or(most).min(most) as usize;
-            self.replace_own(take(&Pools::current().slabs, size)?);
+            self.own = Some(self.pay_for(take(&Pools::current().slabs, size)?));
         }
         self.lent = Lent::Own;
-        Ok(self.own.as_ref().map(|own| own.window(WINDOW)))
+        Ok(self.own.as_ref().map(|own| own.window(window_size())))
     }
 
     /// With works done here, a recycled file is received into.
@@ -233,10 +244,16 @@ impl Receiver {
         Ok(())
     }
 
-    fn replace_own(&mut self, writer: SlabWriter) {
-        self.held += writer.capacity() as u64;
-        self.first_in_own = self.sink.as_ref().map_or(0, |sink| sink.lock().pieces());
-        self.own = Some(writer);
+    /// A slab for the body counts whole against the budget, whatever of it is filled; without budget the body spills.
+    fn pay_for(&mut self, writer: SlabWriter) -> SlabWriter {
+        let size = writer.capacity() as u64;
+        self.held += size;
+        if let Some(sink) = &self.sink {
+            let mut sink = sink.lock();
+            self.first_in_own = sink.pieces();
+            sink.prepay(size);
+        }
+        writer
     }
 
     /// Takes `n` bytes that were received into the window lent last.
@@ -251,7 +268,11 @@ impl Receiver {
             Ok(()) => Ok(self.next()),
             Err(error) => {
                 self.stage = Stage::Failed;
-                Err(error)
+                match error {
+                    // A work has failed and is on its way back with the reason.
+                    Error::SinkFailed => Ok(Event::Pause),
+                    error => Err(error),
+                }
             }
         }
     }
@@ -260,35 +281,34 @@ impl Receiver {
         let Some(mut writer) = scratch.writer.take() else { return Ok(()) };
         writer.advance(n);
         let kept = self.take_in(&mut writer);
-        match kept {
-            Ok(true) => {
-                self.held += writer.capacity() as u64;
-                self.own = Some(writer);
-            }
-            // Slices of it may be alive after an error: then it is nobody's scratch any more.
-            _ => scratch.writer = Some(writer).filter(SlabWriter::is_untouched),
+        writer.truncate(0);
+        if writer.is_untouched() {
+            scratch.writer = Some(writer);
+        } else {
+            // Slices of it were kept, even if there is an error to tell: it isn't for others any more.
+            self.own = Some(writer);
         }
-        kept.map(|_| ())
+        kept
     }
 
     fn own_received(&mut self, n: usize) -> Result<()> {
         let Some(mut writer) = self.own.take() else { return Ok(()) };
         writer.advance(n);
-        self.take_in(&mut writer)?;
+        let taken = self.take_in(&mut writer);
         // A complete body needs no more room.
         self.own = Some(writer).filter(|_| self.stage == Stage::Body);
-        Ok(())
+        taken
     }
 
-    /// Takes in what a slab has received; true if slices of the slab were kept.
-    fn take_in(&mut self, writer: &mut SlabWriter) -> Result<bool> {
+    /// Takes in what a slab has received. Slices of the slab may be kept.
+    fn take_in(&mut self, writer: &mut SlabWriter) -> Result<()> {
         let input = writer.received();
         let mut start = 0;
         match self.stage {
             Stage::Head => match self.response.feed_head(input)? {
                 HeadStep::More => {
                     writer.truncate(0);
-                    return Ok(false);
+                    return Ok(());
                 }
                 HeadStep::Done { consumed } => {
                     start = consumed;
@@ -299,7 +319,7 @@ impl Receiver {
             Stage::Idle | Stage::Complete | Stage::Away | Stage::Failed => {
                 self.excess |= !input.is_empty();
                 writer.truncate(0);
-                return Ok(false);
+                return Ok(());
             }
         }
         let len = input.len();
@@ -308,13 +328,15 @@ impl Receiver {
         let ranges = &mut self.ranges;
         // What came before a fault in the framing is kept, too.
         let fed = self.response.feed_body(rest, |range| ranges.push(start + range.start..start + range.end));
-        let kept = self.store(writer)?;
+        let fits = self.sink.as_ref().map_or(Ok(()), |sink| fit(&mut self.ranges, &sink.lock()));
+        self.store(writer)?;
+        fits?;
         let fed = fed?;
         if fed.done {
             self.excess |= start + fed.consumed < len;
             self.complete()?;
         }
-        Ok(kept)
+        Ok(())
     }
 
     fn open_sink(&mut self) -> Result<()> {
@@ -330,21 +352,26 @@ impl Receiver {
         Ok(())
     }
 
-    /// Brings the ranges of what a slab has received into the sink; true if slices of the slab were kept.
-    fn store(&mut self, writer: &mut SlabWriter) -> Result<bool> {
-        let Some(sink) = &self.sink else { return Ok(false) };
+    /// Brings the ranges of what a slab has received into the sink.
+    fn store(&mut self, writer: &mut SlabWriter) -> Result<()> {
+        let Some(sink) = &self.sink else { return Ok(()) };
         let mut sink = sink.lock();
         let total: usize = self.ranges.iter().map(Range::len).sum();
         let keep = match self.lent {
             Lent::Own | Lent::Mapped => total >= SMALL_PIECE,
             Lent::Scratch => total >= LARGE / 2 && !self.response.is_done(),
         };
+        if keep && self.lent == Lent::Scratch {
+            let size = writer.capacity() as u64;
+            self.held += size;
+            sink.prepay(size);
+        }
         let input = writer.received();
         if !keep {
             let parts = self.ranges.iter().map(|range| input.get(range.clone()).unwrap_or_default());
             let pushed = sink.push_parts(parts);
             writer.truncate(0);
-            return pushed.map(|()| false);
+            return pushed;
         }
         let mut runs: Vec<Range<usize>> = Vec::with_capacity(self.ranges.len());
         for range in self.ranges.drain(..) {
@@ -361,8 +388,7 @@ impl Receiver {
         }
         writer.truncate(runs.last().map_or(0, |last| last.end));
         let frozen = writer.freeze();
-        runs.into_iter().try_for_each(|run| sink.push(frozen.slice(run)))?;
-        Ok(true)
+        runs.into_iter().try_for_each(|run| sink.push(frozen.slice(run)))
     }
 
     /// The body is complete: gives back what its slabs don't need.
@@ -374,12 +400,17 @@ impl Receiver {
         // At most a quarter more than the body is retained.
         if sink.is_ram() && self.held > sink.len() + sink.len() / 4 {
             sink.compact(self.first_in_own)?;
+            self.held = 0;
         }
+        sink.settle(self.held);
         Ok(())
     }
 
     /// What is to be done now: to be asked again whenever a work has come back.
     pub fn next(&self) -> Event {
+        if self.stage == Stage::Idle && self.excess {
+            return Event::Close;
+        }
         let complete = self.stage == Stage::Complete;
         let (Some(sink), true) = (&self.sink, complete || self.stage == Stage::Body) else { return Event::More };
         let sink = sink.lock();
@@ -394,10 +425,10 @@ impl Receiver {
         }
     }
 
-    /// Does the sink's work on this thread. May wait for the disk.
+    /// Does the sink's work on this thread. May wait for the disk. Without budget it can be tried again.
     pub fn work_here(&mut self) -> Result<Event> {
         if let Some(sink) = &self.sink {
-            sink.lock().run_work(self.stage == Stage::Complete).inspect_err(|_| self.stage = Stage::Failed)?;
+            sink.lock().run_work(self.stage == Stage::Complete)?;
         }
         // The same memory again, while it is hot.
         if let Some(own) = &mut self.own {
@@ -449,11 +480,12 @@ impl Receiver {
         self.forgo_drain();
     }
 
-    /// The peer closed.
-    pub fn eof(&mut self) -> Result<Event> {
+    /// The peer closed; `reset` says that it did so without regard to what was on its way.
+    pub fn eof(&mut self, reset: bool) -> Result<Event> {
         match self.stage {
             Stage::Head | Stage::Body => {
-                self.response.eof().inspect_err(|_| self.stage = Stage::Failed)?;
+                let ended = if reset { self.response.reset_by_peer() } else { self.response.eof() };
+                ended.inspect_err(|_| self.stage = Stage::Failed)?;
                 self.complete()?;
                 Ok(self.next())
             }
@@ -487,4 +519,22 @@ impl Receiver {
         self.clear();
         sink
     }
+}
+
+/// Cuts off what of the ranges is over the limit of the body that they are of.
+pub(crate) fn fit(ranges: &mut Vec<Range<usize>>, sink: &BodySink) -> Result<()> {
+    let mut room = sink.room();
+    for (i, range) in ranges.iter_mut().enumerate() {
+        match room.checked_sub(range.len() as u64) {
+            Some(left) => room = left,
+            None => {
+                // Less than the range's length, which is a usize.
+                range.end = range.start + room as usize;
+                ranges.truncate(if room > 0 { i + 1 } else { i });
+                let limit = sink.len() + sink.room();
+                return Err(Error::BodyTooLong { seen: limit + 1, limit });
+            }
+        }
+    }
+    Ok(())
 }

@@ -1,8 +1,9 @@
 //! A response's head as Python sees it: raw until somebody looks.
 
+use crate::errors::Raise;
 use penstock_core::http::{Head as Core, Version};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple, PyType};
 
 #[pyclass(frozen, module = "penstock._native")]
 pub struct Head {
@@ -35,6 +36,18 @@ fn pairs<'py>(
 
 #[pymethods]
 impl Head {
+    /// The head that `__reduce__` took apart.
+    #[new]
+    fn new(py: Python<'_>, raw: &[u8], trailers: Vec<(Vec<u8>, Vec<u8>)>) -> PyResult<Self> {
+        Ok(Self { core: Core::from_raw(raw).raise(py)?, trailers })
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, Bound<'py, PyTuple>)> {
+        let py = slf.py();
+        let raw = PyBytes::new(py, slf.get().core.raw());
+        Ok((slf.get_type(), (raw, slf.get().trailers(py)?).into_pyobject(py)?))
+    }
+
     #[getter]
     fn status(&self) -> u16 {
         self.core.status

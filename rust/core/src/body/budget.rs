@@ -147,13 +147,7 @@ impl Lease {
 
     /// Splits all of it off, for an owner on another thread.
     pub fn take(&mut self) -> Self {
-        self.split(self.amount)
-    }
-
-    /// Splits a part off, as far as there is so much.
-    pub fn split(&mut self, amount: u64) -> Self {
-        let amount = amount.min(self.amount);
-        self.amount -= amount;
+        let amount = std::mem::take(&mut self.amount);
         Self { budget: self.budget.clone(), resource: self.resource, amount }
     }
 }

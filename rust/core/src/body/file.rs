@@ -12,6 +12,7 @@ use super::reaper;
 use crate::{Error, Resource, Result};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::fs::File;
 use std::io::{self, IoSlice, Write as _};
@@ -21,9 +22,19 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
 
 /// The kernel takes at most this many slices in one call (`IOV_MAX`).
 const MOST_SLICES: usize = 1024;
+
+/// Nanoseconds that each write takes longer, for tests: a slow disk without one.
+static WRITE_DELAY: AtomicU64 = AtomicU64::new(0);
+
+/// Has each write of a body wait for so long first.
+pub fn delay_writes(by: Duration) {
+    WRITE_DELAY.store(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+}
 
 /// What a file's name and its mappings mean for each other: a file that others can open must not be mapped, as they
 /// could truncate it, and a mapped one gets no name but a copy.
@@ -77,15 +88,15 @@ impl BodyFile {
     pub fn temporary(dir: &Path, budget: &Arc<Budget>, home: Option<Arc<FilePool>>) -> Result<Self> {
         let mut descriptor = Lease::empty(budget, Resource::Files);
         descriptor.grow(1)?;
-        Self::with_descriptor(dir, budget, home, descriptor)
+        Self::temporary_with(dir, budget, descriptor, home)
     }
 
-    /// As [`temporary`](Self::temporary), with the descriptor's part of the budget already taken.
-    pub fn with_descriptor(
+    /// As [`temporary`](Self::temporary), with a descriptor that was taken from the budget before.
+    pub fn temporary_with(
         dir: &Path,
         budget: &Arc<Budget>,
-        home: Option<Arc<FilePool>>,
         descriptor: Lease,
+        home: Option<Arc<FilePool>>,
     ) -> Result<Self> {
         let file = unnamed(dir).map_err(|source| storage(dir, source, |dir, source| Error::TempDir { dir, source }))?;
         let in_memory = is_in_memory(&file);
@@ -191,6 +202,10 @@ impl BodyFile {
     /// Writes the slices, for which `reserve` took the budget, at `offset` in as few calls as the kernel allows,
     /// completing short ones. Returns the number of calls.
     pub fn write_slices_at(&self, slices: &mut [IoSlice<'_>], mut offset: u64) -> Result<u64> {
+        let delay = WRITE_DELAY.load(Relaxed);
+        if delay > 0 {
+            thread::sleep(Duration::from_nanos(delay));
+        }
         let mut left = slices;
         let mut calls = 0;
         // Drops what is empty in front, which would be taken for a write of nothing.
@@ -447,6 +462,17 @@ pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: borrowed for this one call; a number that isn't open gives EBADF.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     Ok(rustix::io::fcntl_dupfd_cloexec(borrowed, 0)?)
+}
+
+/// Whether reading from a descriptor that somebody else owns would give something at once, its end included.
+pub fn is_readable(fd: RawFd) -> bool {
+    if fd < 0 {
+        return false;
+    }
+    // SAFETY: borrowed for this one call; a number that isn't open gives POLLNVAL.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    let mut polled = [PollFd::new(&borrowed, PollFlags::IN)];
+    matches!(rustix::event::poll(&mut polled, Some(&Timespec::default())), Ok(n) if n > 0)
 }
 
 fn is_full(errno: i32) -> bool {

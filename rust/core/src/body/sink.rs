@@ -66,9 +66,9 @@ struct Writer {
     files: Option<Arc<FilePool>>,
     /// The announced length, for the choice of a recycled file.
     length: Option<u64>,
-    file: Option<Arc<BodyFile>>,
-    /// The budget for the file's descriptor, where that was taken in advance.
+    /// Of a file that isn't made yet.
     descriptor: Option<Lease>,
+    file: Option<Arc<BodyFile>>,
     /// Of a recycled file.
     map: Option<MapWriter>,
     written: u64,
@@ -86,7 +86,7 @@ impl Writer {
         let (file, map) = match (recycled, self.descriptor.take()) {
             (Some(recycled), _) => recycled,
             (None, Some(descriptor)) => {
-                (BodyFile::with_descriptor(&dir, &self.budget, self.files.clone(), descriptor)?, None)
+                (BodyFile::temporary_with(&dir, &self.budget, descriptor, self.files.clone())?, None)
             }
             (None, None) => (BodyFile::temporary(&dir, &self.budget, self.files.clone())?, None),
         };
@@ -167,6 +167,8 @@ pub struct BodySink {
     undigested_bytes: u64,
     unwritten: Unwritten,
     ram: Lease,
+    /// What of `ram` was taken before the bytes came.
+    prepaid: u64,
     len: u64,
     spilled: bool,
     failed: bool,
@@ -181,8 +183,8 @@ impl BodySink {
             budget,
             files: None,
             length: None,
-            file: None,
             descriptor: None,
+            file: None,
             map: None,
             written: 0,
             calls: 0,
@@ -197,6 +199,7 @@ impl BodySink {
             undigested_bytes: 0,
             unwritten: Unwritten::default(),
             ram,
+            prepaid: 0,
             len: 0,
             spilled: false,
             failed: false,
@@ -271,9 +274,11 @@ impl BodySink {
         if n > self.room() {
             return Err(Error::BodyTooLong { seen: self.len + n, limit: self.tunables.max_body });
         }
-        if !self.spilled && (self.len + n > self.tunables.max_body_ram || self.ram.grow(n).is_err()) {
+        let unpaid = n.saturating_sub(self.prepaid);
+        if !self.spilled && (self.len + n > self.tunables.max_body_ram || self.ram.grow(unpaid).is_err()) {
             self.spill();
         }
+        self.prepaid = self.prepaid.saturating_sub(n);
         self.len += n;
         self.undigested_bytes += n;
         if self.spilled {
@@ -334,16 +339,29 @@ impl BodySink {
         quarter.clamp(least, slab::SMALLEST)
     }
 
-    fn close_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.pieces.push(Bytes::from(std::mem::take(&mut self.tail)));
+    /// Takes the budget for memory that the body's next bytes are received into; without it the body spills.
+    pub fn prepay(&mut self, bytes: u64) {
+        if self.spilled {
+            return;
+        }
+        match self.ram.grow(bytes) {
+            Ok(()) => self.prepaid += bytes,
+            Err(_) => self.spill(),
         }
     }
 
-    /// Takes the budget for a descriptor, for when the file is made; gives it back if there is a file.
-    pub fn expect_file(&mut self, descriptor: Lease) {
-        if let Some(writer) = self.writer.as_mut().filter(|writer| writer.file.is_none()) {
-            writer.descriptor = Some(descriptor);
+    /// The body is complete in memory: it holds so many bytes, or as many as it is long.
+    pub fn settle(&mut self, held: u64) {
+        self.prepaid = 0;
+        if !self.spilled {
+            // It never grows here, so it can't be refused.
+            let _ = self.ram.set(held.max(self.len).min(self.ram.amount()));
+        }
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.pieces.push(Bytes::from(std::mem::take(&mut self.tail)));
         }
     }
 
@@ -353,6 +371,18 @@ impl BodySink {
             self.spilled = true;
             self.unwritten.add(self.len);
         }
+    }
+
+    /// Takes the descriptor of the body's file from the budget now: who holds another one meanwhile must not wait for
+    /// it later, as all would wait for each other.
+    pub fn reserve_descriptor(&mut self) -> Result<()> {
+        if let Some(writer) = self.writer.as_mut().filter(|writer| writer.file.is_none() && writer.descriptor.is_none())
+        {
+            let mut lease = Lease::empty(&writer.budget, Resource::Files);
+            lease.grow(1)?;
+            writer.descriptor = Some(lease);
+        }
+        Ok(())
     }
 
     /// Copies the pieces from the one numbered `from` on into one buffer of their own size, so that what they were
@@ -520,17 +550,15 @@ impl BodySink {
         let Some(writer) = &mut self.writer else { return Err(Error::Cancelled) };
         let Some(map) = &mut writer.map else { return Err(Error::Cancelled) };
         let received = map.spare(n);
-        let body = look(received);
-        if body as u64 > room {
-            return Err(Error::BodyTooLong { seen: len + body as u64, limit });
-        }
+        let came = look(received);
+        let body = usize::try_from(room).unwrap_or(usize::MAX).min(came);
         if !writer.digests.is_empty() {
             writer.digests.update(received.get(..body).unwrap_or_default());
         }
         map.advance(body);
         writer.written += body as u64;
         self.len += body as u64;
-        Ok(())
+        if came > body { Err(Error::BodyTooLong { seen: len + came as u64, limit }) } else { Ok(()) }
     }
 
     /// The image of all that was pushed. With works left to be done for it, they are done here, and may wait for the
@@ -553,8 +581,10 @@ impl BodySink {
 
     /// The image of what could be kept after a failure: what is in the file, or else in memory. Without digests.
     pub fn salvage(&mut self) -> BodyImage {
-        // What can't be written now isn't waited for.
-        let _ = self.run_work(true);
+        if self.spilled {
+            // What can't be written now isn't waited for.
+            let _ = self.run_work(true);
+        }
         self.close_tail();
         match self.writer.take().and_then(|writer| writer.file.map(|file| (file, writer.written))) {
             Some((file, written)) if written > 0 => BodyImage::from_file(file, 0, written),
@@ -700,16 +730,15 @@ mod tests {
     fn a_work_that_was_never_run_is_undone() {
         for max_body_ram in [0, 1 << 20] {
             let mut sink = BodySink::new(tunables(max_body_ram, 1 << 20), budget());
-            let first = vec![1; 70_000];
-            sink.push_copy(&first).unwrap();
+            let sent = vec![7; 300_000];
+            sink.push_copy(&sent[..200_000]).unwrap();
             let work = sink.take_work(true).unwrap();
             assert!(sink.is_busy() && sink.take_work(true).is_none());
-            sink.push_copy(b"def").unwrap();
+            sink.push_copy(&sent[200_000..]).unwrap();
             sink.done(work).unwrap();
             let image = sink.prepare().unwrap();
-            let whole = [&first[..], b"def"].concat();
-            assert_eq!(image.digests(), &sha256(&whole)[..]);
-            assert_eq!(contents(&image), whole);
+            assert!(contents(&image) == sent);
+            assert_eq!(image.digests(), &sha256(&sent)[..]);
         }
     }
 

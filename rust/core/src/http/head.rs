@@ -40,6 +40,11 @@ impl Head {
         Ok(Self { version, status, count, fields, raw: Bytes::copy_from_slice(block) })
     }
 
+    /// The head that [`raw`](Self::raw) is of.
+    pub fn from_raw(raw: &[u8]) -> Result<Self> {
+        Self::parse(raw, memchr::memchr_iter(b'\n', raw).count(), 0)
+    }
+
     pub fn reason(&self) -> &[u8] {
         let end = self.fields.saturating_sub(b"\r\n".len());
         self.raw.get(BEFORE_REASON..end).unwrap_or_default()
