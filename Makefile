@@ -1,4 +1,4 @@
-# Each target makes what it needs. `make help` lists them.
+# Each target makes what it needs and first says what it does. `make help` lists them; .ci/run calls the same ones.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,47 +9,69 @@ SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
+# The first prerequisite of each target: the line that `make help` has for it.
+.PHONY: FORCE
+say-%: FORCE
+	@echo "make $*: $$(sed -n 's/^$*:.*## //p' $(MAKEFILE_LIST))"
+
 .PHONY: demo
-demo: $(VENV)/.develop $(VENV)/.bench ## Run the main job: 16 GETs of 8 MiB to RAM, files and mappings, with a table and a picture
+demo: say-demo $(VENV)/.develop $(VENV)/.bench ## Run the main job: 16 GETs of 8 MiB to RAM, files and mappings, with a table and a picture
 	$(BIN)/python -m penstock.bench demo
 
 .PHONY: test
-test: test-rust test-python ## Run the Rust and the Python tests
+test: say-test test-rust test-python ## Run the Rust tests, the models of the concurrent parts, and the Python tests
 
 .PHONY: test-rust
-test-rust: ## Run the Rust tests (nextest if present, else cargo test), then the model checks
+test-rust: say-test-rust ## Run the Rust tests (nextest if present, else cargo test), then the models under loom
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run -p penstock-core; else cargo test -p penstock-core; fi
+	@# Only what takes its primitives from the core's `sync` runs under loom; the bound keeps it to seconds.
+	CARGO_TARGET_DIR=target/loom RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=2 \
+		cargo test -p penstock-core --lib --release -- dispatch:: permit::
 
 .PHONY: test-python
-test-python: $(VENV)/.develop $(VENV)/.test ## Run the Python tests on $(PYTHON)
+test-python: say-test-python $(VENV)/.develop $(VENV)/.test ## Run the Python tests on $(PYTHON)
 	$(BIN)/python -m pytest
 
 .PHONY: lint
-lint: $(VENV)/.develop $(VENV)/.lint $(VENV)/.test ## Check formats, clippy, ruff, strict mypy, the stubs, and the documentation's tables
+lint: say-lint $(VENV)/.develop $(VENV)/.lint $(VENV)/.test ## Check formats, clippy, ruff, strict mypy, the stubs, where unsafe stands, and the documentation's tables
 	cargo fmt --check
 	PYO3_PYTHON=$(abspath $(BIN))/python cargo clippy --workspace --all-targets -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest penstock._native
+	$(BIN)/python -m mypy.stubtest penstock._native --allowlist tests/types/stubtest-allowlist.txt
 	$(BIN)/python docs/check_from_rust.py
+	$(BIN)/python docs/check_unsafe.py
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; else echo "cargo-deny is not installed: deny.toml was not checked"; fi
+
+.PHONY: docs
+docs: say-docs $(VENV)/.docs ## Build the documentation into target/docs, strictly
+	$(BIN)/python -m mkdocs build --strict --quiet --site-dir target/docs
 
 .PHONY: bench
-bench: $(VENV)/.develop $(VENV)/.bench ## Measure the scenarios against the floor and the peers (minutes; needs a quiet machine)
+bench: say-bench $(VENV)/.develop $(VENV)/.bench ## Measure the scenarios against the floor and the peers (minutes; needs a quiet machine)
 	$(BIN)/python -m benches.python.run
 
 .PHONY: develop
-develop: $(VENV)/.develop ## Build the release extension into .venv
+develop: say-develop $(VENV)/.develop ## Build the release extension into $(VENV)
 
 .PHONY: nightly
-nightly: $(VENV)/.develop $(VENV)/.test ## Run the long suites: more examples, longer soaks
+nightly: say-nightly $(VENV)/.develop $(VENV)/.test ## Run the long suites: more examples, longer soaks
 	PENSTOCK_NIGHTLY=1 $(BIN)/python -m pytest --timeout=600
 
 .PHONY: stress
-stress: $(VENV)/.develop $(VENV)/.test ## Run the stress suites for minutes
+stress: say-stress $(VENV)/.develop $(VENV)/.test ## Run the stress suites for minutes
 	PENSTOCK_STRESS=1 $(BIN)/python -m pytest -m slow --timeout=1200
 
+.PHONY: dist
+dist: say-dist $(VENV)/.build ## Make the sdist and the wheel in dist, install both, and check what they hold
+	rm -rf dist
+	$(BIN)/maturin sdist --quiet --out dist
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin build --release --locked --quiet --interpreter $(BIN)/python --out dist
+	$(BIN)/python .ci/check_dist.py dist
+
 $(VENV)/.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"{sys.executable} is {sys.version.split()[0]}: penstock needs CPython 3.11 or newer (make PYTHON=python3.13)")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@touch $@

@@ -25,8 +25,11 @@ PROC = Path("/proc/self")
 GRACE = 5.0
 """Seconds that threads and descriptors get to go after the test that made them."""
 
-LASTING = {"penstock-reaper", "libuv-worker"}
-"""Threads that outlast what they were started for: the reaper by some seconds, uvloop's resolver for good."""
+
+Held = tuple[dict[str, str], dict[str, str]]
+"""Threads and descriptors."""
+
+BEFORE = pytest.StashKey[Held]()
 
 
 def pytest_asyncio_loop_factories(
@@ -62,27 +65,41 @@ def descriptors() -> dict[str, str]:
     return found
 
 
-def leaks(before: tuple[dict[str, str], dict[str, str]]) -> list[str]:
-    new_threads = {tid: name for tid, name in threads().items() if tid not in before[0] and name not in LASTING}
+def standing(name: str) -> bool:
+    """Whether a thread is the process's, started at first need and kept: the reaper, the default pool's drains."""
+    return name.startswith(("penstock-reaper", "libuv-worker", default_pool().name_prefix))
+
+
+def leaks(before: Held) -> list[str]:
+    new_threads = {tid: name for tid, name in threads().items() if tid not in before[0]}
+    kept = {tid for tid, name in new_threads.items() if standing(name)}
     new_descriptors = {fd: target for fd, target in descriptors().items() if before[1].get(fd) != target}
-    return [f"thread {name} ({tid})" for tid, name in new_threads.items()] + [
+    if kept:
+        # They come with an epoll and an eventfd of their own.
+        new_descriptors = {fd: to for fd, to in new_descriptors.items() if not to.startswith("anon_inode:")}
+    return [f"thread {name} ({tid})" for tid, name in new_threads.items() if tid not in kept] + [
         f"descriptor {fd} -> {target}" for fd, target in new_descriptors.items()
     ]
 
 
-BEFORE = pytest.StashKey[tuple[dict[str, str], dict[str, str]]]()
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
-    item.stash[BEFORE] = (threads(), descriptors())
-    return (yield)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    # After the setup: what a fixture of a module makes there lives longer than the test.
+    before = (threads(), descriptors())
+    result = yield
+    # Not for a test that failed: its traceback keeps what it had.
+    item.stash[BEFORE] = before
+    return result
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     result = yield
-    if PROC.exists() and (before := item.stash.get(BEFORE, None)):
+    before = item.stash.get(BEFORE, None)
+    if before is not None and PROC.exists():
+        if isinstance(item, pytest.Function):
+            # Fixtures are finished, and what they gave is let go.
+            item.funcargs.clear()
         deadline = time.monotonic() + GRACE
         while (left := leaks(before)) and time.monotonic() < deadline:
             gc.collect()
@@ -90,6 +107,19 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         if left:
             pytest.fail("left behind: " + ", ".join(left), pytrace=False)
     return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Where everything is installed, a skip is a failure; optional libraries count when they were asked for."""
+    report: Any = yield
+    required = "PENSTOCK_REQUIRE_ALL" in os.environ
+    if item.get_closest_marker("extra"):
+        required = required and "PENSTOCK_EXTRA" in os.environ
+    if required and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which PENSTOCK_REQUIRE_ALL forbids: {report.longrepr[2]}"
+    return report
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -1,10 +1,11 @@
-"""`python -m benches.python.run`: the rows asked for, and the floor, into one JSON file and a table of the targets."""
+"""`python -m benches.python.run`: the rows asked for, and the floor, as JSON, tables, a picture and the targets."""
 
 import argparse
 import json
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from penstock.bench import figures, machine, report
@@ -28,9 +29,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benches.python.run", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds, to see that everything runs")
     parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose id matches, beside the floor")
-    parser.add_argument("--rounds", type=int, default=40, help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=12, help="(default: %(default)s)")
     parser.add_argument("--batches", type=int, default=3, help="of a row in a round (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the rows' order (default: %(default)s)")
+    parser.add_argument(
+        "--noise", type=float, default=Plan.noise, help="drop turns with more of others' CPU (default: %(default)s)"
+    )
     parser.add_argument("--store", action="append", type=Path, metavar="DIR", help="where files go; may be repeated")
     parser.add_argument("--framing", choices=FRAMINGS, help="only this one (default: both)")
     parser.add_argument("--loop", choices=("asyncio", "uvloop", "penstock"), default="asyncio", help="of all rows")
@@ -42,16 +46,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def select(arguments: argparse.Namespace, stores: Sequence[Path], plan: Plan) -> list[Variant]:
-    """The rows that were asked for, and the floors that they are divided by."""
+def select(arguments: argparse.Namespace, stores: dict[str, Path], plan: Plan) -> list[list[Variant]]:
+    """The rows that were asked for, by session; sessions without any are left out."""
     framings: tuple[Framing, ...] = (arguments.framing,) if arguments.framing else FRAMINGS
     wanted = re.compile(arguments.rows)
-    by_type = {machine.file_system(store): store for store in stores}
-    chosen = [row for row in scenarios.rows(framings, by_type, arguments.loop, plan) if wanted.search(row.id)]
-    if not arguments.list:
-        binary = floor.build()
-        chosen[:0] = [row for framing in framings for row in floor.rows(binary, framing)]
-    return chosen
+    sessions = scenarios.sessions(framings, stores, arguments.loop, plan)
+    chosen = [[row for row in session if wanted.search(row.id)] for session in sessions]
+    return [session for session in chosen if session]
 
 
 def describe_floor(results: Results) -> list[str]:
@@ -74,15 +75,24 @@ def describe_floor(results: Results) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
-    plan = QUICK if arguments.quick else Plan(arguments.rounds, batches=arguments.batches, seed=arguments.seed)
+    plan = (
+        replace(QUICK, seed=arguments.seed, noise=arguments.noise)
+        if arguments.quick
+        else Plan(arguments.rounds, batches=arguments.batches, seed=arguments.seed, noise=arguments.noise)
+    )
     OUTPUT.mkdir(exist_ok=True)
-    stores = arguments.store or [OUTPUT.resolve(), *([SHARED_MEMORY] if SHARED_MEMORY.is_dir() else [])]
-    rows = select(arguments, stores, plan)
+    directories = arguments.store or [OUTPUT, *([SHARED_MEMORY] if SHARED_MEMORY.is_dir() else [])]
+    # Rows are told apart by the type of their store: of two directories on one type the last counts.
+    stores = {machine.file_system(directory): directory for directory in directories}
+    sessions = select(arguments, stores, plan)
     if arguments.list:
-        print("\n".join(row.id for row in rows))
+        print("\n".join(row.id for session in sessions for row in session))
         return 0
+    binary = floor.build()
+    for session in sessions:
+        session.extend(floor.rows(binary, session[0].framing))
     try:
-        results = Driver(rows, plan, packages=PACKAGES, stores=stores).run(Progress())
+        results = Driver(sessions, plan, packages=PACKAGES, stores=list(stores.values())).run(Progress())
     except DebugBuildError as error:
         print(error, file=sys.stderr)
         return 2
@@ -92,7 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for title, table in report.tables(results).items():
         print(f"\n{title}\n\n{table}")
     print(f"\n{targets.table(results, arguments.min_iterations)}")
-    print(f"\nresults: {arguments.json}")
+    picture = arguments.json.with_suffix(".png")
+    report.picture([row for row in results["rows"] if row["kind"] == "batch"], picture)
+    print(f"\nresults: {arguments.json}, picture: {picture}")
     return 0
 
 

@@ -15,6 +15,7 @@ from penstock.bench.results import Framing, Kind, Option
 PENSTOCK = "penstock.bench.variants:open_client"
 POLICIES = ("direct", "permit", "dispatch")
 FILES = ("fs", "mmap", "mmap_copy")
+PEER_FILES = ("fs", "mmap")
 
 RAM_PEERS = ("aiohttp", "httpx", "niquests", "pyreqwest")
 FILE_PEERS = ("aiohttp", "pyreqwest")
@@ -22,15 +23,15 @@ FILE_PEERS = ("aiohttp", "pyreqwest")
 TUNINGS = (("naive", "direct"), ("tuned", "dispatch"))
 
 
-def rows(framings: tuple[Framing, ...], stores: Mapping[str, Path], loop: str, plan: Plan) -> Iterator[Variant]:
-    """All rows; `stores` maps the type of a file system to the directory on it."""
+def sessions(
+    framings: tuple[Framing, ...], stores: Mapping[str, Path], loop: str, plan: Plan
+) -> Iterator[list[Variant]]:
+    """All rows, in the sessions that compare them; `stores` maps the type of a file system to the directory on it."""
     for framing in framings:
-        yield from _in_ram(_Place(framing, loop))
+        yield list(_in_ram(_Place(framing, loop)))
         for store, directory in stores.items():
             place = _Place(framing, loop, store, directory)
-            yield from _in_files(place)
-            yield from _lag(place)
-            yield from _memory(place, plan.held)
+            yield [*_in_files(place), *(_beside(place, plan.held) if framing == "chunked" else ())]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class _Place:
         *,
         kind: Kind = "batch",
         loop: str | None = None,
+        reads: bool = True,
     ) -> Variant:
         where = f"{self.framing}/{self.store}" if self.store else self.framing
         return Variant(
@@ -63,6 +65,7 @@ class _Place:
             store=self.store,
             loop=loop or self.loop,
             kind=kind,
+            reads=reads,
         )
 
 
@@ -80,25 +83,23 @@ def _in_files(place: _Place) -> Iterator[Variant]:
             "penstock FilePool" if pooled else "penstock",
             PENSTOCK,
             {"scenario": scenario, "policy": policy, "file_pool": pooled},
-            # To go on running the loop while a task blocks is what penstock's own loop is for.
-            loop="penstock" if policy == "permit" else None,
         )
-    for scenario, peer, (tuning, policy) in product(FILES, FILE_PEERS, TUNINGS):
+    for scenario, peer, (tuning, policy) in product(PEER_FILES, FILE_PEERS, TUNINGS):
         yield place.row(f"{scenario}_{policy}", f"{peer} {tuning}", _peer(peer, tuning), {"scenario": scenario})
 
 
-def _lag(place: _Place) -> Iterator[Variant]:
-    """The loop's lag while bodies go to files, are read back and dropped, seen by a ticker beside."""
-    yield place.row("lag", "penstock", PENSTOCK, {"scenario": "fs"}, kind="lag")
-    for peer, (tuning, _) in product(FILE_PEERS, TUNINGS):
-        yield place.row("lag", f"{peer} {tuning}", _peer(peer, tuning), {"scenario": "fs"}, kind="lag")
-
-
-def _memory(place: _Place, held: int) -> Iterator[Variant]:
-    """What many bodies hold at once: with the default limit of a body's RAM, then with a small budget for them all."""
+def _beside(place: _Place, held: int) -> Iterator[Variant]:
+    """What files cost beside time: the lag that a ticker on the loop sees, and what many open bodies hold in memory."""
+    clients = [("penstock", PENSTOCK)]
+    clients += [(f"{peer} {tuning}", _peer(peer, tuning)) for peer, (tuning, _) in product(FILE_PEERS, TUNINGS)]
+    for client, factory in clients:
+        # Dropped unread: reading on the loop's thread would be seen as lag, and is not what is asked.
+        yield place.row("lag", client, factory, {"scenario": "drop"}, kind="lag", reads=False)
+    # With the default limit of a body's RAM, then with a small budget for them all, against which a tmpfs would count.
     options: dict[str, Option] = {"scenario": "fs", "max_body_ram": "192KiB", "connections": held + 1}
     yield place.row("held", "penstock", PENSTOCK, options, kind="memory")
-    yield place.row("held", "penstock Budget", PENSTOCK, options | {"budget_ram": "32MiB"}, kind="memory")
+    if place.store != "tmpfs":
+        yield place.row("held", "penstock Budget", PENSTOCK, {**options, "budget_ram": "32MiB"}, kind="memory")
 
 
 def _peer(peer: str, tuning: str) -> str:

@@ -1,10 +1,17 @@
 """asyncio HTTP and blocking calls that can't run you out of memory, threads or time."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
-from penstock._native import BUILD_PROFILE, __version__, slab_stats
+if sys.platform == "win32" or sys.implementation.name != "cpython":
+    raise ImportError(
+        f"penstock runs on CPython, on Linux and macOS, with asyncio: {sys.implementation.name} on {sys.platform} is "
+        "not supported (nor are Windows and trio)"
+    )
+
+from penstock._native import BUILD_PROFILE, __version__, file_pool_stats, slab_stats
 from penstock.blocking import Direct, Dispatch, DispatchPool, Permit, Policy, Semaphore, default_pool, run_blocking
-from penstock.body import AsyncBodySink, BodyImage, BodySink, Budget, Tunables, collect
+from penstock.body import AsyncBodySink, BodyImage, BodySink, Budget, FilePool, Tunables, collect
 from penstock.errors import *  # noqa: F403
 from penstock.errors import __all__ as _errors
 
@@ -23,6 +30,7 @@ __all__ = [
     "Direct",
     "Dispatch",
     "DispatchPool",
+    "FilePool",
     "Headers",
     "Limits",
     "Permit",
@@ -41,9 +49,12 @@ __all__ = [
 
 
 def stats() -> dict[str, Any]:
-    """What the process holds: `slabs` in bytes (lent, idle, held, unwritten) and in number (recycled, mapped), and the
-    process's `budget` (ram, disk and files: limit, used, peak)."""
-    return {"slabs": slab_stats(), "budget": Budget.shared().stats()}
+    """What the process holds.
+
+    `slabs` in bytes (lent, idle, held, unwritten) and in number (recycled, mapped); the files of all `file_pools`; and
+    the process's `budget` (ram, disk and files: limit, used, peak).
+    """
+    return {"slabs": slab_stats(), "file_pools": file_pool_stats(), "budget": Budget.shared().stats()}
 
 
 def __getattr__(name: str) -> Any:

@@ -51,7 +51,6 @@ __all__ = [
 
 def _rebuild(cls: type[PenstockError], args: tuple[Any, ...], fields: dict[str, Any]) -> PenstockError:
     error = cls.__new__(cls, *args)
-    error.args = args
     error.__dict__.update(fields)
     return error
 
@@ -68,7 +67,11 @@ class PenstockError(Exception):
         return super().__new__(cls, *args)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args, self.__dict__)
+        args = self.args
+        if isinstance(self, OSError) and self.filename is not None:
+            # OSError leaves the file's name out of its args.
+            args = (*args, self.filename)
+        return _rebuild, (type(self), args, self.__dict__)
 
 
 class InternalError(PenstockError):

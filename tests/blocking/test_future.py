@@ -33,7 +33,7 @@ class Handler:
 
 async def settled(*futures: Future[Any]) -> None:
     """Without a look at how they ended."""
-    while not all(future.done() for future in futures):
+    while not all(future.done() for future in futures):  # noqa: ASYNC110
         await asyncio.sleep(0.001)
 
 
@@ -370,16 +370,36 @@ async def test_many_cancelled_jobs_take_no_room_and_no_memory(gate: Gate) -> Non
 
 
 @pytest.mark.asyncio
-async def test_a_cancelled_native_job_that_has_not_started_is_skipped(pool: DispatchPool, gate: Gate) -> None:
-    for _ in range(4):
+async def test_a_native_job_cancelled_in_the_queue_never_runs_and_gives_its_place_back(gate: Gate) -> None:
+    async with DispatchPool(threads=1, queue_length=8, overflow="refuse") as pool:
         pool.dispatch(gate)
-    gate.wait_entered(4)
-    nap = _nap(pool, 20)
-    nap.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await nap
+        gate.wait_entered()
+        for _ in range(1000):
+            nap = _nap(pool, 20)
+            assert pool.stats()["queued"] == 1
+            nap.cancel()
+            assert pool.stats()["queued"] == 0
+        with pytest.raises(asyncio.CancelledError):
+            await nap
+        gate.open.set()
+        await asyncio.wait_for(pool.aclose(), 5)
+
+
+@pytest.mark.asyncio
+async def test_shutdown_can_cancel_native_jobs(gate: Gate) -> None:
+    pool = DispatchPool(threads=1)
+    held = pool.run(gate)
+    gate.wait_entered()
+    naps = [_nap(pool, 20) for _ in range(3)]
+    naps[0].cancel()
+    pool.shutdown(wait=False, cancel_futures=True)
+    assert pool.stats()["queued"] == 0
+    for nap in naps:
+        with pytest.raises(asyncio.CancelledError):
+            await nap
     gate.open.set()
-    await asyncio.wait_for(pool.aclose(), 5)
+    await held
+    await pool.aclose()
 
 
 # Exceptions that have nobody

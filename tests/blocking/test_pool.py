@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import gc
 import logging
 import os
 import threading
@@ -16,7 +17,7 @@ from collections.abc import Callable
 import penstock
 import pytest
 from penstock import DispatchPool
-from penstock._native import _nap
+from penstock._native import Future, _nap
 from penstock.errors import PoolClosed, PoolFull
 
 from .conftest import Gate
@@ -235,8 +236,12 @@ async def test_a_queue_that_refuses_raises_at_the_call() -> None:
         second = pool.run(int)
         with pytest.raises(PoolFull):
             pool.run(int)
-        with pytest.raises(PoolFull):
-            _nap(pool)
+        before = sum(isinstance(thing, Future) for thing in gc.get_objects())
+        for _ in range(10):
+            with pytest.raises(PoolFull):
+                _nap(pool)
+        gc.collect()
+        assert sum(isinstance(thing, Future) for thing in gc.get_objects()) <= before
         gate.open.set()
         await asyncio.gather(first, second)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import penstock
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -82,7 +86,33 @@ def test_links_between_pages_lead_somewhere() -> None:
     assert broken == []
 
 
-def test_examples_in_the_pages_are_python() -> None:
-    for page in DOCS.rglob("*.md"):
-        for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
-            compile(block, str(page.relative_to(ROOT)), "exec")
+def blocks() -> Iterator[tuple[str, str]]:
+    """Place and text of each example in the pages."""
+    for page in sorted(DOCS.rglob("*.md")):
+        text = page.read_text()
+        for match in re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            line = text.count("\n", 0, match.start()) + 1
+            yield f"{page.relative_to(ROOT)}:{line}", match[1]
+
+
+@pytest.mark.parametrize(("place", "block"), list(blocks()), ids=lambda part: part if part.startswith("docs/") else "")
+def test_examples_in_the_pages_run_as_modules(place: str, block: str) -> None:
+    exec(compile(block, place, "exec"), {"__name__": "example"})
+
+
+@pytest.mark.parametrize(("place", "block"), list(blocks()), ids=lambda part: part if part.startswith("docs/") else "")
+def test_names_in_the_examples_are_penstocks(place: str, block: str) -> None:
+    named = {
+        node.attr
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "penstock"
+    }
+    assert named <= set(dir(penstock))
+
+
+@pytest.mark.parametrize("cls", [penstock.Timeouts, penstock.Limits])
+def test_the_defaults_in_the_settings_are_those_in_the_source(cls: Any) -> None:
+    section = (DOCS / "reference/settings.md").read_text().partition(f"\n## `{cls.__name__}`")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (?:`(None)`|([\d,]+))", section, re.MULTILINE)
+    told = {name: None if nothing else int(number.replace(",", "")) for name, nothing, number in rows}
+    assert told == {field.name: field.default for field in dataclasses.fields(cls)}

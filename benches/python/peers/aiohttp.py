@@ -51,7 +51,7 @@ async def tuned(scenario: str, store: str | None = None) -> AsyncIterator[Fetch]
 
         async def stored(url: str, take: Take) -> None:
             # Off the loop: https://docs.python.org/3/library/asyncio-dev.html#running-blocking-code
-            with await asyncio.to_thread(tempfile.TemporaryFile, buffering=0, dir=store) as file:
+            with await asyncio.to_thread(files.create, store) as file:
                 async with session.get(url) as response:
                     async for chunk in response.content.iter_any():
                         await asyncio.to_thread(file.write, chunk)

@@ -1,17 +1,25 @@
-"""What the peers' rows do with a file once it is written: the reading that upstream's scenarios ask for.
+"""What the peers' rows do with a file before and after it is written: the reading that upstream's scenarios ask for.
 
 Everything here blocks; the naive rows call it on the loop, the tuned ones through `asyncio.to_thread`.
 """
 
 import mmap
+import tempfile
 from typing import IO
 
 from penstock.bench.reading import PIECE, Take
 
 
+def create(store: str | None) -> IO[bytes]:
+    """A file without a name and without a buffer: the tuned rows write large pieces."""
+    return tempfile.TemporaryFile(buffering=0, dir=store)
+
+
 def read(scenario: str, file: IO[bytes], take: Take) -> None:
-    """Hand over the file from its start: by 64 KiB for fs, as one mapping for mmap, as a copy of that for mmap_copy."""
+    """Hand over the file: by 64 KiB for fs, as one mapping for mmap, as a copy of that for mmap_copy, not for drop."""
     file.flush()
+    if scenario == "drop":
+        return
     if scenario == "fs":
         _read_pieces(file, take)
         return

@@ -11,3 +11,7 @@
 | `machine`, `progress` | the processors and what else uses them; the line on the terminal |
 | `results`, `figures`, `report` | the shape of results; their statistics; tables and pictures |
 """
+
+from penstock.bench.reading import summary
+
+__all__ = ["summary"]

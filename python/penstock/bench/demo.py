@@ -66,7 +66,7 @@ def run(rounds: int, output: str) -> int:
     plan = Plan(rounds)
     with tempfile.TemporaryDirectory(dir=directory) as store:
         try:
-            driver = Driver(variants(Path(store).resolve()), plan, stores=[Path(store)])
+            driver = Driver([variants(Path(store))], plan, stores=[Path(store)])
         except DebugBuildError as error:
             print(error, file=sys.stderr)
             return 2

@@ -31,8 +31,7 @@ from penstock.bench.worker import Spec
 MIB = 1024 * 1024
 CHUNK = 8192
 
-# A turn is noisy when others used this share of its time, and at least this much: /proc/stat counts in ticks of 10 ms.
-NOISE_SHARE = 0.12
+# Others' share of a turn is not looked at below this: /proc/stat counts in ticks of 10 ms.
 NOISE_MS = 30.0
 HOLD_SECONDS = 60.0
 
@@ -47,7 +46,7 @@ class RowError(RuntimeError):
 
 @dataclass(frozen=True)
 class Variant:
-    """One row to be: a Python factory, or the command of a native program."""
+    """One row to be: a Python factory or the command of a native program; `reads` is false where none reads bodies."""
 
     id: str
     scenario: str
@@ -59,6 +58,7 @@ class Variant:
     store: str | None = None
     loop: str = "asyncio"
     kind: Kind = "batch"
+    reads: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ class Plan:
     seed: int = 1
     held: int = 500
     held_size: int = MIB
+    # A turn is noisy when others used the CPU for this share of its time.
+    noise: float = 0.12
 
 
 class Child:
@@ -143,16 +145,21 @@ def _command(variant: Variant, plan: Plan, url: str) -> list[str]:
         connections=plan.connections,
         loop=variant.loop,
         ticker=variant.kind == "lag",
+        reads=variant.reads,
     )
     return [sys.executable, "-m", "penstock.bench.worker", json.dumps(asdict(spec))]
 
 
 class Driver:
-    """One run: `run()` starts the server and the rows, and ends them."""
+    """One run: `run()` starts the server and the rows, and ends them.
+
+    Rows run in sessions, one after the other, so that not all processes exist at once. Rows that are to be compared
+    belong in one session; a row may be in several (the floor is), and its rounds go on counting.
+    """
 
     def __init__(
         self,
-        variants: Sequence[Variant],
+        sessions: Sequence[Sequence[Variant]],
         plan: Plan,
         *,
         packages: Sequence[str] = ("penstock",),
@@ -163,18 +170,34 @@ class Driver:
             raise DebugBuildError(
                 f"penstock was built with the profile {build_profile!r}; benchmarks need 'release': run `make develop`"
             )
-        self._variants = variants
+        self._sessions = sessions
         self._plan = plan
         self._packages = packages
         self._stores = stores
         self._address = server.Address("", None)
+        self._expected = ""
 
     def run(self, progress: Progress) -> Results:
         plan = self._plan
         server_cpus, client_cpus = machine.processors()
-        results: Results = {
+        rows = {variant.id: _row(variant) for session in self._sessions for variant in session}
+        shuffler = random.Random(plan.seed)
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        progress.expect(sum(map(len, self._sessions)) * (plan.warmup + plan.rounds))
+        with server.running(plan.size, plan.chunk, server_cpus) as self._address:
+            self._expected = self._digest()
+            for number, session in enumerate(self._sessions):
+                with ExitStack() as stack:
+                    children = []
+                    for variant in session:
+                        progress.say(f"opening {variant.id}")
+                        child = stack.enter_context(Child(variant, plan, self._address, client_cpus))
+                        children.append((child, rows[variant.id]))
+                    self._session(children, number * plan.rounds, shuffler, progress)
+        progress.end()
+        return {
             "version": 1,
-            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "started": started,
             "environment": machine.environment(self._packages, self._stores),
             "settings": {
                 "size": plan.size,
@@ -184,46 +207,45 @@ class Driver:
                 "warmup": plan.warmup,
                 "batches": plan.batches,
                 "seed": plan.seed,
+                "noise": plan.noise,
                 "server_cpus": sorted(server_cpus) if server_cpus else None,
                 "client_cpus": sorted(client_cpus) if client_cpus else None,
-                "server": "",
+                "server": "embedded" if self._address.pid else self._address.url,
             },
-            "rows": [_row(variant) for variant in self._variants],
+            "rows": list(rows.values()),
         }
-        with server.running(plan.size, plan.chunk, server_cpus) as self._address, ExitStack() as stack:
-            results["settings"]["server"] = "embedded" if self._address.pid else self._address.url
-            expected = self._digest()
-            children: list[tuple[Child, Row]] = []
-            for variant, row in zip(self._variants, results["rows"], strict=True):
-                progress.say(f"opening {variant.id}")
-                child = stack.enter_context(Child(variant, plan, self._address, client_cpus))
-                try:
-                    child.answer()
-                    if not variant.command and variant.kind != "memory":
-                        _verify(child.ask("check"), expected)
-                    children.append((child, row))
-                except RowError as error:
-                    row["unavailable"] = str(error)
-            self._rounds(children, progress)
-        progress.end()
-        return results
 
-    def _rounds(self, children: list[tuple[Child, Row]], progress: Progress) -> None:
-        shuffler = random.Random(self._plan.seed)
-        total = self._plan.warmup + self._plan.rounds
-        for number in range(total):
-            order = [(child, row) for child, row in children if row["unavailable"] is None]
-            shuffler.shuffle(order)
-            for place, (child, row) in enumerate(order):
-                done = (number + place / len(order)) / total
-                progress.at(done, f"round {number + 1} of {total}: {child.variant.id}")
+    def _session(
+        self, children: list[tuple[Child, Row]], first: int, shuffler: random.Random, progress: Progress
+    ) -> None:
+        """Rounds of all rows, in which each has its turn; a row that fails has no more."""
+        for child, row in children:
+            try:
+                self._open(child)
+            except RowError as error:
+                row["unavailable"] = str(error)
+        for number in range(-self._plan.warmup, self._plan.rounds):
+            shuffler.shuffle(children)
+            for child, row in children:
+                progress.step(child.variant.id)
+                if row["unavailable"] is not None:
+                    continue
                 try:
-                    sample = self._turn(child, number - self._plan.warmup)
+                    sample = self._turn(child, first + number)
                 except RowError as error:
                     row["unavailable"] = str(error)
                     continue
-                if number >= self._plan.warmup:
+                if number >= 0:
                     row["samples"].append(sample)
+
+    def _open(self, child: Child) -> None:
+        """Wait for the row's client, and prove that it reads what was sent: what is fast otherwise is no row."""
+        child.answer()
+        # The floor keeps nothing, and a held body is checked by its summary alone.
+        if child.variant.command or child.variant.kind == "memory" or not child.variant.reads:
+            return
+        if any(digest != self._expected for digest in child.ask("check")["sha256"]):
+            raise RowError("a body differs from the one that the server sent")
 
     def _turn(self, child: Child, number: int) -> Sample:
         """One row's turn, with a look at what else used the machine meanwhile."""
@@ -233,7 +255,7 @@ class Driver:
         answer = self._hold(child) if child.variant.kind == "memory" else self._batches(child)
         elapsed = (time.perf_counter() - start) * 1000
         after = self._others_ms(child)
-        noisy = others is not None and after is not None and after - others > max(NOISE_MS, NOISE_SHARE * elapsed)
+        stolen = after - others if others is not None and after is not None else 0.0
         return {
             "round": number,
             "batches": answer["batches"],
@@ -244,7 +266,8 @@ class Driver:
             "lag_worst_ms": answer.get("lag_worst_ms"),
             "lag_p99_ms": answer.get("lag_p99_ms"),
             "growth_bytes": answer.get("growth_bytes"),
-            "noisy": noisy,
+            # What a row holds in memory doesn't depend on who else computes.
+            "noisy": child.variant.kind != "memory" and stolen > max(NOISE_MS, self._plan.noise * elapsed),
         }
 
     def _batches(self, child: Child) -> dict[str, Any]:
@@ -308,9 +331,3 @@ def _row(variant: Variant) -> Row:
         "unavailable": None,
         "samples": [],
     }
-
-
-def _verify(answer: dict[str, Any], expected: str) -> None:
-    """A row that is fast because it reads something else is no row."""
-    if any(digest != expected for digest in answer["sha256"]):
-        raise RowError("a body differs from the one that the server sent")

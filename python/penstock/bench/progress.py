@@ -11,18 +11,23 @@ class Progress:
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
-        self._start: float | None = None
+        self.expect(0)
 
     def say(self, text: str) -> None:
         if self._shown:
             print(f"{CLEAR}{text}", end="", file=sys.stderr, flush=True)
 
-    def at(self, share: float, text: str) -> None:
-        """`share` of the work, from 0 to 1, is done."""
-        now = time.monotonic()
-        self._start = self._start or now
-        left = f", {(now - self._start) * (1 / share - 1):.0f} s left" if share > 0 else ""
-        self.say(f"{share:4.0%}{left}  {text}")
+    def expect(self, steps: int) -> None:
+        """So many steps are to come."""
+        self._steps = steps
+        self._done = 0
+        self._start = time.monotonic()
+
+    def step(self, text: str) -> None:
+        """The next step begins."""
+        left = (time.monotonic() - self._start) * (self._steps / self._done - 1) if self._done else 0
+        self.say(f"{self._done / self._steps:4.0%}, {left:.0f} s left: {text}")
+        self._done += 1
 
     def end(self) -> None:
         self.say("")

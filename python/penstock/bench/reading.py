@@ -25,18 +25,8 @@ Factory: TypeAlias = "Callable[..., AbstractAsyncContextManager[Fetch]]"
 """Opens a client with the options of a row."""
 
 
-def _scan(buffer: "Buffer") -> tuple[int, int]:
-    """Length and greatest byte without the extension, by pieces that stay in the cache."""
-    greatest = 0
-    with memoryview(buffer) as view:
-        for start in range(0, len(view), PIECE):
-            piece = bytes(view[start : start + PIECE])
-            greatest = next(value for value in range(0xFF, -1, -1) if value == greatest or value in piece)
-        return len(view), greatest
-
-
-summary: "Callable[[Buffer], tuple[int, int]]" = getattr(_native, "summarise", _scan)
-"""Length and greatest byte of a buffer."""
+summary: "Callable[[Buffer], tuple[int, int]]" = _native.summarise
+"""Length and greatest byte of a buffer, in one pass without the GIL."""
 
 
 class Summary:

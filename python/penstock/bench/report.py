@@ -181,5 +181,6 @@ def picture(rows: Iterable[Row], path: Path) -> None:
     )
     axes.set_yticks([place for place, _, _ in bars], [f"{group.title}: {row['client']}" for _, group, row in bars])
     axes.set_xlabel("CPU ms a batch: median, and the range of nine rounds in ten")
+    axes.margins(y=0.02)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)

@@ -38,6 +38,7 @@ class Settings(TypedDict):
     warmup: int
     batches: int
     seed: int
+    noise: float
     server_cpus: list[int] | None
     client_cpus: list[int] | None
     server: str

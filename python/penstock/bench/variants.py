@@ -6,7 +6,7 @@ benches.
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import penstock
 from penstock.bench.reading import PIECE, Fetch, Take
@@ -17,30 +17,33 @@ PERMITS = 2
 
 FILE_POOL = "256MiB"
 
-Policy: TypeAlias = penstock.Direct | penstock.Permit | penstock.Dispatch
-Reader: TypeAlias = Callable[[penstock.BodyImage, Take, Policy], Awaitable[None]]
+Reader: TypeAlias = Callable[[penstock.BodyImage, Take, penstock.Policy], Awaitable[None]]
 
 
-async def _ram(image: penstock.BodyImage, take: Take, policy: Policy) -> None:
+async def _ram(image: penstock.BodyImage, take: Take, policy: penstock.Policy) -> None:
     for view in image.chunks(PIECE):
         take(view)
 
 
-async def _gathered(image: penstock.BodyImage, take: Take, policy: Policy) -> None:
+async def _gathered(image: penstock.BodyImage, take: Take, policy: penstock.Policy) -> None:
     take(memoryview(image.gather()))
 
 
-async def _file(image: penstock.BodyImage, take: Take, policy: Policy) -> None:
+async def _file(image: penstock.BodyImage, take: Take, policy: penstock.Policy) -> None:
     async for view in image.stream(PIECE, policy=policy):
         take(view)
 
 
-async def _mapped(image: penstock.BodyImage, take: Take, policy: Policy) -> None:
+async def _mapped(image: penstock.BodyImage, take: Take, policy: penstock.Policy) -> None:
     take(memoryview(await image.to_mmap()))
 
 
-async def _copied(image: penstock.BodyImage, take: Take, policy: Policy) -> None:
+async def _copied(image: penstock.BodyImage, take: Take, policy: penstock.Policy) -> None:
     take(bytes(await image.to_mmap()))
+
+
+async def _dropped(image: penstock.BodyImage, take: Take, policy: penstock.Policy) -> None:
+    """Nothing is read: what is measured is how the body came, and went."""
 
 
 READERS: dict[str, Reader] = {
@@ -49,6 +52,7 @@ READERS: dict[str, Reader] = {
     "fs": _file,
     "mmap": _mapped,
     "mmap_copy": _copied,
+    "drop": _dropped,
 }
 
 
@@ -63,7 +67,7 @@ async def open_client(
     budget_ram: str | None = None,
     connections: int = 100,
 ) -> AsyncIterator[Fetch]:
-    """A client that stores as `scenario` says: "ram", "ram_gather", "fs", "mmap" or "mmap_copy".
+    """A client that stores as `scenario` says: "ram", "ram_gather", "fs", "mmap", "mmap_copy", or "drop".
 
     Bodies stay in RAM for the first two and go to a file from their first byte for the others, unless `max_body_ram`
     says otherwise. `policy` is "direct", "permit" or "dispatch"; `store` the directory of files; `file_pool` recycles
@@ -72,15 +76,16 @@ async def open_client(
     if max_body_ram is None:
         max_body_ram = "64MiB" if scenario.startswith("ram") else 0
     reader = READERS[scenario]
+    options: dict[str, Any] = {"file_pool": penstock.FilePool(max_bytes=FILE_POOL)} if file_pool else {}
     async with AsyncExitStack() as stack:
-        chosen = _policy(policy, stack)
+        chosen = await _policy(policy, stack)
         client = await stack.enter_async_context(
             penstock.Client(
                 tunables=penstock.Tunables(max_body_ram=max_body_ram, temp_dir=store),
                 budget=penstock.Budget(ram=budget_ram) if budget_ram else None,
                 policy=chosen,
                 limits=penstock.Limits(connections=connections),
-                file_pool=penstock.FilePool(max_bytes=FILE_POOL) if file_pool else None,
+                **options,
             )
         )
 
@@ -91,13 +96,13 @@ async def open_client(
         yield fetch
 
 
-def _policy(name: str, stack: AsyncExitStack) -> Policy:
+async def _policy(name: str, stack: AsyncExitStack) -> penstock.Policy:
     match name:
         case "direct":
             return penstock.Direct()
         case "permit":
             return penstock.Permit(penstock.Semaphore(PERMITS))
         case "dispatch":
-            return penstock.Dispatch(stack.enter_context(penstock.DispatchPool(threads=THREADS)))
+            return penstock.Dispatch(await stack.enter_async_context(penstock.DispatchPool(threads=THREADS)))
         case _:
             raise ValueError(f"unknown policy {name!r}: direct, permit or dispatch")

@@ -49,6 +49,7 @@ class Spec:
     connections: int
     loop: str = "asyncio"
     ticker: bool = False
+    reads: bool = True
 
 
 def peak_rss() -> int:
@@ -128,7 +129,8 @@ class Worker:
     async def _get(self) -> None:
         summary = Summary()
         await self._fetch(self._spec.url, summary.add)
-        summary.check(self._spec.size)
+        if self._spec.reads:
+            summary.check(self._spec.size)
 
     async def _tick(self) -> None:
         while True:
@@ -137,20 +139,22 @@ class Worker:
             self._lags.append((time.perf_counter() - due) * 1000)
 
     async def _hold(self, count: int) -> dict[str, Any]:
-        # One body first, so that what is made once (threads, a first connection) is in the baseline.
-        await self._fetch(self._spec.url.replace("/hold/", "/"), Summary().add)
+        # One body first, so that what is made once (threads, a first connection) is in the baseline; what a later round
+        # finds left over from an earlier one isn't.
+        if not self._baseline:
+            await self._fetch(self._spec.url.replace("/hold/", "/"), Summary().add)
         reset_peak()
-        self._baseline = peak_rss()
+        self._baseline = self._baseline or peak_rss()
         self._cpu_before = cpu_ms()
         self._held = [asyncio.create_task(self._get()) for _ in range(count)]
-        return {"baseline_bytes": self._baseline}
+        return {"held": count}
 
     async def _settle(self) -> dict[str, Any]:
         used = 0.0
         while (now := sum(cpu_ms())) - used > QUIET_MS:
             used = now
             await asyncio.sleep(QUIET)
-        return {"growth_bytes": peak_rss() - self._baseline}
+        return {"quiet": True}
 
     async def _finish(self) -> dict[str, Any]:
         await asyncio.gather(*self._held)

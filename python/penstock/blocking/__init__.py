@@ -9,7 +9,15 @@ import collections.abc
 import os
 import threading
 
-from penstock._native import Acquire, Future, Semaphore, _after_fork_in_child, _join_pools, default_pool
+from penstock._native import (
+    Acquire,
+    Future,
+    Semaphore,
+    _after_fork_in_child,
+    _after_fork_in_parent,
+    _join_pools,
+    default_pool,
+)
 from penstock.blocking.policy import Direct, Dispatch, Permit, Policy, run_blocking
 from penstock.blocking.pool import DispatchPool
 
@@ -27,7 +35,7 @@ __all__ = [
 
 collections.abc.Coroutine.register(Future)
 collections.abc.Coroutine.register(Acquire)
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(after_in_child=_after_fork_in_child, after_in_parent=_after_fork_in_parent)
 
 # Twice: before the interpreter waits for its threads, as concurrent.futures does, while jobs may still use executors of
 # all kinds; and once more for pools that the last threads made.

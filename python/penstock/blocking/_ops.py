@@ -4,8 +4,7 @@ an operation runs on the pool's threads without it. Bodies and the client call t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from penstock._native import Direct, Dispatch, Op
 from penstock.blocking.policy import Policy
@@ -25,5 +24,5 @@ async def perform(policy: Policy | None, op: Op[T]) -> T:
         return op()
     if isinstance(policy, Dispatch):
         return await op.on(policy.pool)
-    # A permit is held until `op` has ended, even if nobody waits for it any more.
-    return await cast("Awaitable[T]", policy.run(op))
+    # A permit is held until the operation has really ended, whoever waits for it.
+    return await policy.run(op)

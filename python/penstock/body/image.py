@@ -8,7 +8,7 @@ import asyncio
 import io
 import os
 import pickle
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, BinaryIO, Protocol, Self
 
 from penstock import _native
@@ -21,6 +21,9 @@ __all__ = ["BodyImage"]
 
 PIECE = 64 << 10
 """Bytes of a piece where nothing else is said: large enough that the price of a call doesn't matter."""
+
+TURN = 1 << 20
+"""Bytes that a stream gives before the event loop gets a turn."""
 
 
 class Writable(Protocol):
@@ -138,11 +141,12 @@ class BodyImage(_native.Image):
 
     async def stream(
         self, size: int = PIECE, *, policy: Policy | None = None, yield_between: bool = False
-    ) -> AsyncIterator[memoryview]:
+    ) -> AsyncGenerator[memoryview, None]:
         """Read-only views of at most `size` bytes, in order.
 
         What is in memory, mapped, or in the kernel's page cache is given at once; the policy is used only for what
-        would have to be waited for. A view is good for as long as it is kept.
+        would have to be waited for. After each MiB the event loop gets a turn all the same, so that many large bodies
+        at hand don't stall it. A view is good for as long as it is kept.
 
         Args:
             size: Bytes of a piece at most; the pieces of a scattered body may be shorter.
@@ -154,12 +158,18 @@ class BodyImage(_native.Image):
         """
         policy = policy or self._policy
         reader = self.reader(_piece_size(size))
+        given = 0
         while (step := reader.step()) is not None:
-            piece = await perform(policy, step) if isinstance(step, Op) else step
-            if piece is None:
-                return
+            if isinstance(step, Op):
+                piece, given = await perform(policy, step), 0
+                if piece is None:
+                    return
+            else:
+                piece = step
             yield piece
-            if yield_between:
+            given += len(piece)
+            if yield_between or given >= TURN:
+                given = 0
                 await asyncio.sleep(0)
 
     async def to_ram(self) -> BodyImage:
@@ -167,8 +177,8 @@ class BodyImage(_native.Image):
 
         It isn't counted against a budget: the caller has chosen it.
         """
-        if self.state == "ram" and self.contiguous:
-            return self
+        if self.state == "ram":
+            return self.gather()
         return BodyImage(await perform(self._policy, self.to_ram_op()), self._policy)
 
     async def to_mmap(self) -> BodyImage:
@@ -203,6 +213,12 @@ class BodyImage(_native.Image):
 
     def __bool__(self) -> bool:
         return len(self) > 0
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         if protocol >= 5:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from penstock._native import Budget, Head, Scratch, Tunables
+from penstock._native import Budget, FilePool, Head, Scratch, Tunables
 from penstock.blocking._ops import default_policy
 from penstock.blocking.policy import Policy, run_blocking
 from penstock.body.image import BodyImage
@@ -56,6 +56,7 @@ class Client:
         timeout: Deadlines.
         limits: Connections, and the size of heads.
         ssl_context: For https; `None` is `ssl.create_default_context()`.
+        file_pool: Recycles the files of bodies, with their mappings; `None` makes a new file for each.
 
     Use it as `async with`, or call `aclose`. Bodies stay good afterwards.
     """
@@ -71,6 +72,7 @@ class Client:
         timeout: Timeouts | None = None,
         limits: Limits | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        file_pool: FilePool | None = None,
     ) -> None:
         self._base = None if base_url is None else str(parse(base_url)).rstrip("/")
         self._fields = {"user-agent": USER_AGENT, "accept": "*/*", **_lower(headers)}
@@ -82,6 +84,7 @@ class Client:
         self._limits = limits if limits is not None else Limits()
         self._head_limits = self._limits._head()
         self._ssl_context = ssl_context
+        self._file_pool = file_pool
         self._scratch = Scratch()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._deadlines: Deadlines | None = None
@@ -160,6 +163,7 @@ class Client:
                 head,
                 tunables if tunables is not None else self._tunables,
                 self._budget,
+                self._file_pool,
                 policy if policy is not None else self._policy,
                 timeouts,
                 began,

@@ -111,7 +111,14 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._exchange = exchange
         self._expiring = None
         self._budget_until = None
-        self.begin(exchange.tunables, exchange.budget, exchange.method == "HEAD", exchange.direct, drain)
+        self.begin(
+            exchange.tunables,
+            exchange.budget,
+            exchange.file_pool,
+            exchange.method == "HEAD",
+            exchange.direct,
+            drain,
+        )
         transport.write(exchange.head)
         exchange.sent = self._seen_at = self._loop.time()
         self._seen = self.progress
@@ -163,7 +170,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def _on_work(self) -> None:
         exchange = self._exchange
-        if exchange is None or (op := self.work()) is None:
+        # A work that is over counts as out until this loop has heard of it.
+        if exchange is None or self._job is not None or (op := self.work()) is None:
             return
         try:
             if (pool := exchange.pool) is not None:
@@ -292,7 +300,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def _unpause(self) -> None:
-        if self._paused and self._transport is not None:
+        # A work that was under way when the socket was handed over may come back while the worker reads it.
+        if self._paused and not self._draining and self._transport is not None:
             self._paused = False
             if not self._transport.is_closing():
                 self._transport.resume_reading()

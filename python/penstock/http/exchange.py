@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 from typing import Any
 
-from penstock._native import Budget, Direct, Dispatch, DispatchPool, Head, Tunables
+from penstock._native import Budget, Direct, Dispatch, DispatchPool, FilePool, Head, Tunables
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.http.options import Timeouts
@@ -24,6 +24,7 @@ class Exchange:
     """The request as it is sent."""
     tunables: Tunables
     budget: Budget
+    file_pool: FilePool | None
     policy: Policy
     timeouts: Timeouts
     began: float

@@ -11,6 +11,7 @@
 //! the end of any other is reported as `excess`, and that connection can't be used again. The worker holds a duplicate
 //! of the descriptor, so that its number isn't given to another socket while it reads.
 
+use crate::body::sink::close_up;
 use crate::body::{BodySink, Lease, WINDOW};
 use crate::http::Response;
 use crate::receive::fit;
@@ -318,18 +319,26 @@ impl Job {
                 Err(error) => return Step::End(Err(error)),
             }
         }
-        let most = self
-            .response
-            .remaining()
-            .map_or(buffer.len(), |left| usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len()));
-        let window = buffer.get_mut(..most).unwrap_or_default();
-        match recv(&self.socket, &mut *window, RecvFlags::DONTWAIT) {
+        let left = self.response.remaining().map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+        let most = left.min(buffer.len());
+        let (mapped, window) = match self.sink.mapped_spare(most) {
+            Ok(Some(window)) => (true, window),
+            Ok(None) => (false, buffer.get_mut(..most).unwrap_or_default()),
+            Err(error @ Error::BudgetExceeded { .. }) => return Step::Blocked(error),
+            Err(error) => return Step::End(Err(error)),
+        };
+        let room = window.len();
+        match recv(&self.socket, window, RecvFlags::DONTWAIT) {
             Ok((_, 0)) => Step::End(self.response.eof().map(|()| Drained { excess: false })),
             Ok((_, n)) => {
                 self.progress.fetch_add(n as u64, Relaxed);
-                let full = n == window.len();
-                match self.store(window.get(..n).unwrap_or_default(), ranges) {
-                    Ok(None) if full => Step::Again,
+                let taken = if mapped {
+                    self.take_in(n, ranges)
+                } else {
+                    self.store(buffer.get(..n).unwrap_or_default(), ranges)
+                };
+                match taken {
+                    Ok(None) if n == room => Step::Again,
                     Ok(None) => Step::Wait,
                     Ok(Some(drained)) => Step::End(Ok(drained)),
                     Err(error @ Error::BudgetExceeded { .. }) => Step::Blocked(error),
@@ -343,6 +352,21 @@ impl Job {
         }
     }
 
+    /// Takes in what was received into the file's own mapping.
+    fn take_in(&mut self, n: usize, ranges: &mut Vec<Range<usize>>) -> Result<Option<Drained>> {
+        ranges.clear();
+        let response = &mut self.response;
+        let mut fed = None;
+        self.sink.take_in(n, |input| {
+            fed = Some(response.feed_body(input, |range| ranges.push(range)));
+            close_up(input, ranges)
+        })?;
+        let Some(body) = fed.transpose()? else { return Ok(None) };
+        self.excess = body.done && body.consumed < n;
+        Ok(body.done.then_some(Drained { excess: self.excess }))
+    }
+
+    /// Writes what was received into the worker's buffer.
     fn store(&mut self, input: &[u8], ranges: &mut Vec<Range<usize>>) -> Result<Option<Drained>> {
         ranges.clear();
         let fed = self.response.feed_body(input, |range| ranges.push(range));

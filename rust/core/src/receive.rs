@@ -6,9 +6,9 @@
 //! further windows are of slabs of its own. No byte of a large body is copied or moved after the kernel wrote it, but
 //! for pieces under 4 KiB, which are moved together.
 
-use crate::body::sink::SMALL_PIECE;
+use crate::body::sink::{SMALL_PIECE, close_up, unwritten};
 use crate::body::slab::{self, SlabPool, SlabWriter, Window};
-use crate::body::{BodyImage, BodySink, Budget, Pools, SharedSink, Tunables, WINDOW};
+use crate::body::{BodyImage, BodySink, Budget, FilePool, Pools, SharedSink, Tunables, WINDOW};
 use crate::http::{Asked, Framing, Head, HeadLimits, HeadStep, Response};
 use crate::{Error, Result};
 use parking_lot::Mutex;
@@ -18,6 +18,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A window is never smaller: a slab with less left is full.
 const LEAST_WINDOW: usize = 4 << 10;
+
+/// With this much on its way to files, windows are small: what a socket keeps costs no memory here.
+const BUSY: u64 = 8 << 20;
+const SMALL_WINDOW: usize = 16 << 10;
+
+/// How much may be received at once.
+fn window_size() -> usize {
+    if unwritten() > BUSY { SMALL_WINDOW } else { WINDOW }
+}
 
 /// A body that has this much to come, or has had it, gets a slab of its own.
 const LARGE: usize = slab::SMALLEST;
@@ -35,10 +44,10 @@ impl Scratch {
     /// Lends it, making it first if a body took the last one. The flag says that it is a new one.
     pub fn window(&mut self) -> Result<(Window, bool)> {
         if let Some(writer) = &self.writer {
-            return Ok((writer.window(WINDOW), false));
+            return Ok((writer.window(window_size()), false));
         }
         let writer = take(&Pools::current().slabs, WINDOW)?;
-        Ok((self.writer.insert(writer).window(WINDOW), true))
+        Ok((self.writer.insert(writer).window(window_size()), true))
     }
 }
 
@@ -52,6 +61,10 @@ pub struct Plan {
     pub asked: Asked,
     pub tunables: Arc<Tunables>,
     pub budget: Arc<Budget>,
+    /// Where a body's file comes from, and goes when it isn't needed any more.
+    pub files: Option<Arc<FilePool>>,
+    /// Whether the sink's works are done on the receiving thread.
+    pub direct: bool,
     /// Whether a body that goes to a file is to be handed over with its socket.
     pub drain: bool,
 }
@@ -88,6 +101,8 @@ enum Stage {
 enum Lent {
     Scratch,
     Own,
+    /// A recycled file's mapping.
+    Mapped,
 }
 
 /// A complete response.
@@ -175,6 +190,10 @@ impl Receiver {
         if self.stage != Stage::Body {
             return Ok(None);
         }
+        if let Some(window) = self.mapped_window()? {
+            self.lent = Lent::Mapped;
+            return Ok(Some(window));
+        }
         if self.own.as_ref().is_none_or(|own| own.spare_len() < LEAST_WINDOW) {
             let Some(sink) = &self.sink else { return Ok(None) };
             let (len, in_ram) = {
@@ -193,16 +212,48 @@ impl Receiver {
                 WINDOW as u64 * 2
             };
             let size = left.unwrap_or(most).min(most) as usize;
-            self.replace_own(take(&Pools::current().slabs, size)?);
+            self.own = Some(self.pay_for(take(&Pools::current().slabs, size)?));
         }
         self.lent = Lent::Own;
-        Ok(self.own.as_ref().map(|own| own.window(WINDOW)))
+        Ok(self.own.as_ref().map(|own| own.window(window_size())))
     }
 
-    fn replace_own(&mut self, writer: SlabWriter) {
-        self.held += writer.capacity() as u64;
-        self.first_in_own = self.sink.as_ref().map_or(0, |sink| sink.lock().pieces());
-        self.own = Some(writer);
+    /// With works done here, a recycled file is received into.
+    fn mapped_window(&self) -> Result<Option<Window>> {
+        let direct = self.plan.as_ref().is_some_and(|plan| plan.direct && plan.files.is_some());
+        match self.sink.as_ref().filter(|_| direct) {
+            Some(sink) => sink.lock().mapped_window(WINDOW),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes in what was received into a recycled file's mapping.
+    fn mapped_received(&mut self, n: usize) -> Result<()> {
+        let Some(sink) = &self.sink else { return Ok(()) };
+        let (response, ranges) = (&mut self.response, &mut self.ranges);
+        ranges.clear();
+        let mut fed = None;
+        sink.lock().take_in(n, |input| {
+            fed = Some(response.feed_body(input, |range| ranges.push(range)));
+            close_up(input, ranges)
+        })?;
+        if let Some(body) = fed.transpose()?.filter(|body| body.done) {
+            self.excess |= body.consumed < n;
+            self.complete()?;
+        }
+        Ok(())
+    }
+
+    /// A slab for the body counts whole against the budget, whatever of it is filled; without budget the body spills.
+    fn pay_for(&mut self, writer: SlabWriter) -> SlabWriter {
+        let size = writer.capacity() as u64;
+        self.held += size;
+        if let Some(sink) = &self.sink {
+            let mut sink = sink.lock();
+            self.first_in_own = sink.pieces();
+            sink.prepay(size);
+        }
+        writer
     }
 
     /// Takes `n` bytes that were received into the window lent last.
@@ -211,6 +262,7 @@ impl Receiver {
         let result = match self.lent {
             Lent::Scratch => self.scratch_received(scratch, n),
             Lent::Own => self.own_received(n),
+            Lent::Mapped => self.mapped_received(n),
         };
         match result {
             Ok(()) => Ok(self.next()),
@@ -234,7 +286,6 @@ impl Receiver {
             scratch.writer = Some(writer);
         } else {
             // Slices of it were kept, even if there is an error to tell: it isn't for others any more.
-            self.held += writer.capacity() as u64;
             self.own = Some(writer);
         }
         kept
@@ -244,7 +295,8 @@ impl Receiver {
         let Some(mut writer) = self.own.take() else { return Ok(()) };
         writer.advance(n);
         let taken = self.take_in(&mut writer);
-        self.own = Some(writer);
+        // A complete body needs no more room.
+        self.own = Some(writer).filter(|_| self.stage == Stage::Body);
         taken
     }
 
@@ -290,10 +342,11 @@ impl Receiver {
     fn open_sink(&mut self) -> Result<()> {
         let Some(plan) = &self.plan else { return Err(Error::Cancelled) };
         let (tunables, budget) = (plan.tunables.clone(), plan.budget.clone());
-        let sink = match self.response.framing() {
+        let mut sink = match self.response.framing() {
             Some(Framing::Length(length)) => BodySink::with_length(tunables, budget, length)?,
             _ => BodySink::new(tunables, budget),
         };
+        sink.use_files(plan.files.clone());
         self.sink = Some(Arc::new(Mutex::new(sink)));
         self.stage = Stage::Body;
         Ok(())
@@ -305,9 +358,14 @@ impl Receiver {
         let mut sink = sink.lock();
         let total: usize = self.ranges.iter().map(Range::len).sum();
         let keep = match self.lent {
-            Lent::Own => total >= SMALL_PIECE,
+            Lent::Own | Lent::Mapped => total >= SMALL_PIECE,
             Lent::Scratch => total >= LARGE / 2 && !self.response.is_done(),
         };
+        if keep && self.lent == Lent::Scratch {
+            let size = writer.capacity() as u64;
+            self.held += size;
+            sink.prepay(size);
+        }
         let input = writer.received();
         if !keep {
             let parts = self.ranges.iter().map(|range| input.get(range.clone()).unwrap_or_default());
@@ -342,7 +400,9 @@ impl Receiver {
         // At most a quarter more than the body is retained.
         if sink.is_ram() && self.held > sink.len() + sink.len() / 4 {
             sink.compact(self.first_in_own)?;
+            self.held = 0;
         }
+        sink.settle(self.held);
         Ok(())
     }
 

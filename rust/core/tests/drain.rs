@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use penstock_core::body::{BodySink, Budget, Lease, Tunables, reaper};
+use penstock_core::body::{BodySink, Budget, FilePool, Lease, Tunables, reaper};
 use penstock_core::drain::{Drained, Drainer, Job, Outcome};
 use penstock_core::error::Resource;
 use penstock_core::http::{HeadLimits, HeadStep, Response};
@@ -226,7 +226,7 @@ fn dropping_the_worker_reports_what_it_had() {
     let begun = begin(&drainer, &ours, "content-length: 4", 1 << 30);
     assert_eq!(drainer.active(), 1);
     drop(drainer);
-    assert!(matches!(begun.end().0, Err(Error::Cancelled)));
+    assert!(matches!(begun.end().0, Err(Error::PoolClosed)));
 }
 
 #[test]
@@ -286,4 +286,38 @@ fn a_body_that_waited_too_long_for_the_budget_fails_by_its_name() {
     let (result, bytes) = begun.end();
     assert!(matches!(result, Err(Error::BudgetExceeded { resource: Resource::Files, .. })));
     assert_eq!(bytes, b"hello");
+}
+
+#[test]
+fn a_recycled_file_is_received_into_and_shows_only_its_body() {
+    let drainer = Drainer::start("test-drain".into()).unwrap();
+    let files = FilePool::new(1 << 30, PATIENCE);
+    for (len, chunk) in [(3 << 20, 0), (2 << 20, 0), (1 << 20, 8192), (4 << 20, 8192), (4 << 20, 0)] {
+        let (ours, mut theirs) = pair();
+        let sent = body(len);
+        let head = if chunk == 0 { format!("content-length: {len}") } else { "transfer-encoding: chunked".into() };
+        let tunables = Arc::new(Tunables { max_body_ram: 0, ..Tunables::default() });
+        let mut sink = BodySink::new(tunables, Budget::new(None, None, None));
+        sink.use_files(Some(files.clone()));
+        let (send, outcome) = channel();
+        let job = Job {
+            socket: ours.try_clone().unwrap().into(),
+            response: response(&head),
+            sink,
+            progress: Arc::default(),
+            lease: Lease::empty(&Budget::new(None, None, None), Resource::Files),
+            patience: PATIENCE,
+            excess: false,
+            report: Box::new(move |outcome| send.send(outcome).unwrap()),
+        };
+        assert!(drainer.submit(job).is_ok());
+        let wire = if chunk == 0 { sent.clone() } else { chunked(&sent, chunk) };
+        theirs.write_all(&wire).unwrap();
+        let mut outcome = outcome.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(outcome.result.unwrap(), Drained { excess: false });
+        let image = outcome.sink.prepare().unwrap();
+        assert!(image.read_range(0, u64::MAX).unwrap() == sent);
+        assert!(image.to_mmap().unwrap().read_range(0, u64::MAX).unwrap() == sent);
+    }
+    assert_eq!((files.stats().recycled, files.stats().files), (4, 1));
 }

@@ -4,7 +4,7 @@
 
 use penstock_core::Error;
 use penstock_core::body::digest::Algorithm;
-use penstock_core::body::{BodyImage, Budget, Errand, Pools, State, Tunables};
+use penstock_core::body::{BodyImage, Budget, Errand, FilePool, Pools, State, Tunables};
 use penstock_core::http::{Asked, HeadLimits};
 use penstock_core::receive::{Event, Plan, Received, Receiver, Scratch};
 use proptest::prelude::*;
@@ -41,6 +41,8 @@ fn plan(max_body_ram: u64, digests: bool) -> Plan {
         asked: Asked::default(),
         tunables: Arc::new(Tunables { max_body_ram, max_body: 64 << 20, digests, ..Tunables::default() }),
         budget: Budget::new(None, None, None),
+        files: None,
+        direct: true,
         drain: false,
     }
 }
@@ -130,6 +132,23 @@ fn what_is_retained_is_at_most_a_quarter_more_than_the_body() {
 }
 
 #[test]
+fn a_window_that_slices_of_a_failed_body_lie_in_is_nobodys_scratch() {
+    let mut scratch = Scratch::default();
+    let mut plan = plan(u64::MAX, false);
+    plan.tunables = Arc::new(Tunables { max_body_ram: 50_000, max_body: 50_000, ..Tunables::default() });
+    let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+    receiver.begin(plan.clone());
+    let wire = chunked(&body(100_000), 10_000);
+    let (_, event) = receive(&mut receiver, &mut scratch, &wire[..90_000], usize::MAX);
+    assert!(matches!(event, Err(Error::BodyTooLong { .. })));
+    let partial = receiver.give_up().unwrap().lock().salvage();
+    // The next response overwrites the scratch, and only that.
+    receiver.begin(plan);
+    run(&mut receiver, &mut scratch, &by_length(&[b'x'; 40_000]), &mut || usize::MAX, true);
+    assert!(!partial.is_empty() && body(100_000).starts_with(&contents(&partial)));
+}
+
+#[test]
 fn bytes_behind_a_response_are_noticed_whenever_they_come() {
     let mut scratch = Scratch::default();
     let mut wire = by_length(b"abc");
@@ -199,6 +218,7 @@ proptest! {
         cuts in prop::collection::vec(prop_oneof![1usize..100, 1usize..9000, 9000usize..300_000], 1..8),
         here in any::<bool>(),
         digests in any::<bool>(),
+        pooled in any::<bool>(),
     ) {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let len = if chunk > 0 && chunk < 64 { len / 16 } else { len };
@@ -209,8 +229,9 @@ proptest! {
         other.begin(plan(100, false));
         let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
         let mut index = 0;
-        for _ in 0..2 {
-            receiver.begin(plan(ram, digests));
+        let files = pooled.then(|| FilePool::new(1 << 30, std::time::Duration::from_secs(60)));
+        for _ in 0..3 {
+            receiver.begin(Plan { files: files.clone(), direct: here, ..plan(ram, digests) });
             let mut cut = || { index += 1; cuts[index % cuts.len()].max(len / 500) };
             let received = run(&mut receiver, &mut scratch, &wire, &mut cut, here);
             prop_assert!(contents(&received.body) == sent);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use penstock_core::dispatch::NativeJob;
+use penstock_core::dispatch::Native;
 use penstock_core::permit::{Grant, Ticket};
 use penstock_core::{Error, Result};
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyStopIteration};
@@ -24,7 +24,7 @@ use crate::call::Call;
 use crate::errors;
 use crate::gil;
 use crate::loops::{self, Completion, Convert, Finished, Mailbox};
-use crate::pool::{DispatchPool, Workers};
+use crate::pool::{DispatchPool, Task, Workers};
 
 /// What the future waits for: what a cancellation gives back.
 pub enum Source {
@@ -34,6 +34,8 @@ pub enum Source {
     Admission(Call, Arc<Workers>, Option<Ticket>),
     /// A job that no worker has taken.
     Queued(Call, Arc<Workers>),
+    /// A native operation in the queue, or taken by a worker.
+    Operation(Cell, Arc<Workers>),
     /// A job that a worker has taken: it runs to its end.
     Taken,
     /// A place in a semaphore's queue.
@@ -139,8 +141,9 @@ impl Future {
         }
     }
 
-    /// Nobody will look at it: leaves the queue that it waits in.
+    /// Nobody will look at it: leaves the queue that it waits in, and drops what comes for it.
     pub fn forsake(&self) {
+        self.cancelled.store(true, Ordering::Release);
         let mut state = self.state.lock();
         let source = std::mem::replace(&mut state.source, Source::Taken);
         drop(state);
@@ -340,10 +343,15 @@ impl Future {
         let source = std::mem::replace(&mut state.source, Source::Taken);
         drop(state);
         future.cancelled.store(true, Ordering::Release);
-        if let Source::Queued(_, workers) = &source {
-            let swept = workers.queue().cancelled(crate::pool::Task::is_cancelled);
-            drop(swept);
-        }
+        let swept = match &source {
+            Source::Queued(_, workers) => workers.queue().cancelled(Task::is_cancelled),
+            Source::Operation(cell, workers) => {
+                let work = cell.lock().take();
+                if work.is_some() { workers.queue().cancelled(Task::is_cancelled) } else { Vec::new() }
+            }
+            _ => Vec::new(),
+        };
+        drop(swept);
         drop(source);
         while let Some(Callback { func, context }) = future.next_callback() {
             Self::call_soon(this, func, context)?;
@@ -547,20 +555,27 @@ impl Promise {
 
     /// Keeps it. The value is made on the loop's thread.
     pub fn complete(mut self, result: Result<Convert>) {
-        self.settle(result);
+        self.settle(Finished::Native(result));
     }
 
-    fn settle(&mut self, result: Result<Convert>) {
+    fn cancel(mut self) {
+        self.settle(Finished::Cancelled);
+    }
+
+    fn settle(&mut self, finished: Finished) {
         if let Some(future) = self.0.take() {
             let mailbox = Arc::clone(future.get().mailbox());
-            drop(mailbox.post(Completion { future, finished: Finished::Native(result) }));
+            drop(mailbox.post(Completion { future, finished }));
         }
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        self.settle(Err(Error::Panic("an operation ended without a result".to_owned())));
+        if self.is_cancelled() {
+            return;
+        }
+        self.settle(Finished::Native(Err(Error::Panic("an operation ended without a result".to_owned()))));
     }
 }
 
@@ -572,13 +587,54 @@ pub fn run_native<T: Send + 'static>(
     convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
 ) -> PyResult<Py<Future>> {
     let (promise, future) = Promise::pair(py)?;
-    let job: NativeJob = Box::new(move || {
-        if promise.is_cancelled() {
-            return;
+    let work: Work = Box::new(move |cancelled| {
+        if cancelled {
+            return promise.cancel();
         }
         let result = catch_unwind(AssertUnwindSafe(op)).unwrap_or_else(|panic| Err(Error::from_panic(&*panic)));
         promise.complete(result.map(|value| Box::new(move |py: Python<'_>| convert(py, value)) as Convert));
     });
-    pool.start_native(py, job)?;
+    let cell: Cell = Arc::new(Mutex::new(Some(work)));
+    let started = pool.start_native(py, |workers| {
+        future.get().state.lock().source = Source::Operation(Arc::clone(&cell), Arc::clone(workers));
+        Box::new(Operation { cell, workers: Arc::clone(workers) })
+    });
+    // Refused, the work still lies in the future, and the future in the work's promise.
+    started.inspect_err(|_| future.get().forsake())?;
     Ok(future)
+}
+
+/// Runs, or says that it never will. The future goes to its loop with that: a reference that a worker let go of would
+/// only be noticed when some thread next calls this library, and the future's result be kept until then.
+type Work = Box<dyn FnOnce(bool) + Send>;
+
+/// Holds the work of a native operation until a worker or a cancellation takes it, whichever is first.
+type Cell = Arc<Mutex<Option<Work>>>;
+
+/// A native operation in the queue.
+struct Operation {
+    cell: Cell,
+    workers: Arc<Workers>,
+}
+
+impl Native for Operation {
+    fn run(self: Box<Self>) {
+        let work = self.cell.lock().take();
+        match work {
+            Some(work) => work(false),
+            None => self.workers.queue().buried(),
+        }
+    }
+
+    fn cancel(self: Box<Self>) {
+        let work = self.cell.lock().take();
+        match work {
+            Some(work) => work(true),
+            None => self.workers.queue().buried(),
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cell.lock().is_none()
+    }
 }

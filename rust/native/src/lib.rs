@@ -5,6 +5,7 @@ mod buffer;
 mod call;
 mod drains;
 mod errors;
+mod filepool;
 mod future;
 mod gil;
 mod head;
@@ -34,13 +35,15 @@ mod _native {
     #[pymodule_export]
     use super::buffer::{Lent, View, summarise};
     #[pymodule_export]
+    use super::filepool::FilePool;
+    #[pymodule_export]
     use super::future::Future;
     #[pymodule_export]
     use super::head::Head;
     #[pymodule_export]
     use super::image::{Image, Reader, refuse_in_loop};
     #[pymodule_export]
-    use super::op::Op;
+    use super::op::{_panicking, Op};
     #[pymodule_export]
     use super::policy::{Direct, Dispatch, Permit};
     #[pymodule_export]
@@ -54,7 +57,9 @@ mod _native {
     #[pymodule_export]
     use super::size::read_limit;
     #[pymodule_export]
-    use super::stats::{_delay_writes, default_temp_dir, settle, slab_stats, trim};
+    use super::stats::{
+        _after_fork_in_parent, _delay_writes, default_temp_dir, file_pool_stats, settle, slab_stats, trim,
+    };
     #[pymodule_export]
     use super::tunables::Tunables;
 

@@ -5,9 +5,10 @@ use crate::errors::Raise;
 use crate::future::{Future, run_native};
 use crate::pool::DispatchPool;
 use parking_lot::Mutex;
-use penstock_core::Result;
+use penstock_core::{Error, Result};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 type Convert = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 type Work = Box<dyn FnOnce() -> Result<Convert> + Send>;
@@ -37,7 +38,9 @@ impl Op {
     /// Runs it on this thread, without the interpreter.
     fn __call__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let work = self.take()?;
-        py.detach(work).raise(py)?(py)
+        // As on a pool's thread: a panic is the result.
+        let caught = || catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Error::from_panic(&*panic)));
+        py.detach(caught).raise(py)?(py)
     }
 
     /// Runs it on a thread of `pool`; the result is awaited.
@@ -45,4 +48,11 @@ impl Op {
         let work = self.take()?;
         run_native(py, pool, work, |py, convert| convert(py))
     }
+}
+
+/// An operation that panics: tests see with it what becomes of one.
+#[pyfunction]
+#[allow(clippy::panic)]
+pub fn _panicking() -> Op {
+    Op::new(|| -> Result<()> { panic!("as asked") }, |py, ()| Ok(py.None()))
 }

@@ -312,9 +312,9 @@ impl DispatchPool {
     }
 
     /// Queues a native job from a loop's thread.
-    pub fn start_native(&self, py: Python<'_>, job: NativeJob) -> PyResult<()> {
+    pub fn start_native(&self, py: Python<'_>, make: impl FnOnce(&Arc<Workers>) -> NativeJob) -> PyResult<()> {
         let workers = self.started(py)?;
-        match workers.queue().push(Job::Native(job), suspending(workers)) {
+        match workers.queue().push(Job::Native(make(workers)), suspending(workers)) {
             Ok(_) => Ok(()),
             Err(rejected) => Err(errors::to_py(py, rejected.error)),
         }
@@ -334,7 +334,7 @@ impl DispatchPool {
         match pushed {
             Ok(None) => {}
             Ok(Some(Job::Attached(task))) => drop(task.run(py, workers.queue())),
-            Ok(Some(Job::Native(job))) => py.detach(job),
+            Ok(Some(Job::Native(job))) => py.detach(|| job.run()),
             Err(rejected) => return Err(errors::to_py(py, rejected.error)),
         }
         Ok(())
@@ -474,8 +474,9 @@ impl DispatchPool {
         let workers = self.stop();
         if cancel_futures {
             for job in workers.queue().clear() {
-                if let Job::Attached(task) = job {
-                    task.cancel(py, workers.queue());
+                match job {
+                    Job::Attached(task) => task.cancel(py, workers.queue()),
+                    Job::Native(job) => job.cancel(),
                 }
             }
         }
@@ -658,5 +659,6 @@ pub fn _join_pools(py: Python<'_>) {
 #[pyfunction]
 pub fn _after_fork_in_child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
+    penstock_core::body::Pools::after_fork_in_child();
     mem::forget(mem::take(&mut *ALIVE.lock()));
 }

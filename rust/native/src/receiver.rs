@@ -5,6 +5,7 @@
 use crate::budget::Budget;
 use crate::buffer;
 use crate::errors::{Raise, to_py};
+use crate::filepool::FilePool;
 use crate::future::{Future, Promise};
 use crate::head::Head;
 use crate::image::Image;
@@ -14,7 +15,7 @@ use crate::sink;
 use crate::tunables::Tunables;
 use parking_lot::Mutex;
 use penstock_core::Result;
-use penstock_core::body::{Lease, file};
+use penstock_core::body::{Lease, WINDOW, file};
 use penstock_core::drain::{Drainer, Job, Outcome, Ticket};
 use penstock_core::error::Resource;
 use penstock_core::http::{Asked, HeadLimits as CoreLimits};
@@ -73,9 +74,16 @@ impl Scratch {
 impl Shared {
     fn view(&mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (window, new) = self.core.window().raise(py)?;
+        let whole = window.len() == WINDOW;
         match &self.view {
-            Some(view) if !new => Ok(view.clone_ref(py)),
-            _ => Ok(self.view.insert(buffer::lend(py, window)?).clone_ref(py)),
+            Some(view) if whole && !new => Ok(view.clone_ref(py)),
+            _ if whole => Ok(self.view.insert(buffer::lend(py, window)?).clone_ref(py)),
+            _ => {
+                if new {
+                    self.view = None;
+                }
+                buffer::lend(py, window)
+            }
         }
     }
 }
@@ -118,7 +126,8 @@ impl Receiver {
 }
 
 impl Receiver {
-    /// What a hand-over needs, if it can be had.
+    /// What a hand-over needs, if it can be had: both descriptors or none, as bodies that each held one and waited for
+    /// the other would wait for each other.
     fn prepare_drain(&self, fd: i32, pool: &DispatchPool) -> Option<(Arc<Drainer>, Lease, OwnedFd)> {
         let mut lease = {
             let core = self.core.lock();
@@ -143,10 +152,24 @@ impl Receiver {
     }
 
     /// Expects a response. `direct` does works right here; `drain` hands bodies for files over with their socket.
-    fn begin(&self, tunables: &Tunables, budget: &Budget, head: bool, direct: bool, drain: bool) {
+    fn begin(
+        &self,
+        tunables: &Tunables,
+        budget: &Budget,
+        file_pool: Option<&FilePool>,
+        head: bool,
+        direct: bool,
+        drain: bool,
+    ) {
         self.direct.store(direct, Relaxed);
-        let asked = Asked { head, ..Asked::default() };
-        self.core.lock().begin(Plan { asked, tunables: tunables.0.clone(), budget: budget.0.clone(), drain });
+        self.core.lock().begin(Plan {
+            asked: Asked { head, ..Asked::default() },
+            tunables: tunables.0.clone(),
+            budget: budget.0.clone(),
+            files: file_pool.map(|files| files.core.clone()),
+            direct,
+            drain,
+        });
     }
 
     fn get_buffer(&self, py: Python<'_>, sizehint: isize) -> PyResult<Py<PyAny>> {

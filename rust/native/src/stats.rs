@@ -21,10 +21,27 @@ pub fn slab_stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(stats)
 }
 
+/// Of all pools of files: bytes and files that wait for the next body, and how often one was recycled.
+#[pyfunction]
+pub fn file_pool_stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let files = Pools::current().file_pool_stats();
+    let stats = PyDict::new(py);
+    stats.set_item("idle", files.idle)?;
+    stats.set_item("files", files.files)?;
+    stats.set_item("recycled", files.recycled)?;
+    Ok(stats)
+}
+
 /// Unmaps the slabs that nobody uses. May take long: not for a loop's thread.
 #[pyfunction]
 pub fn trim(py: Python<'_>) {
     py.detach(|| Pools::current().slabs.trim(Duration::ZERO));
+}
+
+/// In the parent, after a fork: what was alive at the fork is the child's, too.
+#[pyfunction]
+pub fn _after_fork_in_parent() {
+    Pools::after_fork_in_parent();
 }
 
 /// Waits until what was dropped so far is freed, at most so many seconds; true if it is.

@@ -56,7 +56,9 @@ impl Floor {
                 loop {
                     match self.connections[index].read(&mut self.buffer) {
                         Ok(0) => return Err("the server closed a connection".into()),
-                        Ok(count) => left[index] = left[index].checked_sub(count).ok_or("more came than was asked for")?,
+                        Ok(count) => {
+                            left[index] = left[index].checked_sub(count).ok_or("more came than was asked for")?
+                        }
                         Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                         Err(error) => return Err(error.into()),
                     }

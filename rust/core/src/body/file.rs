@@ -5,6 +5,9 @@
 #![allow(unsafe_code)]
 
 use super::budget::{Budget, Lease};
+use super::filepool::FilePool;
+use super::mmap::SharedMap;
+use super::pools::Pools;
 use super::reaper;
 use crate::{Error, Resource, Result};
 use bytes::Bytes;
@@ -45,21 +48,32 @@ enum Sharing {
     Named,
 }
 
-/// An open file with a body, or part of one, in it; closed on the reaper's thread when large.
+/// An open file with a body, or part of one, in it; when the last image is gone, closed, on the reaper's thread if it is
+/// large, or given back to the pool that it came from.
 pub struct BodyFile {
-    inner: ManuallyDrop<Inner>,
-    dir: PathBuf,
-    in_memory: bool,
+    parts: ManuallyDrop<Parts>,
+    home: Option<Arc<FilePool>>,
     sharing: Mutex<Sharing>,
     trusted: bool,
     size: AtomicU64,
 }
 
-struct Inner {
-    file: File,
+/// What a file is made of, apart from the body that it holds at present.
+pub(super) struct Parts {
+    pub file: File,
+    pub dir: PathBuf,
+    /// Its file system is memory.
+    in_memory: bool,
     /// Of disk, or of memory where the file system is memory.
     space: Mutex<Option<Lease>>,
     _descriptor: Option<Lease>,
+    /// The fork that it was made after.
+    pub generation: usize,
+    process: u32,
+    /// Bytes that it has, while it is idle.
+    pub size: u64,
+    /// Of all that it had when it was last recycled.
+    pub map: Option<Arc<SharedMap>>,
 }
 
 impl AsFd for BodyFile {
@@ -70,49 +84,95 @@ impl AsFd for BodyFile {
 
 impl BodyFile {
     /// A new file in `dir` that has no name and is this user's alone. Its descriptor and what is written to it count
-    /// against `budget`.
-    pub fn temporary(dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
+    /// against `budget`. `home` is where it goes when it isn't needed any more.
+    pub fn temporary(dir: &Path, budget: &Arc<Budget>, home: Option<Arc<FilePool>>) -> Result<Self> {
         let mut descriptor = Lease::empty(budget, Resource::Files);
         descriptor.grow(1)?;
-        Self::temporary_with(dir, budget, descriptor)
+        Self::temporary_with(dir, budget, descriptor, home)
     }
 
     /// As [`temporary`](Self::temporary), with a descriptor that was taken from the budget before.
-    pub fn temporary_with(dir: &Path, budget: &Arc<Budget>, descriptor: Lease) -> Result<Self> {
+    pub fn temporary_with(
+        dir: &Path,
+        budget: &Arc<Budget>,
+        descriptor: Lease,
+        home: Option<Arc<FilePool>>,
+    ) -> Result<Self> {
         let file = unnamed(dir).map_err(|source| storage(dir, source, |dir, source| Error::TempDir { dir, source }))?;
         let in_memory = is_in_memory(&file);
         if !in_memory {
             budget.settle_disk(dir);
         }
         let resource = if in_memory { Resource::Ram } else { Resource::Disk };
-        let space = Mutex::new(Some(Lease::empty(budget, resource)));
-        Ok(Self {
-            inner: ManuallyDrop::new(Inner { file, space, _descriptor: Some(descriptor) }),
+        let parts = Parts {
+            file,
             dir: dir.to_owned(),
             in_memory,
-            sharing: Mutex::new(Sharing::Private),
-            trusted: true,
-            size: AtomicU64::new(0),
-        })
+            space: Mutex::new(Some(Lease::empty(budget, resource))),
+            _descriptor: Some(descriptor),
+            generation: Pools::generation(),
+            process: std::process::id(),
+            size: 0,
+            map: None,
+        };
+        Ok(Self::of(parts, home, Sharing::Private, true))
     }
 
     /// A file from outside, which others may change. `trusted` promises that nobody truncates it.
     pub fn external(path: &Path, trusted: bool) -> Result<Self> {
         let file = File::open(path).map_err(|source| Error::Io { doing: "open a file as a body", source })?;
         let size = file.metadata().map_err(Error::io("look at a body's file"))?.len();
-        let in_memory = is_in_memory(&file);
-        Ok(Self {
-            inner: ManuallyDrop::new(Inner { file, space: Mutex::new(None), _descriptor: None }),
+        let parts = Parts {
+            in_memory: is_in_memory(&file),
+            file,
             dir: path.parent().map(Path::to_owned).unwrap_or_default(),
-            in_memory,
-            sharing: Mutex::new(Sharing::Named),
-            trusted,
-            size: AtomicU64::new(size),
-        })
+            space: Mutex::new(None),
+            _descriptor: None,
+            generation: Pools::generation(),
+            process: std::process::id(),
+            size,
+            map: None,
+        };
+        Ok(Self::of(parts, None, Sharing::Named, trusted))
+    }
+
+    pub(super) fn recycled(parts: Parts, home: Arc<FilePool>) -> Self {
+        Self::of(parts, Some(home), Sharing::Private, true)
+    }
+
+    fn of(parts: Parts, home: Option<Arc<FilePool>>, sharing: Sharing, trusted: bool) -> Self {
+        let size = AtomicU64::new(parts.size);
+        Self { parts: ManuallyDrop::new(parts), home, sharing: Mutex::new(sharing), trusted, size }
+    }
+
+    /// The mapping that it kept from earlier bodies, if it covers the range.
+    pub(super) fn shared_map(&self, offset: u64, len: u64) -> Option<&Arc<SharedMap>> {
+        self.parts.map.as_ref().filter(|map| offset + len <= map.len() as u64)
     }
 
     fn file(&self) -> &File {
-        &self.inner.file
+        &self.parts.file
+    }
+
+    /// Whether it was open when this process was forked: the parent has it, too, and may be writing to it. What was in
+    /// it then can be read.
+    pub fn is_inherited(&self) -> bool {
+        self.parts.process != std::process::id()
+    }
+
+    /// Copies the first `len` bytes of another file to this one, which is empty.
+    pub fn copy_from(&self, source: &Self, len: u64) -> Result<()> {
+        if let Some(lease) = self.parts.space.lock().as_mut() {
+            lease.grow(len)?;
+        }
+        let copied = copy_range(source, 0, len, self.file());
+        copied.map_err(|source| self.write_failed(source))?;
+        self.size.fetch_max(len, Relaxed);
+        Ok(())
+    }
+
+    fn write_failed(&self, source: io::Error) -> Error {
+        storage(&self.parts.dir, source, |_, source| Error::Io { doing: "write a body to its file", source })
     }
 
     /// Bytes that the file has, as far as this process wrote or knows.
@@ -122,14 +182,16 @@ impl BodyFile {
 
     /// Whether its file system is memory (tmpfs), where a read is a copy and never waits for a disk.
     pub fn is_in_memory(&self) -> bool {
-        self.in_memory
+        self.parts.in_memory
     }
 
     /// Claims the right to map: for good, as mappings may outlive whoever asked.
     pub fn claim_map(&self) -> bool {
         let mut sharing = self.sharing.lock();
         match *sharing {
-            Sharing::Named => self.trusted && self.inner.space.lock().is_none(),
+            Sharing::Named => self.trusted && self.parts.space.lock().is_none(),
+            // The parent may give it a name.
+            Sharing::Private | Sharing::Mapped if self.is_inherited() => false,
             Sharing::Private | Sharing::Mapped => {
                 *sharing = Sharing::Mapped;
                 true
@@ -137,8 +199,8 @@ impl BodyFile {
         }
     }
 
-    /// Writes the slices, for which `reserve` took the budget, at `offset` in as few calls as the kernel allows, completing short ones. Returns the number
-    /// of calls.
+    /// Writes the slices, for which `reserve` took the budget, at `offset` in as few calls as the kernel allows,
+    /// completing short ones. Returns the number of calls.
     pub fn write_slices_at(&self, slices: &mut [IoSlice<'_>], mut offset: u64) -> Result<u64> {
         let delay = WRITE_DELAY.load(Relaxed);
         if delay > 0 {
@@ -152,40 +214,32 @@ impl BodyFile {
             let batch = left.get(..MOST_SLICES).unwrap_or(left);
             calls += 1;
             match rustix::io::pwritev(self, batch, offset) {
-                Ok(0) => {
-                    let source = io::Error::from(io::ErrorKind::WriteZero);
-                    return Err(Error::Io { doing: "write a body to its file", source });
-                }
+                Ok(0) => return Err(self.write_failed(io::ErrorKind::WriteZero.into())),
                 Ok(n) => {
                     offset += n as u64;
                     self.size.fetch_max(offset, Relaxed);
                     IoSlice::advance_slices(&mut left, n);
                 }
                 Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => {
-                    return Err(storage(&self.dir, errno.into(), |_, source| Error::Io {
-                        doing: "write a body to its file",
-                        source,
-                    }));
-                }
+                Err(errno) => return Err(self.write_failed(errno.into())),
             }
         }
-        if self.in_memory {
+        if self.parts.in_memory {
             self.settle_blocks();
         }
         Ok(calls)
     }
 
-    /// Takes the budget for a write of these slices, before anything of them is used.
-    pub fn reserve(&self, slices: &[IoSlice<'_>]) -> Result<()> {
-        let bytes = slices.iter().map(|slice| slice.len() as u64).sum();
-        self.inner.space.lock().as_mut().map_or(Ok(()), |lease| lease.grow(bytes))
+    /// Takes the budget for a file that goes up to `end`, before anything is written.
+    pub fn reserve(&self, end: u64) -> Result<()> {
+        let mut space = self.parts.space.lock();
+        space.as_mut().map_or(Ok(()), |lease| lease.grow(end.saturating_sub(lease.amount())))
     }
 
     /// On tmpfs what counts is the blocks used: with huge pages that may be more than was written.
     fn settle_blocks(&self) {
         if let Ok(stat) = rustix::fs::fstat(self)
-            && let Some(lease) = self.inner.space.lock().as_mut()
+            && let Some(lease) = self.parts.space.lock().as_mut()
         {
             // Those blocks are used, whether the budget likes it or not: the next write is refused.
             let used = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
@@ -212,7 +266,7 @@ impl BodyFile {
 
     /// As `read_at`, but only if all of `buffer` can be had without waiting; `None` if not.
     pub fn read_cached(&self, buffer: &mut [u8], offset: u64) -> Result<Option<usize>> {
-        if self.in_memory {
+        if self.parts.in_memory {
             return self.read_at(buffer, offset).map(Some);
         }
         #[cfg(target_os = "linux")]
@@ -234,7 +288,7 @@ impl BodyFile {
     /// Names the file without copying it; false where that can't be: another file system, or it is mapped.
     fn link_to(&self, path: &Path) -> io::Result<bool> {
         let mut sharing = self.sharing.lock();
-        if *sharing != Sharing::Private {
+        if *sharing != Sharing::Private || self.is_inherited() {
             return Ok(false);
         }
         let own = format!("/proc/self/fd/{}", self.file().as_raw_fd());
@@ -253,10 +307,18 @@ impl BodyFile {
 
 impl Drop for BodyFile {
     fn drop(&mut self) {
-        // The leases go with the file: the space is free only once it is closed.
         // SAFETY: taken once, here, and never looked at again.
-        let inner = unsafe { ManuallyDrop::take(&mut self.inner) };
-        reaper::drop_large(usize::try_from(self.size()).unwrap_or(usize::MAX), inner);
+        let mut parts = unsafe { ManuallyDrop::take(&mut self.parts) };
+        parts.size = self.size();
+        // Mappings of images keep the file, so there are none left.
+        let private = *self.sharing.lock() != Sharing::Named;
+        // A window that somebody forgot would write into the next body.
+        let unused = parts.map.as_ref().is_none_or(|map| Arc::strong_count(map) == 1);
+        match self.home.take().filter(|_| private && unused) {
+            Some(home) => home.give_back(parts),
+            // The leases go with the file: the space is free only once it is closed.
+            None => reaper::drop_large(usize::try_from(parts.size).unwrap_or(usize::MAX), parts),
+        }
     }
 }
 
@@ -286,9 +348,7 @@ pub fn save(content: &Content<'_>, path: &Path, overwrite: bool, fsync: bool) ->
         if overwrite {
             std::fs::rename(&draft, path)?;
         } else {
-            // link(2) refuses an existing name, which rename(2) would replace.
-            std::fs::hard_link(&draft, path)?;
-            std::fs::remove_file(&draft)?;
+            rename_new(&draft, path)?;
         }
         if fsync && let Some(parent) = path.parent() {
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
@@ -315,6 +375,19 @@ pub fn save(content: &Content<'_>, path: &Path, overwrite: bool, fsync: bool) ->
         let _ = std::fs::remove_file(&draft);
     }
     result.map_err(failed)
+}
+
+/// Renames, unless `to` is there already.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match rustix::fs::renameat_with(CWD, from, CWD, to, rustix::fs::RenameFlags::NOREPLACE) {
+        // A file system that can't.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
+        done => return Ok(done?),
+    }
+    // link(2) refuses an existing name, which rename(2) would replace.
+    std::fs::hard_link(from, to)?;
+    std::fs::remove_file(from)
 }
 
 fn copy_range(file: &BodyFile, mut offset: u64, len: u64, target: &File) -> io::Result<()> {
@@ -447,13 +520,13 @@ mod tests {
 
     fn write(file: &BodyFile, pieces: &[Bytes]) -> u64 {
         let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-        file.reserve(&slices).unwrap();
+        file.reserve(slices.iter().map(|slice| slice.len() as u64).sum()).unwrap();
         file.write_slices_at(&mut slices, 0).unwrap()
     }
 
     #[test]
     fn pieces_are_written_in_order_in_one_call() {
-        let file = BodyFile::temporary(Path::new("/tmp"), &budget()).unwrap();
+        let file = BodyFile::temporary(Path::new("/tmp"), &budget(), None).unwrap();
         let pieces = ["ab", "", "cde"].map(|s| Bytes::from_static(s.as_bytes()));
         assert_eq!(write(&file, &pieces), 1);
         let mut buffer = [0; 8];
@@ -463,7 +536,7 @@ mod tests {
 
     #[test]
     fn more_pieces_than_the_kernel_takes_at_once_are_all_written() {
-        let file = BodyFile::temporary(Path::new("/tmp"), &budget()).unwrap();
+        let file = BodyFile::temporary(Path::new("/tmp"), &budget(), None).unwrap();
         let pieces: Vec<Bytes> = (0..2500u32).map(|i| Bytes::copy_from_slice(&i.to_le_bytes())).collect();
         assert_eq!(write(&file, &pieces), 3);
         assert_eq!(file.size(), 10_000);
@@ -477,12 +550,12 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("penstock-file-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let budget = Budget::new(None, Some(100), Some(1));
-        let file = BodyFile::temporary(&dir, &budget).unwrap();
+        let file = BodyFile::temporary(&dir, &budget, None).unwrap();
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
         write(&file, &[Bytes::from_static(b"abc")]);
         let space = if file.is_in_memory() { Resource::Ram } else { Resource::Disk };
         assert!(budget.meter(space).used() >= 3);
-        assert!(matches!(BodyFile::temporary(&dir, &budget), Err(Error::BudgetExceeded { .. })));
+        assert!(matches!(BodyFile::temporary(&dir, &budget, None), Err(Error::BudgetExceeded { .. })));
         drop(file);
         assert_eq!((budget.meter(space).used(), budget.meter(Resource::Files).used()), (0, 0));
         std::fs::remove_dir(&dir).unwrap();
@@ -490,7 +563,7 @@ mod tests {
 
     #[test]
     fn cached_reads_give_what_was_just_written() {
-        let file = BodyFile::temporary(Path::new("/var/tmp"), &budget()).unwrap();
+        let file = BodyFile::temporary(Path::new("/var/tmp"), &budget(), None).unwrap();
         write(&file, &[Bytes::from(vec![7; 100_000])]);
         let mut buffer = vec![0; 65_536];
         if let Some(n) = file.read_cached(&mut buffer, 50_000).unwrap() {
@@ -502,7 +575,7 @@ mod tests {
     fn a_mapped_file_gets_a_copy_for_a_name_and_a_named_one_is_not_mapped() {
         let dir = std::env::temp_dir();
         let path = dir.join(format!("penstock-save-{}", std::process::id()));
-        let file = BodyFile::temporary(&dir, &budget()).unwrap();
+        let file = BodyFile::temporary(&dir, &budget(), None).unwrap();
         write(&file, &[Bytes::from_static(b"abc")]);
         let content = Content::Range { file: &file, offset: 0, len: 3 };
         save(&content, &path, false, false).unwrap();

@@ -4,7 +4,7 @@
 use super::budget::Lease;
 use super::digest::Algorithm;
 use super::file::{self, BodyFile, Content};
-use super::mmap::Map;
+use super::mmap::{Map, SharedRange};
 use super::pools::Pools;
 use super::slab;
 use crate::{Error, Result};
@@ -129,6 +129,12 @@ impl BodyImage {
     /// that others can truncate is read instead.
     pub fn to_mmap(&self) -> Result<Self> {
         match &self.state {
+            State::File { file, offset } if file.shared_map(*offset, self.len).is_some() => {
+                let Some(map) = file.shared_map(*offset, self.len).cloned() else { return Ok(self.clone()) };
+                let (start, len) = (*offset as usize, self.len as usize);
+                let map = Bytes::from_owner(SharedRange { map, offset: start, len, _file: file.clone() });
+                Ok(self.replaced(State::Mmap { map, file: file.clone(), offset: *offset }))
+            }
             State::File { file, offset } if file.claim_map() => {
                 let map = Bytes::from_owner(Map::new(file, *offset, self.len)?);
                 Ok(self.replaced(State::Mmap { map, file: file.clone(), offset: *offset }))

@@ -1,4 +1,4 @@
-//! Read-only mappings of body files. May hold `unsafe`: it maps, and lends what it mapped as slices.
+//! Mappings of body files: read-only ones of images, and writable ones that recycled files keep. May hold `unsafe`: it maps, and lends what it mapped as slices.
 //!
 //! The invariant: the file below a mapping is not truncated while it lives. A temporary file has no name, so nobody
 //! else can; a file from outside is only mapped by callers who promise it (`trusted`).
@@ -7,8 +7,10 @@
 
 use super::file::BodyFile;
 use super::reaper;
+use super::slab::Window;
 use crate::{Error, Result};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
+use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
@@ -26,6 +28,88 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: made by `Map::new`, and this is its only owner.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// A file of our own mapped to be written to, from its start; kept with the file from body to body.
+pub struct SharedMap(Mapping);
+
+impl SharedMap {
+    pub(super) fn new(file: &impl AsFd, len: u64) -> std::io::Result<Self> {
+        let len = usize::try_from(len).map_err(|_| std::io::ErrorKind::FileTooLarge)?;
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing; the file is ours and has no name.
+        let base = unsafe {
+            let protection = ProtFlags::READ | ProtFlags::WRITE;
+            rustix::mm::mmap(ptr::null_mut(), len, protection, MapFlags::SHARED, file, 0)?
+        };
+        let base = NonNull::new(base.cast()).ok_or(std::io::ErrorKind::OutOfMemory)?;
+        Ok(Self(Mapping { base, len }))
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.len == 0
+    }
+}
+
+/// A frozen range of a [`SharedMap`], with the file that it belongs to: the owner behind a `Bytes`.
+pub(super) struct SharedRange {
+    pub map: Arc<SharedMap>,
+    pub offset: usize,
+    pub len: usize,
+    /// Kept so that the file isn't recycled.
+    pub _file: Arc<BodyFile>,
+}
+
+impl AsRef<[u8]> for SharedRange {
+    fn as_ref(&self) -> &[u8] {
+        let len = self.len.min(self.map.len().saturating_sub(self.offset));
+        // SAFETY: within the mapping; written before the image was made, and not again before its file is recycled,
+        // which `_file` prevents.
+        unsafe { std::slice::from_raw_parts(self.map.0.base.as_ptr().add(self.offset), len) }
+    }
+}
+
+/// The only writer of a recycled file's mapping; `[0, filled)` is the body so far.
+pub struct MapWriter {
+    map: Arc<SharedMap>,
+    filled: usize,
+}
+
+impl MapWriter {
+    pub(super) fn new(map: Arc<SharedMap>) -> Self {
+        Self { map, filled: 0 }
+    }
+
+    pub fn spare_len(&self) -> usize {
+        self.map.len() - self.filled
+    }
+
+    /// Has the body go on from `at`: what was taken in behind that is spare again.
+    pub(super) fn rewind(&mut self, at: u64) {
+        self.filled = self.filled.min(usize::try_from(at).unwrap_or(usize::MAX));
+    }
+
+    /// What can be received into, `most` bytes of it.
+    pub fn spare(&mut self, most: usize) -> &mut [u8] {
+        let len = most.min(self.spare_len());
+        // SAFETY: within the mapping; `&mut self` of its only writer, and no image has a view of what isn't filled.
+        unsafe { std::slice::from_raw_parts_mut(self.map.0.base.as_ptr().add(self.filled), len) }
+    }
+
+    /// Says that `n` bytes of `spare` belong to the body now.
+    pub fn advance(&mut self, n: usize) {
+        self.filled += n.min(self.spare_len());
+    }
+
+    /// The first `len` spare bytes for a receiver that this crate doesn't know.
+    pub fn window(&self, len: usize) -> Window {
+        // SAFETY: `filled` lies within the mapping.
+        let base = unsafe { self.map.0.base.as_ptr().add(self.filled) };
+        Window::new(base, len.min(self.spare_len()), self.map.clone())
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod digest;
 pub mod file;
+pub mod filepool;
 pub mod image;
 pub mod mmap;
 pub mod pools;
@@ -12,6 +13,7 @@ pub mod slab;
 pub mod tunables;
 
 pub use budget::{Budget, Lease};
+pub use filepool::FilePool;
 pub use image::{BodyImage, Reader, State};
 pub use pools::Pools;
 pub use sink::{BodySink, Errand, SharedSink, Work};

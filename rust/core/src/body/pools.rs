@@ -2,15 +2,17 @@
 //! locks of the old may be held there by threads that do not exist, and memory and files that were alive at the fork
 //! belong to both processes.
 
+use super::filepool::{FilePool, FilePoolStats};
 use super::reaper::Reaper;
-use super::slab::{IDLE_CAP, SlabPool};
-use parking_lot::RwLock;
-use std::sync::Arc;
+use super::slab::{IDLE_AGE, IDLE_CAP, SlabPool};
+use parking_lot::{Mutex, RwLock};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 
 pub struct Pools {
     pub slabs: Arc<SlabPool>,
     pub(super) reaper: Reaper,
+    file_pools: Mutex<Vec<Weak<FilePool>>>,
 }
 
 /// Slot `GENERATION % SLOTS` is current. A child moves on by one slot without touching a lock that its parent used.
@@ -21,7 +23,11 @@ static GENERATION: AtomicUsize = AtomicUsize::new(0);
 impl Pools {
     fn new() -> Arc<Self> {
         let idle_cap = usize::try_from(super::budget::memory_limit() / 16).unwrap_or(IDLE_CAP).min(IDLE_CAP);
-        Arc::new(Self { slabs: Arc::new(SlabPool::new(idle_cap)), reaper: Reaper::default() })
+        Arc::new(Self {
+            slabs: Arc::new(SlabPool::new(idle_cap)),
+            reaper: Reaper::default(),
+            file_pools: Mutex::default(),
+        })
     }
 
     pub fn current() -> Arc<Self> {
@@ -37,13 +43,56 @@ impl Pools {
         GENERATION.load(Relaxed)
     }
 
+    /// Has the pool's idle files closed when they are too old.
+    pub(super) fn watch(&self, pool: &Arc<FilePool>) {
+        self.file_pools.lock().push(Arc::downgrade(pool));
+    }
+
+    /// Frees what has been idle for too long; true if anything is still idle. May take long.
+    pub(super) fn trim(&self) -> bool {
+        let pools: Vec<_> = {
+            let mut pools = self.file_pools.lock();
+            pools.retain(|pool| pool.strong_count() > 0);
+            pools.iter().filter_map(Weak::upgrade).collect()
+        };
+        let files = pools.iter().map(|pool| pool.trim()).filter(|left| *left).count() > 0;
+        self.slabs.trim(IDLE_AGE) || files
+    }
+
+    /// Figures of all pools of files: bytes and files that are idle, and how often one was recycled.
+    pub fn file_pool_stats(&self) -> FilePoolStats {
+        let pools: Vec<_> = self.file_pools.lock().iter().filter_map(Weak::upgrade).collect();
+        pools.iter().map(|pool| pool.stats()).fold(FilePoolStats::default(), |sum, stats| FilePoolStats {
+            idle: sum.idle + stats.idle,
+            files: sum.files + stats.files,
+            recycled: sum.recycled + stats.recycled,
+        })
+    }
+
+    /// To be called in the parent after a fork: what was alive at the fork is the child's, too.
+    pub fn after_fork_in_parent() {
+        let old = Self::current();
+        let next = GENERATION.load(Relaxed) + 1;
+        if let Some(slot) = SLOT.get(next % SLOTS) {
+            *slot.write() = Some(old);
+        }
+        GENERATION.store(next, Relaxed);
+    }
+
     /// To be called in a forked child before anything else of this crate.
     pub fn after_fork_in_child() {
-        let old = GENERATION.fetch_add(1, Relaxed) % SLOTS;
-        // Reading through the lock could wait for a thread that is gone.
-        if let Some(pools) = SLOT.get(old).and_then(|slot| slot.try_read().and_then(|pools| pools.clone())) {
+        let old = GENERATION.load(Relaxed);
+        // Where slots are used again, what an ancestor had lies in them. Waiting for a lock could be for a thread that is
+        // gone, and destructors would unmap and close for nothing, under locks of unknown state.
+        for next in old + 1..old + SLOTS {
+            if let Some(mut slot) = SLOT.get(next % SLOTS).and_then(RwLock::try_write) {
+                std::mem::forget(slot.take());
+                GENERATION.store(next, Relaxed);
+                break;
+            }
+        }
+        if let Some(pools) = SLOT.get(old % SLOTS).and_then(|slot| slot.try_read().and_then(|pools| pools.clone())) {
             pools.slabs.abandon();
-            // Its destructors would unmap and close for nothing, under locks of unknown state.
             std::mem::forget(pools);
         }
     }

@@ -91,7 +91,7 @@ impl Pools {
             }
             quiet += TICK;
             if state.trim {
-                state.trim = parking_lot::MutexGuard::unlocked(&mut state, || self.slabs.trim(IDLE_AGE));
+                state.trim = parking_lot::MutexGuard::unlocked(&mut state, || self.trim());
             }
             if quiet >= IDLE_AGE && !state.trim && state.queue.is_empty() {
                 state.running = false;

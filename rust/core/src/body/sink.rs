@@ -7,14 +7,17 @@
 use super::budget::{Budget, Lease};
 use super::digest::Digests;
 use super::file::{BodyFile, default_temp_dir};
+use super::filepool::FilePool;
 use super::image::BodyImage;
+use super::mmap::MapWriter;
 use super::pools::Pools;
-use super::slab;
+use super::slab::{self, Window};
 use super::tunables::Tunables;
 use crate::{Error, Resource, Result};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::io::IoSlice;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -60,27 +63,62 @@ pub fn unwritten() -> u64 {
 struct Writer {
     tunables: Arc<Tunables>,
     budget: Arc<Budget>,
+    files: Option<Arc<FilePool>>,
+    /// The announced length, for the choice of a recycled file.
+    length: Option<u64>,
     /// Of a file that isn't made yet.
     descriptor: Option<Lease>,
     file: Option<Arc<BodyFile>>,
+    /// Of a recycled file.
+    map: Option<MapWriter>,
     written: u64,
     calls: u64,
     digests: Digests,
 }
 
 impl Writer {
-    fn file(&mut self) -> Result<&Arc<BodyFile>> {
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => {
-                let dir = self.tunables.temp_dir.clone().unwrap_or_else(default_temp_dir);
-                Arc::new(match self.descriptor.take() {
-                    Some(descriptor) => BodyFile::temporary_with(&dir, &self.budget, descriptor)?,
-                    None => BodyFile::temporary(&dir, &self.budget)?,
-                })
+    fn open(&mut self) -> Result<Arc<BodyFile>> {
+        if let Some(file) = self.file.as_ref().filter(|file| !file.is_inherited()) {
+            return Ok(file.clone());
+        }
+        let dir = self.tunables.temp_dir.clone().unwrap_or_else(default_temp_dir);
+        let recycled = self.files.as_ref().and_then(|files| files.take(&dir, self.length));
+        let (file, map) = match (recycled, self.descriptor.take()) {
+            (Some(recycled), _) => recycled,
+            (None, Some(descriptor)) => {
+                (BodyFile::temporary_with(&dir, &self.budget, descriptor, self.files.clone())?, None)
             }
+            (None, None) => (BodyFile::temporary(&dir, &self.budget, self.files.clone())?, None),
         };
-        Ok(self.file.insert(file))
+        self.map = map;
+        if let Some(inherited) = &self.file {
+            // The parent goes on writing to that file: what it has of this body comes along.
+            file.copy_from(inherited, self.written)?;
+        }
+        Ok(self.file.insert(Arc::new(file)).clone())
+    }
+
+    /// Writes slices behind what is written: copied to the mapping as far as that goes, else by the kernel.
+    fn write(&mut self, mut slices: &mut [IoSlice<'_>]) -> Result<()> {
+        let file = self.open()?;
+        let total: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
+        file.reserve(self.written + total)?;
+        let mut offset = self.written;
+        if let Some(map) = &mut self.map {
+            // A write that failed behind the mapping is tried again as a whole.
+            map.rewind(self.written);
+            while let Some(first) = slices.first().filter(|_| map.spare_len() > 0) {
+                let room = map.spare(first.len());
+                let n = room.len();
+                room.copy_from_slice(first.get(..n).unwrap_or_default());
+                map.advance(n);
+                offset += n as u64;
+                IoSlice::advance_slices(&mut slices, n);
+            }
+        }
+        self.calls += file.write_slices_at(slices, offset)?;
+        self.written += total;
+        Ok(())
     }
 }
 
@@ -105,11 +143,8 @@ impl Work {
     fn try_run(&mut self) -> Result<()> {
         let writer = &mut self.writer;
         if self.to_file {
-            let (file, offset) = (writer.file()?.clone(), writer.written);
             let mut slices: Vec<IoSlice<'_>> = self.pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-            file.reserve(&slices)?;
-            writer.calls += file.write_slices_at(&mut slices, offset)?;
-            writer.written += self.pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            writer.write(&mut slices)?;
         }
         if !writer.digests.is_empty() {
             self.pieces.iter().skip(self.undigested).for_each(|piece| writer.digests.update(piece));
@@ -132,6 +167,8 @@ pub struct BodySink {
     undigested_bytes: u64,
     unwritten: Unwritten,
     ram: Lease,
+    /// What of `ram` was taken before the bytes came.
+    prepaid: u64,
     len: u64,
     spilled: bool,
     failed: bool,
@@ -141,8 +178,18 @@ impl BodySink {
     pub fn new(tunables: Arc<Tunables>, budget: Arc<Budget>) -> Self {
         let ram = Lease::empty(&budget, Resource::Ram);
         let digests = Digests::new(&tunables.digests);
-        let writer =
-            Writer { tunables: tunables.clone(), budget, descriptor: None, file: None, written: 0, calls: 0, digests };
+        let writer = Writer {
+            tunables: tunables.clone(),
+            budget,
+            files: None,
+            length: None,
+            descriptor: None,
+            file: None,
+            map: None,
+            written: 0,
+            calls: 0,
+            digests,
+        };
         Self {
             tunables,
             writer: Some(writer),
@@ -152,6 +199,7 @@ impl BodySink {
             undigested_bytes: 0,
             unwritten: Unwritten::default(),
             ram,
+            prepaid: 0,
             len: 0,
             spilled: false,
             failed: false,
@@ -166,6 +214,9 @@ impl BodySink {
         }
         let mut sink = Self::new(tunables, budget);
         sink.spilled = length > sink.tunables.max_body_ram;
+        if let Some(writer) = &mut sink.writer {
+            writer.length = Some(length);
+        }
         Ok(sink)
     }
 
@@ -223,9 +274,11 @@ impl BodySink {
         if n > self.room() {
             return Err(Error::BodyTooLong { seen: self.len + n, limit: self.tunables.max_body });
         }
-        if !self.spilled && (self.len + n > self.tunables.max_body_ram || self.ram.grow(n).is_err()) {
+        let unpaid = n.saturating_sub(self.prepaid);
+        if !self.spilled && (self.len + n > self.tunables.max_body_ram || self.ram.grow(unpaid).is_err()) {
             self.spill();
         }
+        self.prepaid = self.prepaid.saturating_sub(n);
         self.len += n;
         self.undigested_bytes += n;
         if self.spilled {
@@ -286,6 +339,26 @@ impl BodySink {
         quarter.clamp(least, slab::SMALLEST)
     }
 
+    /// Takes the budget for memory that the body's next bytes are received into; without it the body spills.
+    pub fn prepay(&mut self, bytes: u64) {
+        if self.spilled {
+            return;
+        }
+        match self.ram.grow(bytes) {
+            Ok(()) => self.prepaid += bytes,
+            Err(_) => self.spill(),
+        }
+    }
+
+    /// The body is complete in memory: it holds so many bytes, or as many as it is long.
+    pub fn settle(&mut self, held: u64) {
+        self.prepaid = 0;
+        if !self.spilled {
+            // It never grows here, so it can't be refused.
+            let _ = self.ram.set(held.max(self.len).min(self.ram.amount()));
+        }
+    }
+
     fn close_tail(&mut self) {
         if !self.tail.is_empty() {
             self.pieces.push(Bytes::from(std::mem::take(&mut self.tail)));
@@ -325,15 +398,15 @@ impl BodySink {
         Ok(())
     }
 
-    /// Whether there is something to be done off the loop now; see [`take_work`](Self::take_work).
+    /// Whether there is something to be done off the loop now; see [`take_work`](Self::take_work). The digest of the
+    /// last few bytes isn't: [`prepare`](Self::prepare) computes it.
     pub fn has_work(&self, all: bool) -> bool {
         let Some(writer) = self.writer.as_ref().filter(|_| !self.failed) else { return false };
         if self.spilled {
             let due = all || self.unwritten.0 >= GATHER || unwritten() > UNWRITTEN_CAP;
             due && self.unwritten.0 > 0
         } else {
-            let due = all || self.undigested_bytes > DIGEST_INLINE;
-            due && self.undigested_bytes > 0 && !writer.digests.is_empty()
+            self.undigested_bytes > DIGEST_INLINE && !writer.digests.is_empty()
         }
     }
 
@@ -426,23 +499,66 @@ impl BodySink {
 
     fn try_write_through(&mut self, slices: &mut [IoSlice<'_>]) -> Result<()> {
         let Some(writer) = &mut self.writer else { return Err(Error::Cancelled) };
-        let offset = writer.written;
-        let file = writer.file()?.clone();
-        file.reserve(slices)?;
-        slices.iter().for_each(|slice| writer.digests.update(slice));
         let n: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
-        match file.write_slices_at(slices, offset) {
-            Ok(calls) => {
-                writer.calls += calls;
-                writer.written += n;
+        // Digested after the write, and the slices are advanced by it.
+        let digested = (!writer.digests.is_empty()).then(|| slices.to_vec());
+        match writer.write(slices) {
+            Ok(()) => {
+                digested.iter().flatten().for_each(|slice| writer.digests.update(slice));
                 self.len += n;
                 Ok(())
             }
             Err(error) => {
-                self.failed = true;
+                self.failed = !matches!(error, Error::BudgetExceeded { .. });
                 Err(error)
             }
         }
+    }
+
+    /// Has files come from a pool, and go back to it.
+    pub fn use_files(&mut self, files: Option<Arc<FilePool>>) {
+        if let Some(writer) = &mut self.writer {
+            writer.files = files;
+        }
+    }
+
+    /// Where the next bytes of a body for a file can be received so that nothing is to be written: the mapping of a
+    /// recycled file, as far as it goes. `None` says that there is none. May wait for the disk.
+    fn map(&mut self) -> Result<Option<&mut MapWriter>> {
+        if !self.spilled || self.unwritten.0 > 0 {
+            return Ok(None);
+        }
+        let Some(writer) = self.writer.as_mut().filter(|writer| writer.files.is_some()) else { return Ok(None) };
+        writer.open()?;
+        Ok(writer.map.as_mut().filter(|map| map.spare_len() >= SMALL_PIECE))
+    }
+
+    /// The next `most` bytes of a mapping, to be received into and then told by [`take_in`](Self::take_in).
+    pub fn mapped_spare(&mut self, most: usize) -> Result<Option<&mut [u8]>> {
+        Ok(self.map()?.map(|map| map.spare(most)))
+    }
+
+    /// The same for a receiver that this crate doesn't know.
+    pub fn mapped_window(&mut self, most: usize) -> Result<Option<Window>> {
+        Ok(self.map()?.map(|map| map.window(most)))
+    }
+
+    /// Takes in `n` bytes that were received into a mapping. `look` takes the framing off: it moves what is body to the
+    /// front and says how much that is.
+    pub fn take_in(&mut self, n: usize, look: impl FnOnce(&mut [u8]) -> usize) -> Result<()> {
+        let (room, limit, len) = (self.room(), self.tunables.max_body, self.len);
+        let Some(writer) = &mut self.writer else { return Err(Error::Cancelled) };
+        let Some(map) = &mut writer.map else { return Err(Error::Cancelled) };
+        let received = map.spare(n);
+        let came = look(received);
+        let body = usize::try_from(room).unwrap_or(usize::MAX).min(came);
+        if !writer.digests.is_empty() {
+            writer.digests.update(received.get(..body).unwrap_or_default());
+        }
+        map.advance(body);
+        writer.written += body as u64;
+        self.len += body as u64;
+        if came > body { Err(Error::BodyTooLong { seen: len + came as u64, limit }) } else { Ok(()) }
     }
 
     /// The image of all that was pushed. With works left to be done for it, they are done here, and may wait for the
@@ -454,6 +570,8 @@ impl BodySink {
         let Some(mut writer) = self.writer.take() else { return Err(Error::Cancelled) };
         self.tail.shrink_to_fit();
         self.close_tail();
+        self.pieces.iter().skip(self.digested).for_each(|piece| writer.digests.update(piece));
+        writer.map = None;
         let image = match writer.file.take() {
             Some(file) => BodyImage::from_file(file, 0, writer.written),
             None => BodyImage::from_pieces(std::mem::take(&mut self.pieces)).holding(self.ram.take()),
@@ -473,6 +591,16 @@ impl BodySink {
             _ => BodyImage::from_pieces(std::mem::take(&mut self.pieces)).holding(self.ram.take()),
         }
     }
+}
+
+/// Moves the ranges of a buffer to its front, in order; returns how many bytes they are.
+pub fn close_up(buffer: &mut [u8], ranges: &[Range<usize>]) -> usize {
+    ranges.iter().fold(0, |end, range| {
+        if range.start != end {
+            buffer.copy_within(range.clone(), end);
+        }
+        end + range.len()
+    })
 }
 
 /// A sink that its works come back to from any thread.
@@ -602,13 +730,15 @@ mod tests {
     fn a_work_that_was_never_run_is_undone() {
         for max_body_ram in [0, 1 << 20] {
             let mut sink = BodySink::new(tunables(max_body_ram, 1 << 20), budget());
-            sink.push_copy(b"abc").unwrap();
+            let sent = vec![7; 300_000];
+            sink.push_copy(&sent[..200_000]).unwrap();
             let work = sink.take_work(true).unwrap();
             assert!(sink.is_busy() && sink.take_work(true).is_none());
-            sink.push_copy(b"def").unwrap();
+            sink.push_copy(&sent[200_000..]).unwrap();
             sink.done(work).unwrap();
             let image = sink.prepare().unwrap();
-            assert_eq!((contents(&image), image.digests()), (b"abcdef".to_vec(), &sha256(b"abcdef")[..]));
+            assert!(contents(&image) == sent);
+            assert_eq!(image.digests(), &sha256(&sent)[..]);
         }
     }
 

@@ -12,6 +12,7 @@ use super::reaper;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -306,20 +307,32 @@ impl SlabWriter {
 
     /// A window over the first `len` spare bytes for a receiver that this crate doesn't know (a transport).
     pub fn window(&self, len: usize) -> Window {
-        Window { slab: self.slab.clone(), start: self.filled, len: len.min(self.spare_len()) }
+        // SAFETY: `filled` lies within the slab.
+        let base = unsafe { self.slab.base().add(self.filled) };
+        Window { base, len: len.min(self.spare_len()), _owner: self.slab.clone() }
     }
 }
 
-/// Spare bytes of a slab lent out as an address: it keeps the slab from being recycled for as long as it lives. Who
-/// holds it may write there until the bytes are frozen, and promises not to afterwards.
+/// Spare bytes of a slab or a mapping lent out as an address: what they are part of isn't recycled for as long as it
+/// lives. Who holds it may write there until the bytes are frozen, and promises not to afterwards.
 #[derive(Clone)]
 pub struct Window {
-    slab: Arc<Slab>,
-    start: usize,
+    base: *mut u8,
     len: usize,
+    _owner: Arc<dyn Any + Send + Sync>,
 }
 
+// SAFETY: an address, and the owner of what lies there; who writes is agreed between lender and borrower.
+unsafe impl Send for Window {}
+// SAFETY: as above; sharing it gives nothing but the address.
+unsafe impl Sync for Window {}
+
 impl Window {
+    /// `owner` keeps `len` bytes at `base` alive.
+    pub(super) fn new(base: *mut u8, len: usize, owner: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { base, len, _owner: owner }
+    }
+
     pub fn len(&self) -> usize {
         self.len
     }
@@ -329,8 +342,7 @@ impl Window {
     }
 
     pub fn as_mut_ptr(&self) -> *mut u8 {
-        // SAFETY: start lies within the slab.
-        unsafe { self.slab.base().add(self.start) }
+        self.base
     }
 }
 

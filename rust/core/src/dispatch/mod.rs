@@ -8,7 +8,7 @@ mod queue;
 mod pool;
 
 pub use completions::{Completions, Signal};
-pub use queue::{Figures, Found, Job, NativeJob, Queue, Rejected, Seat, WhenFull};
+pub use queue::{Figures, Found, Job, Native, NativeJob, Queue, Rejected, Seat, WhenFull};
 
 #[cfg(not(loom))]
 pub use pool::{Config, NativeOnly, Overflow, Pool, Runner, default_threads};

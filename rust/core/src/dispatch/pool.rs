@@ -334,7 +334,7 @@ impl<R: Runner> Shared<R> {
     }
 
     fn run_native(&self, job: NativeJob) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.run())) {
             self.runner.panicked(Error::from_panic(&*panic));
         }
     }

@@ -59,7 +59,26 @@ const MAX_SEEKING: usize = if cfg!(loom) { 1 } else { 4 };
 /// Below so many cancelled jobs a sweep isn't worth its pass over the deque.
 const MIN_SWEEP: isize = 64;
 
-pub type NativeJob = Box<dyn FnOnce() + Send>;
+/// Work that needs nothing; any closure is some.
+pub trait Native: Send {
+    fn run(self: Box<Self>);
+
+    /// It won't be run: the pool was told to drop what it had queued.
+    fn cancel(self: Box<Self>) {}
+
+    /// Whether somebody has cancelled it and told so by [`Queue::cancelled`].
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+impl<F: FnOnce() + Send> Native for F {
+    fn run(self: Box<Self>) {
+        self();
+    }
+}
+
+pub type NativeJob = Box<dyn Native>;
 
 pub enum Job<A> {
     Native(NativeJob),
@@ -247,14 +266,17 @@ impl<A> Queue<A> {
 
     /// A job in the deque was cancelled: it no longer counts.
     ///
-    /// `is_dead` tells such jobs, and is called with the lock held. What is swept out is returned, so that it is
+    /// `is_dead` tells such attached jobs, and is called with the lock held. What is swept out is returned, so that it is
     /// dropped outside of the lock.
     pub fn cancelled(&self, is_dead: impl Fn(&A) -> bool) -> Vec<Job<A>> {
         let mut state = self.state.lock();
         state.dead += 1;
         let mut swept = Vec::new();
         if state.dead >= MIN_SWEEP && state.dead.saturating_mul(2) > isize::try_from(state.jobs.len()).unwrap_or(0) {
-            let dead = |job: &Job<A>| matches!(job, Job::Attached(job) if is_dead(job));
+            let dead = |job: &Job<A>| match job {
+                Job::Native(job) => job.is_cancelled(),
+                Job::Attached(job) => is_dead(job),
+            };
             let (gone, left) = state.jobs.drain(..).partition::<Vec<_>, _>(dead);
             state.jobs = left.into();
             state.dead -= isize::try_from(gone.len()).unwrap_or(0);
@@ -414,7 +436,7 @@ mod model {
     fn work(queue: &Queue<Work>, world: &World) {
         while let Some(found) = queue.wait() {
             match found {
-                Found::Native(job, _seat) => job(),
+                Found::Native(job, _seat) => job.run(),
                 Found::Attached(mut seat) => {
                     let mut attached = world.interpreter.lock();
                     while let Some(job) = seat.take() {

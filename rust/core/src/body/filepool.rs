@@ -1,0 +1,246 @@
+//! Files kept for the next body, with their mappings: an option. A recycled file has its blocks and its pages, so that a
+//! body is received, or copied, straight into the mapping, and neither is made again. The price is page cache that
+//! stays in use; it is bounded by bytes and age, and counts against the budget while it is idle.
+//!
+//! A mapping covers what its file had when it was recycled, so that no store to it can find the disk full; what a body
+//! has beyond that is written as to any file. A file that others can open, or that was alive at a fork, is not recycled:
+//! somebody else might still read it.
+
+use super::file::{BodyFile, Parts};
+use super::mmap::{MapWriter, SharedMap};
+use super::pools::Pools;
+use super::reaper;
+use parking_lot::Mutex;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+struct Idle {
+    parts: Parts,
+    since: Instant,
+}
+
+/// Figures of a pool, in bytes unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FilePoolStats {
+    /// In files that wait for the next body.
+    pub idle: u64,
+    /// Files that wait, in number.
+    pub files: u64,
+    /// Files given out that had been used before, in number.
+    pub recycled: u64,
+}
+
+pub struct FilePool {
+    max_bytes: u64,
+    max_age: Duration,
+    /// A forked child recycles nothing: a thread of the parent's may have held the lock.
+    process: u32,
+    idle: Mutex<Vec<Idle>>,
+    recycled: AtomicU64,
+}
+
+impl FilePool {
+    /// Keeps files of `max_bytes` in all at most, each for `max_age` at most.
+    pub fn new(max_bytes: u64, max_age: Duration) -> Arc<Self> {
+        let (process, idle, recycled) = (std::process::id(), Mutex::default(), AtomicU64::new(0));
+        let pool = Arc::new(Self { max_bytes, max_age, process, idle, recycled });
+        Pools::current().watch(&pool);
+        pool
+    }
+
+    /// An idle file of `dir`: the smallest that holds `length` bytes, or the one used last if no length is known.
+    pub(super) fn take(self: &Arc<Self>, dir: &Path, length: Option<u64>) -> Option<(BodyFile, Option<MapWriter>)> {
+        if self.process != std::process::id() {
+            return None;
+        }
+        let generation = Pools::generation();
+        let mut parts = {
+            let mut idle = self.idle.lock();
+            let fitting = idle
+                .iter()
+                .enumerate()
+                .filter(|(_, idle)| idle.parts.dir == dir && idle.parts.generation == generation);
+            let index = match length {
+                Some(length) => {
+                    fitting.min_by_key(|(_, idle)| (idle.parts.size < length, idle.parts.size.abs_diff(length)))?.0
+                }
+                None => fitting.last()?.0,
+            };
+            idle.remove(index).parts
+        };
+        self.recycled.fetch_add(1, Relaxed);
+        if parts.map.as_ref().is_none_or(|map| (map.len() as u64) < parts.size) {
+            // Without a mapping the file is still good to be written to.
+            parts.map = SharedMap::new(&parts.file, parts.size).ok().map(Arc::new);
+        }
+        let writer = parts.map.clone().map(MapWriter::new);
+        Some((BodyFile::recycled(parts, self.clone()), writer))
+    }
+
+    /// Keeps a file whose last body is gone, or lets it go.
+    pub(super) fn give_back(&self, parts: Parts) {
+        let size = parts.size;
+        if self.process != std::process::id() {
+            return;
+        }
+        let mut idle = self.idle.lock();
+        let held: u64 = idle.iter().map(|idle| idle.parts.size).sum();
+        if parts.generation != Pools::generation() || held + size > self.max_bytes {
+            drop(idle);
+            reaper::drop_large(usize::try_from(size).unwrap_or(usize::MAX), parts);
+            return;
+        }
+        idle.push(Idle { parts, since: Instant::now() });
+        drop(idle);
+        reaper::trim_later();
+    }
+
+    /// Closes what is too old; true if anything is left. May take long: not for a loop's thread.
+    pub(super) fn trim(&self) -> bool {
+        let (old, left) = {
+            let mut idle = self.idle.lock();
+            let generation = Pools::generation();
+            let old: Vec<_> = idle
+                .extract_if(.., |idle| idle.since.elapsed() >= self.max_age || idle.parts.generation != generation)
+                .collect();
+            (old, !idle.is_empty())
+        };
+        drop(old);
+        left
+    }
+
+    /// Closes all idle files. May take long.
+    pub fn clear(&self) {
+        drop(std::mem::take(&mut *self.idle.lock()));
+    }
+
+    pub fn stats(&self) -> FilePoolStats {
+        let idle = self.idle.lock();
+        FilePoolStats {
+            idle: idle.iter().map(|idle| idle.parts.size).sum(),
+            files: idle.len() as u64,
+            recycled: self.recycled.load(Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body::{BodyImage, BodySink, Budget, State, Tunables};
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    fn sink(files: &Arc<FilePool>) -> BodySink {
+        let tunables = Tunables { max_body_ram: 0, temp_dir: Some("/var/tmp".into()), ..Tunables::default() };
+        let mut sink = BodySink::new(Arc::new(tunables), Budget::new(None, None, None));
+        sink.use_files(Some(files.clone()));
+        sink
+    }
+
+    fn body(files: &Arc<FilePool>, bytes: &[u8]) -> BodyImage {
+        let mut sink = sink(files);
+        sink.push(Bytes::copy_from_slice(bytes)).unwrap();
+        sink.prepare().unwrap()
+    }
+
+    fn contents(image: &BodyImage) -> Vec<u8> {
+        image.read_range(0, u64::MAX).unwrap().to_vec()
+    }
+
+    fn pool(max_bytes: u64) -> Arc<FilePool> {
+        FilePool::new(max_bytes, Duration::from_secs(60))
+    }
+
+    #[test]
+    fn a_recycled_file_shows_nothing_of_the_body_before() {
+        let files = pool(1 << 20);
+        drop(body(&files, &[1; 50_000]));
+        assert_eq!(files.stats(), FilePoolStats { idle: 50_000, files: 1, recycled: 0 });
+        for bytes in [vec![2; 10_000], vec![3; 50_000], vec![4; 90_000], vec![5; 20_000]] {
+            let image = body(&files, &bytes);
+            assert!(contents(&image) == bytes);
+            let mapped = image.to_mmap().unwrap();
+            drop(image);
+            assert!(matches!(mapped.state(), State::Mmap { .. }) && contents(&mapped) == bytes);
+        }
+        assert_eq!((files.stats().recycled, files.stats().files), (4, 1));
+    }
+
+    #[test]
+    fn a_file_is_not_recycled_while_anything_looks_at_it() {
+        let files = pool(1 << 20);
+        drop(body(&files, &[1; 10_000]));
+        let mapped = body(&files, &[2; 10_000]).to_mmap().unwrap();
+        let view = mapped.read_range(0, 10).unwrap();
+        drop(mapped);
+        let other = body(&files, &[3; 10_000]);
+        assert_eq!((&view[..], contents(&other)[0]), (&[2; 10][..], 3));
+        drop((view, other));
+        assert_eq!(files.stats().files, 2);
+    }
+
+    #[test]
+    fn a_saved_file_is_not_recycled() {
+        let files = pool(1 << 20);
+        let path = std::env::temp_dir().join(format!("penstock-pool-{}", std::process::id()));
+        body(&files, b"kept").save(&path, true, false).unwrap();
+        assert_eq!(files.stats().files, u64::from(!std::fs::exists("/proc/self/fd").unwrap()));
+        drop(body(&files, b"other"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"kept");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn idle_files_are_bounded_by_bytes_and_age() {
+        let files = pool(15_000);
+        let images = [body(&files, &[1; 10_000]), body(&files, &[2; 10_000])];
+        drop(images);
+        assert_eq!(files.stats().idle, 10_000);
+        let young = FilePool::new(1 << 20, Duration::ZERO);
+        drop(body(&young, &[1; 10_000]));
+        assert!(!young.trim());
+        assert_eq!(young.stats().files, 0);
+    }
+
+    #[test]
+    fn what_was_alive_at_a_fork_is_not_recycled() {
+        let files = pool(1 << 20);
+        let image = body(&files, &[1; 10_000]);
+        drop(body(&files, &[1; 10_000]));
+        Pools::after_fork_in_parent();
+        drop(image);
+        assert!(contents(&body(&files, &[2; 10_000])) == [2; 10_000]);
+        assert_eq!(files.stats().recycled, 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn whatever_is_received_into_a_mapping_is_the_body(lens in prop::collection::vec((0usize..60_000, 1usize..20_000), 1..8)) {
+            let files = pool(1 << 20);
+            drop(body(&files, &[9; 40_000]));
+            for (len, step) in lens {
+                let sent: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+                let mut sink = sink(&files);
+                for piece in sent.chunks(step) {
+                    let mut piece = piece;
+                    while let Some(room) = sink.mapped_spare(piece.len() + 2).unwrap().filter(|_| !piece.is_empty()) {
+                        // A byte of framing in front, and one behind if there is room.
+                        let n = piece.len().min(room.len() - 1);
+                        room[1..=n].copy_from_slice(&piece[..n]);
+                        sink.take_in(n + 1, |received| crate::body::sink::close_up(received, std::slice::from_ref(&(1..n + 1)))).unwrap();
+                        piece = &piece[n..];
+                    }
+                    sink.push(Bytes::copy_from_slice(piece)).unwrap();
+                    sink.run_work(true).unwrap();
+                }
+                let image = sink.prepare().unwrap();
+                prop_assert!(contents(&image) == sent);
+                prop_assert!(contents(&image.to_mmap().unwrap()) == sent);
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The class `FilePool`.
+
+use crate::size;
+use penstock_core::body::FilePool as Core;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[pyclass(frozen, module = "penstock")]
+pub struct FilePool {
+    pub core: Arc<Core>,
+    max_bytes: u64,
+    max_age: f64,
+}
+
+#[pymethods]
+impl FilePool {
+    #[new]
+    #[pyo3(signature = (*, max_bytes=None, max_age=30.0))]
+    fn new(max_bytes: Option<&Bound<'_, PyAny>>, max_age: f64) -> PyResult<Self> {
+        let max_bytes = size::optional("max_bytes", max_bytes)?.unwrap_or(256 << 20);
+        let age = Duration::try_from_secs_f64(max_age)
+            .map_err(|_| PyValueError::new_err(format!("max_age={max_age}: not a number of seconds")))?;
+        Ok(Self { core: Core::new(max_bytes, age), max_bytes, max_age })
+    }
+
+    #[getter]
+    fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    #[getter]
+    fn max_age(&self) -> f64 {
+        self.max_age
+    }
+
+    /// `idle` bytes in so many `files`, and how often one was `recycled`.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let figures = self.core.stats();
+        let stats = PyDict::new(py);
+        stats.set_item("idle", figures.idle)?;
+        stats.set_item("files", figures.files)?;
+        stats.set_item("recycled", figures.recycled)?;
+        Ok(stats)
+    }
+
+    /// Closes the idle files. May take long: not for a loop's thread.
+    fn clear(&self, py: Python<'_>) {
+        py.detach(|| self.core.clear());
+    }
+
+    fn __repr__(&self) -> String {
+        let figures = self.core.stats();
+        format!("<FilePool {} of {} bytes idle in {} files>", figures.idle, self.max_bytes, figures.files)
+    }
+}

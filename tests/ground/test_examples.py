@@ -1,0 +1,114 @@
+"""The programs in examples/ and the README's, each run whole, in an interpreter of its own, against a real server."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from penstock.bench import server
+
+from .conftest import SIZE
+
+ROOT = Path(__file__).resolve().parents[2]
+SHA256 = hashlib.sha256(server.body(SIZE)).hexdigest()
+
+
+def run(program: Path, *arguments: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", str(program), *arguments]
+    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=25, check=False)
+
+
+Example = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Example:
+    def started(name: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return run(ROOT / "examples" / name, *arguments, cwd=tmp_path, stdin=stdin)
+
+    return started
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text()
+
+
+def code(text: str) -> str:
+    block = re.search(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    return block[1]
+
+
+def test_every_example_is_run_here() -> None:
+    named = set(re.findall(r'example\("(\w+\.py)"', Path(__file__).read_text()))
+    assert named == {path.name for path in (ROOT / "examples").glob("*.py")}
+
+
+def test_the_readmes_sample_does_what_it_says(url: str, tmp_path: Path) -> None:
+    sample = code(readme())
+    assert len(sample.splitlines()) <= 10
+    program = tmp_path / "sample.py"
+    program.write_text(re.sub(r"https://[^\"]+", f"{url}/8388608/8192", sample))
+    done = run(program, cwd=tmp_path)
+    assert done.stderr == ""
+    said = re.search(r"print\(.*# (.+)$", sample, re.MULTILINE)
+    assert said is not None
+    assert done.stdout == f"{said[1]}\n"
+    assert (tmp_path / "archive.tar").read_bytes() == server.body(8388608)
+
+
+def test_the_readme_fits_one_screen_and_keeps_its_order() -> None:
+    text = readme()
+    assert len(text.splitlines()) <= 48
+    order = [
+        "**asyncio HTTP and blocking calls",
+        "```python",
+        "<!-- table:readme -->",
+        "make demo",
+        "make test",
+        "not to use",
+    ]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+
+
+def test_collect_aiohttp(example: Example, url: str) -> None:
+    done = example("collect_aiohttp.py", url)
+    assert (done.stdout, done.stderr) == (f"{SIZE} bytes, in file, sha256 {SHA256}\n", "")
+
+
+def test_collect_httpx(example: Example, url: str) -> None:
+    done = example("collect_httpx.py", url)
+    assert (done.stdout, done.stderr) == (f"{SIZE} bytes, in file\n", "")
+    done = example("collect_httpx.py", f"{url}/{20 << 20}/8192")
+    first, second = done.stdout.splitlines()
+    assert first.startswith("cut: body of at least")
+    assert first.endswith("over the limit of 16777216 bytes (Tunables.max_body)")
+    assert second.endswith(" bytes, in file")
+
+
+def test_crawl(example: Example, url: str) -> None:
+    sizes = [*range(0, 200_000, 5_000), SIZE]
+    wrong = ["http://127.0.0.1:1/", "ftp://example.com/", f"{url}/{65 << 20}/0"]
+    done = example("crawl.py", stdin="\n".join([f"{url}/{size}/8192" for size in sizes] + wrong))
+    found = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    for size in sizes:
+        digest = hashlib.sha256(server.body(size)).hexdigest()
+        assert found[f"{url}/{size}/8192"] == f"200, {size} bytes, sha256 {digest}"
+    assert [found[each].partition(":")[0] for each in wrong] == ["ConnectError", "InvalidURL", "ContentLengthTooLong"]
+    assert re.fullmatch(r"\d+ connections\n", done.stderr)
+
+
+def test_save(example: Example, url: str, tmp_path: Path) -> None:
+    done = example("save.py", url, "body")
+    assert re.fullmatch(rf"body: {SIZE} bytes in \d+\.\d\d s, sha256 {SHA256}\n", done.stdout), done.stderr
+    assert (tmp_path / "body").read_bytes() == server.body(SIZE)
+    done = example("save.py", f"{url}/nothing", "other")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("HTTPStatusError: 404 Not Found")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["body"]

@@ -1,0 +1,101 @@
+"""What importing penstock costs and starts: no thread, no client, no command line, and little beside asyncio."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from subprocess import CompletedProcess
+
+import pytest
+
+Script = Callable[..., "CompletedProcess[str]"]
+
+BASE = "asyncio, ssl, concurrent.futures"
+
+MODULES = """
+import sys
+import {base}
+before = set(sys.modules)
+import penstock
+print(*sorted(set(sys.modules) - before), sep="\\n")
+"""
+
+
+@pytest.fixture
+def added(script: Script) -> set[str]:
+    """The modules that `import penstock` loads beside those that are loaded anyway."""
+    done = script(MODULES.format(base=BASE))
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_importing_starts_no_thread(script: Script) -> None:
+    count = "len(os.listdir('/proc/self/task'))" if sys.platform == "linux" else "threading.active_count()"
+    done = script(f"import os, threading; before = {count}; import penstock; print({count} - before)")
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_importing_loads_neither_client_nor_command_line(added: set[str]) -> None:
+    late = ("penstock.http", "penstock.cli", "penstock.bench")
+    assert not [name for name in added if name.startswith(late)]
+
+
+def test_importing_loads_only_penstock_and_a_few_small_modules(added: set[str]) -> None:
+    # Each module of the standard library that is loaded for penstock costs every program that only dispatches.
+    foreign = {name for name in added if not name.startswith("penstock")}
+    assert foreign <= {"__future__", "_compat_pickle", "_pickle", "atexit", "pickle"}
+    assert len(added - foreign) <= 16
+
+
+def test_the_client_comes_with_its_first_use(script: Script) -> None:
+    done = script(
+        "import sys, penstock; before = 'penstock.http' in sys.modules; penstock.Client; "
+        "print(before, 'penstock.http' in sys.modules, 'Client' in dir(penstock))"
+    )
+    assert done.stdout == "False True True\n"
+
+
+def test_every_public_name_is_there(script: Script) -> None:
+    done = script("from penstock import *; import penstock; print(penstock.Client is Client)")
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error(script: Script) -> None:
+    done = script("import penstock; penstock.Nothing")
+    assert "module 'penstock' has no attribute 'Nothing'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("set_up", "text"),
+    [
+        ("sys.platform = 'win32'", "on win32 is not supported"),
+        ("sys.implementation.name = 'pypy'", "pypy on"),
+    ],
+)
+def test_where_it_does_not_run_the_import_says_so(script: Script, set_up: str, text: str) -> None:
+    done = script(f"import asyncio, sys; {set_up}; import penstock")
+    assert done.returncode == 1
+    assert "ImportError: penstock" in done.stderr
+    assert text in done.stderr
+
+
+TRIO = """
+import penstock
+
+async def main():
+    await penstock.run_blocking(print, "ran")
+
+coroutine = main()
+try:
+    coroutine.send(None)
+except RuntimeError as error:
+    print(error)
+finally:
+    coroutine.close()
+"""
+
+
+def test_without_an_asyncio_loop_an_await_says_which_loops_there_are(script: Script) -> None:
+    # As under trio, where no asyncio loop runs.
+    done = script(TRIO)
+    assert "no running event loop" in done.stdout

@@ -1,0 +1,146 @@
+"""How penstock is used, for type checkers: `test_usage` runs mypy over this, strictly, and compares each type that is
+revealed with the one beside it. Nothing here is ever called.
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import json
+import zipfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import reveal_type
+
+import penstock
+
+
+def parse(text: bytes, *, strict: bool = True) -> dict[str, int]:
+    raise NotImplementedError
+
+
+async def blocking_work() -> None:
+    sem = penstock.Semaphore(4)
+    async with sem:
+        pass
+    await sem.acquire(2)
+    reveal_type(sem.try_acquire())  # bool
+    sem.release(n=2)
+    with sem.sync(timeout=1.5):
+        pass
+
+    async with penstock.DispatchPool(threads=4, queue_length=100, overflow="refuse", name_prefix="io-") as pool:
+        reveal_type(pool)  # penstock.blocking.pool.DispatchPool
+        reveal_type(await pool.run(parse, b"{}", strict=False))  # dict[str, int]
+        reveal_type(pool.submit(parse, b"{}"))  # concurrent.futures._base.Future[dict[str, int]]
+        pool.dispatch(parse, b"{}")
+        executor: concurrent.futures.Executor = pool
+        reveal_type(await asyncio.get_running_loop().run_in_executor(executor, parse, b"{}"))  # dict[str, int]
+
+        # What `run` gives is taken wherever a coroutine is.
+        reveal_type(await asyncio.wait_for(pool.run(len, "abc"), 1))  # int
+        reveal_type(await asyncio.gather(pool.run(len, "abc"), pool.run(str, 1)))  # tuple[int, str]
+        reveal_type(asyncio.create_task(pool.run(len, "abc")))  # _asyncio.Task[int]
+        reveal_type(await asyncio.shield(asyncio.ensure_future(pool.run(len, "abc"))))  # int
+        async with asyncio.TaskGroup() as group:
+            reveal_type(group.create_task(pool.run(len, "abc")))  # _asyncio.Task[int]
+
+        policies: list[penstock.Policy] = [penstock.Direct(), penstock.Permit(sem), penstock.Dispatch(pool)]
+        for policy in policies:
+            reveal_type(await policy.run(parse, b"{}"))  # dict[str, int]
+            reveal_type(await penstock.run_blocking(parse, b"{}", policy=policy))  # dict[str, int]
+    reveal_type(penstock.default_pool())  # penstock.blocking.pool.DispatchPool
+
+
+async def collecting(pieces: AsyncIterator[bytes]) -> None:
+    tunables = penstock.Tunables(max_body_ram="192KiB", max_body=1 << 30, temp_dir=Path("/tmp"), digests=("sha256",))
+    reveal_type(tunables.max_body_ram)  # int
+    reveal_type(tunables.replace(max_body="2GiB"))  # penstock._native.Tunables
+    budget = penstock.Budget(ram="256MiB", files=500)
+
+    image = await penstock.collect(pieces, tunables, budget=budget, policy=penstock.Direct())
+    reveal_type(image)  # penstock.body.image.BodyImage
+
+    async with penstock.AsyncBodySink(tunables, budget=budget, size_hint=10) as sink:
+        await sink.write(b"piece")
+        await sink.write_back()
+        reveal_type(sink.state)  # Literal['ram'] | Literal['file']
+        reveal_type(await sink.prepare())  # penstock.body.image.BodyImage
+
+
+def collecting_in_a_thread() -> penstock.BodyImage:
+    with penstock.BodySink() as sink:
+        reveal_type(sink)  # penstock.body.sink.BodySink
+        sink.write(memoryview(b"piece"))
+        sink.push(b"piece")
+        return sink.prepare()
+
+
+async def images(image: penstock.BodyImage) -> None:
+    reveal_type(len(image))  # int
+    reveal_type(image.state)  # Literal['ram'] | Literal['file'] | Literal['mmap']
+    reveal_type(image.digests["sha256"])  # str
+    reveal_type(await image.read(limit="1MiB"))  # bytes
+    async for view in image.stream(65536, yield_between=True):
+        reveal_type(view)  # memoryview[int]
+    async with contextlib.aclosing(image.stream()) as views:
+        reveal_type(await anext(views))  # memoryview[int]
+    reveal_type(await image.to_ram())  # penstock.body.image.BodyImage
+    reveal_type(await image.to_mmap())  # penstock.body.image.BodyImage
+    await image.save(Path("body"), overwrite=True, fsync=True)
+
+
+def images_in_a_thread(image: penstock.BodyImage) -> None:
+    reveal_type(memoryview(image))  # memoryview[int]
+    reveal_type(bytes(image))  # bytes
+    reveal_type([len(view) for view in image.chunks(65536)])  # list[int]
+    reveal_type(image.gather())  # penstock.body.image.BodyImage
+    reveal_type(image.mmap())  # penstock.body.image.BodyImage
+    with open("copy", "wb") as file, image.open() as source:
+        reveal_type(image.write_to(file))  # int
+        reveal_type(source)  # typing.BinaryIO
+        json.load(source)
+        zipfile.ZipFile(source)
+    reveal_type(penstock.BodyImage.from_bytes(b"body"))  # penstock.body.image.BodyImage
+    reveal_type(penstock.BodyImage.from_path("body", offset=3, trusted=True))  # penstock.body.image.BodyImage
+
+
+async def requests() -> None:
+    async with penstock.Client(
+        base_url="https://example.com",
+        headers={"accept": "application/json"},
+        tunables=penstock.Tunables(max_body="1GiB"),
+        timeout=penstock.Timeouts(connect=5, total=None),
+        limits=penstock.Limits(connections=20),
+        policy=penstock.Dispatch(),
+    ) as client:
+        reveal_type(client)  # penstock.http.client.Client
+        response = await client.get("/data", headers={"x-request": "1"}, timeout=penstock.Timeouts(idle=1))
+        reveal_type(response)  # penstock.http.response.Response
+        reveal_type(response.status)  # int
+        reveal_type(response.headers["content-type"])  # str
+        reveal_type(response.headers.get("content-type"))  # str | None
+        reveal_type(response.headers.get_all("set-cookie"))  # list[str]
+        reveal_type(response.headers.raw)  # tuple[tuple[bytes, bytes], ...]
+        reveal_type(response.body)  # penstock.body.image.BodyImage
+        reveal_type(response.elapsed)  # float
+        reveal_type(await response.text())  # str
+        reveal_type(await response.read())  # bytes
+        reveal_type(response.raise_for_status())  # penstock.http.response.Response
+        reveal_type(client.stats()["open"])  # int
+
+
+def failures(error: BaseException) -> None:
+    if isinstance(error, penstock.LimitExceeded):
+        reveal_type(error.seen)  # int
+        reveal_type(error.setting)  # str
+    if isinstance(error, penstock.StorageFull):
+        reveal_type(error.errno)  # int | None
+    if isinstance(error, penstock.RequestError):
+        reveal_type(error.retryable)  # bool
+        reveal_type(error.elapsed)  # float | None
+    if isinstance(error, penstock.Timeout):
+        reveal_type(error)  # penstock.errors.Timeout
+
+
+reveal_type(penstock.BUILD_PROFILE)  # str
+reveal_type(penstock.stats())  # dict[str, Any]
