@@ -142,16 +142,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     item.obj = checked  # type: ignore[attr-defined]
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Where everything that tests need was to be installed, a skipped test is a failure."""
-    report: Any = yield
-    if os.environ.get("PENSTOCK_REQUIRE_ALL") == "1" and report.skipped and not hasattr(report, "wasxfail"):
-        report.outcome = "failed"
-        report.longrepr = f"skipped, with PENSTOCK_REQUIRE_ALL=1: {report.longrepr[2]}"
-    return report
-
-
 @pytest.fixture
 def thread_names() -> Callable[[], set[str]]:
     """The names of this process's threads, as the kernel knows them."""
