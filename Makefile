@@ -66,8 +66,8 @@ stress: say-stress $(VENV)/.develop $(VENV)/.test ## Run the stress suites for m
 .PHONY: dist
 dist: say-dist $(VENV)/.build ## Make the sdist and the wheel in dist, install both, and check what they hold
 	rm -rf dist
-	$(BIN)/maturin sdist --quiet --out dist
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin build --release --locked --quiet --interpreter $(BIN)/python --out dist
+	$(BIN)/maturin sdist --out dist
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin build --release --locked --interpreter $(BIN)/python --out dist
 	$(BIN)/python .ci/check_dist.py dist
 
 $(VENV)/.venv:

@@ -21,7 +21,7 @@ IMPORT = "import penstock; print(penstock.__version__, penstock.BUILD_PROFILE, p
 
 def lacking(names: Iterable[str], endings: Iterable[str]) -> Iterator[str]:
     for ending in endings:
-        if not any(name.endswith(f"/{ending}") for name in names):
+        if not any(f"/{name}".endswith(f"/{ending}") for name in names):
             yield f"no {ending}"
 
 

@@ -109,16 +109,33 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     return result
 
 
+REQUIRE_ALL = os.environ.get("PENSTOCK_REQUIRE_ALL", "0") not in ("", "0")
+ELSEWHERE = "not on this platform"
+"""Begins the reason of a skip that nothing installed could prevent: another system, another CPython."""
+
+
+def refuse_skip(report: Any) -> None:
+    """Where everything is installed, a skip is a failure."""
+    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
+        place, line, reason = report.longrepr
+        if not reason.removeprefix("Skipped: ").startswith(ELSEWHERE):
+            report.outcome = "failed"
+            report.longrepr = f"{place}:{line}: skipped, which PENSTOCK_REQUIRE_ALL forbids: {reason}"
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Where everything is installed, a skip is a failure; optional libraries count when they were asked for."""
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: Any = yield
-    required = "PENSTOCK_REQUIRE_ALL" in os.environ
-    if item.get_closest_marker("extra"):
-        required = required and "PENSTOCK_EXTRA" in os.environ
-    if required and report.skipped and not hasattr(report, "wasxfail"):
-        report.outcome = "failed"
-        report.longrepr = f"skipped, which PENSTOCK_REQUIRE_ALL forbids: {report.longrepr[2]}"
+    # Libraries that bodies are handed to count when they were asked for.
+    if not item.get_closest_marker("extra") or "PENSTOCK_EXTRA" in os.environ:
+        refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    report: Any = yield
+    refuse_skip(report)
     return report
 
 

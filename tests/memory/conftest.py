@@ -59,7 +59,7 @@ def bodies_url() -> Iterator[str]:
 
     acceptor = threading.Thread(target=accept)
     acceptor.start()
-    yield "http://127.0.0.1:{}".format(listener.getsockname()[1])
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     listener.shutdown(socket.SHUT_RDWR)
     acceptor.join()
     for thread in threads:
