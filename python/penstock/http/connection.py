@@ -172,8 +172,12 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def _on_work(self) -> None:
         exchange = self._exchange
-        # A work that is over counts as out until this loop has heard of it.
-        if exchange is None or self._job is not None or (op := self.work()) is None:
+        if exchange is not None and self._job is not None:
+            # A work that is over counts as out until this loop has heard of it.
+            if self.crowded:
+                self._pause()
+            return
+        if exchange is None or (op := self.work()) is None:
             return
         try:
             if (pool := exchange.pool) is not None:
