@@ -66,9 +66,8 @@ def descriptors() -> dict[str, str]:
 
 
 def standing(name: str) -> bool:
-    """Whether a thread is the process's, started at first need and kept: the reaper, the default pool's drains, and
-    uvloop's resolvers."""
-    return name.startswith(("penstock-reaper", default_pool().name_prefix, "libuv-worker"))
+    """Whether a thread is the process's, started at first need and kept: the reaper, the default pool's drains."""
+    return name.startswith(("penstock-reaper", "libuv-worker", default_pool().name_prefix))
 
 
 def leaks(before: Held) -> list[str]:

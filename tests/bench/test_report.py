@@ -77,8 +77,15 @@ def test_a_marker_without_a_table_is_an_error() -> None:
         report.fill("<!-- table:ram -->\n<!-- /table -->", {})
 
 
-def test_picture_is_written(made: Results, tmp_path: Path) -> None:
+@pytest.fixture
+def drawing(made: Results, tmp_path: Path) -> None:
+    """What matplotlib opens once and keeps (its fonts) is open."""
     pytest.importorskip("matplotlib")
+    report.picture([row for row in made["rows"] if row["kind"] == "batch"], tmp_path / "first.png")
+
+
+@pytest.mark.usefixtures("drawing")
+def test_picture_is_written(made: Results, tmp_path: Path) -> None:
     path = tmp_path / "rows.png"
     report.picture([row for row in made["rows"] if row["kind"] == "batch"], path)
     assert path.read_bytes().startswith(b"\x89PNG")

@@ -33,7 +33,7 @@ class Handler:
 
 async def settled(*futures: Future[Any]) -> None:
     """Without a look at how they ended."""
-    while not all(future.done() for future in futures):  # noqa: ASYNC110
+    while not all(future.done() for future in futures):
         await asyncio.sleep(0.001)
 
 

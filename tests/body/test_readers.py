@@ -141,6 +141,8 @@ def test_the_descriptor_closes_with_the_last_reader(
     image_in: MakeImage, descriptors: Callable[[], int], settles: Settles, size: int
 ) -> None:
     image_in(b"x" * (3 << 20), "file")  # starts the reaper, which may have a descriptor of its own
+    gc.collect()
+    penstock._native.settle(5)
     before = descriptors()
     image = image_in(bytes(size), "file")
     reader = image.open()

@@ -60,7 +60,7 @@ async def collecting(pieces: AsyncIterator[bytes]) -> None:
     image = await penstock.collect(pieces, tunables, budget=budget, policy=penstock.Direct())
     reveal_type(image)  # penstock.body.image.BodyImage
 
-    async with penstock.AsyncBodySink(tunables, budget=budget, length=10) as sink:
+    async with penstock.AsyncBodySink(tunables, budget=budget, size_hint=10) as sink:
         await sink.write(b"piece")
         await sink.write_back()
         reveal_type(sink.state)  # Literal['ram'] | Literal['file']

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable
 from typing import Any
 
 from penstock._native import Budget, Tunables
@@ -14,12 +14,12 @@ __all__ = ["collect"]
 
 
 async def collect(
-    source: AsyncIterable[Any] | Iterable[Any],
+    source: AsyncIterable[Any],
     tunables: Tunables | None = None,
     *,
     policy: Policy | None = None,
     budget: Budget | None = None,
-    length: int | None = None,
+    size_hint: int | None = None,
 ) -> BodyImage:
     """Collects the pieces that `source` gives to one body, in memory up to a limit and above it in a file.
 
@@ -28,23 +28,25 @@ async def collect(
         tunables: Limits and places; `None` is `Tunables()`.
         policy: Runs the writes; `None` is the process's default pool.
         budget: What is counted against; `None` is the process's.
-        length: The announced length in bytes, if there is one.
+        size_hint: The expected length in bytes, as for `BodySink`; a `Content-Length`, for example.
 
     Raises:
-        BodyTooLong, ContentLengthTooLong: Over `max_body`; no further piece is taken.
+        BodyTooLong: Over `max_body`; no further piece is taken.
+        TypeError: `source` isn't an asynchronous iterable, or a piece isn't a buffer.
         BudgetExceeded, StorageFull, OSError: As `BodySink.write`.
         Exception: What `source` raises.
 
     Cancelled or failed, `source` is closed if it can be, and what was collected is dropped.
     """
+    if not isinstance(source, AsyncIterable):
+        raise TypeError(
+            f"source is of the type {type(source).__name__}, not an asynchronous iterable; for what is in memory there "
+            "is BodyImage.from_bytes, and BodySink for what is read on a thread"
+        )
     try:
-        async with AsyncBodySink(tunables, policy=policy, budget=budget, length=length) as sink:
-            if isinstance(source, AsyncIterable):
-                async for piece in source:
-                    await sink.write(piece)
-            else:
-                for piece in source:
-                    await sink.write(piece)
+        async with AsyncBodySink(tunables, policy=policy, budget=budget, size_hint=size_hint) as sink:
+            async for piece in source:
+                await sink.write(piece)
             return await sink.prepare()
     except BaseException:
         # A generator holds a connection, most likely.

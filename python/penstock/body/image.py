@@ -177,8 +177,8 @@ class BodyImage(_native.Image):
 
         It isn't counted against a budget: the caller has chosen it.
         """
-        if self.state == "ram" and self.contiguous:
-            return self
+        if self.state == "ram":
+            return self.gather()
         return BodyImage(await perform(self._policy, self.to_ram_op()), self._policy)
 
     async def to_mmap(self) -> BodyImage:
@@ -213,6 +213,12 @@ class BodyImage(_native.Image):
 
     def __bool__(self) -> bool:
         return len(self) > 0
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         if protocol >= 5:

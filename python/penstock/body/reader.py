@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import operator
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +48,13 @@ class ImageReader(io.RawIOBase):
         self._open()
         return self._position
 
+    def write(self, data: Any) -> int:
+        self._open()
+        raise io.UnsupportedOperation("write")
+
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         image = self._open()
+        offset = operator.index(offset)
         if whence == os.SEEK_SET:
             position = offset
         elif whence == os.SEEK_CUR:

@@ -27,7 +27,7 @@ class _Sink(_native.Sink):
     """What the two have in common."""
 
     def __new__(cls, tunables: Tunables | None = None, **options: Any) -> Self:
-        return super().__new__(cls, tunables, options.get("budget"), options.get("length"))
+        return super().__new__(cls, tunables, options.get("budget"), options.get("size_hint"))
 
     @property
     def state(self) -> Literal["ram", "file"]:
@@ -50,20 +50,17 @@ class BodySink(_Sink):
     Args:
         tunables: Limits and places; `None` is `Tunables()`.
         budget: What memory, disk and descriptors are counted against; `None` is the process's.
-        length: The announced length in bytes. Over `max_body` it is refused; over `max_body_ram` the body goes to its
-            file from the first byte. Nothing is allocated for it.
-
-    Raises:
-        ContentLengthTooLong: `length` is over `max_body`.
+        size_hint: The expected length in bytes: over `max_body_ram` the body goes to its file from the first byte. A
+            wrong one does no harm; nothing is allocated for it, and no limit is taken from it.
     """
 
     def __new__(
-        cls, tunables: Tunables | None = None, *, budget: Budget | None = None, length: int | None = None
+        cls, tunables: Tunables | None = None, *, budget: Budget | None = None, size_hint: int | None = None
     ) -> Self:
-        return super().__new__(cls, tunables, budget=budget, length=length)
+        return super().__new__(cls, tunables, budget=budget, size_hint=size_hint)
 
-    def write(self, data: Any) -> int:
-        """Takes `bytes` without a copy, and a copy of any other buffer; returns its length in bytes.
+    def write(self, data: Any) -> None:
+        """Takes `bytes` without a copy, and a copy of any other buffer.
 
         Raises:
             BodyTooLong: The body would be over `max_body`. Nothing of `data` is taken, and the sink is closed;
@@ -72,14 +69,12 @@ class BodySink(_Sink):
                 what it has: `prepare` tries once more.
             BlockingInLoop: A file has to be written and this thread runs an event loop.
         """
-        before = len(self)
         try:
             self.take(data)
         except BodyTooLong as error:
             error.partial = BodyImage(self.salvage()())
             raise
         self._work(all_of_it=False)
-        return len(self) - before
 
     push = write
 
@@ -119,7 +114,7 @@ class AsyncBodySink(_Sink):
         tunables: Limits and places; `None` is `Tunables()`.
         policy: Runs the writes; `None` is the process's default pool.
         budget: What memory, disk and descriptors are counted against; `None` is the process's.
-        length: The announced length in bytes, as for `BodySink`.
+        size_hint: The expected length in bytes, as for `BodySink`.
 
     One task at a time may write. Source: upstream's `AsyncBodySink`, `PermitBodySink` and `DispatchBodySink`.
     """
@@ -133,29 +128,27 @@ class AsyncBodySink(_Sink):
         *,
         policy: Policy | None = None,
         budget: Budget | None = None,
-        length: int | None = None,
+        size_hint: int | None = None,
     ) -> Self:
-        sink = super().__new__(cls, tunables, budget=budget, length=length)
+        sink = super().__new__(cls, tunables, budget=budget, size_hint=size_hint)
         sink._policy = policy
         sink._writing = None
         return sink
 
-    async def write(self, data: Any) -> int:
-        """Takes `bytes` without a copy, and a copy of any other buffer; returns its length in bytes.
+    async def write(self, data: Any) -> None:
+        """Takes `bytes` without a copy, and a copy of any other buffer.
 
         A body in memory doesn't suspend; one in a file does while more than a megabyte is unwritten. Cancelled, `data`
         was taken, and a write that had begun goes on.
 
         Raises: As `BodySink.write`, except `BlockingInLoop`.
         """
-        before = len(self)
         try:
             self.take(data)
         except BodyTooLong as error:
             await self._settled()
             error.partial = BodyImage(await perform(self._policy, self.salvage()), self._policy)
             raise
-        taken = len(self) - before
         if isinstance(self._policy, Direct):
             while (op := self.work(False)) is not None:
                 op()
@@ -164,7 +157,6 @@ class AsyncBodySink(_Sink):
             while self._writing is not None and self.unwritten > UNWRITTEN:
                 await self._settled()
                 self._begin()
-        return taken
 
     def _begin(self) -> None:
         """Starts the next write, if there is one to be made and none in flight."""
@@ -190,7 +182,12 @@ class AsyncBodySink(_Sink):
     async def _flush(self) -> None:
         await self._settled()
         while (op := self.work(True)) is not None:
-            await perform(self._policy, op)
+            if isinstance(self._policy, Direct):
+                op()
+            else:
+                # Its own task, for the sink to know of it if whoever waits is cancelled.
+                self._writing = asyncio.get_running_loop().create_task(perform(self._policy, op))
+                await self._settled()
 
     async def prepare(self) -> BodyImage:
         """The image of all that was written; an empty one is in memory. The sink is closed afterwards.

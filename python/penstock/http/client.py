@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import functools
 import ipaddress
 import socket
 import ssl
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -23,9 +24,12 @@ from penstock.errors import (
     ConnectionLost,
     ConnectTimeout,
     DNSError,
+    InvalidURL,
     PoolTimeout,
     RequestError,
+    Timeout,
     TLSError,
+    TotalTimeout,
 )
 from penstock.http.connection import Connection
 from penstock.http.deadlines import Deadlines
@@ -37,6 +41,7 @@ from penstock.http.url import Origin, parse
 __all__ = ["Client"]
 
 USER_AGENT = "penstock/0.1"
+CLOSED_IN_FLIGHT = "the client was closed while the request was in flight"
 
 
 class Client:
@@ -87,6 +92,8 @@ class Client:
         self._connecting = 0
         self._idle: dict[Origin, list[Connection]] = {}
         self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
+        self._bounds: set[asyncio.Timeout] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
         self._requests = 0
         self._connected = 0
@@ -138,12 +145,17 @@ class Client:
         loop = self._bind()
         if self._base is not None and url.startswith("/"):
             url = self._base + url
-        target = parse(url)
+        try:
+            target = parse(url)
+        except InvalidURL as error:
+            error.request, error.elapsed = method, 0.0
+            raise
         lines = self._lines if headers is None else _field_lines({**self._fields, **_lower(headers)})
         head = f"{_token(method)} {target.path} HTTP/1.1\r\nhost: {target.origin.authority}\r\n".encode() + lines
         timeouts = timeout if timeout is not None else self._timeouts
         self._requests += 1
         began = loop.time()
+        again = False
         while True:
             exchange = Exchange(
                 method,
@@ -157,16 +169,17 @@ class Client:
                 began,
                 loop.create_future(),
             )
-            connection = await self._acquire(target.origin, exchange)
+            connection = await self._acquire(target.origin, exchange, fresh=again)
             reused, before = connection.used > 0, connection.progress
             try:
                 found, body = await self._exchange(connection, exchange)
             except ConnectionLost:
                 # The server closed an idle connection just as it was taken again: nothing of the request was
                 # answered, so it is safe to ask once more (RFC 9110 section 9.2.2).
-                if reused and connection.progress == before and method in ("GET", "HEAD"):
-                    continue
-                raise
+                if again or not reused or connection.progress != before or method not in ("GET", "HEAD"):
+                    raise
+                again = True
+                continue
             return Response(found, body, url, loop.time() - began)
 
     @staticmethod
@@ -175,7 +188,7 @@ class Client:
         try:
             return await exchange.result
         except asyncio.CancelledError:
-            connection.abandon()
+            connection.abandon(exchange)
             raise
 
     # Connections
@@ -191,20 +204,25 @@ class Client:
             raise ClientClosed("the client belongs to another event loop: make one for each")
         return loop
 
-    async def _acquire(self, origin: Origin, exchange: Exchange) -> Connection:
-        """A usable connection that nobody else has: an idle one, a new one, or the next that comes free."""
+    async def _acquire(self, origin: Origin, exchange: Exchange, *, fresh: bool) -> Connection:
+        """A usable connection that nobody else has: an idle one, a new one, or the next that comes free. With `fresh`
+        only a new one."""
+        until = None
         while True:
             idle = self._idle.get(origin, [])
-            while idle:
+            while idle and not fresh:
                 connection = idle.pop()
-                if not connection.usable:
-                    continue
-                if exchange.began - connection.idle_since <= self._limits.idle_seconds:
+                unused = exchange.began - connection.idle_since
+                # What already lies in the socket is no answer to a request that isn't sent yet.
+                if connection.usable and unused <= self._limits.idle_seconds and not connection.unread:
                     return connection
                 connection.close()
             if len(self._open) + self._connecting < self._limits.connections or self._evict():
                 return await self._connect(origin, exchange)
-            await self._wait(exchange)
+            first = until is None
+            if first and exchange.timeouts.pool is not None:
+                until = exchange.now() + exchange.timeouts.pool
+            await self._wait(exchange, until, in_front=not first)
 
     def _evict(self) -> bool:
         """Closes an idle connection to make room for one to another origin."""
@@ -217,23 +235,46 @@ class Client:
                     return True
         return False
 
-    async def _wait(self, exchange: Exchange) -> None:
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        self._waiting.append(waiter)
+    @contextlib.asynccontextmanager
+    async def _within(
+        self, exchange: Exchange, until: float | None, late: Callable[[], Timeout]
+    ) -> AsyncIterator[None]:
+        """Bounds a wait by a time of its own and by that of the request as a whole. `aclose` ends it, too."""
+        bound = asyncio.timeout_at(min((t for t in (until, exchange.until) if t is not None), default=None))
+        self._bounds.add(bound)
         try:
-            async with asyncio.timeout(exchange.timeouts.pool):
+            async with bound:
+                yield
+        except TimeoutError as cause:
+            if self._closed:
+                raise ClientClosed(CLOSED_IN_FLIGHT) from None
+            now = exchange.now()
+            if exchange.until is not None and now >= exchange.until:
+                total = exchange.timeouts.total
+                late = functools.partial(TotalTimeout, f"no connection within {total} s (Timeouts.total)")
+            error = late()
+            exchange.describe(error, now)
+            raise error from cause
+        finally:
+            self._bounds.discard(bound)
+
+    async def _wait(self, exchange: Exchange, until: float | None, *, in_front: bool) -> None:
+        """Waits for a connection to come free; who has waited for one that another took waits in front."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        late = functools.partial(
+            PoolTimeout,
+            f"no connection came free within {exchange.timeouts.pool} s (Timeouts.pool): all "
+            f"{self._limits.connections} are in use (Limits.connections)",
+        )
+        if in_front:
+            self._waiting.appendleft(waiter)
+        else:
+            self._waiting.append(waiter)
+        try:
+            async with self._within(exchange, until, late):
                 await waiter
-        except TimeoutError:
-            limit = self._limits.connections
-            error = PoolTimeout(
-                f"no connection came free within {exchange.timeouts.pool} s (Timeouts.pool): all {limit} are in use "
-                "(Limits.connections)"
-            )
-            exchange.describe(error, loop.time())
-            raise error from None
         except BaseException:
-            # Cancelled after it was woken: the connection is for the next.
+            # Given up after it was woken: the connection is for the next.
             if waiter.done() and not waiter.cancelled():
                 self._wake()
             raise
@@ -241,7 +282,7 @@ class Client:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
         if self._closed:
-            raise ClientClosed("the client was closed while a connection was waited for")
+            raise ClientClosed(CLOSED_IN_FLIGHT)
 
     def _wake(self) -> None:
         """Lets the next that waits try again."""
@@ -253,28 +294,28 @@ class Client:
 
     async def _connect(self, origin: Origin, exchange: Exchange) -> Connection:
         loop = asyncio.get_running_loop()
+        seconds = exchange.timeouts.connect
+        until = None if seconds is None else loop.time() + seconds
+        late = functools.partial(ConnectTimeout, f"not connected to {origin} within {seconds} s (Timeouts.connect)")
         self._connecting += 1
-        connected = False
+        connection = None
         try:
-            async with asyncio.timeout(exchange.timeouts.connect):
+            async with self._within(exchange, until, late):
                 connection = await self._open_connection(loop, origin)
-            connected = True
+            if not connection.usable:
+                raise ConnectionLost(f"{origin} closed the connection, or said something, before it was asked")
             self._open.add(connection)
             self._connected += 1
             return connection
-        except TimeoutError as cause:
-            error: RequestError = ConnectTimeout(
-                f"not connected to {origin} within {exchange.timeouts.connect} s (Timeouts.connect)"
-            )
-            exchange.describe(error, loop.time())
-            raise error from cause
-        except RequestError as error:
-            exchange.describe(error, loop.time())
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, RequestError):
+                exchange.describe(error, loop.time())
+            self._wake()
             raise
         finally:
             self._connecting -= 1
-            if not connected:
-                self._wake()
 
     async def _open_connection(self, loop: asyncio.AbstractEventLoop, origin: Origin) -> Connection:
         context = None
@@ -306,15 +347,28 @@ class Client:
             connection.close()
             return
         self._idle.setdefault(connection.origin, []).append(connection)
+        if self._sweeper is None:
+            self._sweep()
         self._wake()
+
+    def _sweep(self) -> None:
+        """Closes connections that have been unused for too long, now and when the next one will have been."""
+        loop = asyncio.get_running_loop()
+        since = loop.time() - self._limits.idle_seconds
+        # In each list the connection that was used last is the last.
+        for idle in self._idle.values():
+            while idle and idle[0].idle_since <= since:
+                idle.pop(0).close()
+        self._idle = {origin: idle for origin, idle in self._idle.items() if idle}
+        oldest = min((idle[0].idle_since for idle in self._idle.values()), default=None)
+        self._sweeper = None if oldest is None else loop.call_at(oldest + self._limits.idle_seconds, self._sweep)
 
     def _lost(self, connection: Connection) -> None:
         """A connection is gone."""
         self._open.discard(connection)
-        for idle in self._idle.values():
-            if connection in idle:
-                idle.remove(connection)
-                break
+        idle = self._idle.get(connection.origin, [])
+        if connection in idle:
+            idle.remove(connection)
         self._wake()
 
     # Its life
@@ -334,15 +388,20 @@ class Client:
         """Closes all connections; requests in flight fail with `ClientClosed`."""
         self._closed = True
         for connection in tuple(self._open):
-            connection.shut(ClientClosed("the client was closed while the request was in flight"))
+            connection.shut(ClientClosed(CLOSED_IN_FLIGHT))
         self._idle.clear()
-        while self._waiting:
-            self._wake()
+        for bound in self._bounds:
+            if not bound.expired():
+                bound.reschedule(0)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         if self._deadlines is not None:
             self._deadlines.close()
-        # The transports' last callbacks.
-        for _ in range(2):
+        # The transports' last callbacks, and the last steps of those that waited for a connection.
+        while self._open or self._bounds:  # noqa: ASYNC110, it takes a turn or two
             await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        self._scratch.close()
 
     async def __aenter__(self) -> Self:
         self._bind()
@@ -371,7 +430,8 @@ async def _resolve(origin: Origin) -> list[str]:
         pass
     try:
         found = await run_blocking(socket.getaddrinfo, origin.host, origin.port, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        # UnicodeError: not a name by the rules of IDNA.
         raise DNSError(f"no address for {origin.host}: {error}") from error
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 

@@ -9,12 +9,11 @@ import sys
 from collections.abc import Callable
 from typing import Any, cast
 
-from penstock._native import HeadLimits, Image, Receiver, Scratch
+from penstock._native import HeadLimits, Image, Op, Receiver, Scratch, is_readable
 from penstock.blocking._ops import perform
 from penstock.body.image import BodyImage
 from penstock.errors import (
     BudgetExceeded,
-    ConnectionLost,
     FirstByteTimeout,
     IdleTimeout,
     PenstockError,
@@ -63,7 +62,11 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._seen = 0
         self._seen_at = 0.0
         self._budget_until: float | None = None
-        self._fd: int | None = None
+        self._blocked = False
+        self._failure: tuple[Exchange, BaseException] | None = None
+        self._salvage: asyncio.Future[Image] | None = None
+        self._fd = -1
+        self._drainable = False
         self.used = 0
         self.idle_since = 0.0
 
@@ -71,24 +74,20 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        encrypted = transport.get_extra_info("sslcontext") is not None
+        self._fd = transport.get_extra_info("socket").fileno()
         # Only a plain socket can be handed to a draining worker, and only where there is epoll.
-        if not encrypted and sys.platform == "linux" and (sock := transport.get_extra_info("socket")) is not None:
-            self._fd = sock.fileno()
+        self._drainable = sys.platform == "linux" and transport.get_extra_info("sslcontext") is None
 
     def eof_received(self) -> bool:
-        self.feed_eof()
-        # While what came is still being written, the transport stays open.
-        return self._exchange is not None and self._job is not None
+        self.feed_eof(False)
+        # The transport may close: what came is here, even if some of it has still to be written.
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        transport, self._transport = self._transport, None
-        if self._exchange is not None and not self._draining and self._job is None:
-            self.feed_eof()
-        if self._exchange is not None and not self._draining and self._job is None:
-            self._fail(ConnectionLost(f"connection closed by the peer: {exc or 'no reason given'}"))
-        if transport is not None:
-            self._on_closed(self)
+        self._transport = None
+        if self._exchange is not None and not self._draining:
+            self.feed_eof(exc is not None)
+        self._leave()
 
     # The client's calls
 
@@ -98,12 +97,17 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         transport = self._transport
         return transport is not None and not transport.is_closing() and not self.excess and self._exchange is None
 
+    @property
+    def unread(self) -> bool:
+        """Whether bytes, or the connection's end, lie in its socket."""
+        return self._transport is not None and is_readable(self._fd)
+
     def start(self, exchange: Exchange) -> None:
         """Sends a request; its result comes through the exchange's future."""
         transport = self._transport
         assert transport is not None  # `usable`
         pool = exchange.pool
-        drain = self._fd is not None and pool is not None and pool.drain_threads > 0
+        drain = self._drainable and pool is not None and pool.drain_threads > 0
         self._exchange = exchange
         self._expiring = None
         self._budget_until = None
@@ -125,16 +129,20 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             if seconds is not None and seconds < 2 * TICK:
                 self._check_after(seconds, exchange)
 
-    def abandon(self) -> None:
-        """Gives up the exchange, if there is one, and closes the connection: its task was cancelled."""
-        if self._exchange is not None:
-            self._end(self._exchange)
-            self.give_up()
-        self.close()
+    def abandon(self, exchange: Exchange) -> None:
+        """Gives up an exchange whose task was cancelled, and closes the connection; unless the exchange is over, and
+        the connection serves another by now."""
+        if self._exchange is exchange:
+            self._end(exchange)
+            self.close()
+            self._drop()
+        elif self._failure is not None and self._failure[0] is exchange:
+            self._forgo_partial()
 
     def shut(self, error: PenstockError) -> None:
         """Ends the exchange, if there is one, with an error, and closes the connection."""
         self._fail(error)
+        self._forgo_partial()
         self.close()
 
     def close(self) -> None:
@@ -162,7 +170,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def _on_work(self) -> None:
         exchange = self._exchange
-        if exchange is None or (op := self.work()) is None:
+        # A work that is over counts as out until this loop has heard of it.
+        if exchange is None or self._job is not None or (op := self.work()) is None:
             return
         try:
             if (pool := exchange.pool) is not None:
@@ -179,23 +188,22 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._pause()
 
     def _on_worked(self, job: asyncio.Future[Any]) -> None:
-        self._job = None
+        # The core may have had the next one begun since this one was done.
+        if self._job is job:
+            self._job = None
         error = None if job.cancelled() else job.exception()
-        if (exchange := self._exchange) is None:
-            return
-        if error is None:
+        if self._exchange is None:
+            self._begin_salvage()
+        elif error is None:
             self._budget_until = None
             self._unpause()
             self.resume()
-        elif isinstance(error, BudgetExceeded) and self._has_patience(exchange):
-            self._pause()
-            self._loop.call_later(BUDGET_RETRY, self._retry, exchange)
         else:
-            self._fail(error)
+            self._on_failed(error)
 
     def _on_drain(self) -> None:
         exchange = self._exchange
-        if exchange is None or (pool := exchange.pool) is None or self._transport is None or self._fd is None:
+        if exchange is None or (pool := exchange.pool) is None or self._transport is None:
             return
         # Nothing may be received here from now on, not even in this turn of the loop.
         self._pause()
@@ -212,14 +220,20 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._draining = False
         error = None if drained.cancelled() else drained.exception()
         if self._exchange is None:
-            return
-        if error is None:
+            self._begin_salvage()
+        elif error is None:
             self.resume()
         else:
             self._fail(error)
 
     def _on_failed(self, error: BaseException) -> None:
-        self._fail(error)
+        exchange = self._exchange
+        if exchange is not None and isinstance(error, BudgetExceeded) and self._has_patience(exchange):
+            self._blocked = True
+            self._pause()
+            self._loop.call_later(BUDGET_RETRY, self._retry, exchange)
+        else:
+            self._fail(error)
 
     # Deadlines
 
@@ -241,14 +255,17 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if timeouts.total is not None and now - exchange.began >= timeouts.total:
             return TotalTimeout
         seen = self.progress
-        # While reading is held up here, the peer can't be blamed.
-        if seen != self._seen or (self._paused and not self._draining):
+        # While it is held up here, the peer can't be blamed.
+        if seen != self._seen or self.complete or (self._paused and not self._draining):
             self._seen, self._seen_at = seen, now
         if self.status is None and not self._draining:
             if timeouts.first_byte is not None and now - exchange.sent >= timeouts.first_byte:
                 return FirstByteTimeout
         elif timeouts.idle is not None and now - self._seen_at >= timeouts.idle:
-            return IdleTimeout
+            # The draining worker may be busy with other bodies, or with a slow disk.
+            if not self._draining or not self.unread:
+                return IdleTimeout
+            self._seen_at = now
         return None
 
     def _expire(self, exchange: Exchange) -> None:
@@ -271,7 +288,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         def check() -> None:
             if self._exchange is exchange:
                 self.check(self._loop.time())
-                self._check_after(seconds / 4, exchange)
+                self._check_after(max(seconds / 4, 0.001), exchange)
 
         self._loop.call_later(seconds, check)
 
@@ -297,31 +314,83 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         return now < self._budget_until
 
     def _retry(self, exchange: Exchange) -> None:
-        if self._exchange is exchange:
-            self.resume()
+        if self._exchange is not exchange:
+            return
+        self._blocked = False
+        self.resume()
+        # A work that is done right here has failed by now or not at all; any other tells when it comes back.
+        if exchange.direct and not self._blocked:
+            self._budget_until = None
+            self._unpause()
 
     def _end(self, exchange: Exchange) -> None:
         self._exchange = None
         self._deadlines.forget(self)
 
+    def _leave(self) -> None:
+        if self._transport is None and self._failure is None and self._salvage is None:
+            self._on_closed(self)
+
     def _fail(self, error: BaseException) -> None:
+        """Ends the exchange with an error. One that can tell what was received does, once that is known."""
         exchange = self._exchange
         if exchange is None:
             return
         self._end(exchange)
-        salvage = self.give_up()
         self.close()
         exchange.describe(error, self._loop.time())
-        if salvage is None or not hasattr(error, "partial"):
+        if not hasattr(error, "partial"):
+            self._drop()
             _reject(exchange, error)
             return
+        self._failure = exchange, error
+        if isinstance(error, Timeout):
+            # It is not to be late for the sake of the bytes.
+            self._loop.call_later(TICK, _reject, exchange, error)
+        self._begin_salvage()
 
-        def attach(job: asyncio.Future[Image]) -> None:
-            if not job.cancelled() and job.exception() is None:
-                error.partial = BodyImage(job.result(), exchange.policy)
+    def _drop(self) -> None:
+        """Drops what was received, and the job that is to write some of it."""
+        if self._job is not None:
+            self._job.cancel()
+        self.give_up()
+
+    def _begin_salvage(self) -> None:
+        """Keeps what was received for the error, when nobody works on it any more; if nobody wants it, drops it."""
+        if self._job is not None or self._draining or self._salvage is not None:
+            return
+        if self._failure is None:
+            self.give_up()
+            return
+        policy = self._failure[0].policy
+        found = self.give_up()
+        if isinstance(found, Op):
+            self._salvage = self._loop.create_task(perform(policy, found))
+            self._salvage.add_done_callback(self._on_salvaged)
+        else:
+            self._settle_failure(found)
+
+    def _on_salvaged(self, salvage: asyncio.Future[Image]) -> None:
+        self._salvage = None
+        failed = salvage.cancelled() or salvage.exception() is not None
+        self._settle_failure(None if failed else salvage.result())
+
+    def _settle_failure(self, partial: Image | None) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            exchange, error = failure
+            if partial is not None and not exchange.result.done():
+                error.partial = BodyImage(partial, exchange.policy)  # type: ignore[attr-defined]
             _reject(exchange, error)
+        self._leave()
 
-        self._loop.create_task(perform(exchange.policy, salvage)).add_done_callback(attach)
+    def _forgo_partial(self) -> None:
+        """Ends a failed exchange now, without what was received."""
+        if self._salvage is not None:
+            self._salvage.cancel()
+        elif self._failure is not None:
+            self._drop()
+            self._settle_failure(None)
 
 
 def _reject(exchange: Exchange, error: BaseException) -> None:

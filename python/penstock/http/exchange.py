@@ -34,6 +34,14 @@ class Exchange:
     """When the request was written."""
 
     @property
+    def until(self) -> float | None:
+        """When the request as a whole has taken too long."""
+        return None if self.timeouts.total is None else self.began + self.timeouts.total
+
+    def now(self) -> float:
+        return self.result.get_loop().time()
+
+    @property
     def direct(self) -> bool:
         return isinstance(self.policy, Direct)
 

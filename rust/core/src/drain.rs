@@ -14,6 +14,7 @@
 use crate::body::sink::close_up;
 use crate::body::{BodySink, Lease, WINDOW};
 use crate::http::Response;
+use crate::receive::fit;
 use crate::{Error, Result};
 use parking_lot::Mutex;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -46,7 +47,8 @@ pub struct Job {
     pub lease: Lease,
     /// How long to wait, without reading, when there is no budget for the file.
     pub patience: Duration,
-    /// Counts the bytes received, for whoever watches a deadline.
+    /// Counts the bytes received, and one for each time that the budget held it up: whoever watches a deadline sees
+    /// whether it changes.
     pub progress: Arc<AtomicU64>,
     /// Called once, on the worker's thread.
     pub report: Box<dyn FnOnce(Outcome) + Send>,
@@ -255,7 +257,7 @@ impl Worker {
             cancelled.extend(self.shared.inbox.lock().jobs.keys());
         }
         for token in cancelled {
-            self.finish(token, Err(Error::Cancelled));
+            self.finish(token, Err(if stop { Error::PoolClosed } else { Error::Cancelled }));
         }
         stop
     }
@@ -269,6 +271,7 @@ impl Worker {
             Step::Wait if active.ending => self.ready.push_back(token),
             Step::Wait => active.queued = false,
             Step::Blocked(error) => {
+                active.job.progress.fetch_add(1, Relaxed);
                 let until = *active.until.get_or_insert_with(|| Instant::now() + active.job.patience);
                 if Instant::now() >= until {
                     self.finish(token, Err(error));
@@ -344,12 +347,8 @@ impl Job {
             }
             Err(Errno::AGAIN) => Step::Wait,
             Err(Errno::INTR) => Step::Again,
-            Err(Errno::CONNRESET | Errno::PIPE | Errno::TIMEDOUT) => {
-                let received = self.response.received();
-                let expected = self.response.remaining().map(|left| received + left);
-                Step::End(Err(Error::Truncated { received, expected }))
-            }
-            Err(errno) => Step::End(Err(Error::Io { doing: "receive a body", source: errno.into() })),
+            // Whatever has become of the connection: reset, timed out, no route any more.
+            Err(_) => Step::End(self.response.reset_by_peer().map(|()| Drained { excess: false })),
         }
     }
 
@@ -371,13 +370,14 @@ impl Job {
     fn store(&mut self, input: &[u8], ranges: &mut Vec<Range<usize>>) -> Result<Option<Drained>> {
         ranges.clear();
         let fed = self.response.feed_body(input, |range| ranges.push(range));
+        let fits = fit(ranges, &self.sink);
         let mut slices: Vec<IoSlice<'_>> =
             ranges.iter().filter_map(|range| input.get(range.clone()).map(IoSlice::new)).collect();
         self.excess = matches!(&fed, Ok(body) if body.done && body.consumed < input.len());
         // What was received before a fault in the framing is kept.
-        if !slices.is_empty() {
-            self.sink.write_through(&mut slices)?;
-        }
+        let written = if slices.is_empty() { Ok(()) } else { self.sink.write_through(&mut slices) };
+        fits?;
+        written?;
         Ok(fed?.done.then_some(Drained { excess: self.excess }))
     }
 }

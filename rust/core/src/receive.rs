@@ -80,6 +80,8 @@ pub enum Event {
     Work,
     /// The rest of the body is to be drained: take it with [`Receiver::hand_over`].
     Drain,
+    /// Bytes came for which nobody has asked: close the connection.
+    Close,
     /// The response is complete: take it with [`Receiver::finish`].
     Done,
 }
@@ -266,7 +268,11 @@ impl Receiver {
             Ok(()) => Ok(self.next()),
             Err(error) => {
                 self.stage = Stage::Failed;
-                Err(error)
+                match error {
+                    // A work has failed and is on its way back with the reason.
+                    Error::SinkFailed => Ok(Event::Pause),
+                    error => Err(error),
+                }
             }
         }
     }
@@ -275,32 +281,34 @@ impl Receiver {
         let Some(mut writer) = scratch.writer.take() else { return Ok(()) };
         writer.advance(n);
         let kept = self.take_in(&mut writer);
-        match kept {
-            Ok(true) => self.own = Some(writer),
-            // Slices of it may be alive after an error: then it is nobody's scratch any more.
-            _ => scratch.writer = Some(writer).filter(SlabWriter::is_untouched),
+        writer.truncate(0);
+        if writer.is_untouched() {
+            scratch.writer = Some(writer);
+        } else {
+            // Slices of it were kept, even if there is an error to tell: it isn't for others any more.
+            self.own = Some(writer);
         }
-        kept.map(|_| ())
+        kept
     }
 
     fn own_received(&mut self, n: usize) -> Result<()> {
         let Some(mut writer) = self.own.take() else { return Ok(()) };
         writer.advance(n);
-        self.take_in(&mut writer)?;
+        let taken = self.take_in(&mut writer);
         // A complete body needs no more room.
         self.own = Some(writer).filter(|_| self.stage == Stage::Body);
-        Ok(())
+        taken
     }
 
-    /// Takes in what a slab has received; true if slices of the slab were kept.
-    fn take_in(&mut self, writer: &mut SlabWriter) -> Result<bool> {
+    /// Takes in what a slab has received. Slices of the slab may be kept.
+    fn take_in(&mut self, writer: &mut SlabWriter) -> Result<()> {
         let input = writer.received();
         let mut start = 0;
         match self.stage {
             Stage::Head => match self.response.feed_head(input)? {
                 HeadStep::More => {
                     writer.truncate(0);
-                    return Ok(false);
+                    return Ok(());
                 }
                 HeadStep::Done { consumed } => {
                     start = consumed;
@@ -311,7 +319,7 @@ impl Receiver {
             Stage::Idle | Stage::Complete | Stage::Away | Stage::Failed => {
                 self.excess |= !input.is_empty();
                 writer.truncate(0);
-                return Ok(false);
+                return Ok(());
             }
         }
         let len = input.len();
@@ -320,13 +328,15 @@ impl Receiver {
         let ranges = &mut self.ranges;
         // What came before a fault in the framing is kept, too.
         let fed = self.response.feed_body(rest, |range| ranges.push(start + range.start..start + range.end));
-        let kept = self.store(writer)?;
+        let fits = self.sink.as_ref().map_or(Ok(()), |sink| fit(&mut self.ranges, &sink.lock()));
+        self.store(writer)?;
+        fits?;
         let fed = fed?;
         if fed.done {
             self.excess |= start + fed.consumed < len;
             self.complete()?;
         }
-        Ok(kept)
+        Ok(())
     }
 
     fn open_sink(&mut self) -> Result<()> {
@@ -342,9 +352,9 @@ impl Receiver {
         Ok(())
     }
 
-    /// Brings the ranges of what a slab has received into the sink; true if slices of the slab were kept.
-    fn store(&mut self, writer: &mut SlabWriter) -> Result<bool> {
-        let Some(sink) = &self.sink else { return Ok(false) };
+    /// Brings the ranges of what a slab has received into the sink.
+    fn store(&mut self, writer: &mut SlabWriter) -> Result<()> {
+        let Some(sink) = &self.sink else { return Ok(()) };
         let mut sink = sink.lock();
         let total: usize = self.ranges.iter().map(Range::len).sum();
         let keep = match self.lent {
@@ -361,7 +371,7 @@ impl Receiver {
             let parts = self.ranges.iter().map(|range| input.get(range.clone()).unwrap_or_default());
             let pushed = sink.push_parts(parts);
             writer.truncate(0);
-            return pushed.map(|()| false);
+            return pushed;
         }
         let mut runs: Vec<Range<usize>> = Vec::with_capacity(self.ranges.len());
         for range in self.ranges.drain(..) {
@@ -378,8 +388,7 @@ impl Receiver {
         }
         writer.truncate(runs.last().map_or(0, |last| last.end));
         let frozen = writer.freeze();
-        runs.into_iter().try_for_each(|run| sink.push(frozen.slice(run)))?;
-        Ok(true)
+        runs.into_iter().try_for_each(|run| sink.push(frozen.slice(run)))
     }
 
     /// The body is complete: gives back what its slabs don't need.
@@ -399,6 +408,9 @@ impl Receiver {
 
     /// What is to be done now: to be asked again whenever a work has come back.
     pub fn next(&self) -> Event {
+        if self.stage == Stage::Idle && self.excess {
+            return Event::Close;
+        }
         let complete = self.stage == Stage::Complete;
         let (Some(sink), true) = (&self.sink, complete || self.stage == Stage::Body) else { return Event::More };
         let sink = sink.lock();
@@ -413,10 +425,10 @@ impl Receiver {
         }
     }
 
-    /// Does the sink's work on this thread. May wait for the disk.
+    /// Does the sink's work on this thread. May wait for the disk. Without budget it can be tried again.
     pub fn work_here(&mut self) -> Result<Event> {
         if let Some(sink) = &self.sink {
-            sink.lock().run_work(self.stage == Stage::Complete).inspect_err(|_| self.stage = Stage::Failed)?;
+            sink.lock().run_work(self.stage == Stage::Complete)?;
         }
         // The same memory again, while it is hot.
         if let Some(own) = &mut self.own {
@@ -468,11 +480,12 @@ impl Receiver {
         self.forgo_drain();
     }
 
-    /// The peer closed.
-    pub fn eof(&mut self) -> Result<Event> {
+    /// The peer closed; `reset` says that it did so without regard to what was on its way.
+    pub fn eof(&mut self, reset: bool) -> Result<Event> {
         match self.stage {
             Stage::Head | Stage::Body => {
-                self.response.eof().inspect_err(|_| self.stage = Stage::Failed)?;
+                let ended = if reset { self.response.reset_by_peer() } else { self.response.eof() };
+                ended.inspect_err(|_| self.stage = Stage::Failed)?;
                 self.complete()?;
                 Ok(self.next())
             }
@@ -506,4 +519,22 @@ impl Receiver {
         self.clear();
         sink
     }
+}
+
+/// Cuts off what of the ranges is over the limit of the body that they are of.
+pub(crate) fn fit(ranges: &mut Vec<Range<usize>>, sink: &BodySink) -> Result<()> {
+    let mut room = sink.room();
+    for (i, range) in ranges.iter_mut().enumerate() {
+        match room.checked_sub(range.len() as u64) {
+            Some(left) => room = left,
+            None => {
+                // Less than the range's length, which is a usize.
+                range.end = range.start + room as usize;
+                ranges.truncate(if room > 0 { i + 1 } else { i });
+                let limit = sink.len() + sink.room();
+                return Err(Error::BodyTooLong { seen: limit + 1, limit });
+            }
+        }
+    }
+    Ok(())
 }

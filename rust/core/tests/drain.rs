@@ -226,7 +226,7 @@ fn dropping_the_worker_reports_what_it_had() {
     let begun = begin(&drainer, &ours, "content-length: 4", 1 << 30);
     assert_eq!(drainer.active(), 1);
     drop(drainer);
-    assert!(matches!(begun.end().0, Err(Error::Cancelled)));
+    assert!(matches!(begun.end().0, Err(Error::PoolClosed)));
 }
 
 #[test]

@@ -4,7 +4,8 @@
 #![allow(unsafe_code)]
 
 use bytes::Bytes;
-use penstock_core::body::slab::Window;
+use penstock_core::body::Pools;
+use penstock_core::body::slab::{self, Window};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
@@ -105,7 +106,8 @@ pub fn lend(py: Python<'_>, window: Window) -> PyResult<Py<PyAny>> {
 pub fn bytes_of(data: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     match data.cast_exact::<PyBytes>() {
         Ok(bytes) => Ok(Bytes::from_owner(PyBackedBytes::from(bytes.clone()))),
-        Err(_) => with_slice(data, |slice| Ok(Bytes::copy_from_slice(slice))),
+        // A large copy is a slab's: recycled, and not unmapped by whoever drops it.
+        Err(_) => with_slice(data, |slice| Ok(slab::gather(&Pools::current().slabs, std::iter::once(slice))?)),
     }
 }
 

@@ -555,13 +555,17 @@ impl Promise {
 
     /// Keeps it. The value is made on the loop's thread.
     pub fn complete(mut self, result: Result<Convert>) {
-        self.settle(result);
+        self.settle(Finished::Native(result));
     }
 
-    fn settle(&mut self, result: Result<Convert>) {
+    fn cancel(mut self) {
+        self.settle(Finished::Cancelled);
+    }
+
+    fn settle(&mut self, finished: Finished) {
         if let Some(future) = self.0.take() {
             let mailbox = Arc::clone(future.get().mailbox());
-            drop(mailbox.post(Completion { future, finished: Finished::Native(result) }));
+            drop(mailbox.post(Completion { future, finished }));
         }
     }
 }
@@ -571,7 +575,7 @@ impl Drop for Promise {
         if self.is_cancelled() {
             return;
         }
-        self.settle(Err(Error::Panic("an operation ended without a result".to_owned())));
+        self.settle(Finished::Native(Err(Error::Panic("an operation ended without a result".to_owned()))));
     }
 }
 
@@ -583,28 +587,32 @@ pub fn run_native<T: Send + 'static>(
     convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
 ) -> PyResult<Py<Future>> {
     let (promise, future) = Promise::pair(py)?;
-    let work: Work = Box::new(move || {
+    let work: Work = Box::new(move |cancelled| {
+        if cancelled {
+            return promise.cancel();
+        }
         let result = catch_unwind(AssertUnwindSafe(op)).unwrap_or_else(|panic| Err(Error::from_panic(&*panic)));
         promise.complete(result.map(|value| Box::new(move |py: Python<'_>| convert(py, value)) as Convert));
     });
     let cell: Cell = Arc::new(Mutex::new(Some(work)));
     let started = pool.start_native(py, |workers| {
         future.get().state.lock().source = Source::Operation(Arc::clone(&cell), Arc::clone(workers));
-        Box::new(Operation { future: future.clone_ref(py), cell, workers: Arc::clone(workers) })
+        Box::new(Operation { cell, workers: Arc::clone(workers) })
     });
     // Refused, the work still lies in the future, and the future in the work's promise.
     started.inspect_err(|_| future.get().forsake())?;
     Ok(future)
 }
 
-type Work = Box<dyn FnOnce() + Send>;
+/// Runs, or says that it never will. The future goes to its loop with that: a reference that a worker let go of would
+/// only be noticed when some thread next calls this library, and the future's result be kept until then.
+type Work = Box<dyn FnOnce(bool) + Send>;
 
 /// Holds the work of a native operation until a worker or a cancellation takes it, whichever is first.
 type Cell = Arc<Mutex<Option<Work>>>;
 
 /// A native operation in the queue.
 struct Operation {
-    future: Py<Future>,
     cell: Cell,
     workers: Arc<Workers>,
 }
@@ -613,20 +621,17 @@ impl Native for Operation {
     fn run(self: Box<Self>) {
         let work = self.cell.lock().take();
         match work {
-            Some(work) => work(),
+            Some(work) => work(false),
             None => self.workers.queue().buried(),
         }
     }
 
     fn cancel(self: Box<Self>) {
         let work = self.cell.lock().take();
-        if work.is_none() {
-            return self.workers.queue().buried();
+        match work {
+            Some(work) => work(true),
+            None => self.workers.queue().buried(),
         }
-        let Self { future, .. } = *self;
-        let mailbox = Arc::clone(future.get().mailbox());
-        drop(mailbox.post(Completion { future, finished: Finished::Cancelled }));
-        drop(work);
     }
 
     fn is_cancelled(&self) -> bool {

@@ -49,7 +49,7 @@ mod _native {
     #[pymodule_export]
     use super::pool::{_after_fork_in_child, _join_pools, _nap, DispatchPool, get_default_pool};
     #[pymodule_export]
-    use super::receiver::{HeadLimits, Receiver, Scratch};
+    use super::receiver::{HeadLimits, Receiver, Scratch, is_readable};
     #[pymodule_export]
     use super::semaphore::{Acquire, Semaphore};
     #[pymodule_export]
@@ -57,7 +57,9 @@ mod _native {
     #[pymodule_export]
     use super::size::read_limit;
     #[pymodule_export]
-    use super::stats::{_after_fork_in_parent, default_temp_dir, file_pool_stats, settle, slab_stats, trim};
+    use super::stats::{
+        _after_fork_in_parent, _delay_writes, default_temp_dir, file_pool_stats, settle, slab_stats, trim,
+    };
     #[pymodule_export]
     use super::tunables::Tunables;
 

@@ -63,6 +63,12 @@ impl Scratch {
     fn new() -> Self {
         Self::default()
     }
+
+    /// Gives its memory back; a connection that still receives gets another.
+    fn close(&self) {
+        let shared = std::mem::take(&mut *self.0.lock());
+        drop(shared);
+    }
 }
 
 impl Shared {
@@ -80,6 +86,12 @@ impl Shared {
             }
         }
     }
+}
+
+/// Whether something lies unread in a socket: bytes, its end, or an error. Asks the kernel and doesn't wait.
+#[pyfunction]
+pub fn is_readable(fd: i32) -> bool {
+    file::is_readable(fd)
 }
 
 #[pyclass(frozen, subclass, module = "penstock._native")]
@@ -106,6 +118,7 @@ impl Receiver {
             Ok(Event::Work) => intern!(py, "_on_work"),
             Ok(Event::Drain) => intern!(py, "_on_drain"),
             Ok(Event::Done) => intern!(py, "_on_done"),
+            Ok(Event::Close) => intern!(py, "close"),
             Err(error) => return slf.call_method1(intern!(py, "_on_failed"), (to_py(py, error),)).map(|_| ()),
         };
         slf.call_method0(name).map(|_| ())
@@ -113,9 +126,14 @@ impl Receiver {
 }
 
 impl Receiver {
-    /// What a hand-over needs, if it can be had.
+    /// What a hand-over needs, if it can be had: both descriptors or none, as bodies that each held one and waited for
+    /// the other would wait for each other.
     fn prepare_drain(&self, fd: i32, pool: &DispatchPool) -> Option<(Arc<Drainer>, Lease, OwnedFd)> {
-        let mut lease = Lease::empty(self.core.lock().budget()?, Resource::Files);
+        let mut lease = {
+            let core = self.core.lock();
+            core.sink()?.lock().reserve_descriptor().ok()?;
+            Lease::empty(core.budget()?, Resource::Files)
+        };
         lease.grow(1).ok()?;
         Some((pool.drainer().ok()?, lease, file::duplicate(fd).ok()?))
     }
@@ -170,9 +188,9 @@ impl Receiver {
         Self::tell(slf, event)
     }
 
-    /// The peer closed.
-    fn feed_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let event = slf.get().core.lock().eof();
+    /// The peer closed, or has `reset` the connection.
+    fn feed_eof(slf: &Bound<'_, Self>, reset: bool) -> PyResult<()> {
+        let event = slf.get().core.lock().eof(reset);
         Self::tell(slf, event)
     }
 
@@ -200,10 +218,22 @@ impl Receiver {
         Ok((Head::of(received.head, received.trailers), Image::of(received.body), received.reusable))
     }
 
-    /// Gives the response up: an op that makes an image of what came of its body, if it has begun.
-    fn give_up(&self) -> Option<Op> {
-        let sink = self.core.lock().give_up()?;
-        Some(Op::new(move || Ok(sink.lock().salvage()), Image::object))
+    /// Gives the response up: an image of what came of its body, if it has begun, or an op that makes one of a body in
+    /// a file.
+    fn give_up(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let Some(sink) = self.core.lock().give_up() else { return Ok(None) };
+        if sink.lock().is_ram() {
+            let image = sink.lock().salvage();
+            return Image::object(py, image).map(Some);
+        }
+        let op = Op::new(move || Ok(sink.lock().salvage()), Image::object);
+        Ok(Some(Py::new(py, op)?.into_any()))
+    }
+
+    /// Whether all of the response has come; it may still have to be written.
+    #[getter]
+    fn complete(&self) -> bool {
+        self.core.lock().is_complete()
     }
 
     /// Whether bytes came that belong to no response.
@@ -226,7 +256,10 @@ impl Receiver {
             receiver.core.lock().forgo_drain();
             return Ok(None);
         };
-        let Some((response, sink)) = receiver.core.lock().hand_over() else { return Ok(None) };
+        let Some((response, sink)) = receiver.core.lock().hand_over() else {
+            receiver.core.lock().forgo_drain();
+            return Ok(None);
+        };
         let patience = Duration::try_from_secs_f64(patience).unwrap_or(Duration::MAX / 4);
         let (promise, future) = Promise::pair(py)?;
         let owner = slf.clone().unbind();

@@ -33,20 +33,16 @@ impl Sink {
 #[pymethods]
 impl Sink {
     #[new]
-    #[pyo3(signature = (tunables, budget=None, length=None))]
-    fn new(
-        py: Python<'_>,
-        tunables: Option<&Tunables>,
-        budget: Option<&Budget>,
-        length: Option<u64>,
-    ) -> PyResult<Self> {
+    #[pyo3(signature = (tunables, budget=None, size_hint=None))]
+    fn new(tunables: Option<&Tunables>, budget: Option<&Budget>, size_hint: Option<i128>) -> Self {
         let tunables = tunables.map_or_else(Arc::default, |tunables| tunables.0.clone());
         let budget = budget.map_or_else(CoreBudget::shared, |budget| budget.0.clone());
-        let sink = match length {
-            Some(length) => BodySink::with_length(tunables, budget, length).raise(py)?,
-            None => BodySink::new(tunables, budget),
-        };
-        Ok(Self { sink: Mutex::new(Some(Arc::new(Mutex::new(sink)))) })
+        let large = size_hint.is_some_and(|hint| hint > i128::from(tunables.max_body_ram));
+        let mut sink = BodySink::new(tunables, budget);
+        if large {
+            sink.spill();
+        }
+        Self { sink: Mutex::new(Some(Arc::new(Mutex::new(sink)))) }
     }
 
     /// Takes `bytes` without a copy and a copy of any other buffer.

@@ -50,6 +50,12 @@ pub fn settle(py: Python<'_>, timeout: f64) -> bool {
     py.detach(|| reaper::settle(Duration::try_from_secs_f64(timeout).unwrap_or(Duration::MAX)))
 }
 
+/// Has each write of a body take longer by so many seconds, in the whole process: a slow disk, for tests.
+#[pyfunction]
+pub fn _delay_writes(seconds: f64) {
+    file::delay_writes(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+}
+
 /// Where bodies go when `Tunables.temp_dir` is `None`.
 #[pyfunction]
 pub fn default_temp_dir() -> PathBuf {

@@ -12,6 +12,7 @@ use super::reaper;
 use crate::{Error, Resource, Result};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::fs::File;
 use std::io::{self, IoSlice, Write as _};
@@ -21,9 +22,19 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
 
 /// The kernel takes at most this many slices in one call (`IOV_MAX`).
 const MOST_SLICES: usize = 1024;
+
+/// Nanoseconds that each write takes longer, for tests: a slow disk without one.
+static WRITE_DELAY: AtomicU64 = AtomicU64::new(0);
+
+/// Has each write of a body wait for so long first.
+pub fn delay_writes(by: Duration) {
+    WRITE_DELAY.store(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+}
 
 /// What a file's name and its mappings mean for each other: a file that others can open must not be mapped, as they
 /// could truncate it, and a mapped one gets no name but a copy.
@@ -58,6 +69,7 @@ pub(super) struct Parts {
     _descriptor: Option<Lease>,
     /// The fork that it was made after.
     pub generation: usize,
+    process: u32,
     /// Bytes that it has, while it is idle.
     pub size: u64,
     /// Of all that it had when it was last recycled.
@@ -76,6 +88,16 @@ impl BodyFile {
     pub fn temporary(dir: &Path, budget: &Arc<Budget>, home: Option<Arc<FilePool>>) -> Result<Self> {
         let mut descriptor = Lease::empty(budget, Resource::Files);
         descriptor.grow(1)?;
+        Self::temporary_with(dir, budget, descriptor, home)
+    }
+
+    /// As [`temporary`](Self::temporary), with a descriptor that was taken from the budget before.
+    pub fn temporary_with(
+        dir: &Path,
+        budget: &Arc<Budget>,
+        descriptor: Lease,
+        home: Option<Arc<FilePool>>,
+    ) -> Result<Self> {
         let file = unnamed(dir).map_err(|source| storage(dir, source, |dir, source| Error::TempDir { dir, source }))?;
         let in_memory = is_in_memory(&file);
         if !in_memory {
@@ -89,6 +111,7 @@ impl BodyFile {
             space: Mutex::new(Some(Lease::empty(budget, resource))),
             _descriptor: Some(descriptor),
             generation: Pools::generation(),
+            process: std::process::id(),
             size: 0,
             map: None,
         };
@@ -106,6 +129,7 @@ impl BodyFile {
             space: Mutex::new(None),
             _descriptor: None,
             generation: Pools::generation(),
+            process: std::process::id(),
             size,
             map: None,
         };
@@ -130,6 +154,27 @@ impl BodyFile {
         &self.parts.file
     }
 
+    /// Whether it was open when this process was forked: the parent has it, too, and may be writing to it. What was in
+    /// it then can be read.
+    pub fn is_inherited(&self) -> bool {
+        self.parts.process != std::process::id()
+    }
+
+    /// Copies the first `len` bytes of another file to this one, which is empty.
+    pub fn copy_from(&self, source: &Self, len: u64) -> Result<()> {
+        if let Some(lease) = self.parts.space.lock().as_mut() {
+            lease.grow(len)?;
+        }
+        let copied = copy_range(source, 0, len, self.file());
+        copied.map_err(|source| self.write_failed(source))?;
+        self.size.fetch_max(len, Relaxed);
+        Ok(())
+    }
+
+    fn write_failed(&self, source: io::Error) -> Error {
+        storage(&self.parts.dir, source, |_, source| Error::Io { doing: "write a body to its file", source })
+    }
+
     /// Bytes that the file has, as far as this process wrote or knows.
     pub fn size(&self) -> u64 {
         self.size.load(Relaxed)
@@ -145,6 +190,8 @@ impl BodyFile {
         let mut sharing = self.sharing.lock();
         match *sharing {
             Sharing::Named => self.trusted && self.parts.space.lock().is_none(),
+            // The parent may give it a name.
+            Sharing::Private | Sharing::Mapped if self.is_inherited() => false,
             Sharing::Private | Sharing::Mapped => {
                 *sharing = Sharing::Mapped;
                 true
@@ -152,9 +199,13 @@ impl BodyFile {
         }
     }
 
-    /// Writes the slices, for which `reserve` took the budget, at `offset` in as few calls as the kernel allows, completing short ones. Returns the number
-    /// of calls.
+    /// Writes the slices, for which `reserve` took the budget, at `offset` in as few calls as the kernel allows,
+    /// completing short ones. Returns the number of calls.
     pub fn write_slices_at(&self, slices: &mut [IoSlice<'_>], mut offset: u64) -> Result<u64> {
+        let delay = WRITE_DELAY.load(Relaxed);
+        if delay > 0 {
+            thread::sleep(Duration::from_nanos(delay));
+        }
         let mut left = slices;
         let mut calls = 0;
         // Drops what is empty in front, which would be taken for a write of nothing.
@@ -163,22 +214,14 @@ impl BodyFile {
             let batch = left.get(..MOST_SLICES).unwrap_or(left);
             calls += 1;
             match rustix::io::pwritev(self, batch, offset) {
-                Ok(0) => {
-                    let source = io::Error::from(io::ErrorKind::WriteZero);
-                    return Err(Error::Io { doing: "write a body to its file", source });
-                }
+                Ok(0) => return Err(self.write_failed(io::ErrorKind::WriteZero.into())),
                 Ok(n) => {
                     offset += n as u64;
                     self.size.fetch_max(offset, Relaxed);
                     IoSlice::advance_slices(&mut left, n);
                 }
                 Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => {
-                    return Err(storage(&self.parts.dir, errno.into(), |_, source| Error::Io {
-                        doing: "write a body to its file",
-                        source,
-                    }));
-                }
+                Err(errno) => return Err(self.write_failed(errno.into())),
             }
         }
         if self.parts.in_memory {
@@ -245,7 +288,7 @@ impl BodyFile {
     /// Names the file without copying it; false where that can't be: another file system, or it is mapped.
     fn link_to(&self, path: &Path) -> io::Result<bool> {
         let mut sharing = self.sharing.lock();
-        if *sharing != Sharing::Private {
+        if *sharing != Sharing::Private || self.is_inherited() {
             return Ok(false);
         }
         let own = format!("/proc/self/fd/{}", self.file().as_raw_fd());
@@ -305,9 +348,7 @@ pub fn save(content: &Content<'_>, path: &Path, overwrite: bool, fsync: bool) ->
         if overwrite {
             std::fs::rename(&draft, path)?;
         } else {
-            // link(2) refuses an existing name, which rename(2) would replace.
-            std::fs::hard_link(&draft, path)?;
-            std::fs::remove_file(&draft)?;
+            rename_new(&draft, path)?;
         }
         if fsync && let Some(parent) = path.parent() {
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
@@ -334,6 +375,19 @@ pub fn save(content: &Content<'_>, path: &Path, overwrite: bool, fsync: bool) ->
         let _ = std::fs::remove_file(&draft);
     }
     result.map_err(failed)
+}
+
+/// Renames, unless `to` is there already.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match rustix::fs::renameat_with(CWD, from, CWD, to, rustix::fs::RenameFlags::NOREPLACE) {
+        // A file system that can't.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
+        done => return Ok(done?),
+    }
+    // link(2) refuses an existing name, which rename(2) would replace.
+    std::fs::hard_link(from, to)?;
+    std::fs::remove_file(from)
 }
 
 fn copy_range(file: &BodyFile, mut offset: u64, len: u64, target: &File) -> io::Result<()> {
@@ -408,6 +462,17 @@ pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: borrowed for this one call; a number that isn't open gives EBADF.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     Ok(rustix::io::fcntl_dupfd_cloexec(borrowed, 0)?)
+}
+
+/// Whether reading from a descriptor that somebody else owns would give something at once, its end included.
+pub fn is_readable(fd: RawFd) -> bool {
+    if fd < 0 {
+        return false;
+    }
+    // SAFETY: borrowed for this one call; a number that isn't open gives POLLNVAL.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    let mut polled = [PollFd::new(&borrowed, PollFlags::IN)];
+    matches!(rustix::event::poll(&mut polled, Some(&Timespec::default())), Ok(n) if n > 0)
 }
 
 fn is_full(errno: i32) -> bool {

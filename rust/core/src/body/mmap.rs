@@ -88,6 +88,11 @@ impl MapWriter {
         self.map.len() - self.filled
     }
 
+    /// Has the body go on from `at`: what was taken in behind that is spare again.
+    pub(super) fn rewind(&mut self, at: u64) {
+        self.filled = self.filled.min(usize::try_from(at).unwrap_or(usize::MAX));
+    }
+
     /// What can be received into, `most` bytes of it.
     pub fn spare(&mut self, most: usize) -> &mut [u8] {
         let len = most.min(self.spare_len());

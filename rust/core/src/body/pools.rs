@@ -81,11 +81,18 @@ impl Pools {
 
     /// To be called in a forked child before anything else of this crate.
     pub fn after_fork_in_child() {
-        let old = GENERATION.fetch_add(1, Relaxed) % SLOTS;
-        // Reading through the lock could wait for a thread that is gone.
-        if let Some(pools) = SLOT.get(old).and_then(|slot| slot.try_read().and_then(|pools| pools.clone())) {
+        let old = GENERATION.load(Relaxed);
+        // Where slots are used again, what an ancestor had lies in them. Waiting for a lock could be for a thread that is
+        // gone, and destructors would unmap and close for nothing, under locks of unknown state.
+        for next in old + 1..old + SLOTS {
+            if let Some(mut slot) = SLOT.get(next % SLOTS).and_then(RwLock::try_write) {
+                std::mem::forget(slot.take());
+                GENERATION.store(next, Relaxed);
+                break;
+            }
+        }
+        if let Some(pools) = SLOT.get(old % SLOTS).and_then(|slot| slot.try_read().and_then(|pools| pools.clone())) {
             pools.slabs.abandon();
-            // Its destructors would unmap and close for nothing, under locks of unknown state.
             std::mem::forget(pools);
         }
     }

@@ -66,6 +66,8 @@ struct Writer {
     files: Option<Arc<FilePool>>,
     /// The announced length, for the choice of a recycled file.
     length: Option<u64>,
+    /// Of a file that isn't made yet.
+    descriptor: Option<Lease>,
     file: Option<Arc<BodyFile>>,
     /// Of a recycled file.
     map: Option<MapWriter>,
@@ -76,16 +78,23 @@ struct Writer {
 
 impl Writer {
     fn open(&mut self) -> Result<Arc<BodyFile>> {
-        if let Some(file) = &self.file {
+        if let Some(file) = self.file.as_ref().filter(|file| !file.is_inherited()) {
             return Ok(file.clone());
         }
         let dir = self.tunables.temp_dir.clone().unwrap_or_else(default_temp_dir);
         let recycled = self.files.as_ref().and_then(|files| files.take(&dir, self.length));
-        let (file, map) = match recycled {
-            Some(recycled) => recycled,
-            None => (BodyFile::temporary(&dir, &self.budget, self.files.clone())?, None),
+        let (file, map) = match (recycled, self.descriptor.take()) {
+            (Some(recycled), _) => recycled,
+            (None, Some(descriptor)) => {
+                (BodyFile::temporary_with(&dir, &self.budget, descriptor, self.files.clone())?, None)
+            }
+            (None, None) => (BodyFile::temporary(&dir, &self.budget, self.files.clone())?, None),
         };
         self.map = map;
+        if let Some(inherited) = &self.file {
+            // The parent goes on writing to that file: what it has of this body comes along.
+            file.copy_from(inherited, self.written)?;
+        }
         Ok(self.file.insert(Arc::new(file)).clone())
     }
 
@@ -96,6 +105,8 @@ impl Writer {
         file.reserve(self.written + total)?;
         let mut offset = self.written;
         if let Some(map) = &mut self.map {
+            // A write that failed behind the mapping is tried again as a whole.
+            map.rewind(self.written);
             while let Some(first) = slices.first().filter(|_| map.spare_len() > 0) {
                 let room = map.spare(first.len());
                 let n = room.len();
@@ -172,6 +183,7 @@ impl BodySink {
             budget,
             files: None,
             length: None,
+            descriptor: None,
             file: None,
             map: None,
             written: 0,
@@ -361,6 +373,18 @@ impl BodySink {
         }
     }
 
+    /// Takes the descriptor of the body's file from the budget now: who holds another one meanwhile must not wait for
+    /// it later, as all would wait for each other.
+    pub fn reserve_descriptor(&mut self) -> Result<()> {
+        if let Some(writer) = self.writer.as_mut().filter(|writer| writer.file.is_none() && writer.descriptor.is_none())
+        {
+            let mut lease = Lease::empty(&writer.budget, Resource::Files);
+            lease.grow(1)?;
+            writer.descriptor = Some(lease);
+        }
+        Ok(())
+    }
+
     /// Copies the pieces from the one numbered `from` on into one buffer of their own size, so that what they were
     /// received into can be used for other bodies.
     pub fn compact(&mut self, from: usize) -> Result<()> {
@@ -374,15 +398,15 @@ impl BodySink {
         Ok(())
     }
 
-    /// Whether there is something to be done off the loop now; see [`take_work`](Self::take_work).
+    /// Whether there is something to be done off the loop now; see [`take_work`](Self::take_work). The digest of the
+    /// last few bytes isn't: [`prepare`](Self::prepare) computes it.
     pub fn has_work(&self, all: bool) -> bool {
         let Some(writer) = self.writer.as_ref().filter(|_| !self.failed) else { return false };
         if self.spilled {
             let due = all || self.unwritten.0 >= GATHER || unwritten() > UNWRITTEN_CAP;
             due && self.unwritten.0 > 0
         } else {
-            let due = all || self.undigested_bytes > DIGEST_INLINE;
-            due && self.undigested_bytes > 0 && !writer.digests.is_empty()
+            self.undigested_bytes > DIGEST_INLINE && !writer.digests.is_empty()
         }
     }
 
@@ -526,17 +550,15 @@ impl BodySink {
         let Some(writer) = &mut self.writer else { return Err(Error::Cancelled) };
         let Some(map) = &mut writer.map else { return Err(Error::Cancelled) };
         let received = map.spare(n);
-        let body = look(received);
-        if body as u64 > room {
-            return Err(Error::BodyTooLong { seen: len + body as u64, limit });
-        }
+        let came = look(received);
+        let body = usize::try_from(room).unwrap_or(usize::MAX).min(came);
         if !writer.digests.is_empty() {
             writer.digests.update(received.get(..body).unwrap_or_default());
         }
         map.advance(body);
         writer.written += body as u64;
         self.len += body as u64;
-        Ok(())
+        if came > body { Err(Error::BodyTooLong { seen: len + came as u64, limit }) } else { Ok(()) }
     }
 
     /// The image of all that was pushed. With works left to be done for it, they are done here, and may wait for the
@@ -548,6 +570,7 @@ impl BodySink {
         let Some(mut writer) = self.writer.take() else { return Err(Error::Cancelled) };
         self.tail.shrink_to_fit();
         self.close_tail();
+        self.pieces.iter().skip(self.digested).for_each(|piece| writer.digests.update(piece));
         writer.map = None;
         let image = match writer.file.take() {
             Some(file) => BodyImage::from_file(file, 0, writer.written),
@@ -558,8 +581,10 @@ impl BodySink {
 
     /// The image of what could be kept after a failure: what is in the file, or else in memory. Without digests.
     pub fn salvage(&mut self) -> BodyImage {
-        // What can't be written now isn't waited for.
-        let _ = self.run_work(true);
+        if self.spilled {
+            // What can't be written now isn't waited for.
+            let _ = self.run_work(true);
+        }
         self.close_tail();
         match self.writer.take().and_then(|writer| writer.file.map(|file| (file, writer.written))) {
             Some((file, written)) if written > 0 => BodyImage::from_file(file, 0, written),
@@ -705,13 +730,15 @@ mod tests {
     fn a_work_that_was_never_run_is_undone() {
         for max_body_ram in [0, 1 << 20] {
             let mut sink = BodySink::new(tunables(max_body_ram, 1 << 20), budget());
-            sink.push_copy(b"abc").unwrap();
+            let sent = vec![7; 300_000];
+            sink.push_copy(&sent[..200_000]).unwrap();
             let work = sink.take_work(true).unwrap();
             assert!(sink.is_busy() && sink.take_work(true).is_none());
-            sink.push_copy(b"def").unwrap();
+            sink.push_copy(&sent[200_000..]).unwrap();
             sink.done(work).unwrap();
             let image = sink.prepare().unwrap();
-            assert_eq!((contents(&image), image.digests()), (b"abcdef".to_vec(), &sha256(b"abcdef")[..]));
+            assert!(contents(&image) == sent);
+            assert_eq!(image.digests(), &sha256(&sent)[..]);
         }
     }
 

@@ -290,6 +290,17 @@ impl Response {
         }
     }
 
+    /// The peer reset the connection, so that a body without a length isn't known to be complete.
+    pub fn reset_by_peer(&mut self) -> Result<()> {
+        match (self.stage, self.framing) {
+            (Stage::Body, Some(Framing::UntilClose)) => {
+                self.stage = Stage::Refused;
+                Err(Error::Truncated { received: self.received, expected: None })
+            }
+            _ => self.eof(),
+        }
+    }
+
     fn refused(&self) -> Error {
         Error::protocol("response was refused before", self.offset)
     }

@@ -1,0 +1,76 @@
+"""A cancelled await gives everything back: tests cancel at every turn of the loop, until one that came too late."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import penstock
+from penstock._native import settle
+
+__all__ = ["Held", "cancel_everywhere"]
+
+
+class Held:
+    """What the process holds that a body may hold."""
+
+    def __init__(self, *pools: penstock.DispatchPool) -> None:
+        slabs = penstock.stats()["slabs"]
+        self.figures = {
+            "lent": slabs["lent"],
+            "unwritten": slabs["unwritten"],
+            "files": penstock.stats()["budget"]["files"]["used"],
+            "descriptors": len(os.listdir("/proc/self/fd")),
+            "tasks": len(asyncio.all_tasks()),
+            "draining": sum(pool.stats()["draining"] for pool in pools),
+            "jobs": sum(pool.stats()["queued"] + pool.stats()["running"] for pool in pools),
+        }
+        self._pools = pools
+
+    async def is_given_back(self) -> None:
+        """Waits, for large things are freed by another thread, but not for ever."""
+        end = time.monotonic() + 10
+        while True:
+            now = Held(*self._pools).figures
+            over = {name: (now[name], before) for name, before in self.figures.items() if now[name] > before}
+            if not over:
+                return
+            assert time.monotonic() < end, f"held now and before: {over}"
+            gc.collect()
+            settle(1)
+            await asyncio.sleep(0.001)
+
+
+async def cancel_everywhere(
+    make: Callable[[], Coroutine[Any, Any, Any]],
+    after: Callable[[], Awaitable[None]],
+    *,
+    most: int = 400,
+    step: Callable[[], Awaitable[None]] | None = None,
+) -> int:
+    """Runs `make()` and cancels it after 0, 1, 2, ... turns of the loop, until it has ended before; awaits `after` each
+    time. Returns how often it was cancelled."""
+    for turns in range(most):
+        task = asyncio.create_task(make())
+        for _ in range(turns):
+            if step is not None and turns > 60:
+                await step()
+            await asyncio.sleep(0)
+            if task.done():
+                break
+        if task.done():
+            await task
+            await after()
+            return turns
+        task.cancel()
+        await asyncio.wait([task])
+        # Cancelled, or complete because that came too late; nothing else.
+        if not task.cancelled():
+            assert task.exception() is None
+        del task
+        await after()
+    raise AssertionError(f"not done after {most} turns of the loop")

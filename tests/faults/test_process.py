@@ -1,0 +1,180 @@
+"""Pools that are closed, processes that fork or end, while a response is on its way."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Callable
+
+import penstock
+import pytest
+
+from tests.http.conftest import Storing, storing_by  # noqa: F401
+from tests.http.serving import head, response, serve
+
+Script = Callable[..., subprocess.CompletedProcess[str]]
+
+BODY = bytes(400_000)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", ["windows", "permit", "drained"])
+async def test_a_pool_closed_under_a_response_fails_it_by_name(
+    storing_by: Callable[[str], Storing],  # noqa: F811
+    name: str,
+) -> None:
+    storing = storing_by(name)
+    more = asyncio.Event()
+    script = [head(f"Content-Length: {len(BODY)}"), BODY[:100_000], more, BODY[100_000:]]
+    async with serve(script, [response(b"x")]) as server, storing.client() as client:
+        asking = asyncio.create_task(client.get(server.url))
+        async with asyncio.timeout(10):
+            while server.sent < 100_000 or (name == "drained" and storing.pool.stats()["draining"] == 0):
+                await asyncio.sleep(0.001)
+        await storing.pool.aclose()
+        more.set()
+        with pytest.raises(penstock.PoolClosed):
+            await asking
+        # The client itself is fine.
+        answer = await client.get(server.url, policy=penstock.Dispatch())
+        assert await answer.read() == b"x"
+        assert client.stats()["open"] == 1
+
+
+COMMON = """
+import asyncio, contextlib, os, socket, sys, threading, warnings
+import penstock
+
+def serve(listener):
+    # Each connection gets half of a body and then, when it asks for it, the rest.
+    def converse(connection):
+        with connection, contextlib.suppress(ConnectionError):
+            while request := connection.recv(65536):
+                connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 1000000\\r\\n\\r\\n" + bytes(500000))
+                if b"/whole" in request:
+                    connection.sendall(bytes(500000))
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        threading.Thread(target=converse, args=(connection,), daemon=True).start()
+
+listener = socket.create_server(("127.0.0.1", 0))
+threading.Thread(target=serve, args=(listener,), daemon=True).start()
+url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+tunables = penstock.Tunables(max_body_ram=0)
+pool = penstock.default_pool()
+
+async def half(client):
+    asking = asyncio.create_task(client.get(url))
+    asking.add_done_callback(lambda task: task.cancelled() or task.exception())
+    while pool.stats()["draining"] == 0:
+        await asyncio.sleep(0.001)
+    return asking
+"""
+
+ENDS = {
+    "the loop is closed in order": """
+async def main():
+    async with penstock.Client(tunables=tunables) as client:
+        await half(client)
+        raise SystemExit(0)
+asyncio.run(main())
+""",
+    "the loop is closed, the client is not": """
+async def main():
+    global client, asking
+    client = penstock.Client(tunables=tunables)
+    asking = await half(client)
+asyncio.run(main())
+""",
+    "the loop is left as it is": """
+warnings.simplefilter("ignore", ResourceWarning)
+async def main():
+    global client, asking
+    client = penstock.Client(tunables=tunables)
+    asking = await half(client)
+loop = asyncio.new_event_loop()
+loop.run_until_complete(main())
+asking._log_destroy_pending = False
+""",
+    "an exception ends the program": """
+async def main():
+    global client, asking
+    client = penstock.Client(tunables=tunables)
+    asking = await half(client)
+    raise KeyError("of the program's")
+try:
+    asyncio.run(main())
+except KeyError:
+    pass
+""",
+}
+
+
+@pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("how", ENDS)
+def test_a_program_ends_at_once_while_a_response_is_drained(script: Script, how: str, loops: str) -> None:
+    install = "import uvloop; asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())" if loops == "uvloop" else ""
+    ran = script("\n".join([install and f"import asyncio; {install}", COMMON, ENDS[how]]), timeout=15)
+    assert ran.returncode == 0, ran.stderr
+    assert "Traceback" not in ran.stderr, ran.stderr
+
+
+FORK = """
+async def get(client):
+    answer = await client.get(url + "whole")
+    assert answer.body.state == "file"
+    assert await answer.read() == bytes(1000000)
+
+async def child(inherited):
+    try:
+        await inherited.get(url)
+    except penstock.ClientClosed:
+        pass
+    else:
+        raise AssertionError("used in another loop")
+    async with penstock.Client(tunables=tunables) as client:
+        await asyncio.gather(*[get(client) for _ in range(3)])
+
+async def main():
+    async with penstock.Client(tunables=tunables) as client:
+        await get(client)
+        asking = await half(client)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                asyncio._set_running_loop(None)
+                asyncio.set_event_loop(None)
+                loop = asyncio.new_event_loop()
+                loop.run_until_complete(child(client))
+                loop.close()
+                code = 0
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        _, status = await asyncio.to_thread(os.waitpid, pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0, status
+        # The parent goes on: the one that was on its way, and others on the same connections.
+        assert not asking.done()
+        await asyncio.gather(*[get(client) for _ in range(3)])
+        asking.cancel()
+        await asyncio.wait([asking])
+        await get(client)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
+def test_a_fork_leaves_the_client_to_the_parent_and_the_child_makes_its_own(script: Script, loops: str) -> None:
+    install = "import asyncio, uvloop; asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())\n"
+    ran = script((install if loops == "uvloop" else "") + COMMON + FORK, timeout=25)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""

@@ -1,0 +1,73 @@
+"""A full file system while a response is received: an error by its name, everything released, the loop alive."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.conftest import Run
+
+PROGRAM = """
+import asyncio, gc, sys
+import penstock, uvloop
+from penstock._native import settle
+from tests.http.serving import chunked, head, response, serve
+
+directory, name, loops = sys.argv[1:4]
+pool = penstock.DispatchPool(threads=2, drain_threads=1 if name == "drained" else 0)
+policy = {
+    "direct": penstock.Direct,
+    "permit": lambda: penstock.Permit(penstock.Semaphore(1), pool=pool),
+    "windows": lambda: penstock.Dispatch(pool),
+    "drained": lambda: penstock.Dispatch(pool),
+}[name]()
+tunables = penstock.Tunables(max_body_ram=0, temp_dir=directory)
+large, small = bytes(range(256)) * (12 << 12), b"small" * 1000
+scripts = [[response(large)], [head("Transfer-Encoding: chunked") + chunked(large, 8192)], [response(small)]]
+
+async def main():
+    turns = 0
+    async def tick():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0.001)
+            turns += 1
+    ticker = asyncio.create_task(tick())
+    async with serve(*scripts) as server, penstock.Client(tunables=tunables, policy=policy) as client:
+        for _ in range(2):
+            try:
+                await client.get(server.url)
+            except penstock.StorageFull as error:
+                assert error.errno == 28 and directory in str(error), error
+                assert error.url == server.url
+            else:
+                raise AssertionError("12 MiB went into 8")
+            before = turns
+            await asyncio.sleep(0.05)
+            assert turns > before
+        answer = await client.get(server.url)
+        assert await answer.read() == small
+        assert answer.body.state == "file"
+        del answer
+    ticker.cancel()
+
+asyncio.run(main(), loop_factory=uvloop.new_event_loop) if sys.version_info >= (3, 12) and loops == "uvloop" else (
+    uvloop.run(main()) if loops == "uvloop" else asyncio.run(main()))
+gc.collect()
+assert settle(5)
+pool.close()
+figures = penstock.stats()
+assert figures["slabs"]["lent"] == figures["slabs"]["unwritten"] == 0, figures
+assert all(figures["budget"][name]["used"] == 0 for name in ("ram", "disk", "files")), figures
+import os
+space = os.statvfs(directory)
+assert space.f_bfree == space.f_blocks, "space of a body that failed is taken"
+"""
+
+
+@pytest.mark.needs_mount
+@pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("name", ["direct", "permit", "windows", "drained"])
+def test_a_full_file_system_fails_the_response_and_nothing_else(with_tmpfs: Run, name: str, loops: str) -> None:
+    ran = with_tmpfs(PROGRAM, name, loops)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""

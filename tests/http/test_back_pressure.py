@@ -1,0 +1,92 @@
+"""Nothing piles up: what can't be written isn't received."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import penstock
+import pytest
+
+from tests.http.conftest import Storing
+from tests.http.serving import chunked, head, response, serve
+
+pytestmark = pytest.mark.asyncio
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+def unwritten() -> int:
+    return int(penstock.stats()["slabs"]["unwritten"])
+
+
+async def still(value: Callable[[], int]) -> int:
+    """What it is once it hasn't changed for a while."""
+    last, since = value(), asyncio.get_running_loop().time()
+    async with asyncio.timeout(15):
+        while asyncio.get_running_loop().time() - since < 0.15:
+            await asyncio.sleep(0.01)
+            if value() != last:
+                last, since = value(), asyncio.get_running_loop().time()
+    return last
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("name", ["windows", "permit"])
+async def test_a_body_whose_writes_must_wait_is_not_received(
+    storing_by: Callable[[str], Storing], gate: threading.Event, name: str, framing: str
+) -> None:
+    storing = storing_by(name)
+    body = bytes(range(256)) * (24 * 4096)
+    wire = response(body) if framing == "length" else head("Transfer-Encoding: chunked") + chunked(body, 8192)
+    before = penstock.stats()["slabs"]["lent"]
+    async with serve([wire]) as server, storing.client(timeout=penstock.Timeouts(idle=0.3)) as client:
+        blocked = [storing.pool.run(gate.wait, 20) for _ in range(2)]
+        asking = asyncio.create_task(client.get(server.url))
+        await asyncio.sleep(0)
+        sent = await still(lambda: server.sent)
+        # The kernel's buffers on both sides, and a few windows here.
+        assert sent < len(wire)
+        assert unwritten() < 4 * MIB
+        assert penstock.stats()["slabs"]["lent"] - before < 8 * MIB
+        # That is our fault, not the server's: no deadline passes.
+        assert not asking.done()
+        gate.set()
+        await asyncio.gather(*blocked)
+        answer = await asking
+        assert await answer.read() == body
+        assert server.sent == len(wire)
+    assert unwritten() == 0
+
+
+async def test_the_unwritten_bytes_of_all_bodies_together_are_bounded(
+    storing_by: Callable[[str], Storing], gate: threading.Event
+) -> None:
+    storing = storing_by("windows")
+    count, body = 60, bytes(2 * MIB)
+    go = asyncio.Event()
+    script: list[Any] = [head(f"Content-Length: {len(body)}"), go, body]
+    async with serve(script) as server, storing.client() as client:
+        blocked = [storing.pool.run(gate.wait, 20) for _ in range(2)]
+        asking = [asyncio.create_task(client.get(server.url)) for _ in range(count)]
+        while len(server.requests) < count:
+            await asyncio.sleep(0.001)
+        go.set()
+        await still(lambda: server.sent)
+        # The cap of 32 MiB, and one window for each body that came to it.
+        assert unwritten() <= 34 * MIB + count * (256 << 10)
+        gate.set()
+        await asyncio.gather(*blocked)
+        for answer in await asyncio.gather(*asking):
+            assert len(answer.body) == len(body)
+            assert answer.body.state == "file"
+    assert unwritten() == 0

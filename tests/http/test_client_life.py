@@ -1,0 +1,160 @@
+"""A client belongs to one loop, and after `aclose` nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import penstock
+import pytest
+
+from tests.http.conftest import Storing, lent
+from tests.http.serving import HANG, TURN, head, response, serve
+
+pytestmark = pytest.mark.asyncio
+
+BODY = bytes(400_000)
+
+
+def sockets() -> int:
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+        except OSError:
+            continue
+    return found
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+STAGES: dict[str, list[Any]] = {
+    "before the head": [HANG],
+    "in the head": [b"HTTP/1.1 200 OK\r\nA", HANG],
+    "in the body": [head(f"Content-Length: {len(BODY)}"), BODY[:100_000], HANG],
+    "at the body's last byte": [head(f"Content-Length: {len(BODY)}"), BODY[:-1], HANG],
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_aclose_fails_what_is_in_flight_and_leaves_nothing(storing: Storing, stage: str) -> None:
+    before = sockets(), lent(), asyncio.all_tasks()
+    async with serve(STAGES[stage]) as server:
+        serving = sockets() - before[0]
+        client = storing.client()
+        asking = [asyncio.create_task(client.get(server.url)) for _ in range(3)]
+        await until(lambda: len(server.requests) == 3)
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        await client.aclose()
+        for task in asking:
+            with pytest.raises(penstock.ClientClosed):
+                await task
+        assert client.stats() | {"requests": 0, "connected": 0} == dict.fromkeys(client.stats(), 0)
+        await until(lambda: server.closed == 3)
+        await until(lambda: sockets() == before[0] + serving)
+        await until(lambda: storing.pool.stats()["draining"] == 0)
+        await until(lambda: lent() <= before[1])
+    assert asyncio.all_tasks() <= before[2]
+
+
+async def test_aclose_closes_idle_connections_at_once() -> None:
+    before = lent()
+    async with serve([response(b"x")]) as server:
+        client = penstock.Client()
+        await asyncio.gather(*[client.get(server.url) for _ in range(5)])
+        open_sockets = sockets()
+        await client.aclose()
+        assert sockets() == open_sockets - 5
+        assert lent() == before
+        await client.aclose()
+        assert repr(client) == "<Client closed>"
+
+
+async def test_aclose_ends_the_wait_for_a_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
+        # Accepted by the kernel, answered by nobody; the second request waits for the first one's connection.
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        client = penstock.Client(limits=penstock.Limits(connections=1))
+        asking = [asyncio.create_task(client.get(url)) for _ in range(3)]
+        await until(lambda: client.stats()["waiting"] == 2)
+        await client.aclose()
+        for task in asking:
+            with pytest.raises(penstock.ClientClosed):
+                await task
+
+
+async def test_aclose_ends_a_connecting_request() -> None:
+    with socket.socket() as listener, socket.socket() as one, socket.socket() as two:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for filler in (one, two):
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        client = penstock.Client()
+        asking = asyncio.create_task(client.get(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
+        await asyncio.sleep(0.05)
+        assert not asking.done()
+        await client.aclose()
+        with pytest.raises(penstock.ClientClosed):
+            await asking
+
+
+async def test_aclose_does_not_wait_for_a_busy_pool(storing_by: Callable[[str], Storing]) -> None:
+    storing = storing_by("windows")
+    naps = [penstock._native._nap(storing.pool, 0.5) for _ in range(2)]
+    async with serve(STAGES["in the body"], [head("Content-Length: 9"), b"x", TURN, HANG]) as server:
+        client = storing.client(timeout=penstock.Timeouts(idle=0.1))
+        asking = asyncio.create_task(client.get(server.url))
+        await until(lambda: len(server.requests) == 1)
+        await asyncio.sleep(0.01)
+        await client.aclose()
+        with pytest.raises(penstock.ClientClosed):
+            await asking
+        assert not any(nap.done() for nap in naps)
+    for nap in naps:
+        await nap
+
+
+async def test_a_closed_client_says_so() -> None:
+    client = penstock.Client()
+    await client.aclose()
+    with pytest.raises(penstock.ClientClosed, match="is closed"):
+        await client.get("http://127.0.0.1:1/")
+    with pytest.raises(penstock.ClientClosed):
+        async with client:
+            pass
+
+
+async def test_a_client_of_another_loop_says_so() -> None:
+    def elsewhere() -> None:
+        async def ask() -> None:
+            await client.get("http://127.0.0.1:1/")
+
+        asyncio.run(ask())
+
+    async with penstock.Client() as client:
+        with pytest.raises(penstock.ClientClosed, match="another event loop"):
+            await asyncio.to_thread(elsewhere)
+
+
+async def test_a_forgotten_client_warns() -> None:
+    async with serve([response(b"x")]) as server:
+        client = penstock.Client()
+        await client.get(server.url)
+        with pytest.warns(ResourceWarning, match="was not closed"):
+            client.__del__()
+        await client.aclose()
+
+
+async def test_bodies_stay_good_after_the_client(storing: Storing) -> None:
+    async with serve([response(BODY)]) as server, storing.client() as client:
+        answer = await client.get(server.url)
+    assert await answer.read() == BODY

@@ -1,0 +1,222 @@
+"""Deadlines: each by its name and never early, and none for a fault of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import penstock
+import pytest
+
+from tests.http.conftest import Storing
+from tests.http.serving import HANG, TURN, chunked, head, response, serve
+
+pytestmark = pytest.mark.asyncio
+
+BODY = bytes(100_000)
+
+
+class Lasting:
+    """Takes the time of a block, by the loop's clock."""
+
+    def __enter__(self) -> Lasting:
+        self._began = asyncio.get_running_loop().time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = asyncio.get_running_loop().time() - self._began
+
+
+def told(error: penstock.Timeout, lasting: Lasting, seconds: float, setting: str) -> None:
+    """It is not early, as far as the loop's clock tells (uvloop's counts milliseconds), and names its setting; and it
+    isn't so late that something else must have ended it."""
+    assert seconds - 0.001 <= lasting.seconds < seconds + 10
+    assert f"{seconds} s (Timeouts.{setting})" in str(error)
+    assert isinstance(error, TimeoutError)
+    assert error.retryable
+    assert error.url is not None
+    assert error.elapsed is not None
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.11])
+@pytest.mark.parametrize("script", [[HANG], [b"HTTP/1.1 200 ", HANG], [head(status="102 Processing"), HANG]])
+async def test_no_head_in_time(seconds: float, script: list[Any]) -> None:
+    timeout = penstock.Timeouts(first_byte=seconds)
+    async with serve(script) as server, penstock.Client(timeout=timeout) as client:
+        with Lasting() as lasting, pytest.raises(penstock.FirstByteTimeout) as caught:
+            await client.get(server.url)
+        told(caught.value, lasting, seconds, "first_byte")
+        assert client.stats()["open"] == 0
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.11])
+async def test_nothing_of_the_body_for_too_long(storing: Storing, seconds: float) -> None:
+    timeout = penstock.Timeouts(idle=seconds)
+    script = [head(f"Content-Length: {len(BODY) + 1}"), BODY, HANG]
+    async with serve(script) as server, storing.client(timeout=timeout) as client:
+        with Lasting() as lasting, pytest.raises(penstock.IdleTimeout) as caught:
+            await client.get(server.url)
+        told(caught.value, lasting, seconds, "idle")
+        assert await caught.value.partial.read() == BODY
+        assert client.stats()["open"] == 0
+
+
+async def test_a_body_that_trickles_is_not_idle(storing: Storing) -> None:
+    pieces = [BODY[:100], 0.1] * 5
+    script = [head("Content-Length: 500"), *pieces]
+    async with serve(script) as server, storing.client(timeout=penstock.Timeouts(idle=0.3)) as client:
+        assert len((await client.get(server.url)).body) == 500
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.11])
+async def test_a_request_that_takes_too_long_as_a_whole(storing: Storing, seconds: float) -> None:
+    timeout = penstock.Timeouts(total=seconds)
+    script = [head("Transfer-Encoding: chunked"), *[chunked(b"x", 1)[:6], 0.01] * 2000]
+    async with serve(script) as server, storing.client(timeout=timeout) as client:
+        with Lasting() as lasting, pytest.raises(penstock.TotalTimeout) as caught:
+            await client.get(server.url)
+        told(caught.value, lasting, seconds, "total")
+        partial = await caught.value.partial.read()
+        assert partial == b"x" * len(partial)
+
+
+async def test_a_timeout_of_one_request_is_its_own() -> None:
+    async with serve([0.2, response(b"late")]) as server, penstock.Client() as client:
+        with pytest.raises(penstock.FirstByteTimeout):
+            await client.get(server.url, timeout=penstock.Timeouts(first_byte=0.05))
+        assert await (await client.get(server.url)).read() == b"late"
+
+
+@contextlib.contextmanager
+def unanswered() -> Iterator[str]:
+    """A listener that accepts no connection: its backlog is full, and the kernel drops what else comes."""
+    with socket.socket() as listener, contextlib.ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                filler.connect(address)
+        yield f"http://127.0.0.1:{address[1]}/"
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error"),
+    [
+        (penstock.Timeouts(connect=0.2), penstock.ConnectTimeout),
+        (penstock.Timeouts(connect=0.02), penstock.ConnectTimeout),
+        (penstock.Timeouts(connect=None, total=0.2), penstock.TotalTimeout),
+    ],
+)
+async def test_no_connection_in_time(timeout: penstock.Timeouts, error: type[penstock.Timeout]) -> None:
+    with unanswered() as url:
+        async with penstock.Client(timeout=timeout) as client:
+            with Lasting() as lasting, pytest.raises(error) as caught:
+                await client.get(url)
+            name = "connect" if error is penstock.ConnectTimeout else "total"
+            told(caught.value, lasting, getattr(timeout, name), name)
+            assert client.stats()["open"] == 0
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error"),
+    [
+        (penstock.Timeouts(pool=0.1), penstock.PoolTimeout),
+        (penstock.Timeouts(total=0.1), penstock.TotalTimeout),
+    ],
+)
+async def test_no_connection_comes_free_in_time(timeout: penstock.Timeouts, error: type[penstock.Timeout]) -> None:
+    go = asyncio.Event()
+    async with (
+        serve([go, response(b"first")]) as server,
+        penstock.Client(limits=penstock.Limits(connections=1)) as client,
+    ):
+        first = asyncio.create_task(client.get(server.url))
+        while not server.requests:
+            await asyncio.sleep(0)
+        with Lasting() as lasting, pytest.raises(error) as caught:
+            await client.get(server.url, timeout=timeout)
+        told(caught.value, lasting, 0.1, "pool" if error is penstock.PoolTimeout else "total")
+        assert client.stats()["waiting"] == 0
+        go.set()
+        assert await (await first).read() == b"first"
+        assert await (await client.get(server.url)).read() == b"first"
+
+
+@pytest.mark.parametrize("resource", ["files", "disk"])
+async def test_no_budget_in_time(file_storing: Storing, resource: str) -> None:
+    budget = penstock.Budget(**{resource: 1})  # type: ignore[arg-type]
+    timeout = penstock.Timeouts(budget=0.2)
+    kept = penstock.BodySink(file_storing.tunables, budget=budget)
+    if resource == "files":
+        await penstock.run_blocking(kept.write, b"x")
+        await penstock.run_blocking(kept.write_back)
+    script = [response(bytes(2 << 20))]
+    async with serve(script) as server, file_storing.client(timeout=timeout, budget=budget) as client:
+        with Lasting() as lasting, pytest.raises(penstock.BudgetExceeded) as caught:
+            await client.get(server.url)
+        assert 0.2 <= lasting.seconds < 10
+        assert caught.value.resource == resource
+        assert f"Budget.{resource}" in str(caught.value)
+        assert server.sent < 2 << 20 or len(script[0]) == server.sent
+        kept.close()
+    assert budget.stats()["files"]["used"] == 0
+
+
+async def test_budget_that_comes_free_is_waited_for_whatever_the_other_timeouts(file_storing: Storing) -> None:
+    budget = penstock.Budget(files=1)
+    kept = penstock.BodySink(file_storing.tunables, budget=budget)
+    await penstock.run_blocking(kept.write, b"x")
+    await penstock.run_blocking(kept.write_back)
+    timeout = penstock.Timeouts(budget=20, idle=0.2)
+    body = bytes(range(256)) * 8192
+    async with serve([response(body)]) as server, file_storing.client(timeout=timeout, budget=budget) as client:
+        asking = asyncio.create_task(client.get(server.url))
+        done, _ = await asyncio.wait([asking], timeout=0.6)
+        assert not done
+        kept.close()
+        answer = await asking
+        assert await answer.read() == body
+        assert answer.body.state == "file"
+
+
+async def test_a_stalled_loop_kills_no_response_that_lies_in_the_socket(storing: Storing) -> None:
+    def stall() -> None:
+        time.sleep(0.2)
+
+    timeout = penstock.Timeouts(first_byte=0.1, idle=0.1)
+    # What is sent before a stall is in the client's socket when the loop turns again.
+    before_the_head = [response(BODY), stall]
+    in_the_body = [head(f"Content-Length: {len(BODY)}"), TURN, BODY, stall]
+    async with serve(before_the_head, in_the_body) as server, storing.client(timeout=timeout) as client:
+        for _ in range(2):
+            assert await (await client.get(server.url)).read() == BODY
+
+
+async def test_a_body_that_has_come_is_not_idle_while_it_is_written(storing_by: Any) -> None:
+    storing = storing_by("windows")
+    timeout = penstock.Timeouts(idle=0.1)
+    async with serve([response(BODY)]) as server, storing.client(timeout=timeout) as client:
+        naps = [penstock._native._nap(storing.pool, 0.5) for _ in range(2)]
+        assert await (await client.get(server.url)).read() == BODY
+        for nap in naps:
+            await nap
+
+
+async def test_a_timeout_is_not_late_for_the_sake_of_the_bytes(storing_by: Any) -> None:
+    storing = storing_by("windows")
+    script = [head(f"Content-Length: {len(BODY) + 1}"), BODY, HANG]
+    async with serve(script) as server, storing.client(timeout=penstock.Timeouts(idle=0.1)) as client:
+        naps = [penstock._native._nap(storing.pool, 1) for _ in range(2)]
+        with pytest.raises(penstock.IdleTimeout) as caught:
+            await client.get(server.url)
+        assert not any(nap.done() for nap in naps)
+        assert caught.value.partial is None
+        for nap in naps:
+            await nap

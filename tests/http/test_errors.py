@@ -1,0 +1,240 @@
+"""What can go wrong with a response: each failure by its name, with what was received, and a request to tell it by."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import penstock
+import pytest
+
+from tests.http.conftest import Storing
+from tests.http.serving import CLOSE, HANG, RESET, TURN, chunked, cut, head, response, serve
+
+pytestmark = pytest.mark.asyncio
+
+BODY = bytes(range(256)) * 400
+
+
+async def check(error: Any, url: str) -> Any:
+    """It says what it is about, and pickles with that."""
+    assert (error.request, error.url) == ("GET", url)
+    assert error.elapsed is not None
+    assert error.elapsed >= 0
+    # What was received may lie in a file, which is not read on a loop's thread.
+    copy = await penstock.run_blocking(lambda: pickle.loads(pickle.dumps(error, 5)))
+    assert type(copy) is type(error)
+    assert (str(copy), copy.url, copy.request, copy.elapsed) == (str(error), url, "GET", error.elapsed)
+    return copy
+
+
+TRUNCATED: dict[str, Callable[[], list[Any]]] = {
+    "length": lambda: [head(f"Content-Length: {len(BODY) + 7}"), BODY, TURN, CLOSE],
+    "length, at once": lambda: [head(f"Content-Length: {len(BODY) + 7}") + BODY, CLOSE],
+    "length, reset": lambda: [head(f"Content-Length: {len(BODY) + 7}"), BODY, 0.05, RESET],
+    "chunked, in a chunk": lambda: [
+        head("Transfer-Encoding: chunked"),
+        chunked(BODY, 8192)[:-5],
+        b"5\r\nabc",
+        TURN,
+        CLOSE,
+    ],
+    "chunked, before the last chunk": lambda: [
+        head("Transfer-Encoding: chunked"),
+        chunked(BODY, 8192)[:-5],
+        TURN,
+        CLOSE,
+    ],
+    "chunked, in the trailers": lambda: [
+        head("Transfer-Encoding: chunked"),
+        chunked(BODY, 8192, trailers=["a: b"])[:-4],
+        TURN,
+        CLOSE,
+    ],
+    "chunked, reset": lambda: [head("Transfer-Encoding: chunked"), chunked(BODY, 8192)[:-5], 0.05, RESET],
+    "until the end, reset": lambda: [head("Connection: close"), BODY, 0.05, RESET],
+}
+
+
+@pytest.mark.parametrize("how", TRUNCATED)
+async def test_a_body_that_ends_early_is_an_error_with_all_that_came(storing: Storing, how: str) -> None:
+    expected = BODY + b"abc" if "in a chunk" in how else BODY
+    async with serve(TRUNCATED[how]()) as server, storing.client() as client:
+        with pytest.raises(penstock.Truncated) as caught:
+            await client.get(server.url)
+        error = caught.value
+        assert await error.partial.read() == expected
+        assert error.received == len(expected)
+        assert error.expected == (len(BODY) + 7 if how.startswith("length") else None)
+        assert client.stats()["open"] == 0
+        copy = await check(error, server.url)
+        assert await copy.partial.read() == expected
+
+
+async def test_a_connection_reset_while_a_write_is_in_flight_truncates(storing_by: Callable[[str], Storing]) -> None:
+    storing = storing_by("windows")
+    body = bytes(1 << 20)
+    script = [head(f"Content-Length: {len(body) + 1}"), body, 0.05, RESET]
+    async with serve(script) as server, storing.client() as client:
+        naps = [penstock._native._nap(storing.pool, 0.3) for _ in range(2)]
+        with pytest.raises(penstock.Truncated) as caught:
+            await client.get(server.url)
+        assert await caught.value.partial.read() == body
+        for nap in naps:
+            await nap
+
+
+LOST: dict[str, list[Any]] = {
+    "before a byte": [CLOSE],
+    "before a byte, reset": [RESET],
+    "inside the head": [b"HTTP/1.1 200 OK\r\nContent-", TURN, CLOSE],
+    "after an informational head": [head(status="103 Early Hints"), TURN, CLOSE],
+}
+
+
+@pytest.mark.parametrize("how", LOST)
+async def test_a_connection_lost_before_the_head_is_complete(how: str) -> None:
+    async with serve(LOST[how]) as server, penstock.Client() as client:
+        with pytest.raises(penstock.ConnectionLost) as caught:
+            await client.get(server.url)
+        await check(caught.value, server.url)
+        assert caught.value.retryable
+        assert isinstance(caught.value, ConnectionError)
+        assert len(server.requests) == 1
+        assert client.stats()["open"] == 0
+
+
+REFUSED = {
+    "not HTTP": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "another version": b"HTTP/2.0 200 OK\r\n\r\n",
+    "a status of two digits": b"HTTP/1.1 99 No\r\n\r\n",
+    "two lengths": head("Content-Length: 3", "Content-Length: 4") + b"abc",
+    "a negative length": head("Content-Length: -1"),
+    "length and chunked": head("Content-Length: 3", "Transfer-Encoding: chunked") + b"0\r\n\r\n",
+    "an unknown coding": head("Transfer-Encoding: gzip, chunked") + b"0\r\n\r\n",
+    "a field without a colon": head("Content-Length 3") + b"abc",
+    "a blank before the colon": head("Content-Length : 3") + b"abc",
+    "a folded line": head("A: b", " c", "Content-Length: 0"),
+    "a chunk size that is none": head("Transfer-Encoding: chunked") + b"x\r\n\r\n",
+    "a chunk longer than its size": head("Transfer-Encoding: chunked") + b"1\r\nab\r\n0\r\n\r\n",
+    "an unasked switch": head("Upgrade: h2c", status="101 Switching Protocols"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+async def test_what_is_not_http_is_refused_and_closes_the_connection(what: str) -> None:
+    async with serve([REFUSED[what]]) as server, penstock.Client() as client:
+        with pytest.raises(penstock.ProtocolError) as caught:
+            await client.get(server.url)
+        await check(caught.value, server.url)
+        assert not caught.value.retryable
+        assert client.stats()["open"] == 0
+
+
+async def test_many_bodies_with_faults_leave_the_client_as_good_as_new() -> None:
+    wire = head("Transfer-Encoding: chunked") + chunked(bytes(60_000), 20_000)[:-5] + b"x"
+    async with serve(*[[wire]] * 30, [response(BODY)]) as server, penstock.Client() as client:
+        for _ in range(30):
+            with pytest.raises(penstock.ProtocolError):
+                await client.get(server.url)
+        assert await (await client.get(server.url)).read() == BODY
+
+
+@pytest.mark.parametrize("how", ["lines", "bytes", "informational"])
+async def test_a_head_over_its_limits_is_refused(how: str) -> None:
+    limits = penstock.Limits(head_bytes=1000, headers=10, informational=3)
+    wire = {
+        "lines": head(*["A: b"] * 11, "Content-Length: 0"),
+        "bytes": head("A: " + "b" * 1000),
+        "informational": head(status="102 Processing") * 4 + response(b""),
+    }[how]
+    setting = {"lines": "Limits.headers", "bytes": "Limits.head_bytes", "informational": "Limits.informational"}[how]
+    async with serve([wire]) as server, penstock.Client(limits=limits) as client:
+        with pytest.raises(penstock.HeadTooLong) as caught:
+            await client.get(server.url)
+        assert caught.value.setting == setting
+        assert setting in str(caught.value)
+        await check(caught.value, server.url)
+
+
+async def test_a_head_without_an_end_is_refused_at_its_limit() -> None:
+    async with serve([b"HTTP/1.1 200 OK\r\nA: ", *[b"b" * 4096, TURN] * 40]) as server, penstock.Client() as client:
+        with pytest.raises(penstock.HeadTooLong):
+            await client.get(server.url)
+
+
+async def test_a_length_over_the_limit_is_refused_before_the_body_comes(storing: Storing) -> None:
+    tunables = storing.tunables.replace(max_body=1000, max_body_ram=0 if storing.in_file else 1000)
+    async with serve([head("Content-Length: 1001"), HANG]) as server, storing.client(tunables=tunables) as client:
+        with pytest.raises(penstock.ContentLengthTooLong) as caught:
+            await client.get(server.url)
+        assert (caught.value.seen, caught.value.limit) == (1001, 1000)
+        await check(caught.value, server.url)
+        assert client.stats()["open"] == 0
+
+
+async def test_the_length_that_head_tells_may_be_over_the_limit() -> None:
+    tunables = penstock.Tunables(max_body=1000)
+    async with serve([head("Content-Length: 1001")]) as server, penstock.Client(tunables=tunables) as client:
+        assert len((await client.head(server.url)).body) == 0
+
+
+@pytest.mark.parametrize("pieces", [1, 50])
+async def test_a_body_that_grows_too_long_is_an_error_with_what_fits(storing: Storing, pieces: int) -> None:
+    tunables = storing.tunables.replace(max_body=70_001, max_body_ram=0 if storing.in_file else 70_001)
+    body = head("Transfer-Encoding: chunked") + chunked(BODY, 1000)
+    step = -(-len(body) // pieces)
+    async with (
+        serve(cut(body, *range(step, len(body), step))) as server,
+        storing.client(tunables=tunables) as client,
+    ):
+        with pytest.raises(penstock.BodyTooLong) as caught:
+            await client.get(server.url)
+        assert (caught.value.seen, caught.value.limit) == (70_002, 70_001)
+        assert await caught.value.partial.read() == BODY[:70_001]
+        await check(caught.value, server.url)
+
+
+async def test_a_refused_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+    async with penstock.Client() as client:
+        with pytest.raises(penstock.ConnectError) as caught:
+            await client.get(url)
+        await check(caught.value, url)
+        assert caught.value.retryable
+        assert (client.stats()["open"], client.stats()["connected"]) == (0, 0)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "a" * 64 + ".invalid"])
+async def test_a_name_without_an_address(host: str) -> None:
+    url = f"http://{host}/"
+    async with penstock.Client() as client:
+        with pytest.raises(penstock.DNSError) as caught:
+            await client.get(url)
+        await check(caught.value, url)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "/path", "ftp://host/", "http://", "http://a b/", "http://h:99999/", "http://u@h/"]
+)
+async def test_what_is_not_a_url(url: str) -> None:
+    async with penstock.Client() as client:
+        with pytest.raises(penstock.InvalidURL) as caught:
+            await client.get(url)
+        await check(caught.value, url)
+        assert isinstance(caught.value, ValueError)
+
+
+async def test_an_error_by_status_pickles_with_its_response() -> None:
+    wire = response(b"gone", "X-Reason: moved away", status="410 Gone")
+    async with serve([wire]) as server, penstock.Client() as client:
+        answer = await client.get(server.url)
+        with pytest.raises(penstock.HTTPStatusError) as caught:
+            answer.raise_for_status()
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert copy.response.status == 410
+    assert copy.response.headers["x-reason"] == "moved away"
+    assert await copy.response.read() == b"gone"

@@ -1,0 +1,170 @@
+"""Which connections serve another request, and which are closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import penstock
+import pytest
+
+from tests.http.conftest import Storing
+from tests.http.serving import CLOSE, TURN, Script, Server, chunked, head, response, serve
+
+pytestmark = pytest.mark.asyncio
+
+BODY = bytes(range(251)) * 1200
+
+
+async def turns(condition: Callable[[], bool]) -> None:
+    """Until a condition holds."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def test_one_connection_serves_requests_in_turn(storing: Storing) -> None:
+    scripts: list[Script] = [
+        [response(BODY)],
+        [head("Transfer-Encoding: chunked") + chunked(BODY, 8192)],
+        [response(b"")],
+        [head(status="204 No Content")],
+        [response(b"x", "Connection: keep-alive", version="HTTP/1.0")],
+    ]
+    async with serve(*scripts) as server, storing.client() as client:
+        for expected in (BODY, BODY, b"", b"", b"x"):
+            assert await (await client.get(server.url)).read() == expected
+        assert server.connections == 1
+        assert client.stats() == {"requests": 5, "connected": 1, "open": 1, "idle": 1, "waiting": 0}
+
+
+async def test_requests_at_the_same_time_have_a_connection_each(storing: Storing) -> None:
+    async with serve([response(BODY)]) as server, storing.client() as client:
+        answers = await asyncio.gather(*[client.get(server.url) for _ in range(20)])
+        for answer in answers:
+            assert await answer.read() == BODY
+        assert server.connections == 20
+        assert client.stats()["idle"] == 20
+
+
+ENDS: dict[str, tuple[bytes, list[Any]]] = {
+    "Connection: close": (response(BODY, "Connection: close"), []),
+    "HTTP/1.0": (response(BODY, version="HTTP/1.0"), []),
+    "until the end": (head() + BODY, [CLOSE]),
+    "bytes behind it": (response(BODY) + b"HTTP/1.1 200 OK\r\n", []),
+    "a whole response behind it": (response(BODY) + response(b"stolen"), []),
+    "a response behind chunks": (
+        head("Transfer-Encoding: chunked") + chunked(BODY, 8192) + response(b"stolen"),
+        [],
+    ),
+    "the end behind it": (response(BODY), [CLOSE]),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("parts", [1, 2])
+async def test_a_connection_that_cannot_be_used_again_is_closed_and_another_made(
+    storing: Storing, how: str, parts: int
+) -> None:
+    wire, end = ENDS[how]
+    half = len(wire) // parts
+    first: list[Any] = [*([wire[:half], TURN] if parts > 1 else []), wire[half:] if parts > 1 else wire, *end]
+    async with serve(first, [response(b"second")]) as server, storing.client() as client:
+        assert await (await client.get(server.url)).read() == BODY
+        assert await (await client.get(server.url)).read() == b"second"
+        assert server.connections == 2
+        await turns(lambda: server.closed == 1)
+        assert client.stats()["open"] == 1
+
+
+async def test_bytes_on_an_idle_connection_close_it() -> None:
+    late = asyncio.Event()
+    script: Script = [response(b"first"), late, response(b"stolen")]
+    async with serve(script, [response(b"second")]) as server, penstock.Client() as client:
+        assert await (await client.get(server.url)).read() == b"first"
+        assert client.stats()["idle"] == 1
+        late.set()
+        await turns(lambda: client.stats()["open"] == 0)
+        assert client.stats()["idle"] == 0
+        await turns(lambda: server.closed == 1)
+        assert await (await client.get(server.url)).read() == b"second"
+
+
+async def test_an_idle_connection_that_the_server_closes_goes_unnoticed() -> None:
+    async with serve([response(b"first"), CLOSE], [response(b"second")]) as server, penstock.Client() as client:
+        assert await (await client.get(server.url)).read() == b"first"
+        await turns(lambda: client.stats()["open"] == 0)
+        assert await (await client.get(server.url)).read() == b"second"
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+async def test_a_request_on_a_stale_connection_is_asked_once_more_if_that_is_safe(method: str) -> None:
+    # The server takes the request and closes without an answer, as one does whose own idle timeout has just passed.
+    scripts: list[Script] = [[response(b"")], [CLOSE], [head("Content-Length: 0")]]
+    async with serve(*scripts) as server, penstock.Client() as client:
+        await client.get(server.url)
+        if method == "POST":
+            with pytest.raises(penstock.ConnectionLost):
+                await client.request(method, server.url)
+            assert len(server.requests) == 2
+        else:
+            assert (await client.request(method, server.url)).status == 200
+            assert (len(server.requests), server.connections) == (3, 2)
+
+
+async def test_it_is_asked_no_more_than_once_more() -> None:
+    async with serve(*[[response(b"")]] * 3, [CLOSE]) as server, penstock.Client() as client:
+        await asyncio.gather(*[client.get(server.url) for _ in range(3)])
+        assert client.stats()["idle"] == 3
+        with pytest.raises(penstock.ConnectionLost):
+            await client.get(server.url)
+        assert len(server.requests) == 3 + 2
+
+
+async def test_it_is_not_asked_again_once_a_byte_came() -> None:
+    async with serve([response(b"")], [b"H", TURN, CLOSE]) as server, penstock.Client() as client:
+        await client.get(server.url)
+        with pytest.raises(penstock.ConnectionLost):
+            await client.get(server.url)
+        assert len(server.requests) == 2
+
+
+async def test_an_unused_connection_is_closed_when_its_time_is_over() -> None:
+    limits = penstock.Limits(idle_seconds=0.05)
+    async with serve([response(b"")]) as server, penstock.Client(limits=limits) as client:
+        await asyncio.gather(*[client.get(server.url) for _ in range(3)])
+        assert client.stats()["idle"] == 3
+        await turns(lambda: server.closed == 3)
+        assert client.stats() | {"requests": 0} == {"requests": 0, "connected": 3, "open": 0, "idle": 0, "waiting": 0}
+        await client.get(server.url)
+
+
+async def test_no_more_connections_than_the_limit_and_those_who_wait_go_in_turn() -> None:
+    limits = penstock.Limits(connections=2)
+    done: list[int] = []
+
+    async def ask(client: penstock.Client, server: Server, number: int) -> None:
+        await client.get(f"{server.url}{number}")
+        done.append(number)
+
+    async with serve([TURN, response(b"")]) as server, penstock.Client(limits=limits) as client:
+        async with asyncio.TaskGroup() as group:
+            for number in range(20):
+                group.create_task(ask(client, server, number))
+            await asyncio.sleep(0)
+            await turns(lambda: client.stats()["waiting"] == 18 or bool(done))
+        assert server.connections == 2
+        asked = [int(request.split(b" ")[1][1:]) for request in server.requests]
+        assert asked == sorted(asked)
+
+
+async def test_an_idle_connection_gives_way_to_one_to_another_origin() -> None:
+    limits = penstock.Limits(connections=1)
+    async with serve([response(b"1")]) as one, serve([response(b"2")]) as two, penstock.Client(limits=limits) as client:
+        for _ in range(3):
+            assert await (await client.get(one.url)).read() == b"1"
+            assert await (await client.get(two.url)).read() == b"2"
+        assert client.stats()["open"] == 1
+        assert (one.connections, two.connections) == (3, 3)

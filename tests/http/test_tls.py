@@ -1,0 +1,155 @@
+"""TLS: bodies come through windows, whatever the policy, and the same rules hold."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import penstock
+import pytest
+
+from tests.http.conftest import Storing
+from tests.http.serving import chunked, head, response
+
+pytestmark = pytest.mark.asyncio
+
+BODY = bytes(i * 11 & 255 for i in range(1_500_001))
+
+
+@contextlib.asynccontextmanager
+async def serve_tls(certificate: Path, *answers: bytes, close: bool = False) -> AsyncIterator[str]:
+    """Answers by the path: the number of the answer."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    tasks = set()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        tasks.add(task)
+        try:
+            while True:
+                request = await reader.readuntil(b"\r\n\r\n")
+                writer.write(answers[int(request.split(b" ")[1][1:])])
+                await writer.drain()
+                if close:
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+            with contextlib.suppress(Exception):
+                await writer.wait_closed()
+            tasks.discard(task)
+
+    server = await asyncio.start_server(converse, "127.0.0.1", 0, ssl=context)
+    try:
+        yield f"https://localhost:{server.sockets[0].getsockname()[1]}/"
+    finally:
+        server.close()
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
+        await server.wait_closed()
+
+
+def trusting(certificate: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=certificate)
+
+
+async def test_bodies_come_whole_over_one_connection(storing: Storing, certificate: Path) -> None:
+    answers = [response(BODY), head("Transfer-Encoding: chunked") + chunked(BODY, 8192), response(b"small")]
+    async with serve_tls(certificate, *answers) as url, storing.client(ssl_context=trusting(certificate)) as client:
+        for _ in range(2):
+            for number, body in enumerate((BODY, BODY, b"small")):
+                answer = await client.get(f"{url}{number}")
+                assert await answer.read() == body
+                assert answer.body.state == storing.state(body)
+        assert client.stats()["connected"] == 1
+        # The socket isn't handed over: what it carries isn't the body.
+        assert storing.pool.stats()["drain_threads"] == 0
+
+
+async def test_many_at_once(storing: Storing, certificate: Path) -> None:
+    async with (
+        serve_tls(certificate, response(BODY)) as url,
+        storing.client(ssl_context=trusting(certificate)) as client,
+    ):
+        answers = await asyncio.gather(*[client.get(f"{url}0") for _ in range(8)])
+        for answer in answers:
+            assert await answer.read() == BODY
+
+
+async def test_a_body_cut_short_is_truncated(storing: Storing, certificate: Path) -> None:
+    wire = head(f"Content-Length: {len(BODY) + 1}") + BODY
+    async with (
+        serve_tls(certificate, wire, close=True) as url,
+        storing.client(ssl_context=trusting(certificate)) as client,
+    ):
+        with pytest.raises(penstock.Truncated) as caught:
+            await client.get(f"{url}0")
+        assert await caught.value.partial.read() == BODY
+
+
+async def test_a_body_until_the_end(storing: Storing, certificate: Path) -> None:
+    async with (
+        serve_tls(certificate, head() + BODY, close=True) as url,
+        storing.client(ssl_context=trusting(certificate)) as client,
+    ):
+        assert await (await client.get(f"{url}0")).read() == BODY
+
+
+async def test_bytes_behind_a_body_are_nobodys(certificate: Path) -> None:
+    answers = [response(BODY) + response(b"stolen"), response(b"own")]
+    async with (
+        serve_tls(certificate, *answers) as url,
+        penstock.Client(ssl_context=trusting(certificate)) as client,
+    ):
+        assert await (await client.get(f"{url}0")).read() == BODY
+        assert await (await client.get(f"{url}1")).read() == b"own"
+        assert client.stats()["connected"] == 2
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Path) -> None:
+    async with serve_tls(certificate, response(b"x")) as url, penstock.Client() as client:
+        with pytest.raises(penstock.TLSError) as caught:
+            await client.get(f"{url}0")
+        assert caught.value.url == f"{url}0"
+        assert not caught.value.retryable
+        assert client.stats()["open"] == 0
+
+
+async def test_a_certificate_for_another_name_is_refused(certificate: Path) -> None:
+    async with (
+        serve_tls(certificate, response(b"x")) as url,
+        penstock.Client(ssl_context=trusting(certificate)) as client,
+    ):
+        with pytest.raises(penstock.TLSError):
+            await client.get(f"{url}0".replace("localhost", "127.0.0.1"))
+
+
+async def test_a_server_without_tls_is_told() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server, penstock.Client() as client:
+        with pytest.raises(penstock.ConnectError):
+            await client.get(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+
+
+async def test_back_pressure_holds_through_tls(storing_by: Callable[[str], Storing], certificate: Path) -> None:
+    storing = storing_by("windows")
+    body = bytes(12 << 20)
+    async with (
+        serve_tls(certificate, response(body)) as url,
+        storing.client(ssl_context=trusting(certificate), timeout=penstock.Timeouts(idle=0.2)) as client,
+    ):
+        naps = [penstock._native._nap(storing.pool, 0.6) for _ in range(2)]
+        asking = asyncio.create_task(client.get(f"{url}0"))
+        while not all(nap.done() for nap in naps):
+            await asyncio.sleep(0.02)
+            assert penstock.stats()["slabs"]["unwritten"] < 4 << 20
+        assert len((await asking).body) == len(body)
