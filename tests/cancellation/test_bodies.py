@@ -129,10 +129,7 @@ async def everything(image: penstock.BodyImage) -> None:
 
 @pytest.mark.parametrize("call", READS)
 async def test_an_image_is_as_it_was_after_a_cancelled_call(storing: Storing, call: str, tmp_path: Path) -> None:
-    async with penstock.AsyncBodySink(storing.tunables, policy=storing.policy) as sink:
-        for _ in range(PIECES):
-            await sink.write(PIECE)
-        image = await sink.prepare()
+    image = await penstock.collect(Source().pieces(), storing.tunables, policy=storing.policy)
     assert image.state == storing.state(PIECE)
     await READS[call](image, tmp_path)
     await asyncio.sleep(0)

@@ -84,8 +84,6 @@ def lent() -> int:
 @pytest.fixture(autouse=True)
 def no_slab_is_left() -> Iterator[None]:
     """Each test gives back the memory that it received into, and the budget."""
-    gc.collect()
-    settle(5)
     before, files = lent(), penstock.stats()["budget"]["files"]["used"]
     yield
     end = time.monotonic() + 5

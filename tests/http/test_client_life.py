@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -105,6 +106,21 @@ async def test_aclose_ends_a_connecting_request() -> None:
         await client.aclose()
         with pytest.raises(penstock.ClientClosed):
             await asking
+
+
+async def test_aclose_at_any_turn_of_a_connecting_request() -> None:
+    async with serve([response(b"x")]) as server:
+        for turns in range(12):
+            client = penstock.Client()
+            asking = asyncio.create_task(client.get(server.url))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(5):
+                await client.aclose()
+                with contextlib.suppress(penstock.ClientClosed):
+                    await asking
+            assert client.stats()["open"] == 0
+        await until(lambda: server.closed == server.connections)
 
 
 async def test_aclose_does_not_wait_for_a_busy_pool(storing_by: Callable[[str], Storing]) -> None:

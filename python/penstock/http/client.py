@@ -302,6 +302,8 @@ class Client:
         try:
             async with self._within(exchange, until, late):
                 connection = await self._open_connection(loop, origin)
+            if self._closed:
+                raise ClientClosed(CLOSED_IN_FLIGHT)
             if not connection.usable:
                 raise ConnectionLost(f"{origin} closed the connection, or said something, before it was asked")
             self._open.add(connection)

@@ -123,10 +123,12 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         exchange.sent = self._seen_at = self._loop.time()
         self._seen = self.progress
         self.used += 1
-        self._deadlines.watch(self)
         timeouts = exchange.timeouts
-        for seconds in (timeouts.first_byte, timeouts.idle, timeouts.total):
-            if seconds is not None and seconds < 2 * TICK:
+        limits = [s for s in (timeouts.first_byte, timeouts.idle, timeouts.total) if s is not None]
+        if limits:
+            self._deadlines.watch(self, min(limits))
+        for seconds in limits:
+            if seconds < 2 * TICK:
                 self._check_after(seconds, exchange)
 
     def abandon(self, exchange: Exchange) -> None:
@@ -170,8 +172,12 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def _on_work(self) -> None:
         exchange = self._exchange
-        # A work that is over counts as out until this loop has heard of it.
-        if exchange is None or self._job is not None or (op := self.work()) is None:
+        if exchange is not None and self._job is not None:
+            # A work that is over counts as out until this loop has heard of it.
+            if self.crowded:
+                self._pause()
+            return
+        if exchange is None or (op := self.work()) is None:
             return
         try:
             if (pool := exchange.pool) is not None:
