@@ -170,8 +170,13 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def _on_work(self) -> None:
         exchange = self._exchange
-        # A work that is over counts as out until this loop has heard of it.
-        if exchange is None or self._job is not None or (op := self.work()) is None:
+        if exchange is not None and self._job is not None:
+            # A work that is over counts as out until this loop has heard of it. That takes a turn, in which uvloop may
+            # receive some megabytes.
+            if self.crowded:
+                self._pause()
+            return
+        if exchange is None or (op := self.work()) is None:
             return
         try:
             if (pool := exchange.pool) is not None:
@@ -188,9 +193,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._pause()
 
     def _on_worked(self, job: asyncio.Future[Any]) -> None:
-        # The core may have had the next one begun since this one was done.
-        if self._job is job:
-            self._job = None
+        self._job = None
         error = None if job.cancelled() else job.exception()
         if self._exchange is None:
             self._begin_salvage()

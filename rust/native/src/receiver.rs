@@ -212,6 +212,12 @@ impl Receiver {
         self.core.lock().sink().map_or(0, |sink| sink.lock().unwritten())
     }
 
+    /// Whether so much is unwritten that no more should be received until a work has come back.
+    #[getter]
+    fn crowded(&self) -> bool {
+        self.core.lock().sink().is_some_and(|sink| sink.lock().is_crowded())
+    }
+
     /// Head, body, and whether the connection may be used again.
     fn finish(&self, py: Python<'_>) -> PyResult<(Head, Image, bool)> {
         let received = self.core.lock().finish().raise(py)?;
