@@ -29,7 +29,7 @@ test-rust: say-test-rust ## Run the Rust tests (nextest if present, else cargo t
 		cargo test -p penstock-core --lib --release -- dispatch:: permit::
 
 .PHONY: test-python
-test-python: say-test-python $(VENV)/.develop $(VENV)/.test ## Run the Python tests on $(PYTHON)
+test-python: say-test-python $(VENV)/.develop $(VENV)/.test ## Run the Python tests
 	$(BIN)/python -m pytest
 
 .PHONY: lint
@@ -53,7 +53,7 @@ bench: say-bench $(VENV)/.develop $(VENV)/.bench ## Measure the scenarios agains
 	$(BIN)/python -m benches.python.run
 
 .PHONY: develop
-develop: say-develop $(VENV)/.develop ## Build the release extension into $(VENV)
+develop: say-develop $(VENV)/.develop ## Build the release extension into .venv
 
 .PHONY: nightly
 nightly: say-nightly $(VENV)/.develop $(VENV)/.test ## Run the long suites: more examples, longer soaks

@@ -15,6 +15,7 @@ import penstock
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from penstock import _native
 
 MakeImage = Callable[..., penstock.BodyImage]
 Settles = Callable[[Callable[[], bool]], bool]
@@ -141,8 +142,7 @@ def test_the_descriptor_closes_with_the_last_reader(
     image_in: MakeImage, descriptors: Callable[[], int], settles: Settles, size: int
 ) -> None:
     image_in(b"x" * (3 << 20), "file")  # starts the reaper, which may have a descriptor of its own
-    gc.collect()
-    penstock._native.settle(5)
+    assert _native.settle(5)
     before = descriptors()
     image = image_in(bytes(size), "file")
     reader = image.open()

@@ -123,10 +123,12 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         exchange.sent = self._seen_at = self._loop.time()
         self._seen = self.progress
         self.used += 1
-        self._deadlines.watch(self)
         timeouts = exchange.timeouts
-        for seconds in (timeouts.first_byte, timeouts.idle, timeouts.total):
-            if seconds is not None and seconds < 2 * TICK:
+        limits = [s for s in (timeouts.first_byte, timeouts.idle, timeouts.total) if s is not None]
+        if limits:
+            self._deadlines.watch(self, min(limits))
+        for seconds in limits:
+            if seconds < 2 * TICK:
                 self._check_after(seconds, exchange)
 
     def abandon(self, exchange: Exchange) -> None:

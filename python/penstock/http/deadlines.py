@@ -17,15 +17,18 @@ class Watched(Protocol):
 
 
 class Deadlines:
-    """Calls `check` of what it watches every `TICK` seconds, and nothing while it watches nothing."""
+    """Calls `check` of each that it watches when its time has come, looking every `TICK` seconds while there is any."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._watched: dict[Watched, None] = {}
+        self._watched: dict[Watched, tuple[float, float]] = {}
+        """When each is due, and how long after that again."""
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, watched: Watched) -> None:
-        self._watched[watched] = None
+    def watch(self, watched: Watched, shortest: float) -> None:
+        """Checks often enough for a timeout of `shortest` seconds: late by `TICK` or 2 %, whichever is more."""
+        every = max(TICK, shortest * 0.02)
+        self._watched[watched] = (self._loop.time() + every, every)
         if self._timer is None:
             self._timer = self._loop.call_later(TICK, self._tick)
 
@@ -35,8 +38,11 @@ class Deadlines:
     def _tick(self) -> None:
         self._timer = None
         now = self._loop.time()
-        for watched in tuple(self._watched):
-            watched.check(now)
+        # What is due a moment after this look would wait for the next.
+        for watched, (due, every) in tuple(self._watched.items()):
+            if due <= now + TICK / 2 and watched in self._watched:
+                self._watched[watched] = (now + every, every)
+                watched.check(now)
         if self._watched:
             self._timer = self._loop.call_later(TICK, self._tick)
 

@@ -113,25 +113,21 @@ pub fn bytes_of(data: &Bound<'_, PyAny>) -> PyResult<Bytes> {
 
 /// Looks at the bytes of a buffer with the interpreter attached, so that nobody can change them meanwhile.
 pub fn with_slice<T>(data: &Bound<'_, PyAny>, look: impl FnOnce(&[u8]) -> PyResult<T>) -> PyResult<T> {
-    let buffer = contiguous(data)?;
-    // SAFETY: a contiguous buffer of that many bytes, kept by `buffer`; the interpreter is attached until `look`
-    // returns, so no Python code writes to it.
-    look(unsafe { slice(&buffer) })
+    let buffer = Borrowed::new(data, ffi::PyBUF_SIMPLE)?;
+    // SAFETY: the interpreter is attached until `look` returns, so no Python code writes to it.
+    look(unsafe { buffer.slice() })
 }
 
 /// Fills a writable buffer without the interpreter.
 pub fn with_slice_mut<T: Send>(data: &Bound<'_, PyAny>, fill: impl Send + FnOnce(&mut [u8]) -> T) -> PyResult<T> {
-    let buffer = contiguous(data)?;
-    if buffer.readonly() {
-        return Err(PyBufferError::new_err("the buffer is read-only"));
-    }
-    let (base, len) = (buffer.buf_ptr() as usize, buffer.len_bytes());
+    let buffer = Borrowed::new(data, ffi::PyBUF_WRITABLE)?;
+    let (base, len) = (buffer.0.buf as usize, buffer.len());
     Ok(data.py().detach(move || {
         if len == 0 {
             return fill(&mut []);
         }
-        // SAFETY: writable and contiguous (checked), kept by `buffer`, which outlives this call. As with readinto of
-        // any Python file, a program that touches it from another thread meanwhile races with itself.
+        // SAFETY: writable and contiguous (as was asked for), kept by `buffer`, which outlives this call. As with readinto
+        // of any Python file, a program that touches it from another thread meanwhile races with itself.
         fill(unsafe { std::slice::from_raw_parts_mut(base as *mut u8, len) })
     }))
 }
@@ -173,24 +169,38 @@ pub fn summarise(py: Python<'_>, buffer: PyBuffer<u8>) -> PyResult<(usize, u8)> 
     }))
 }
 
-fn contiguous(data: &Bound<'_, PyAny>) -> PyResult<PyBuffer<u8>> {
-    // Any item type will do, as with the socket and file methods of the standard library.
-    let bytes = PyMemoryView::from(data)?;
-    let cast = if bytes.getattr("format")?.extract::<&str>()? == "B" {
-        bytes.into_any()
-    } else {
-        bytes.call_method1("cast", ("B",))?
-    };
-    let buffer = PyBuffer::<u8>::get(&cast)?;
-    if buffer.is_c_contiguous() { Ok(buffer) } else { Err(PyBufferError::new_err("the buffer is not contiguous")) }
+/// The bytes of somebody's buffer, whatever its items and shape, as the file and socket methods of the standard library
+/// take them. Released when dropped, with the interpreter attached, as it can't leave the thread.
+struct Borrowed(Box<ffi::Py_buffer>);
+
+impl Borrowed {
+    fn new(data: &Bound<'_, PyAny>, flags: c_int) -> PyResult<Self> {
+        let mut buffer = Box::new(ffi::Py_buffer::new());
+        // SAFETY: an empty view to be filled; it is released only if that succeeded.
+        match unsafe { ffi::PyObject_GetBuffer(data.as_ptr(), &mut *buffer, flags) } {
+            0 => Ok(Self(buffer)),
+            _ => Err(PyErr::fetch(data.py())),
+        }
+    }
+
+    fn len(&self) -> usize {
+        usize::try_from(self.0.len).unwrap_or(0)
+    }
+
+    /// # Safety
+    /// Nobody writes to the buffer while the slice is looked at.
+    unsafe fn slice(&self) -> &[u8] {
+        match self.len() {
+            0 => &[],
+            // SAFETY: so many contiguous bytes (a view without a shape has no gaps), kept until the release.
+            len => unsafe { std::slice::from_raw_parts(self.0.buf.cast(), len) },
+        }
+    }
 }
 
-/// # Safety
-/// The buffer is C-contiguous and nobody writes to it while the slice is looked at.
-unsafe fn slice(buffer: &PyBuffer<u8>) -> &[u8] {
-    match buffer.len_bytes() {
-        0 => &[],
-        // SAFETY: passed on from the caller.
-        len => unsafe { std::slice::from_raw_parts(buffer.buf_ptr() as *const u8, len) },
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        // SAFETY: filled by `new`, released once.
+        unsafe { ffi::PyBuffer_Release(&mut *self.0) };
     }
 }

@@ -214,14 +214,15 @@ impl Reader {
     /// it.
     fn step(slf: Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
-        let mut state = slf.get().state.lock();
-        let Some(reader) = state.as_mut() else {
+        // Not to be waited for on a loop's thread.
+        let mut state = slf.get().state.try_lock();
+        let Some(reader) = state.as_mut().and_then(|state| state.as_mut()) else {
             return Err(pyo3::exceptions::PyRuntimeError::new_err("the reader is in use by another task"));
         };
         if let Some(found) = reader.next_cached().raise(py)? {
             return piece(py, found);
         }
-        let mut away = Away { owner: slf.clone().unbind(), reader: state.take() };
+        let mut away = Away { owner: slf.clone().unbind(), reader: state.as_mut().and_then(|state| state.take()) };
         let op = Op::new(
             move || match away.reader.as_mut() {
                 Some(reader) => {
@@ -245,12 +246,9 @@ impl Reader {
         if self.core.is_file() && !self.direct {
             refuse_in_loop(py, "chunks()")?;
         }
-        let mut state = self.state.lock();
-        let Some(reader) = state.as_mut() else { return Ok(None) };
-        match py.detach(|| reader.next_piece()).raise(py)? {
-            Some(bytes) => buffer::view(py, bytes).map(Some),
-            None => Ok(None),
-        }
+        // Threads that share it wait for each other without the interpreter: whoever reads needs that to go on.
+        let found = py.detach(|| self.state.lock().as_mut().map_or(Ok(None), CoreReader::next_piece));
+        found.raise(py)?.map(|bytes| buffer::view(py, bytes)).transpose()
     }
 }
 

@@ -206,16 +206,16 @@ impl Receiver {
         sink::work(core.sink()?, core.is_complete())
     }
 
-    /// Bytes received and not yet written, nor on their way.
-    #[getter]
-    fn unwritten(&self) -> u64 {
-        self.core.lock().sink().map_or(0, |sink| sink.lock().unwritten())
-    }
-
     /// Whether so much is unwritten that no more should be received until a work has come back.
     #[getter]
     fn crowded(&self) -> bool {
         self.core.lock().sink().is_some_and(|sink| sink.lock().is_crowded())
+    }
+
+    /// Bytes received and not yet written, nor on their way.
+    #[getter]
+    fn unwritten(&self) -> u64 {
+        self.core.lock().sink().map_or(0, |sink| sink.lock().unwritten())
     }
 
     /// Head, body, and whether the connection may be used again.

@@ -50,9 +50,12 @@ impl Sink {
         let sink = self.open()?;
         if data.is_exact_instance_of::<PyBytes>() {
             let piece = buffer::bytes_of(data)?;
-            return sink.lock().push(piece).raise(py);
+            // An error is made without the lock: that runs Python code, and so do other threads meanwhile.
+            let pushed = sink.lock().push(piece);
+            return pushed.raise(py);
         }
-        buffer::with_slice(data, |slice| sink.lock().push_copy(slice).raise(py))
+        let pushed = buffer::with_slice(data, |slice| Ok(sink.lock().push_copy(slice)))?;
+        pushed.raise(py)
     }
 
     /// What is to be written or digested now, as an `Op`; with `all`, whatever is left.

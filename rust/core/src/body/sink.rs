@@ -743,6 +743,14 @@ mod tests {
     }
 
     #[test]
+    fn a_small_body_in_memory_is_digested_without_a_work() {
+        let mut sink = BodySink::new(tunables(100, 100), budget());
+        sink.push_copy(b"abc").unwrap();
+        assert!(!sink.has_work(true) && sink.take_work(true).is_none());
+        assert_eq!(sink.prepare().unwrap().digests(), &sha256(b"abc")[..]);
+    }
+
+    #[test]
     fn a_failed_write_back_keeps_the_body_in_memory() {
         let tunables = Tunables { max_body_ram: 2, temp_dir: Some("/nonexistent".into()), ..Tunables::default() };
         let mut sink = BodySink::new(Arc::new(tunables), budget());
