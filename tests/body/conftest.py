@@ -79,11 +79,13 @@ def pool() -> Iterator[penstock.DispatchPool]:
         yield pool
 
 
-@pytest.fixture(params=["direct", "dispatch", "default"])
+@pytest.fixture(params=["direct", "permit", "dispatch", "default"])
 def policy(request: pytest.FixtureRequest) -> Any:
     """Each policy; "default" is None, the default pool."""
     if request.param == "dispatch":
         return penstock.Dispatch(request.getfixturevalue("pool"))
+    if request.param == "permit":
+        return penstock.Permit(penstock.Semaphore(1))
     return penstock.Direct() if request.param == "direct" else None
 
 

@@ -133,6 +133,42 @@ async def test_a_body_in_ram_never_waits_for_the_pool(tunables: MakeTunables, bo
         blocker.result()
 
 
+async def test_each_write_to_a_file_waits_for_a_permit(tunables: MakeTunables, body: bytes) -> None:
+    semaphore = penstock.Semaphore(1)
+    async with penstock.AsyncBodySink(tunables(max_body_ram=0), policy=penstock.Permit(semaphore)) as sink:
+        async with semaphore:
+            await sink.write(body * 4)
+            preparing = asyncio.create_task(sink.prepare())
+            await asyncio.sleep(0.05)
+            assert not preparing.done()
+        image = await preparing
+    assert (image.state, await image.read()) == ("file", body * 4)
+    assert semaphore.try_acquire()
+
+
+async def test_a_body_in_ram_takes_no_permit(tunables: MakeTunables, body: bytes) -> None:
+    semaphore = penstock.Semaphore(1)
+    async with semaphore, asyncio.timeout(5):
+        async with penstock.AsyncBodySink(tunables(), policy=penstock.Permit(semaphore)) as sink:
+            await sink.write(body)
+            image = await sink.prepare()
+        assert await image.read() == body
+
+
+async def test_a_closed_semaphore_fails_the_write_and_gives_all_back(
+    tunables: MakeTunables, body: bytes, descriptors: Callable[[], int]
+) -> None:
+    semaphore = penstock.Semaphore(1)
+    semaphore.close()
+    await penstock.run_blocking(int)  # what the pool keeps for this loop is there now
+    before = descriptors()
+    async with penstock.AsyncBodySink(tunables(max_body_ram=0), policy=penstock.Permit(semaphore)) as sink:
+        await sink.write(body)
+        with pytest.raises(penstock.SemaphoreClosed):
+            await sink.prepare()
+    assert descriptors() == before
+
+
 async def test_writing_is_held_up_while_the_pool_is_busy(tunables: MakeTunables) -> None:
     """Unwritten bytes don't pile up past their cap of 32 MiB: a write waits for the pool, and goes on after it."""
     gate = threading.Event()

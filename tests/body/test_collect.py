@@ -66,6 +66,13 @@ async def test_exactly_at_a_limit_is_allowed(tunables: MakeTunables) -> None:
         assert (len(image), image.state) == (total, state)
 
 
+async def test_a_size_hint_chooses_the_file_and_refuses_nothing(tunables: MakeTunables, body: bytes) -> None:
+    limits = tunables(max_body_ram="1MiB", max_body="2MiB")
+    for hint, state in ((None, "ram"), (1000, "ram"), ((1 << 20) + 1, "file"), (1 << 40, "file"), (1 << 70, "file")):
+        image = await penstock.collect(source([body]), limits, size_hint=hint)
+        assert (image.state, await image.read()) == (state, body)
+
+
 async def test_more_than_max_body_raises_with_what_was_received(tunables: MakeTunables, policy: Any) -> None:
     pieces = [b"abcd", b"e", b"fghij", b"k", b"never"]
     with pytest.raises(penstock.BodyTooLong) as caught:

@@ -355,6 +355,32 @@ async def test_a_response_waits_for_a_descriptor_that_comes_free(tunables: MakeT
         assert len((await second).body) == 1_000_000
 
 
+@pytest.mark.asyncio
+async def test_more_bodies_at_once_than_descriptors_all_arrive(tunables: MakeTunables) -> None:
+    """A body that is drained takes two: none may hold one and wait for the other."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\nConnection: close\r\n\r\n")
+        for _ in range(10):
+            writer.write(bytes(100_000))
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    budget = penstock.Budget(files=3)
+    async with server, penstock.Client(tunables=tunables(max_body_ram=0), budget=budget) as client:
+
+        async def one() -> int:
+            return len((await client.get(url)).body)
+
+        assert await asyncio.gather(*(one() for _ in range(12))) == [1_000_000] * 12
+    await asyncio.to_thread(_native.settle, 5)
+    assert used(budget) == {"ram": 0, "disk": 0, "files": 0}
+
+
 # A file system that is memory
 
 

@@ -262,6 +262,34 @@ async def test_awaiting_a_body_in_ram_does_not_suspend(image_in: MakeImage, body
     assert bytes(completes_at_once(image.to_ram())) == body
 
 
+@pytest.fixture
+def cached_reads(tmp_path: Path) -> None:
+    """Skips where the file system can't say what its cache holds."""
+    (tmp_path / "probe").write_bytes(b"x")
+    with open(tmp_path / "probe", "rb") as probe:
+        try:
+            os.preadv(probe.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
+        except (OSError, AttributeError):
+            pytest.skip("no reads from the page cache alone (RWF_NOWAIT) here")
+
+
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("cached_reads")
+async def test_what_the_page_cache_holds_is_read_at_once(image_in: MakeImage, body: bytes) -> None:
+    image = await asyncio.to_thread(image_in, body, "file")
+    for limit in (0, 1, 4097, None):
+        assert completes_at_once(image.read(limit)) == body[:limit]
+
+
+@pytest.mark.asyncio
+async def test_a_large_read_of_a_file_is_never_the_loops(image_in: MakeImage, body: bytes) -> None:
+    image = await asyncio.to_thread(image_in, body * 10, "file")
+    reading = image.read().__await__()
+    assert next(reading) is not None
+    reading.close()
+    assert await image.read() == body * 10
+
+
 @pytest.mark.asyncio
 @pytest.mark.parametrize("way", sorted(set(WAYS) - {"gather"}))
 async def test_a_file_may_not_be_read_synchronously_on_a_loop(image_in: MakeImage, body: bytes, way: str) -> None:

@@ -125,6 +125,74 @@ async def test_a_body_in_ram_never_waits_for_the_pool(image_in: MakeImage, body:
         blocker.result()
 
 
+async def test_a_body_in_ram_needs_no_permit(image_in: MakeImage, body: bytes) -> None:
+    image = image_in(body, "ram", pieces=3)
+    taken = penstock.Semaphore(1)
+    async with taken, asyncio.timeout(5):
+        assert sum(await sizes(image.stream(4096, policy=penstock.Permit(taken)))) == len(body)
+
+
+@pytest.fixture
+def cold(tmp_path: Path, body: bytes) -> penstock.BodyImage:
+    """A file of which the page cache has nothing."""
+    path = tmp_path / "cold"
+    path.write_bytes(body)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        try:
+            os.preadv(file.fileno(), [bytearray(4096)], 8192, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return penstock.BodyImage.from_path(path)
+        except OSError:
+            pytest.skip("no reads from the page cache alone (RWF_NOWAIT) here")
+    return pytest.skip("the page cache can't be emptied of a file here")
+
+
+async def test_what_must_be_waited_for_is_read_by_the_policy(
+    cold: penstock.BodyImage, policy: Any, body: bytes
+) -> None:
+    assert b"".join([bytes(view) async for view in cold.stream(5000, policy=policy)]) == body
+
+
+async def test_a_cold_file_waits_for_the_pool(cold: penstock.BodyImage, body: bytes) -> None:
+    gate = threading.Event()
+    with penstock.DispatchPool(threads=1) as busy:
+        blocker = busy.submit(gate.wait)
+        try:
+            stream = cold.stream(5000, policy=penstock.Dispatch(busy))
+            first = asyncio.ensure_future(anext(stream))
+            await asyncio.sleep(0.05)
+            assert not first.done()
+            gate.set()
+            assert await first == body[:5000]
+            await stream.aclose()
+        finally:
+            gate.set()
+        blocker.result()
+
+
+async def test_a_cold_file_needs_a_permit(cold: penstock.BodyImage) -> None:
+    closed = penstock.Semaphore(1)
+    closed.close()
+    with pytest.raises(penstock.SemaphoreClosed):
+        await anext(cold.stream(5000, policy=penstock.Permit(closed)))
+
+
+async def test_a_closed_semaphore_ends_what_must_wait_for_a_disk(tunables: Callable[..., Any], body: bytes) -> None:
+    closed = penstock.Semaphore(1)
+    closed.close()
+    policy = penstock.Permit(closed)
+    async with penstock.AsyncBodySink(tunables(max_body_ram=0)) as sink:
+        await sink.write(body * 10)
+        image = await sink.prepare()
+    mine = penstock.BodyImage(image, policy)
+    for ask in (mine.read, mine.to_mmap, mine.to_ram):
+        with pytest.raises(penstock.SemaphoreClosed):
+            await ask()
+    assert await image.read() == body * 10
+
+
 # Turns for others
 
 

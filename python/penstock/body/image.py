@@ -19,6 +19,9 @@ from penstock.body.reader import ImageReader
 
 __all__ = ["BodyImage"]
 
+SOON = 256 << 10
+"""Bytes that a loop may copy out of the page cache in one go; more are for a thread."""
+
 PIECE = 64 << 10
 """Bytes of a piece where nothing else is said: large enough that the price of a call doesn't matter."""
 
@@ -132,11 +135,15 @@ class BodyImage(_native.Image):
     async def read(self, limit: int | str | None = None) -> bytes:
         """The first `limit` bytes, or all.
 
+        A few that the kernel's page cache holds are given at once, as are those of a body in memory or mapped.
         Cancelled, the read runs to its end and its result is dropped.
         """
         most = read_limit(limit)
         if self.state != "file" or isinstance(self._policy, Direct):
             return self.read_now(most)
+        count = len(self) if most is None else min(most, len(self))
+        if count <= SOON and (found := self.read_soon(most)) is not None:
+            return found
         return await (self._policy or default_policy).run(self.read_now, most)
 
     async def stream(

@@ -161,6 +161,22 @@ impl Image {
         buffer::new_bytes(py, len, |room| self.core.copy_to(room, 0))?.raise(py)
     }
 
+    /// As `read_now`, if that needs not wait, else `None`.
+    #[pyo3(signature = (limit=None))]
+    fn read_soon(&self, py: Python<'_>, limit: Option<u64>) -> PyResult<Option<Py<PyBytes>>> {
+        let len = usize::try_from(limit.unwrap_or(u64::MAX).min(self.core.len()))?;
+        let read = buffer::new_bytes(py, len, |room| match self.core.copy_cached(room) {
+            Ok(true) => Ok(len),
+            Ok(false) => Err(None),
+            Err(error) => Err(Some(error)),
+        })?;
+        match read {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(None) => Ok(None),
+            Err(Some(error)) => Err(error).raise(py),
+        }
+    }
+
     fn __bytes__(&self, py: Python<'_>) -> PyResult<Py<PyBytes>> {
         self.may_block(py, "bytes()")?;
         self.read_now(py, None)

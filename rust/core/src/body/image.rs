@@ -235,6 +235,18 @@ impl BodyImage {
         }
     }
 
+    /// As `copy_to` from the start, but only if all of `buffer`, which isn't longer than the body, can be filled without
+    /// waiting; false if not.
+    pub fn copy_cached(&self, buffer: &mut [u8]) -> Result<bool> {
+        let State::File { file, offset } = &self.state else { return self.copy_to(buffer, 0).map(|_| true) };
+        let len = buffer.len();
+        match file.read_cached(buffer, *offset)? {
+            Some(n) if n < len => Err(self.ended(n as u64)),
+            Some(_) => Ok(true),
+            None => Ok(false),
+        }
+    }
+
     /// Gives the body a name in a file system; see [`file::save`]. May wait for the disk.
     pub fn save(&self, path: &Path, overwrite: bool, fsync: bool) -> Result<()> {
         let content = match &self.state {
