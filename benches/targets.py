@@ -145,7 +145,8 @@ def _bound(target: Bound, row: Row | None) -> Judgement:
 def table(results: Results, min_iterations: int = MIN_ITERATIONS) -> str:
     """The judgements as Markdown."""
     head = ("target", "measure", "limit", "seen", "verdict")
-    return report.markdown(head, [astuple(each) for each in judge(results, min_iterations)])
+    judged = judge(results, min_iterations)
+    return report.markdown(head, [astuple(each) for each in judged if each.verdict != "no samples"])
 
 
 def main(argv: Sequence[str]) -> int:

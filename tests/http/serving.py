@@ -13,7 +13,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Final, TypeAlias
 
-__all__ = ["CLOSE", "HANG", "RESET", "TURN", "Script", "Server", "chunked", "cut", "head", "response", "serve"]
+__all__ = ["CLOSE", "HANG", "RESET", "TURN", "Script", "Server", "chunked", "cut", "head", "response", "serve", "until"]
 
 
 class _Step:
@@ -165,3 +165,10 @@ def cut(wire: bytes, *positions: int) -> list[Step]:
     for start, end in itertools.pairwise(edges):
         script += [wire[start:end], TURN]
     return [step for step in script if step != b""]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits until a condition holds, ten seconds at most."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)

@@ -13,7 +13,7 @@ import penstock
 import pytest
 
 from tests.http.conftest import Storing, lent
-from tests.http.serving import HANG, TURN, head, response, serve
+from tests.http.serving import HANG, TURN, head, response, serve, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -28,12 +28,6 @@ def sockets() -> int:
         except OSError:
             continue
     return found
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 STAGES: dict[str, list[Any]] = {

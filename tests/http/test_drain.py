@@ -11,7 +11,7 @@ import penstock
 import pytest
 
 from tests.http.conftest import Storing
-from tests.http.serving import CLOSE, HANG, RESET, TURN, Script, chunked, cut, head, response, serve
+from tests.http.serving import CLOSE, HANG, RESET, TURN, Script, chunked, cut, head, response, serve, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -21,12 +21,6 @@ BODY = bytes(i * i >> 3 & 255 for i in range(700_001))
 @pytest.fixture
 def drained(storing_by: Callable[[str], Storing]) -> Storing:
     return storing_by("drained")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 def draining(storing: Storing) -> int:

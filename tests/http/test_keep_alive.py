@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import penstock
 import pytest
 
 from tests.http.conftest import Storing
-from tests.http.serving import CLOSE, TURN, Script, Server, chunked, head, response, serve
+from tests.http.serving import CLOSE, TURN, Script, Server, chunked, head, response, serve, until
 
 pytestmark = pytest.mark.asyncio
 
 BODY = bytes(range(251)) * 1200
-
-
-async def turns(condition: Callable[[], bool]) -> None:
-    """Until a condition holds."""
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def test_one_connection_serves_requests_in_turn(storing: Storing) -> None:
@@ -74,7 +66,7 @@ async def test_a_connection_that_cannot_be_used_again_is_closed_and_another_made
         assert await (await client.get(server.url)).read() == BODY
         assert await (await client.get(server.url)).read() == b"second"
         assert server.connections == 2
-        await turns(lambda: server.closed == 1)
+        await until(lambda: server.closed == 1)
         assert client.stats()["open"] == 1
 
 
@@ -85,16 +77,16 @@ async def test_bytes_on_an_idle_connection_close_it() -> None:
         assert await (await client.get(server.url)).read() == b"first"
         assert client.stats()["idle"] == 1
         late.set()
-        await turns(lambda: client.stats()["open"] == 0)
+        await until(lambda: client.stats()["open"] == 0)
         assert client.stats()["idle"] == 0
-        await turns(lambda: server.closed == 1)
+        await until(lambda: server.closed == 1)
         assert await (await client.get(server.url)).read() == b"second"
 
 
 async def test_an_idle_connection_that_the_server_closes_goes_unnoticed() -> None:
     async with serve([response(b"first"), CLOSE], [response(b"second")]) as server, penstock.Client() as client:
         assert await (await client.get(server.url)).read() == b"first"
-        await turns(lambda: client.stats()["open"] == 0)
+        await until(lambda: client.stats()["open"] == 0)
         assert await (await client.get(server.url)).read() == b"second"
         assert len(server.requests) == 2
 
@@ -136,7 +128,7 @@ async def test_an_unused_connection_is_closed_when_its_time_is_over() -> None:
     async with serve([response(b"")]) as server, penstock.Client(limits=limits) as client:
         await asyncio.gather(*[client.get(server.url) for _ in range(3)])
         assert client.stats()["idle"] == 3
-        await turns(lambda: server.closed == 3)
+        await until(lambda: server.closed == 3)
         assert client.stats() | {"requests": 0} == {"requests": 0, "connected": 3, "open": 0, "idle": 0, "waiting": 0}
         await client.get(server.url)
 
@@ -154,7 +146,7 @@ async def test_no_more_connections_than_the_limit_and_those_who_wait_go_in_turn(
             for number in range(20):
                 group.create_task(ask(client, server, number))
             await asyncio.sleep(0)
-            await turns(lambda: client.stats()["waiting"] == 18 or bool(done))
+            await until(lambda: client.stats()["waiting"] == 18 or bool(done))
         assert server.connections == 2
         asked = [int(request.split(b" ")[1][1:]) for request in server.requests]
         assert asked == sorted(asked)

@@ -55,9 +55,10 @@ def groups(rows: Iterable[Row]) -> list[Group]:
 
 
 def tables(results: Results) -> dict[str, str]:
-    """All tables that the run has rows for, by name: ram, files, lag, memory, left-out, environment."""
+    """All tables that the run has rows for, by name: readme, ram, files, lag, memory, left-out, environment."""
     batches = [row for row in results["rows"] if row["kind"] == "batch" and row["scenario"] != FLOOR]
     made = {
+        "readme": _headlines(results),
         "ram": _times(results, [row for row in batches if row["store"] is None]),
         "files": _times(results, [row for row in batches if row["store"] is not None]),
         "lag": _lags(row for row in results["rows"] if row["kind"] == "lag"),
@@ -66,6 +67,31 @@ def tables(results: Results) -> dict[str, str]:
         "environment": _environment(results),
     }
     return {name: text for name, text in made.items() if text}
+
+
+# The three rows of the README: what is done with 16 bodies of 8 MiB, by our row and the peers' best.
+HEADLINES = (
+    ("kept in RAM", "ram/chunked"),
+    ("spilled to files", "fs_dispatch/chunked/ext4"),
+    ("memory-mapped", "mmap_dispatch/chunked/ext4"),
+)
+HEADLINE_PEERS = ("aiohttp tuned", "pyreqwest tuned")
+
+
+def _headlines(results: Results) -> str:
+    """Wall time as multiples of the floor's: nothing, unless each row has at least ours."""
+    floor = find(results, f"{FLOOR}/chunked/{FLOOR}")
+    if floor is None:
+        return ""
+    lines = []
+    for title, place in HEADLINES:
+        rows = [find(results, f"{place}/{client}") for client in (OURS, *HEADLINE_PEERS)]
+        cells = [_ratio(ratio(row, floor, wall)) if row else "" for row in rows]
+        if not cells[0]:
+            return ""
+        lines.append((title, f"**{cells[0]}**", *cells[1:]))
+    title = "16 bodies of 8 MiB, in multiples of receiving and forgetting them"
+    return markdown((title, OURS, *HEADLINE_PEERS), lines)
 
 
 def fill(text: str, made: Mapping[str, str]) -> str:

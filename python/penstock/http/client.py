@@ -248,12 +248,12 @@ class Client:
         except TimeoutError as cause:
             if self._closed:
                 raise ClientClosed(CLOSED_IN_FLIGHT) from None
-            now = exchange.now()
-            if exchange.until is not None and now >= exchange.until:
+            # By the times themselves: the timer may fire a clock's tick early.
+            if exchange.until is not None and (until is None or exchange.until <= until):
                 total = exchange.timeouts.total
                 late = functools.partial(TotalTimeout, f"no connection within {total} s (Timeouts.total)")
             error = late()
-            exchange.describe(error, now)
+            exchange.describe(error, exchange.now())
             raise error from cause
         finally:
             self._bounds.discard(bound)

@@ -173,7 +173,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
     def _on_work(self) -> None:
         exchange = self._exchange
         if exchange is not None and self._job is not None:
-            # A work that is over counts as out until this loop has heard of it.
+            # A work that is over counts as out until this loop has heard of it. That takes a turn, in which uvloop may
+            # receive some megabytes.
             if self.crowded:
                 self._pause()
             return
@@ -194,9 +195,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._pause()
 
     def _on_worked(self, job: asyncio.Future[Any]) -> None:
-        # The core may have had the next one begun since this one was done.
-        if self._job is job:
-            self._job = None
+        self._job = None
         error = None if job.cancelled() else job.exception()
         if self._exchange is None:
             self._begin_salvage()

@@ -1,0 +1,48 @@
+"""`python -m benches.publish`: brings the published tables in line with the committed results; `--check` only compares.
+
+The numbers in the README and on the results page come from here and nowhere else.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from penstock.bench import report
+from penstock.bench.results import Results
+
+from benches import targets
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benches" / "results"
+PAGES = ("README.md", "docs/results.md")
+
+
+def load(name: str) -> Results:
+    results: Results = json.loads((RESULTS / name).read_text())
+    return results
+
+
+def made() -> dict[str, str]:
+    """All tables: those of the run, its targets, and the close comparison of a run of its own."""
+    results, close = load("bench.json"), load("bench-close.json")
+    return {**report.tables(results), "targets": targets.table(results), "close": targets.table(close)}
+
+
+def main(arguments: list[str]) -> int:
+    tables = made()
+    stale = []
+    for page in PAGES:
+        path = ROOT / page
+        text = path.read_text()
+        filled = report.fill(text, tables)
+        if filled != text:
+            stale.append(page)
+            if "--check" not in arguments:
+                path.write_text(filled)
+    for page in stale:
+        print(f"{page}: {'differs from' if '--check' in arguments else 'now follows'} benches/results")
+    return 1 if stale and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
