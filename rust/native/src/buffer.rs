@@ -10,10 +10,10 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyMemoryView};
 use std::ffi::c_int;
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// Read-only bytes, kept alive for as long as a memoryview looks at them.
 #[pyclass(frozen, module = "penstock._native")]
@@ -105,9 +105,82 @@ pub fn lend(py: Python<'_>, window: Window) -> PyResult<Py<PyAny>> {
 /// The bytes of any buffer: `bytes` without a copy, everything else copied.
 pub fn bytes_of(data: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     match data.cast_exact::<PyBytes>() {
-        Ok(bytes) => Ok(Bytes::from_owner(PyBackedBytes::from(bytes.clone()))),
+        Ok(bytes) => Ok(Bytes::from_owner(Kept::new(bytes))),
         // A large copy is a slab's: recycled, and not unmapped by whoever drops it.
         Err(_) => with_slice(data, |slice| Ok(slab::gather(&Pools::current().slabs, std::iter::once(slice))?)),
+    }
+}
+
+/// A `bytes` that is kept for as long as something looks at it, and let go of on any thread. PyO3's own way to do that
+/// without the interpreter is a list with a lock, which a forked child would find locked for ever if another thread just
+/// used it: writing to a disk lets go of bytes all the time.
+struct Kept {
+    bytes: *mut ffi::PyObject,
+    base: *const u8,
+    len: usize,
+}
+
+// SAFETY: the bytes are immutable, and the reference is given back only by a thread that is attached.
+unsafe impl Send for Kept {}
+// SAFETY: as above.
+unsafe impl Sync for Kept {}
+
+impl Kept {
+    fn new(bytes: &Bound<'_, PyBytes>) -> Self {
+        let (base, len) = (bytes.as_bytes().as_ptr(), bytes.as_bytes().len());
+        Self { bytes: bytes.clone().into_ptr(), base, len }
+    }
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: those of an object that this keeps alive, and whose bytes never change or move.
+        unsafe { std::slice::from_raw_parts(self.base, self.len) }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // SAFETY: only asks.
+        if unsafe { ffi::PyGILState_Check() } != 0 {
+            // SAFETY: attached, and this reference is `self`'s own.
+            return unsafe { ffi::Py_DECREF(self.bytes) };
+        }
+        let mut node = Box::new(Owed { bytes: self.bytes, next: OWED.load(Ordering::Relaxed) });
+        loop {
+            let (next, new) = (node.next, Box::into_raw(node));
+            match OWED.compare_exchange_weak(next, new, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(newest) => {
+                    // SAFETY: nobody else has seen it.
+                    node = unsafe { Box::from_raw(new) };
+                    node.next = newest;
+                }
+            }
+        }
+    }
+}
+
+/// A reference that was let go of without the interpreter.
+struct Owed {
+    bytes: *mut ffi::PyObject,
+    next: *mut Self,
+}
+
+static OWED: AtomicPtr<Owed> = AtomicPtr::new(ptr::null_mut());
+
+/// Gives back the references that other threads let go of. To be called where work of theirs has come to an end.
+pub fn give_back(_: Python<'_>) {
+    if OWED.load(Ordering::Relaxed).is_null() {
+        return;
+    }
+    let mut next = OWED.swap(ptr::null_mut(), Ordering::Acquire);
+    while !next.is_null() {
+        // SAFETY: each node was made by a box, and the swap made this thread its owner.
+        let node = unsafe { Box::from_raw(next) };
+        next = node.next;
+        // SAFETY: attached (the token), and the reference is the node's own.
+        unsafe { ffi::Py_DECREF(node.bytes) };
     }
 }
 

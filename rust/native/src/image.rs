@@ -12,6 +12,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict};
 use std::ffi::c_int;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 #[pyclass(frozen, subclass, module = "penstock._native", weakref)]
 pub struct Image {
@@ -189,7 +190,11 @@ impl Image {
     }
 
     fn reader(&self, piece: usize) -> Reader {
-        Reader { core: self.core.clone(), state: Mutex::new(Some(self.core.reader(piece))), direct: self.direct }
+        Reader {
+            core: self.core.clone(),
+            state: Arc::new(Mutex::new(Some(self.core.reader(piece)))),
+            direct: self.direct,
+        }
     }
 
     #[allow(unsafe_code)]
@@ -216,7 +221,7 @@ impl Image {
 pub struct Reader {
     core: BodyImage,
     /// Away while an op reads.
-    state: Mutex<Option<CoreReader>>,
+    state: Arc<Mutex<Option<CoreReader>>>,
     direct: bool,
 }
 
@@ -238,7 +243,7 @@ impl Reader {
         if let Some(found) = reader.next_cached().raise(py)? {
             return piece(py, found);
         }
-        let mut away = Away { owner: slf.clone().unbind(), reader: state.as_mut().and_then(|state| state.take()) };
+        let mut away = Away { home: slf.get().state.clone(), reader: state.as_mut().and_then(|state| state.take()) };
         let op = Op::new(
             move || match away.reader.as_mut() {
                 Some(reader) => {
@@ -270,12 +275,12 @@ impl Reader {
 
 /// A reader on its way through an op; back with its owner when dropped, whether the op ran or not.
 struct Away {
-    owner: Py<Reader>,
+    home: Arc<Mutex<Option<CoreReader>>>,
     reader: Option<CoreReader>,
 }
 
 impl Drop for Away {
     fn drop(&mut self) {
-        *self.owner.get().state.lock() = self.reader.take();
+        *self.home.lock() = self.reader.take();
     }
 }

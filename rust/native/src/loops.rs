@@ -18,6 +18,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyWeakrefMethods, PyWeakrefReference};
 
+use crate::buffer;
 use crate::errors::Raise;
 use crate::future::Future;
 use crate::gil;
@@ -157,6 +158,7 @@ struct Drain(Arc<Mailbox>);
 #[pymethods]
 impl Drain {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        buffer::give_back(py);
         let completions = &self.0.completions;
         completions.lower();
         let mut batch = VecDeque::new();

@@ -1,6 +1,7 @@
 //! Work of the core that may wait for a disk, as an object that a policy runs: called, it runs on the calling thread
 //! without the interpreter; `on(pool)` runs it on a pool's threads.
 
+use crate::buffer;
 use crate::errors::Raise;
 use crate::future::{Future, run_native};
 use crate::pool::DispatchPool;
@@ -40,7 +41,9 @@ impl Op {
         let work = self.take()?;
         // As on a pool's thread: a panic is the result.
         let caught = || catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Error::from_panic(&*panic)));
-        py.detach(caught).raise(py)?(py)
+        let done = py.detach(caught);
+        buffer::give_back(py);
+        done.raise(py)?(py)
     }
 
     /// Runs it on a thread of `pool`; the result is awaited.

@@ -47,6 +47,7 @@ impl Sink {
 
     /// Takes `bytes` without a copy and a copy of any other buffer.
     fn take(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        buffer::give_back(py);
         let sink = self.open()?;
         if data.is_exact_instance_of::<PyBytes>() {
             let piece = buffer::bytes_of(data)?;
@@ -71,7 +72,9 @@ impl Sink {
     /// The image; the sink is closed afterwards. What is still to be written is written here.
     fn finish(&self, py: Python<'_>) -> PyResult<Image> {
         let sink = self.open()?;
-        let image = py.detach(|| sink.lock().prepare()).raise(py)?;
+        let image = py.detach(|| sink.lock().prepare());
+        buffer::give_back(py);
+        let image = image.raise(py)?;
         *self.sink.lock() = None;
         Ok(Image::of(image))
     }

@@ -1,5 +1,6 @@
 //! Figures of what bodies share in a process, and the calls that tests and tidy programs use on it.
 
+use crate::buffer;
 use penstock_core::body::{Pools, file, reaper, sink};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -10,6 +11,7 @@ use std::time::Duration;
 /// bytes that sinks have not yet written.
 #[pyfunction]
 pub fn slab_stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    buffer::give_back(py);
     let slabs = Pools::current().slabs.stats();
     let stats = PyDict::new(py);
     stats.set_item("lent", slabs.lent)?;
@@ -47,7 +49,9 @@ pub fn _after_fork_in_parent() {
 /// Waits until what was dropped so far is freed, at most so many seconds; true if it is.
 #[pyfunction]
 pub fn settle(py: Python<'_>, timeout: f64) -> bool {
-    py.detach(|| reaper::settle(Duration::try_from_secs_f64(timeout).unwrap_or(Duration::MAX)))
+    let settled = py.detach(|| reaper::settle(Duration::try_from_secs_f64(timeout).unwrap_or(Duration::MAX)));
+    buffer::give_back(py);
+    settled
 }
 
 /// Has each write of a body take longer by so many seconds, in the whole process: a slow disk, for tests.
