@@ -23,9 +23,9 @@ def load(name: str) -> Results:
 
 
 def made() -> dict[str, str]:
-    """All tables: those of the run, its targets, and the close comparison of a run of its own."""
-    results, close = load("bench.json"), load("bench-close.json")
-    return {**report.tables(results), "targets": targets.table(results), "close": targets.table(close)}
+    """All tables: those of the run, and its targets."""
+    results = load("bench.json")
+    return {**report.tables(results), "targets": targets.table(results)}
 
 
 def main(arguments: list[str]) -> int:

@@ -16,7 +16,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// Read-only bytes, kept alive for as long as a memoryview looks at them.
-#[pyclass(frozen, module = "penstock._native")]
+#[pyclass(frozen, freelist = 256, module = "penstock._native")]
 pub struct View(Bytes);
 
 #[pymethods]
@@ -225,6 +225,9 @@ pub fn new_bytes<E: Send>(
     }
 }
 
+/// From this many bytes on others may run meanwhile.
+const LONG_LOOK: usize = 256 << 10;
+
 /// Length and highest byte of a buffer, read once from end to end: what the benchmarks do with every body.
 #[pyfunction]
 pub fn summarise(py: Python<'_>, buffer: PyBuffer<u8>) -> PyResult<(usize, u8)> {
@@ -232,14 +235,16 @@ pub fn summarise(py: Python<'_>, buffer: PyBuffer<u8>) -> PyResult<(usize, u8)> 
         return Err(PyBufferError::new_err("the buffer is not contiguous"));
     }
     let (base, len) = (buffer.buf_ptr() as usize, buffer.len_bytes());
-    Ok(py.detach(move || {
+    let look = move || {
         let highest = |slice: &[u8]| slice.iter().fold(0, |highest, byte| highest.max(*byte));
         if len == 0 {
             return (0, 0);
         }
         // SAFETY: as `with_slice_mut`, and only read.
         (len, highest(unsafe { std::slice::from_raw_parts(base as *const u8, len) }))
-    }))
+    };
+    // A short look costs less than to let go of the interpreter.
+    Ok(if len < LONG_LOOK { look() } else { py.detach(look) })
 }
 
 /// The bytes of somebody's buffer, whatever its items and shape, as the file and socket methods of the standard library

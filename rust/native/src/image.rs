@@ -267,6 +267,14 @@ impl Reader {
         if self.core.is_file() && !self.direct {
             refuse_in_loop(py, "chunks()")?;
         }
+        // What is at hand costs no hand-over of the interpreter.
+        if let Some(mut state) = self.state.try_lock()
+            && let Some(reader) = state.as_mut()
+            && let Some(found) = reader.next_cached().raise(py)?
+        {
+            drop(state);
+            return found.map(|bytes| buffer::view(py, bytes)).transpose();
+        }
         // Threads that share it wait for each other without the interpreter: whoever reads needs that to go on.
         let found = py.detach(|| self.state.lock().as_mut().map_or(Ok(None), CoreReader::next_piece));
         found.raise(py)?.map(|bytes| buffer::view(py, bytes)).transpose()
