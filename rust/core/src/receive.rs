@@ -170,10 +170,6 @@ impl Receiver {
         &self.progress
     }
 
-    pub fn is_idle(&self) -> bool {
-        self.stage == Stage::Idle
-    }
-
     /// The head, once it is complete.
     pub fn head(&self) -> Option<&Head> {
         self.response.head()

@@ -110,7 +110,7 @@ pub struct SlabStats {
 pub struct SlabPool {
     free: Mutex<BTreeMap<usize, Vec<Idle>>>,
     idle: AtomicUsize,
-    idle_cap: AtomicUsize,
+    idle_cap: usize,
     lent: AtomicU64,
     recycled: AtomicU64,
     mapped: AtomicU64,
@@ -124,7 +124,7 @@ impl SlabPool {
         Self {
             free: Mutex::new(BTreeMap::new()),
             idle: AtomicUsize::new(0),
-            idle_cap: AtomicUsize::new(idle_cap),
+            idle_cap,
             lent: AtomicU64::new(0),
             recycled: AtomicU64::new(0),
             mapped: AtomicU64::new(0),
@@ -161,7 +161,7 @@ impl SlabPool {
     fn give_back(&self, region: Region) {
         let size = region.size;
         self.lent.fetch_sub(size as u64, Relaxed);
-        if self.abandoned.load(Relaxed) || self.idle.load(Relaxed) + size > self.idle_cap.load(Relaxed) {
+        if self.abandoned.load(Relaxed) || self.idle.load(Relaxed) + size > self.idle_cap {
             reaper::drop_large(size, region);
             return;
         }
@@ -185,11 +185,6 @@ impl SlabPool {
         self.idle.fetch_sub(old.iter().map(|idle| idle.region.size).sum(), Relaxed);
         drop(old);
         self.idle.load(Relaxed) > 0
-    }
-
-    /// Bounds what is kept idle; what is idle now beyond it goes with age.
-    pub fn set_idle_cap(&self, bytes: usize) {
-        self.idle_cap.store(bytes, Relaxed);
     }
 
     pub(super) fn abandon(&self) {
