@@ -10,7 +10,18 @@ if sys.platform == "win32" or sys.implementation.name != "cpython":
     )
 
 from penstock._native import BUILD_PROFILE, __version__, file_pool_stats, slab_stats
-from penstock.blocking import Direct, Dispatch, DispatchPool, Permit, Policy, Semaphore, default_pool, run_blocking
+from penstock.blocking import (
+    BlockingPermit,
+    Direct,
+    Dispatch,
+    DispatchPool,
+    Permit,
+    Policy,
+    Semaphore,
+    blocking_permit,
+    default_pool,
+    run_blocking,
+)
 from penstock.body import AsyncBodySink, BodyImage, BodySink, Budget, FilePool, Tunables, collect
 from penstock.errors import *  # noqa: F403
 from penstock.errors import __all__ as _errors
@@ -23,6 +34,7 @@ _LAZY = ("Client", "Headers", "Limits", "Response", "Timeouts")
 __all__ = [
     "BUILD_PROFILE",
     "AsyncBodySink",
+    "BlockingPermit",
     "BodyImage",
     "BodySink",
     "Budget",
@@ -40,6 +52,7 @@ __all__ = [
     "Timeouts",
     "Tunables",
     "__version__",
+    "blocking_permit",
     "collect",
     "default_pool",
     "run_blocking",

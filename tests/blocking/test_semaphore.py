@@ -7,10 +7,14 @@ import gc
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+import uvloop
 from penstock import Semaphore
 from penstock.errors import BlockingInLoop, PermitError, SemaphoreClosed
+
+LOOPS: dict[str, type[asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.Loop}
 
 
 async def turns(n: int = 5) -> None:
@@ -128,6 +132,42 @@ async def test_asyncio_takes_acquire_wherever_it_takes_a_coroutine() -> None:
     assert semaphore.waiting == 0
     semaphore.release(4)
     assert semaphore.free == 4
+
+
+@pytest.mark.asyncio
+async def test_leaving_without_entering_raises() -> None:
+    semaphore = Semaphore(1)
+    with pytest.raises(PermitError, match="released more"):
+        await semaphore.__aexit__(None, None, None)
+    with pytest.raises(PermitError, match="released more"):
+        semaphore.sync().__exit__(None, None, None)
+    assert semaphore.free == 1
+
+
+@pytest.mark.asyncio
+async def test_it_counts_who_waited_and_who_was_handed_a_permit() -> None:
+    semaphore = Semaphore(2)
+    assert semaphore.stats() == {"permits": 2, "free": 2, "waiting": 0, "waits": 0, "hand_overs": 0}
+    async with semaphore:
+        await semaphore.acquire()
+        tasks = [asyncio.create_task(semaphore.acquire()) for _ in range(3)]
+        await turns()
+        tasks[2].cancel()
+        await asyncio.wait([tasks[2]])
+        assert semaphore.stats() == {"permits": 2, "free": 0, "waiting": 2, "waits": 3, "hand_overs": 0}
+    semaphore.release()
+    await asyncio.gather(*tasks[:2])
+    semaphore.release(2)
+    assert semaphore.stats() == {"permits": 2, "free": 2, "waiting": 0, "waits": 3, "hand_overs": 2}
+
+
+@pytest.mark.asyncio
+async def test_its_repr_says_what_is_free() -> None:
+    semaphore = Semaphore(2)
+    async with semaphore:
+        assert repr(semaphore) == "<penstock.Semaphore 1 of 2 free, 0 waiting>"
+    semaphore.close()
+    assert repr(semaphore) == "<penstock.Semaphore 2 of 2 free, 0 waiting closed>"
 
 
 @pytest.mark.asyncio
@@ -270,6 +310,113 @@ def test_a_waiter_whose_loop_is_closed_is_skipped() -> None:
     assert semaphore.free == 1
     # Told apart from a forgotten task: this one was abandoned on purpose.
     task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", LOOPS)
+def test_a_waiter_whose_loop_stopped_gives_its_permit_on_and_asks_again_when_it_runs(kind: str) -> None:
+    semaphore = Semaphore(1)
+    assert semaphore.try_acquire()
+    loop = LOOPS[kind]()
+
+    async def wait() -> asyncio.Task[None]:
+        task = asyncio.create_task(semaphore.acquire())
+        await turns()
+        return task
+
+    waiting = loop.run_until_complete(wait())
+    assert semaphore.waiting == 1
+
+    async def next_one() -> None:
+        mine = asyncio.create_task(semaphore.acquire())
+        await turns()
+        semaphore.release()
+        async with asyncio.timeout(5):
+            await mine
+        assert semaphore.waiting == 0
+
+    asyncio.run(next_one())
+    assert semaphore.stats()["hand_overs"] == 2
+
+    async def go_on() -> None:
+        await turns()
+        assert not waiting.done()
+        assert semaphore.waiting == 1
+        semaphore.release()
+        async with asyncio.timeout(5):
+            await waiting
+
+    loop.run_until_complete(go_on())
+    loop.close()
+    semaphore.release()
+    assert semaphore.free == 1
+
+
+@pytest.mark.parametrize("kind", LOOPS)
+def test_a_waiter_whose_loop_runs_again_takes_what_is_free_by_then(kind: str) -> None:
+    semaphore = Semaphore(1)
+    assert semaphore.try_acquire()
+    loop = LOOPS[kind]()
+
+    async def wait() -> list[asyncio.Task[None]]:
+        tasks = [asyncio.create_task(semaphore.acquire()) for _ in range(2)]
+        await turns()
+        return tasks
+
+    async def go_on() -> None:
+        tasks[0].cancel()
+        async with asyncio.timeout(5):
+            await tasks[1]
+
+    tasks = loop.run_until_complete(wait())
+    semaphore.release()
+    assert (semaphore.free, semaphore.waiting) == (1, 0)
+    loop.run_until_complete(go_on())
+    assert tasks[0].cancelled()
+    loop.close()
+    semaphore.release()
+    assert (semaphore.free, semaphore.waiting) == (1, 0)
+
+
+def counting(kind: str, calls: list[int]) -> asyncio.AbstractEventLoop:
+    """A loop that notes each turn in which penstock's callback was called."""
+
+    class Loop(LOOPS[kind]):  # type: ignore[misc]
+        def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
+            def noted(*args: Any) -> None:
+                calls.append(1)
+                callback(*args)
+
+            super().add_reader(fd, noted if type(callback).__module__ == "builtins" else callback, *args)
+
+    return Loop()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", LOOPS)
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_loop_is_woken_once_a_turn_however_many_permits_are_handed_over(kind: str, elsewhere: bool) -> None:
+    semaphore, calls = Semaphore(100), list[int]()
+    assert semaphore.try_acquire(100)
+
+    def release() -> None:
+        for _ in range(100):
+            semaphore.release()
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(semaphore.acquire()) for _ in range(100)]
+        await turns()
+        if elsewhere:
+            # The loop stands still while another thread hands over.
+            thread = threading.Thread(target=release)
+            thread.start()
+            thread.join()
+        else:
+            release()
+        await asyncio.gather(*tasks)
+        semaphore.release(100)
+
+    with asyncio.Runner(loop_factory=lambda: counting(kind, calls)) as runner:
+        runner.run(main())
+    assert (len(calls), semaphore.free) == (1, 100)
 
 
 # Threads

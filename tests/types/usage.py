@@ -48,6 +48,9 @@ async def blocking_work() -> None:
         for policy in policies:
             reveal_type(await policy.run(parse, b"{}"))  # dict[str, int]
             reveal_type(await penstock.run_blocking(parse, b"{}", policy=policy))  # dict[str, int]
+    async with penstock.blocking_permit(sem) as permit:
+        reveal_type(permit)  # penstock._native.BlockingPermit
+        reveal_type(permit.run(parse, b"{}"))  # dict[str, int]
     reveal_type(penstock.default_pool())  # penstock.blocking.pool.DispatchPool
 
 

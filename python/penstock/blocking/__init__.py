@@ -18,10 +18,12 @@ from penstock._native import (
     _join_pools,
     default_pool,
 )
+from penstock.blocking.permit import BlockingPermit, blocking_permit
 from penstock.blocking.policy import Direct, Dispatch, Permit, Policy, run_blocking
 from penstock.blocking.pool import DispatchPool
 
 __all__ = [
+    "BlockingPermit",
     "Direct",
     "Dispatch",
     "DispatchPool",
@@ -29,6 +31,7 @@ __all__ = [
     "Permit",
     "Policy",
     "Semaphore",
+    "blocking_permit",
     "default_pool",
     "run_blocking",
 ]

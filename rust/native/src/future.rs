@@ -115,6 +115,11 @@ impl Future {
         match &mut state.source {
             Source::Admission(.., mine) => *mine = Some(ticket),
             source @ Source::Promise => *source = Source::Waiter(ticket),
+            Source::Waiter(mine) => {
+                let before = std::mem::replace(mine, ticket);
+                drop(state);
+                drop(before);
+            }
             _ => {
                 drop(state);
                 drop(ticket);
@@ -161,6 +166,11 @@ impl Future {
     pub fn settle(this: &Py<Self>, py: Python<'_>, finished: Finished) -> PyResult<()> {
         let future = this.get();
         let outcome = match finished {
+            Finished::Again(_) if future.is_cancelled() => None,
+            Finished::Again(step) => {
+                let Some(finished) = step(py) else { return Ok(()) };
+                return Self::settle(this, py, finished);
+            }
             Finished::Callbacks => None,
             Finished::Cancelled => {
                 Self::cancel(this.bind(py), None)?;

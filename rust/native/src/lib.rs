@@ -12,6 +12,7 @@ mod head;
 mod image;
 mod loops;
 mod op;
+mod permit;
 mod policy;
 mod pool;
 mod receiver;
@@ -44,6 +45,8 @@ mod _native {
     use super::image::{Image, Reader, refuse_in_loop};
     #[pymodule_export]
     use super::op::{_panicking, Op};
+    #[pymodule_export]
+    use super::permit::BlockingPermit;
     #[pymodule_export]
     use super::policy::{Direct, Dispatch, Permit};
     #[pymodule_export]

@@ -34,6 +34,8 @@ pub enum Finished {
     Python(PyResult<Py<PyAny>>),
     Native(Result<Convert>),
     Cancelled,
+    /// Something to be done on the loop's thread, that may end it.
+    Again(Box<dyn FnOnce(Python<'_>) -> Option<Finished> + Send>),
     /// It has ended; some of its callbacks have not run.
     Callbacks,
 }
@@ -136,6 +138,16 @@ impl Mailbox {
         event_loop.call_method1(intern!(py, "add_reader"), (descriptor, drain))?;
         mailboxes.set_item(event_loop, Py::new(py, MailboxHandle(Arc::clone(&mailbox)))?)?;
         Ok(mailbox)
+    }
+
+    /// Whether the loop stands still at the moment: it was stopped, and neither closed nor run again. From any thread.
+    pub fn has_stopped(&self) -> bool {
+        let stands = |py: Python<'_>| {
+            let event_loop = self.event_loop.bind(py).upgrade()?;
+            let running = event_loop.call_method0(intern!(py, "is_running")).and_then(|running| running.is_truthy());
+            running.ok().map(|running| !running)
+        };
+        Python::try_attach(stands).flatten().unwrap_or(false)
     }
 
     /// Sends a completion, from any thread, attached or not. To a loop that is gone it is dropped.

@@ -16,7 +16,7 @@ use penstock_core::permit::{self, Grant};
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyTimeoutError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::PyTraceback;
+use pyo3::types::{PyDict, PyTraceback};
 
 use crate::errors::Raise;
 use crate::future::{self, Future, Source};
@@ -56,7 +56,7 @@ impl Semaphore {
     /// Takes `n` permits when awaited; waits its turn.
     #[pyo3(signature = (n = 1))]
     fn acquire(&self, n: usize) -> Acquire {
-        Acquire::new(&self.core, n)
+        Acquire(Taking::new(&self.core, n))
     }
 
     /// Takes `n` permits if they are free and nobody waits.
@@ -121,6 +121,17 @@ impl Semaphore {
         self.core.waiting()
     }
 
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let figures = self.core.figures();
+        let stats = PyDict::new(py);
+        stats.set_item("permits", self.core.total())?;
+        stats.set_item("free", figures.free)?;
+        stats.set_item("waiting", figures.waiting)?;
+        stats.set_item("waits", figures.waits)?;
+        stats.set_item("hand_overs", figures.hand_overs)?;
+        Ok(stats)
+    }
+
     fn __repr__(&self) -> String {
         let closed = if self.core.is_closed() { " closed" } else { "" };
         let (free, total, waiting) = (self.core.free(), self.core.total(), self.core.waiting());
@@ -130,7 +141,7 @@ impl Semaphore {
 
 /// Awaiting it gives None at once.
 #[pyclass(frozen)]
-struct Ready;
+pub struct Ready;
 
 #[pymethods]
 impl Ready {
@@ -160,7 +171,7 @@ impl Enter {
         if self.core.take(1).raise(py)? {
             Ok(self.ready.clone_ref(py).into_any())
         } else {
-            Ok(Py::new(py, Acquire::new(&self.core, 1))?.into_any())
+            Ok(Py::new(py, Acquire(Taking::new(&self.core, 1)))?.into_any())
         }
     }
 }
@@ -175,76 +186,161 @@ enum Stage {
 
 type Slot = Arc<Mutex<Option<Grant>>>;
 
-/// What `Semaphore.acquire` gives: a coroutine that takes the permits.
-#[pyclass(frozen, module = "penstock._native")]
-pub struct Acquire {
+/// How a task comes to its permits, step by step.
+pub struct Taking {
     core: permit::Semaphore,
     n: usize,
     stage: Mutex<Stage>,
 }
 
-impl Acquire {
-    fn new(core: &permit::Semaphore, n: usize) -> Self {
+pub enum Step {
+    Wait(Py<Future>),
+    Taken(Grant),
+    /// It was over before this step.
+    Spent,
+}
+
+impl Taking {
+    pub fn new(core: &permit::Semaphore, n: usize) -> Self {
         Self { core: core.clone(), n, stage: Mutex::new(Stage::New) }
+    }
+
+    pub fn is_new(&self) -> bool {
+        matches!(*self.stage.lock(), Stage::New)
     }
 
     fn change(&self, stage: Stage) -> Stage {
         std::mem::replace(&mut *self.stage.lock(), stage)
     }
 
-    /// One step; `None` when the permits are taken.
-    fn step(&self, py: Python<'_>) -> PyResult<Option<Py<Future>>> {
+    pub fn step(&self, py: Python<'_>) -> PyResult<Step> {
         match self.change(Stage::Over) {
             Stage::New => {
                 if self.core.take(self.n).raise(py)? {
-                    return Ok(None);
+                    return Ok(Step::Taken(Grant::adopt(&self.core, self.n)));
                 }
                 let future = Future::pending(py, Source::Promise)?;
                 let slot = Slot::default();
-                let wake = wake(future.clone_ref(py), Arc::clone(&slot));
-                match self.core.acquire(self.n, wake).raise(py)? {
-                    permit::Acquire::Granted(grant) => {
-                        grant.forget();
-                        Ok(None)
-                    }
+                let waiter = Waiter { core: self.core.clone(), n: self.n, future, slot };
+                match waiter.queue(py).raise(py)? {
+                    permit::Acquire::Granted(grant) => Ok(Step::Taken(grant)),
                     permit::Acquire::Queued(ticket) => {
-                        future.get().wait_with(ticket);
-                        self.wait(py, future, slot)
+                        waiter.future.get().wait_with(ticket);
+                        Ok(self.wait(py, waiter.future, waiter.slot))
                     }
                 }
             }
             Stage::Waiting(future, slot) => match future.get().retrieve(py) {
-                None => self.wait(py, future, slot),
+                None => Ok(self.wait(py, future, slot)),
                 Some(result) => {
                     result?;
-                    if let Some(grant) = slot.lock().take() {
-                        grant.forget();
-                    }
-                    Ok(None)
+                    let grant = slot.lock().take();
+                    Ok(grant.map_or(Step::Spent, Step::Taken))
                 }
             },
-            Stage::Over => Err(PyRuntimeError::new_err("cannot reuse already awaited acquire()")),
+            Stage::Over => Ok(Step::Spent),
         }
     }
 
-    fn wait(&self, py: Python<'_>, future: Py<Future>, slot: Slot) -> PyResult<Option<Py<Future>>> {
+    fn wait(&self, py: Python<'_>, future: Py<Future>, slot: Slot) -> Step {
         let wait = Future::block(&future, py);
         self.change(Stage::Waiting(future, slot));
-        Ok(Some(wait))
+        Step::Wait(wait)
+    }
+
+    /// Cancelled: what was handed over already goes to the next waiter.
+    pub fn abandon(&self) {
+        if let Stage::Waiting(future, _slot) = self.change(Stage::Over) {
+            future.get().forsake();
+        }
+    }
+
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // What isn't visited is taken to be in use: who holds the lock keeps it alive for this round.
+        match self.stage.try_lock().as_deref() {
+            Some(Stage::Waiting(future, _)) => visit.call(future),
+            _ => Ok(()),
+        }
     }
 }
 
-/// Sends a grant to the loop of a waiter. It gets to the slot if the loop still runs and nobody has cancelled.
-fn wake(future: Py<Future>, slot: Slot) -> impl FnOnce(penstock_core::Result<Grant>) + Send {
-    move |grant| {
-        let finished = Finished::Native(grant.map(|grant| {
-            Box::new(move |py: Python<'_>| {
-                *slot.lock() = Some(grant);
-                Ok(py.None())
-            }) as Convert
-        }));
-        let mailbox = Arc::clone(future.get().mailbox());
+impl Drop for Taking {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
+/// A task in the queue, as whoever hands permits over sees it.
+struct Waiter {
+    core: permit::Semaphore,
+    n: usize,
+    future: Py<Future>,
+    slot: Slot,
+}
+
+impl Waiter {
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self { core: self.core.clone(), n: self.n, future: self.future.clone_ref(py), slot: Arc::clone(&self.slot) }
+    }
+
+    fn queue(&self, py: Python<'_>) -> penstock_core::Result<permit::Acquire> {
+        let waiter = self.clone_ref(py);
+        self.core.acquire(self.n, move |grant| waiter.wake(grant))
+    }
+
+    /// Sends a grant to the loop. It gets to the slot if the loop still runs and nobody has cancelled. A loop that has
+    /// stopped can't say when it will use a permit: it goes on to the next waiter, and this one asks again if its loop
+    /// ever runs again.
+    fn wake(self, grant: penstock_core::Result<Grant>) {
+        let mailbox = Arc::clone(self.future.get().mailbox());
+        let future = Python::try_attach(|py| self.future.clone_ref(py));
+        let Some(future) = future else { return };
+        let finished = match grant {
+            Ok(grant) if mailbox.has_stopped() => {
+                drop(grant);
+                Finished::Again(Box::new(move |py| self.ask_again(py)))
+            }
+            grant => Finished::Native(grant.map(|grant| self.keep(grant))),
+        };
         drop(mailbox.post(Completion { future, finished }));
+    }
+
+    fn keep(self, grant: Grant) -> Convert {
+        Box::new(move |py| {
+            *self.slot.lock() = Some(grant);
+            Ok(py.None())
+        })
+    }
+
+    /// On the loop's thread.
+    fn ask_again(self, py: Python<'_>) -> Option<Finished> {
+        let waiter = self.clone_ref(py);
+        match self.queue(py) {
+            Ok(permit::Acquire::Granted(grant)) => Some(Finished::Native(Ok(waiter.keep(grant)))),
+            Ok(permit::Acquire::Queued(ticket)) => {
+                self.future.get().wait_with(ticket);
+                None
+            }
+            Err(error) => Some(Finished::Native(Err(error))),
+        }
+    }
+}
+
+/// What `Semaphore.acquire` gives: a coroutine that takes the permits.
+#[pyclass(frozen, module = "penstock._native")]
+pub struct Acquire(Taking);
+
+impl Acquire {
+    /// `None` when the permits are taken, for the caller to give back.
+    fn step(&self, py: Python<'_>) -> PyResult<Option<Py<Future>>> {
+        match self.0.step(py)? {
+            Step::Wait(future) => Ok(Some(future)),
+            Step::Taken(grant) => {
+                grant.forget();
+                Ok(None)
+            }
+            Step::Spent => Err(PyRuntimeError::new_err("cannot reuse already awaited acquire()")),
+        }
     }
 }
 
@@ -266,7 +362,6 @@ impl Acquire {
         self.step(py)?.ok_or_else(|| pyo3::exceptions::PyStopIteration::new_err(()))
     }
 
-    /// Cancelled: what was handed over already goes to the next waiter.
     #[pyo3(signature = (exc, value = None, traceback = None, /))]
     fn throw(
         &self,
@@ -279,17 +374,11 @@ impl Acquire {
     }
 
     fn close(&self) {
-        if let Stage::Waiting(future, _slot) = self.change(Stage::Over) {
-            future.get().forsake();
-        }
+        self.0.abandon();
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // What isn't visited is taken to be in use: who holds the lock keeps it alive for this round.
-        match self.stage.try_lock().as_deref() {
-            Some(Stage::Waiting(future, _)) => visit.call(future),
-            _ => Ok(()),
-        }
+        self.0.traverse(&visit)
     }
 
     fn __clear__(&self) {
@@ -299,12 +388,10 @@ impl Acquire {
 
 impl Drop for Acquire {
     fn drop(&mut self) {
-        match self.change(Stage::Over) {
-            Stage::New => gil::in_destructor(|py| {
+        if self.0.is_new() {
+            gil::in_destructor(|py| {
                 PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), c"Semaphore.acquire() was never awaited", 1)
-            }),
-            Stage::Waiting(future, _slot) => future.get().forsake(),
-            Stage::Over => {}
+            });
         }
     }
 }

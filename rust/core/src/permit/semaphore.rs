@@ -39,9 +39,22 @@ struct State {
     free: usize,
     /// By arrival.
     waiters: BTreeMap<u64, Waiter>,
+    /// Counts those who waited, too.
     arrivals: u64,
+    hand_overs: u64,
     handing: bool,
     closed: bool,
+}
+
+/// What a semaphore has done and what it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    pub free: usize,
+    pub waiting: usize,
+    /// How many had to wait for their permits.
+    pub waits: u64,
+    /// How many of them were given what they waited for.
+    pub hand_overs: u64,
 }
 
 /// A handle; its clones are the same semaphore.
@@ -63,7 +76,14 @@ pub enum Acquire {
 impl Semaphore {
     /// A semaphore with `permits` of them.
     pub fn new(permits: usize) -> Self {
-        let state = State { free: permits, waiters: BTreeMap::new(), arrivals: 0, handing: false, closed: false };
+        let state = State {
+            free: permits,
+            waiters: BTreeMap::new(),
+            arrivals: 0,
+            hand_overs: 0,
+            handing: false,
+            closed: false,
+        };
         Self(Arc::new(Shared { state: Mutex::new(state), total: permits }))
     }
 
@@ -77,6 +97,11 @@ impl Semaphore {
 
     pub fn waiting(&self) -> usize {
         self.0.state.lock().waiters.len()
+    }
+
+    pub fn figures(&self) -> Figures {
+        let state = self.0.state.lock();
+        Figures { free: state.free, waiting: state.waiters.len(), waits: state.arrivals, hand_overs: state.hand_overs }
     }
 
     pub fn is_closed(&self) -> bool {
@@ -199,6 +224,7 @@ fn next(state: &mut State) -> Option<Waiter> {
     let wanted = oldest.get().wanted;
     (wanted <= state.free).then(|| {
         state.free -= wanted;
+        state.hand_overs += 1;
         oldest.remove()
     })
 }
@@ -315,6 +341,17 @@ mod model {
         }
     }
 
+    fn queue_or_keep(semaphore: &Semaphore, kept: &Kept) -> Option<Ticket> {
+        let theirs = Arc::clone(kept);
+        match semaphore.acquire(1, move |grant| theirs.lock().extend(grant.ok())).unwrap() {
+            Acquire::Queued(ticket) => Some(ticket),
+            Acquire::Granted(grant) => {
+                kept.lock().push(grant);
+                None
+            }
+        }
+    }
+
     fn all_free(semaphore: &Semaphore) {
         let state = semaphore.0.state.lock();
         assert!(state.free == semaphore.0.total && state.waiters.is_empty() && !state.handing);
@@ -374,6 +411,68 @@ mod model {
             assert_eq!(kept.lock().len(), 1);
             drop(ticket);
             kept.lock().clear();
+            all_free(&semaphore);
+        });
+    }
+
+    #[test]
+    fn who_asks_while_a_permit_comes_back_never_overtakes_the_waiter() {
+        loom::model(|| {
+            let semaphore = Semaphore::new(1);
+            let held = semaphore.try_acquire(1).unwrap();
+            let kept = Kept::default();
+            let ticket = queue(&semaphore, &kept);
+            let releaser = thread::spawn(move || drop(held));
+            assert!(semaphore.try_acquire(1).unwrap().is_none());
+            releaser.join().unwrap();
+            assert_eq!(kept.lock().len(), 1);
+            drop(ticket);
+            kept.lock().clear();
+            all_free(&semaphore);
+        });
+    }
+
+    #[test]
+    fn permits_that_come_back_from_several_threads_add_up_for_who_wants_them_all() {
+        loom::model(|| {
+            let semaphore = Semaphore::new(2);
+            let kept = Kept::default();
+            let releasers: Vec<_> = (0..2).map(|_| semaphore.try_acquire(1).unwrap()).collect();
+            let theirs = Arc::clone(&kept);
+            let waiter = semaphore.acquire(2, move |grant| theirs.lock().extend(grant.ok())).unwrap();
+            let releasers: Vec<_> = releasers.into_iter().map(|held| thread::spawn(move || drop(held))).collect();
+            for releaser in releasers {
+                releaser.join().unwrap();
+            }
+            assert_eq!(kept.lock().len(), 1);
+            drop(waiter);
+            kept.lock().clear();
+            all_free(&semaphore);
+        });
+    }
+
+    #[test]
+    fn a_waiter_that_passes_its_permit_on_and_asks_again_comes_after_the_next() {
+        loom::model(|| {
+            let semaphore = Semaphore::new(1);
+            let held = semaphore.try_acquire(1).unwrap();
+            let (first, second) = (Kept::default(), Kept::default());
+            // As a waiter does whose loop has stopped, and runs again later.
+            let (again, later) = (semaphore.clone(), Arc::clone(&first));
+            let place = Arc::new(Mutex::new(None));
+            let its_place = Arc::clone(&place);
+            let stopped = semaphore.acquire(1, move |grant| {
+                drop(grant);
+                *its_place.lock() = Some(queue_or_keep(&again, &later));
+            });
+            let ticket = queue(&semaphore, &second);
+            let releaser = thread::spawn(move || drop(held));
+            releaser.join().unwrap();
+            assert_eq!((first.lock().len(), second.lock().len()), (0, 1));
+            second.lock().clear();
+            assert_eq!(first.lock().len(), 1);
+            first.lock().clear();
+            drop((stopped, ticket, place));
             all_free(&semaphore);
         });
     }
@@ -462,6 +561,19 @@ mod tests {
         drop(held);
         assert_eq!((semaphore.free(), semaphore.waiting()), (1, 0));
         drop(tickets);
+    }
+
+    #[test]
+    fn it_counts_who_waited_and_who_was_served() {
+        let semaphore = Semaphore::new(1);
+        let held = semaphore.try_acquire(1).unwrap();
+        let order = Arc::default();
+        let (first, second) = (queue(&semaphore, 1, 1, &order), queue(&semaphore, 1, 2, &order));
+        second.cancel();
+        assert_eq!(semaphore.figures(), Figures { free: 0, waiting: 1, waits: 2, hand_overs: 0 });
+        drop(held);
+        assert_eq!(semaphore.figures(), Figures { free: 0, waiting: 0, waits: 2, hand_overs: 1 });
+        drop(first);
     }
 
     #[test]
