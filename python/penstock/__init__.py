@@ -27,13 +27,15 @@ from penstock.errors import *  # noqa: F403
 from penstock.errors import __all__ as _errors
 
 if TYPE_CHECKING:
-    from penstock.http import Client, Headers, Limits, Response, Timeouts
+    from penstock.http import BasicAuth, BearerAuth, Client, Headers, Hooks, Limits, Response, Timeouts
 
-_LAZY = ("Client", "Headers", "Limits", "Response", "Timeouts")
+_LAZY = ("BasicAuth", "BearerAuth", "Client", "Headers", "Hooks", "Limits", "Response", "Timeouts")
 
 __all__ = [
     "BUILD_PROFILE",
     "AsyncBodySink",
+    "BasicAuth",
+    "BearerAuth",
     "BlockingPermit",
     "BodyImage",
     "BodySink",
@@ -44,6 +46,7 @@ __all__ = [
     "DispatchPool",
     "FilePool",
     "Headers",
+    "Hooks",
     "Limits",
     "Permit",
     "Policy",

@@ -113,6 +113,6 @@ def test_names_in_the_examples_are_penstocks(place: str, block: str) -> None:
 @pytest.mark.parametrize("cls", [penstock.Timeouts, penstock.Limits])
 def test_the_defaults_in_the_settings_are_those_in_the_source(cls: Any) -> None:
     section = (DOCS / "reference/settings.md").read_text().partition(f"\n## `{cls.__name__}`")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)` \| (?:`(None)`|([\d,]+))", section, re.MULTILINE)
-    told = {name: None if nothing else int(number.replace(",", "")) for name, nothing, number in rows}
-    assert told == {field.name: field.default for field in dataclasses.fields(cls)}
+    rows = re.findall(r"^\| `(\w+)` \| (?:`([^`]+)`|([\d,]+))", section, re.MULTILINE)
+    told = {name: ast.literal_eval(value or number.replace(",", "")) for name, value, number in rows}
+    assert told == {field.name: field.default for field in dataclasses.fields(cls) if field.init}

@@ -77,6 +77,15 @@ def slow_disk() -> Iterator[Callable[[float], None]]:
     _delay_writes(0)
 
 
+def at_hand(client: penstock.Client) -> dict[str, int]:
+    """What a client has now, of all that it counts."""
+    figures = client.stats()
+    return {name: figures[name] for name in ("active", "waiting", "connecting", "open", "idle")}
+
+
+NOTHING = {"active": 0, "waiting": 0, "connecting": 0, "open": 0, "idle": 0}
+
+
 def lent() -> int:
     return int(penstock.stats()["slabs"]["lent"])
 

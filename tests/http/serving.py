@@ -13,7 +13,22 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Final, TypeAlias
 
-__all__ = ["CLOSE", "HANG", "RESET", "TURN", "Script", "Server", "chunked", "cut", "head", "response", "serve", "until"]
+__all__ = [
+    "BODY",
+    "CLOSE",
+    "HANG",
+    "RESET",
+    "TURN",
+    "UNREAD",
+    "Script",
+    "Server",
+    "chunked",
+    "cut",
+    "head",
+    "response",
+    "serve",
+    "until",
+]
 
 
 class _Step:
@@ -32,10 +47,56 @@ HANG: Final = _Step("HANG")
 """Says nothing until the client closes."""
 RESET: Final = _Step("RESET")
 """Closes it by a reset."""
+BODY: Final = _Step("BODY")
+"""Reads the request's body now; without this or `UNREAD` it is read before the script begins."""
+UNREAD: Final = _Step("UNREAD")
+"""Leaves the request's body in the socket."""
 
 Step: TypeAlias = bytes | float | asyncio.Event | _Step | Callable[[], Awaitable[None] | None]
 Script: TypeAlias = Iterable[Step]
 """Bytes are sent, a number of seconds slept, an event waited for, a function called."""
+
+
+class _Peer:
+    """Reads requests, as a server does that trusts its client."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._received = bytearray()
+
+    async def _more(self) -> bool:
+        data = await asyncio.get_running_loop().sock_recv(self._connection, 1 << 18)
+        self._received += data
+        return bool(data)
+
+    async def line(self, end: bytes) -> bytes | None:
+        while (at := self._received.find(end)) < 0:
+            if not await self._more():
+                return None
+        line = bytes(self._received[:at])
+        del self._received[: at + len(end)]
+        return line
+
+    async def exactly(self, count: int) -> bytes:
+        while len(self._received) < count:
+            if not await self._more():
+                raise ConnectionError("the request ended early")
+        data = bytes(self._received[:count])
+        del self._received[:count]
+        return data
+
+    async def body(self, request: bytes) -> bytes | None:
+        fields = dict(line.lower().split(b": ", 1) for line in request.split(b"\r\n")[1:])
+        if fields.get(b"transfer-encoding") == b"chunked":
+            body = b""
+            while size := int(await self.line(b"\r\n") or b"", 16):
+                body += await self.exactly(size)
+                assert await self.exactly(2) == b"\r\n"
+            assert await self.exactly(2) == b"\r\n"
+            return body
+        if (length := fields.get(b"content-length")) is not None:
+            return await self.exactly(int(length))
+        return None
 
 
 class Server:
@@ -48,6 +109,8 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         self.requests: list[bytes] = []
         """The heads of the requests, in the order in which they came."""
+        self.bodies: list[bytes] = []
+        """The bodies of the requests that had one, without their framing."""
         self.connections = 0
         """How many connections were made."""
         self.closed = 0
@@ -75,19 +138,19 @@ class Server:
             task.add_done_callback(self._tasks.discard)
 
     async def _converse(self, connection: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        received = b""
+        peer = _Peer(connection)
         try:
             while True:
-                while b"\r\n\r\n" not in received:
-                    data = await loop.sock_recv(connection, 65536)
-                    if not data:
-                        return
-                    received += data
-                request, _, received = received.partition(b"\r\n\r\n")
+                request = await peer.line(b"\r\n\r\n")
+                if request is None:
+                    return
                 self.requests.append(request)
-                script = self._scripts.popleft() if len(self._scripts) > 1 else self._scripts[0]
+                script = list(self._scripts.popleft() if len(self._scripts) > 1 else self._scripts[0])
+                if BODY not in script and UNREAD not in script:
+                    script.insert(0, BODY)
                 for step in script:
+                    if step is BODY and (body := await peer.body(request)) is not None:
+                        self.bodies.append(body)
                     if step is CLOSE:
                         return
                     if step is RESET:

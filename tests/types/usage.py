@@ -113,7 +113,8 @@ async def requests() -> None:
         headers={"accept": "application/json"},
         tunables=penstock.Tunables(max_body="1GiB"),
         timeout=penstock.Timeouts(connect=5, total=None),
-        limits=penstock.Limits(connections=20),
+        limits=penstock.Limits(connections=20, per_host=4),
+        auth=("user", "password"),
         policy=penstock.Dispatch(),
     ) as client:
         reveal_type(client)  # penstock.http.client.Client

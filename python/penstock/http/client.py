@@ -1,44 +1,54 @@
-"""`Client`: requests by method, and the connections that they share."""
+"""`Client`: requests by method, with the options that a client and each of its requests have."""
 
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import functools
-import ipaddress
-import socket
+import http.cookiejar
+import logging
 import ssl
 import warnings
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, Unpack
 
 from penstock._native import Budget, FilePool, Head, Scratch, Tunables
 from penstock.blocking._ops import default_policy
-from penstock.blocking.policy import Policy, run_blocking
+from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.errors import (
     ClientClosed,
-    ConnectError,
     ConnectionLost,
     ConnectTimeout,
-    DNSError,
-    InvalidURL,
+    PenstockError,
     PoolTimeout,
     RequestError,
     Timeout,
-    TLSError,
+    TooManyRedirects,
     TotalTimeout,
 )
+from penstock.http.auth import Auth, authorization
+from penstock.http.connect import AllowAddress, Connector
 from penstock.http.connection import Connection
+from penstock.http.content import encode
+from penstock.http.cookies import cookies_for, keep_cookies
 from penstock.http.deadlines import Deadlines
 from penstock.http.exchange import Exchange
+from penstock.http.hooks import Hooks
 from penstock.http.options import Limits, Timeouts
+from penstock.http.pool import ConnectionPool
+from penstock.http.proxy import EnvironmentProxies, parse_proxy
+from penstock.http.request import Request, field_lines, lower
+from penstock.http.resolve import Names, Resolver
 from penstock.http.response import Response
-from penstock.http.url import Origin, parse
+from penstock.http.route import Route
+from penstock.http.settings import BODIES, Options, Settings
+from penstock.http.url import parse, with_params
 
 __all__ = ["Client"]
+
+log = logging.getLogger(__name__)
 
 USER_AGENT = "penstock/0.1"
 CLOSED_IN_FLIGHT = "the client was closed while the request was in flight"
@@ -50,12 +60,22 @@ class Client:
     Args:
         base_url: What a URL that begins with `/` is appended to.
         headers: Sent with each request.
+        auth: A pair of user and password, `BasicAuth` or `BearerAuth`; not sent on to another origin by a redirect.
         tunables: Limits of bodies, and where they go; `None` is `Tunables()`.
         budget: What bodies are counted against; `None` is the process's.
         policy: Runs what waits for a disk; `None` is the process's default pool.
         timeout: Deadlines.
         limits: Connections, and the size of heads.
-        ssl_context: For https; `None` is `ssl.create_default_context()`.
+        ssl_context: For https; `None` is `ssl.create_default_context()`: the system's trust, names verified.
+        proxy: The URL of an HTTP proxy, `http://user:password@host:port`, for http and https.
+        trust_env: Whether HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY choose the proxy where `proxy` doesn't.
+        follow_redirects: Whether to ask where a response says.
+        max_redirects: How often, for one request; then `TooManyRedirects`.
+        cookies: A jar that keeps what servers set and gives it back to them; `None` ignores cookies.
+        uds: The path of a Unix socket that all connections are made to.
+        resolver: Gives the addresses of a host name; `None` is the system's, on the process's default pool.
+        allow_address: Told the address that is about to be connected to, says whether it may be.
+        hooks: Called at the stages of each request.
         file_pool: Recycles the files of bodies, with their mappings; `None` makes a new file for each.
 
     Use it as `async with`, or call `aclose`. Bodies stay good afterwards.
@@ -66,121 +86,249 @@ class Client:
         *,
         base_url: str | None = None,
         headers: Mapping[str, str] | None = None,
+        auth: Auth | None = None,
         tunables: Tunables | None = None,
         budget: Budget | None = None,
         policy: Policy | None = None,
         timeout: Timeouts | None = None,
         limits: Limits | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+        trust_env: bool = False,
+        follow_redirects: bool = True,
+        max_redirects: int = 10,
+        cookies: http.cookiejar.CookieJar | None = None,
+        uds: str | None = None,
+        resolver: Resolver | None = None,
+        allow_address: AllowAddress | None = None,
+        hooks: Hooks | None = None,
         file_pool: FilePool | None = None,
     ) -> None:
         self._base = None if base_url is None else str(parse(base_url)).rstrip("/")
-        self._fields = {"user-agent": USER_AGENT, "accept": "*/*", **_lower(headers)}
-        self._lines = _field_lines(self._fields)
-        self._tunables = tunables if tunables is not None else Tunables()
-        self._budget = budget if budget is not None else Budget.shared()
-        self._policy = policy if policy is not None else default_policy
-        self._timeouts = timeout if timeout is not None else Timeouts()
+        self._fields = {"user-agent": USER_AGENT, "accept": "*/*", **lower(headers)}
+        if auth is not None:
+            self._fields["authorization"] = authorization(auth)
+        self._lines = field_lines(self._fields)
+        self._settings = Settings(
+            tunables if tunables is not None else Tunables(),
+            budget if budget is not None else Budget.shared(),
+            policy if policy is not None else default_policy,
+            timeout if timeout is not None else Timeouts(),
+            file_pool,
+            follow_redirects,
+            max_redirects,
+            proxy,
+            ssl_context,
+        )
         self._limits = limits if limits is not None else Limits()
         self._head_limits = self._limits._head()
-        self._ssl_context = ssl_context
-        self._file_pool = file_pool
+        if proxy:
+            parse_proxy(proxy)
+        self._env = EnvironmentProxies() if trust_env else None
+        self._cookies = cookies
+        self._uds = uds
+        self._hooks = hooks
         self._scratch = Scratch()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._deadlines: Deadlines | None = None
-        self._open: set[Connection] = set()
-        self._connecting = 0
-        self._idle: dict[Origin, list[Connection]] = {}
-        self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
+        self._names = Names(resolver, self._limits.dns_seconds, self._limits.dns_failed_seconds)
+        self._connector = Connector(self._names, allow_address)
+        self._pool = ConnectionPool(self._limits)
         self._bounds: set[asyncio.Timeout] = set()
-        self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
-        self._requests = 0
-        self._connected = 0
+        self._drained: asyncio.Future[None] | None = None
+        self._active = 0
+        self._requests = self._failed = self._redirects = self._retried = 0
 
     # Requests
 
-    async def get(
-        self,
-        url: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        timeout: Timeouts | None = None,
-        tunables: Tunables | None = None,
-        policy: Policy | None = None,
-    ) -> Response:
+    def get(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
         """GETs a URL; the response has its whole body, wherever that lies.
 
         Args:
             url: http or https, or a path if the client has a `base_url`.
-            headers: Besides the client's, and instead of those of the same name.
-            timeout, tunables, policy: Instead of the client's.
+            options: See `Options`.
 
         Raises:
             RequestError: The request failed; see its subclasses.
             LimitExceeded: The body or the head is over a limit.
             BudgetExceeded, StorageFull: No room for the body.
+            ValueError, TypeError: The request can't be sent as it was given.
 
         Cancelled, the connection is closed, and what was received is dropped.
         """
-        return await self.request("GET", url, headers=headers, timeout=timeout, tunables=tunables, policy=policy)
+        return self.request("GET", url, **options)
 
-    async def head(
-        self, url: str, *, headers: Mapping[str, str] | None = None, timeout: Timeouts | None = None
-    ) -> Response:
+    def head(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
         """Asks for the head only; as `get`."""
-        return await self.request("HEAD", url, headers=headers, timeout=timeout)
+        return self.request("HEAD", url, **options)
 
-    async def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        timeout: Timeouts | None = None,
-        tunables: Tunables | None = None,
-        policy: Policy | None = None,
-    ) -> Response:
-        """Makes a request without a body; as `get`."""
+    def options(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
+        """Asks what may be asked; as `get`."""
+        return self.request("OPTIONS", url, **options)
+
+    def delete(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
+        """DELETEs; as `get`."""
+        return self.request("DELETE", url, **options)
+
+    def post(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
+        """POSTs `content`, `json`, `form` or `files`; as `get`."""
+        return self.request("POST", url, **options)
+
+    def put(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
+        """PUTs `content`, `json`, `form` or `files`; as `get`."""
+        return self.request("PUT", url, **options)
+
+    def patch(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
+        """PATCHes with `content`, `json`, `form` or `files`; as `get`."""
+        return self.request("PATCH", url, **options)
+
+    async def request(self, method: str, url: str, **options: Unpack[Options]) -> Response:
+        """Makes a request; as `get`.
+
+        A body in a file is sent by the kernel where the connection is a plain socket. An answer that is complete before
+        all of the request is sent ends the sending. With the header `expect: 100-continue` the body waits for the
+        server's word, a second at most.
+        """
         loop = self._bind()
+        began = loop.time()
+        self._requests += 1
+        self._active += 1
+        try:
+            return await self._follow(method.upper(), url, began, options)
+        except BaseException:
+            self._failed += 1
+            raise
+        finally:
+            self._active -= 1
+            if self._drained is not None and not self._active and not self._drained.done():
+                self._drained.set_result(None)
+
+    async def _follow(self, method: str, url: str, began: float, options: Options) -> Response:
+        """The response in the end, redirects followed."""
+        settings = self._settings.overridden(options) if options else self._settings
+        history: tuple[Response, ...] = ()
+        request = None
+        try:
+            request = self._make(method, url, options)
+            if BODIES & options.keys():
+                bodies = (options.get("content"), options.get("json"), options.get("form"), options.get("files"))
+                request.content = await encode(*bodies, settings.policy)
+            request.check()
+            while True:
+                response = await self._send(request, settings, began)
+                response.history = history
+                following = request.following(response) if settings.follow_redirects else None
+                if following is None:
+                    break
+                if len(history) >= settings.max_redirects:
+                    raise TooManyRedirects(
+                        f"redirected to {following.url} after {len(history)} redirects (max_redirects)",
+                        history=(*history, response),
+                    )
+                log.debug("%s %s: %d, on to %s", request.method, request.url, response.status, following.url)
+                self._redirects += 1
+                history = (*history, response)
+                request = following
+        except BaseException as error:
+            if isinstance(error, RequestError) and error.request is None:
+                error.request, error.elapsed = method, asyncio.get_running_loop().time() - began
+                error.url = url if request is None else request.url
+            if request is not None:
+                log.debug("%s %s failed: %r", request.method, request.url, error)
+                if self._hooks is not None and self._hooks.failed is not None:
+                    self._hooks.failed(request, error)
+            raise
+        if self._hooks is not None and self._hooks.done is not None:
+            self._hooks.done(response)
+        return response
+
+    def _make(self, method: str, url: str, options: Options) -> Request:
         if self._base is not None and url.startswith("/"):
             url = self._base + url
-        try:
-            target = parse(url)
-        except InvalidURL as error:
-            error.request, error.elapsed = method, 0.0
-            raise
-        lines = self._lines if headers is None else _field_lines({**self._fields, **_lower(headers)})
-        head = f"{_token(method)} {target.path} HTTP/1.1\r\nhost: {target.origin.authority}\r\n".encode() + lines
-        timeouts = timeout if timeout is not None else self._timeouts
-        self._requests += 1
-        began = loop.time()
+        if not options:
+            return Request(method, url, parse(url), self._fields, self._lines)
+        if (params := options.get("params")) is not None:
+            url = with_params(url, params)
+        headers, auth = options.get("headers"), options.get("auth")
+        fields, lines = self._fields, self._lines
+        if headers is not None or auth is not None:
+            fields = {**fields, **lower(headers)}
+            if auth is not None:
+                fields["authorization"] = authorization(auth)
+            lines = field_lines(fields)
+        return Request(method, url, parse(url), fields, lines)
+
+    async def _send(self, request: Request, settings: Settings, began: float) -> Response:
+        """One response, whatever it says; asked for once more, if the connection turned out to be stale."""
+        loop = asyncio.get_running_loop()
+        hooks = self._hooks
+        on_head = None
+        if hooks is not None:
+            if hooks.request is not None:
+                hooks.request(request)
+            if hooks.head is not None:
+                on_head = functools.partial(hooks.head, request)
+        route = self._route(request, settings)
+        head = request.head(self._extra(request, route))
         again = False
         while True:
             exchange = Exchange(
-                method,
-                url,
+                request.method,
+                request.url,
                 head,
-                tunables if tunables is not None else self._tunables,
-                self._budget,
-                self._file_pool,
-                policy if policy is not None else self._policy,
-                timeouts,
+                request.content,
+                request.length,
+                request.expect,
+                settings.tunables,
+                settings.budget,
+                settings.file_pool,
+                settings.policy,
+                settings.timeout,
                 began,
                 loop.create_future(),
+                on_head,
             )
-            connection = await self._acquire(target.origin, exchange, fresh=again)
+            connection = await self._acquire(route, exchange, fresh=again)
             reused, before = connection.used > 0, connection.progress
             try:
                 found, body = await self._exchange(connection, exchange)
             except ConnectionLost:
                 # The server closed an idle connection just as it was taken again: nothing of the request was
                 # answered, so it is safe to ask once more (RFC 9110 section 9.2.2).
-                if again or not reused or connection.progress != before or method not in ("GET", "HEAD"):
+                if again or not reused or connection.progress != before or not request.idempotent:
                     raise
                 again = True
+                self._retried += 1
+                log.debug("%s was stale: asking again", route)
                 continue
-            return Response(found, body, url, loop.time() - began)
+            response = Response(found, body, request.url, loop.time() - began)
+            if self._cookies is not None:
+                keep_cookies(self._cookies, request, response)
+            if hooks is not None and hooks.spilled is not None and body.state == "file":
+                hooks.spilled(request, len(body))
+            return response
+
+    def _route(self, request: Request, settings: Settings) -> Route:
+        origin, proxy = request.origin, None
+        if settings.proxy is not None:
+            proxy = parse_proxy(settings.proxy) if settings.proxy else None
+        elif self._env is not None and self._uds is None:
+            proxy = self._env.for_origin(origin)
+        return Route(origin, proxy, settings.ssl_context if origin.scheme == "https" else None, self._uds)
+
+    def _extra(self, request: Request, route: Route) -> bytes:
+        """Lines of the head that aren't the request's own; a proxy is asked for the whole URL."""
+        extra = ""
+        request.absolute = route.proxy is not None and request.origin.scheme == "http"
+        if request.absolute and route.proxy is not None and route.proxy.authorization is not None:
+            extra += f"proxy-authorization: {route.proxy.authorization}\r\n"
+        if self._cookies is not None and "cookie" not in request.fields:
+            cookies = cookies_for(self._cookies, request)
+            # A jar may hold what no server could have set.
+            if cookies is not None and not set(cookies) & set("\r\n\0"):
+                extra += f"cookie: {cookies}\r\n"
+        return extra.encode("latin-1")
 
     @staticmethod
     async def _exchange(connection: Connection, exchange: Exchange) -> tuple[Head, BodyImage]:
@@ -202,38 +350,31 @@ class Client:
             self._deadlines = Deadlines(loop)
         elif self._loop is not loop:
             raise ClientClosed("the client belongs to another event loop: make one for each")
+        if self._drained is not None:
+            raise ClientClosed("the client is being closed: it takes no more requests")
         return loop
 
-    async def _acquire(self, origin: Origin, exchange: Exchange, *, fresh: bool) -> Connection:
+    async def _acquire(self, route: Route, exchange: Exchange, *, fresh: bool) -> Connection:
         """A usable connection that nobody else has: an idle one, a new one, or the next that comes free. With `fresh`
         only a new one."""
-        until = None
-        while True:
-            idle = self._idle.get(origin, [])
-            while idle and not fresh:
-                connection = idle.pop()
-                unused = exchange.began - connection.idle_since
-                # What already lies in the socket is no answer to a request that isn't sent yet.
-                if connection.usable and unused <= self._limits.idle_seconds and not connection.unread:
-                    return connection
-                connection.close()
-            if len(self._open) + self._connecting < self._limits.connections or self._evict():
-                return await self._connect(origin, exchange)
-            first = until is None
-            if first and exchange.timeouts.pool is not None:
-                until = exchange.now() + exchange.timeouts.pool
-            await self._wait(exchange, until, in_front=not first)
-
-    def _evict(self) -> bool:
-        """Closes an idle connection to make room for one to another origin."""
-        for idle in self._idle.values():
-            while idle:
-                connection = idle.pop(0)
-                if connection in self._open:
-                    self._open.discard(connection)
-                    connection.close()
-                    return True
-        return False
+        grant = self._pool.try_take(route, fresh)
+        if grant is None:
+            seconds = exchange.timeouts.pool
+            until = None if seconds is None else exchange.now() + seconds
+            late = functools.partial(
+                PoolTimeout,
+                f"no connection to {route} came free within {seconds} s (Timeouts.pool): {self._pool.explain(route)}",
+            )
+            grant = await self._pool.wait(route, fresh, self._within(exchange, until, late))
+        if isinstance(grant, Connection):
+            return grant
+        try:
+            connection = await self._connect(route, exchange)
+        except BaseException:
+            self._pool.release(route)
+            raise
+        self._pool.add(connection)
+        return connection
 
     @contextlib.asynccontextmanager
     async def _within(
@@ -246,6 +387,8 @@ class Client:
             async with bound:
                 yield
         except TimeoutError as cause:
+            if isinstance(cause, PenstockError):
+                raise
             if self._closed:
                 raise ClientClosed(CLOSED_IN_FLIGHT) from None
             # By the times themselves: the timer may fire a clock's tick early.
@@ -258,151 +401,73 @@ class Client:
         finally:
             self._bounds.discard(bound)
 
-    async def _wait(self, exchange: Exchange, until: float | None, *, in_front: bool) -> None:
-        """Waits for a connection to come free; who has waited for one that another took waits in front."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        late = functools.partial(
-            PoolTimeout,
-            f"no connection came free within {exchange.timeouts.pool} s (Timeouts.pool): all "
-            f"{self._limits.connections} are in use (Limits.connections)",
-        )
-        if in_front:
-            self._waiting.appendleft(waiter)
-        else:
-            self._waiting.append(waiter)
-        try:
-            async with self._within(exchange, until, late):
-                await waiter
-        except BaseException:
-            # Given up after it was woken: the connection is for the next.
-            if waiter.done() and not waiter.cancelled():
-                self._wake()
-            raise
-        finally:
-            if waiter in self._waiting:
-                self._waiting.remove(waiter)
-        if self._closed:
-            raise ClientClosed(CLOSED_IN_FLIGHT)
-
-    def _wake(self) -> None:
-        """Lets the next that waits try again."""
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-
-    async def _connect(self, origin: Origin, exchange: Exchange) -> Connection:
+    async def _connect(self, route: Route, exchange: Exchange) -> Connection:
         loop = asyncio.get_running_loop()
+        began = loop.time()
         seconds = exchange.timeouts.connect
-        until = None if seconds is None else loop.time() + seconds
-        late = functools.partial(ConnectTimeout, f"not connected to {origin} within {seconds} s (Timeouts.connect)")
-        self._connecting += 1
-        connection = None
-        try:
-            async with self._within(exchange, until, late):
-                connection = await self._open_connection(loop, origin)
-            if self._closed:
-                raise ClientClosed(CLOSED_IN_FLIGHT)
-            if not connection.usable:
-                raise ConnectionLost(f"{origin} closed the connection, or said something, before it was asked")
-            self._open.add(connection)
-            self._connected += 1
-            return connection
-        except BaseException as error:
-            if connection is not None:
-                connection.close()
-            if isinstance(error, RequestError):
-                exchange.describe(error, loop.time())
-            self._wake()
-            raise
-        finally:
-            self._connecting -= 1
-
-    async def _open_connection(self, loop: asyncio.AbstractEventLoop, origin: Origin) -> Connection:
-        context = None
-        if origin.scheme == "https":
-            if self._ssl_context is None:
-                self._ssl_context = await run_blocking(ssl.create_default_context)
-            context = self._ssl_context
+        until = None if seconds is None else began + seconds
+        late = functools.partial(ConnectTimeout, f"not connected to {route} within {seconds} s (Timeouts.connect)")
         assert self._deadlines is not None  # bound
         make: Callable[[], Connection] = functools.partial(
-            Connection, self._scratch, self._head_limits, origin, self._deadlines, self._freed, self._lost
+            Connection, self._scratch, self._head_limits, route, self._deadlines, self._pool.put, self._pool.lost
         )
-        failure: Exception | None = None
-        for address in await _resolve(origin):
-            try:
-                _, connection = await loop.create_connection(
-                    make, address, origin.port, ssl=context, server_hostname=origin.host if context else None
-                )
-            except ssl.SSLError as error:
-                raise TLSError(f"no TLS with {origin}: {error}") from error
-            except OSError as error:
-                failure = error
-            else:
-                return connection
-        raise ConnectError(f"cannot connect to {origin}: {failure}") from failure
-
-    def _freed(self, connection: Connection) -> None:
-        """A connection has finished an exchange and can take another."""
+        async with self._within(exchange, until, late):
+            connection = await self._connector.connect(route, make)
         if self._closed:
             connection.close()
-            return
-        self._idle.setdefault(connection.origin, []).append(connection)
-        if self._sweeper is None:
-            self._sweep()
-        self._wake()
-
-    def _sweep(self) -> None:
-        """Closes connections that have been unused for too long, now and when the next one will have been."""
-        loop = asyncio.get_running_loop()
-        since = loop.time() - self._limits.idle_seconds
-        # In each list the connection that was used last is the last.
-        for idle in self._idle.values():
-            while idle and idle[0].idle_since <= since:
-                idle.pop(0).close()
-        self._idle = {origin: idle for origin, idle in self._idle.items() if idle}
-        oldest = min((idle[0].idle_since for idle in self._idle.values()), default=None)
-        self._sweeper = None if oldest is None else loop.call_at(oldest + self._limits.idle_seconds, self._sweep)
-
-    def _lost(self, connection: Connection) -> None:
-        """A connection is gone."""
-        self._open.discard(connection)
-        idle = self._idle.get(connection.origin, [])
-        if connection in idle:
-            idle.remove(connection)
-        self._wake()
+            raise ClientClosed(CLOSED_IN_FLIGHT)
+        if self._hooks is not None and self._hooks.connected is not None:
+            self._hooks.connected(str(route), loop.time() - began)
+        return connection
 
     # Its life
 
     def stats(self) -> dict[str, int]:
-        """Counts: `requests` made and connections `connected` since the start; connections `open` and `idle`, and
-        requests `waiting` for one, now."""
+        """What it has done since its start, and has at hand now; the documentation has a row for each figure."""
+        pool, names = self._pool, self._names
         return {
             "requests": self._requests,
-            "connected": self._connected,
-            "open": len(self._open),
-            "idle": sum(map(len, self._idle.values())),
-            "waiting": len(self._waiting),
+            "failed": self._failed,
+            "redirects": self._redirects,
+            "retried": self._retried,
+            "active": self._active,
+            "waiting": pool.waiting,
+            "connected": pool.made,
+            "reused": pool.reused,
+            "aged": pool.aged,
+            "evicted": pool.evicted,
+            "connecting": pool.connecting,
+            "open": pool.open,
+            "idle": pool.idle,
+            "lookups": names.lookups,
+            "lookups_saved": names.hits,
         }
 
-    async def aclose(self) -> None:
-        """Closes all connections; requests in flight fail with `ClientClosed`."""
-        self._closed = True
-        for connection in tuple(self._open):
-            connection.shut(ClientClosed(CLOSED_IN_FLIGHT))
-        self._idle.clear()
-        for bound in self._bounds:
-            if not bound.expired():
-                bound.reschedule(0)
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        if self._deadlines is not None:
-            self._deadlines.close()
+    async def aclose(self, *, drain: float | None = None) -> None:
+        """Closes all connections; requests in flight fail with `ClientClosed`.
+
+        Args:
+            drain: Seconds that requests in flight get to end by themselves; new ones are refused meanwhile.
+
+        Cancelled, it closes at once.
+        """
+        try:
+            if drain is not None and self._active and not self._closed:
+                self._drained = asyncio.get_running_loop().create_future()
+                await asyncio.wait([self._drained], timeout=drain)
+        finally:
+            self._closed = True
+            self._pool.close(lambda: ClientClosed(CLOSED_IN_FLIGHT))
+            for bound in self._bounds:
+                if not bound.expired():
+                    bound.reschedule(0)
+            if self._deadlines is not None:
+                self._deadlines.close()
         # The transports' last callbacks, and the last steps of those that waited for a connection.
-        while self._open or self._bounds:  # noqa: ASYNC110, it takes a turn or two
+        while not self._pool.gone or self._bounds:  # noqa: ASYNC110, it takes a turn or two
             await asyncio.sleep(0)
         await asyncio.sleep(0)
+        self._names.close()
         self._scratch.close()
 
     async def __aenter__(self) -> Self:
@@ -417,41 +482,8 @@ class Client:
     def __repr__(self) -> str:
         if self._closed:
             return "<Client closed>"
-        return f"<Client {' '.join(f'{name}={count}' for name, count in self.stats().items())}>"
+        return f"<Client {' '.join(f'{name}={count}' for name, count in self.stats().items() if count)}>"
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
-        if not getattr(self, "_closed", True) and self._open:
+        if not getattr(self, "_closed", True) and self._pool.open:
             warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
-
-
-async def _resolve(origin: Origin) -> list[str]:
-    """The addresses of a host, in the resolver's order; the resolver may wait, so it runs on the default pool."""
-    try:
-        return [str(ipaddress.ip_address(origin.host))]
-    except ValueError:
-        pass
-    try:
-        found = await run_blocking(socket.getaddrinfo, origin.host, origin.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        # UnicodeError: not a name by the rules of IDNA.
-        raise DNSError(f"no address for {origin.host}: {error}") from error
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
-
-
-def _token(method: str) -> str:
-    if not method or not method.isascii() or not all(c.isalnum() or c in "!#$%&'*+-.^_`|~" for c in method):
-        raise ValueError(f"method={method!r}: not a token (RFC 9110 section 5.6.2)")
-    return method
-
-
-def _lower(headers: Mapping[str, str] | None) -> dict[str, str]:
-    return {name.lower(): value for name, value in (headers or {}).items()}
-
-
-def _field_lines(fields: Mapping[str, str]) -> bytes:
-    for name, value in fields.items():
-        _token(name)
-        if any(c in value for c in "\r\n\0"):
-            raise ValueError(f"header {name}: {value!r} has a line break or NUL")
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return lines.encode("latin-1") + b"\r\n"

@@ -5,6 +5,7 @@ the request's policy, hands large bodies over to the draining worker, and watche
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any, cast
@@ -18,20 +19,36 @@ from penstock.errors import (
     IdleTimeout,
     PenstockError,
     Timeout,
+    TooSlow,
     TotalTimeout,
+    WriteTimeout,
 )
+from penstock.http.content import Content
 from penstock.http.deadlines import TICK, Deadlines
 from penstock.http.exchange import Exchange
-from penstock.http.url import Origin
+from penstock.http.route import Route
+from penstock.http.writer import Stopped, Writer
 
 __all__ = ["Connection"]
+
+CONTINUE = 1.0
+"""Seconds that a body waits for a `100 Continue`; not all servers send one (RFC 9110 section 10.1.1)."""
 
 BUDGET_RETRY = 0.02
 """Seconds between two tries of a write for which there was no budget."""
 
 
+LATE: dict[type[Timeout], tuple[str, str]] = {
+    TotalTimeout: ("total", "the response was not complete"),
+    FirstByteTimeout: ("first_byte", "no complete response head"),
+    IdleTimeout: ("idle", "nothing of the body was received"),
+    WriteTimeout: ("write", "nothing of the request's body was taken"),
+}
+"""The setting behind an error, and what didn't happen."""
+
+
 class Connection(Receiver, asyncio.BufferedProtocol):
-    """One connection to an origin, for one exchange after another.
+    """One connection by a route, for one exchange after another.
 
     `on_free` is called when it can take the next one, `on_closed` when it is gone.
     """
@@ -43,17 +60,26 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self,
         scratch: Scratch,
         limits: HeadLimits,
-        origin: Origin,
+        route: Route,
         deadlines: Deadlines,
         on_free: Callable[[Connection], None],
         on_closed: Callable[[Connection], None],
     ) -> None:
-        self.origin = origin
+        self.route = route
         self._loop = asyncio.get_running_loop()
         self._deadlines = deadlines
         self._on_free = on_free
         self._on_closed = on_closed
         self._transport: asyncio.Transport | None = None
+        self._writer: Writer | None = None
+        self._sending: asyncio.Task[None] | None = None
+        self._continue: asyncio.Future[None] | None = None
+        self._fit = True
+        """Whether all of what was asked was sent."""
+        self._taken = 0
+        self._taken_at = 0.0
+        self._rated = 0
+        self._rated_at = 0.0
         self._exchange: Exchange | None = None
         self._job: asyncio.Future[Any] | None = None
         self._draining = False
@@ -78,6 +104,14 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         # Only a plain socket can be handed to a draining worker, and only where there is epoll.
         self._drainable = sys.platform == "linux" and transport.get_extra_info("sslcontext") is None
 
+    def pause_writing(self) -> None:
+        if self._writer is not None:
+            self._writer.pause()
+
+    def resume_writing(self) -> None:
+        if self._writer is not None:
+            self._writer.resume()
+
     def eof_received(self) -> bool:
         self.feed_eof(False)
         # The transport may close: what came is here, even if some of it has still to be written.
@@ -90,6 +124,10 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._leave()
 
     # The client's calls
+
+    def now(self) -> float:
+        """By the loop's clock."""
+        return self._loop.time()
 
     @property
     def usable(self) -> bool:
@@ -118,17 +156,25 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             exchange.method == "HEAD",
             exchange.direct,
             drain,
+            exchange.expect,
+            exchange.on_head is not None,
         )
-        transport.write(exchange.head)
-        exchange.sent = self._seen_at = self._loop.time()
-        self._seen = self.progress
+        exchange.sent = self._seen_at = self._rated_at = self._loop.time()
+        self._seen = self._rated = self.progress
+        content = exchange.content
+        if content is None:
+            transport.write(exchange.head)
+        elif (small := content.small) is not None and not exchange.expect:
+            transport.write(exchange.head + small)
+        else:
+            transport.write(exchange.head)
+            self._send(exchange, content)
         self.used += 1
-        timeouts = exchange.timeouts
-        limits = [s for s in (timeouts.first_byte, timeouts.idle, timeouts.total) if s is not None]
-        if limits:
-            self._deadlines.watch(self, min(limits))
-        for seconds in limits:
-            if seconds < 2 * TICK:
+        if watched := exchange.timeouts._watched:
+            self._deadlines.watch(self, watched[0])
+            for seconds in watched:
+                if seconds >= 2 * TICK:
+                    break
                 self._check_after(seconds, exchange)
 
     def abandon(self, exchange: Exchange) -> None:
@@ -159,7 +205,17 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         exchange = self._exchange
         if exchange is None:
             return
+        if self._sending is not None and not self._sending.done():
+            assert self._writer is not None  # it is sending
+            if self._writer.waiting or self._continue is not None or exchange.length is None:
+                # What is left of it would be taken for the next request.
+                self._fit = False
+            else:
+                # It may be all sent, which this loop hasn't heard of yet.
+                self._writer.stopping = True
+                return
         head, image, reusable = self.finish()
+        reusable = reusable and self._fit
         self._end(exchange)
         if not exchange.result.done():
             exchange.result.set_result((head, BodyImage(image, exchange.policy)))
@@ -169,6 +225,21 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._on_free(self)
         elif self._transport is not None:
             self._transport.abort()
+
+    def _on_continue(self) -> None:
+        if self._continue is not None and not self._continue.done():
+            self._continue.set_result(None)
+
+    def _on_head(self) -> None:
+        exchange, status = self._exchange, self.status
+        if exchange is None or exchange.on_head is None or status is None:
+            return
+        try:
+            exchange.on_head(status)
+        except Exception as error:
+            self._fail(error)
+        else:
+            self.resume()
 
     def _on_work(self) -> None:
         exchange = self._exchange
@@ -259,11 +330,23 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         timeouts = exchange.timeouts
         if timeouts.total is not None and now - exchange.began >= timeouts.total:
             return TotalTimeout
+        if self._sending is not None and self._is_stuck(exchange, now):
+            return WriteTimeout
         seen = self.progress
         # While it is held up here, the peer can't be blamed.
-        if seen != self._seen or self.complete or (self._paused and not self._draining):
+        held_up = self.complete or (self._paused and not self._draining)
+        if seen != self._seen or held_up:
             self._seen, self._seen_at = seen, now
-        if self.status is None and not self._draining:
+        has_head = self.status is not None or self._draining
+        if timeouts.min_rate is not None:
+            rate, seconds = timeouts.min_rate
+            if not has_head or held_up:
+                self._rated, self._rated_at = seen, now
+            elif now - self._rated_at >= seconds:
+                if seen - self._rated < rate * seconds and not (self._draining and self.unread):
+                    return TooSlow
+                self._rated, self._rated_at = seen, now
+        if not has_head:
             if timeouts.first_byte is not None and now - exchange.sent >= timeouts.first_byte:
                 return FirstByteTimeout
         elif timeouts.idle is not None and now - self._seen_at >= timeouts.idle:
@@ -273,18 +356,27 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._seen_at = now
         return None
 
+    def _is_stuck(self, exchange: Exchange, now: float) -> bool:
+        """Whether the peer has taken nothing of the request's body for too long."""
+        assert self._writer is not None  # it is sending
+        # The response may take its time once all of the request is sent.
+        exchange.sent = now
+        taken = self._writer.taken
+        if taken != self._taken or not self._writer.waiting:
+            self._taken, self._taken_at = taken, now
+        return exchange.timeouts.write is not None and now - self._taken_at >= exchange.timeouts.write
+
     def _expire(self, exchange: Exchange) -> None:
         if self._exchange is not exchange or self._expiring is None:
             return
         self._expiring = None
         late = self._late(exchange, self._loop.time())
-        if late is not None:
-            name = {TotalTimeout: "total", FirstByteTimeout: "first_byte", IdleTimeout: "idle"}[late]
-            what = {
-                TotalTimeout: "the response was not complete",
-                FirstByteTimeout: "no complete response head",
-                IdleTimeout: "nothing of the body was received",
-            }[late]
+        if late is TooSlow:
+            rate, seconds = exchange.timeouts.min_rate or (0, 0)
+            came = self.progress - self._rated
+            self._fail(TooSlow(f"{came} bytes came in {seconds} s, less than {rate} a second (Timeouts.min_rate)"))
+        elif late is not None:
+            name, what = LATE[late]
             self._fail(late(f"{what} within {getattr(exchange.timeouts, name)} s (Timeouts.{name})"))
 
     def _check_after(self, seconds: float, exchange: Exchange) -> None:
@@ -296,6 +388,41 @@ class Connection(Receiver, asyncio.BufferedProtocol):
                 self._check_after(max(seconds / 4, 0.001), exchange)
 
         self._loop.call_later(seconds, check)
+
+    # Sending
+
+    def _send(self, exchange: Exchange, content: Content) -> None:
+        transport = self._transport
+        assert transport is not None  # `usable`
+        if self._writer is None:
+            plain = transport.get_extra_info("sslcontext") is None
+            self._writer = Writer(self._loop, transport, plain=plain)
+        self._writer.stopping = False
+        self._taken, self._taken_at = self._writer.taken, self._loop.time()
+        if exchange.expect:
+            self._continue = self._loop.create_future()
+        self._sending = self._loop.create_task(self._send_content(self._writer, exchange, content))
+        self._sending.add_done_callback(functools.partial(self._on_sent, exchange))
+
+    async def _send_content(self, writer: Writer, exchange: Exchange, content: Content) -> None:
+        if self._continue is not None:
+            await asyncio.wait([self._continue], timeout=CONTINUE)
+            self._continue = None
+        await writer.send(content, exchange.length, exchange.policy)
+
+    def _on_sent(self, exchange: Exchange, sending: asyncio.Task[None]) -> None:
+        error = None if sending.cancelled() else sending.exception()
+        if self._exchange is not exchange:
+            return
+        self._sending = self._continue = None
+        exchange.sent = self._loop.time()
+        if error is not None:
+            self._fit = False
+        if error is None or isinstance(error, Stopped | ConnectionError):
+            # A peer that has gone may have said why: what it sent is read first.
+            self.resume()
+        else:
+            self._fail(error)
 
     # Inner life
 
@@ -331,6 +458,9 @@ class Connection(Receiver, asyncio.BufferedProtocol):
     def _end(self, exchange: Exchange) -> None:
         self._exchange = None
         self._deadlines.forget(self)
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = self._continue = None
 
     def _leave(self) -> None:
         if self._transport is None and self._failure is None and self._salvage is None:
@@ -343,7 +473,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             return
         self._end(exchange)
         self.close()
-        exchange.describe(error, self._loop.time())
+        if isinstance(error, PenstockError):
+            exchange.describe(error, self._loop.time())
         if not hasattr(error, "partial"):
             self._drop()
             _reject(exchange, error)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from penstock._native import Budget, Direct, Dispatch, DispatchPool, FilePool, Head, Tunables
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
+from penstock.http.content import Content
 from penstock.http.options import Timeouts
 
 __all__ = ["Exchange"]
@@ -21,7 +23,12 @@ class Exchange:
     method: str
     url: str
     head: bytes
-    """The request as it is sent."""
+    """The request as it is sent, up to its body."""
+    content: Content | None
+    length: int | None
+    """Of the content; `None` says that it goes in chunks."""
+    expect: bool
+    """Whether the content waits for a `100 Continue`."""
     tunables: Tunables
     budget: Budget
     file_pool: FilePool | None
@@ -30,6 +37,8 @@ class Exchange:
     began: float
     """By the loop's clock, as are all times."""
     result: asyncio.Future[tuple[Head, BodyImage]]
+    on_head: Callable[[int], object] | None = None
+    """Told the status when the head is complete."""
     sent: float = 0.0
     """When the request was written."""
 

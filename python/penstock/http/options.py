@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from penstock._native import HeadLimits
+from penstock._native import HeadLimits, read_limit
 
 __all__ = ["Limits", "Timeouts"]
 
@@ -31,16 +31,31 @@ class Timeouts:
     """From the request's being sent to its complete head: `FirstByteTimeout`."""
     idle: float | None = 60
     """Between two reads of the body: `IdleTimeout`."""
+    write: float | None = 60
+    """For the peer to take some more of the request: `WriteTimeout`."""
     pool: float | None = 60
     """For a connection, when `Limits.connections` are in use: `PoolTimeout`."""
     budget: float | None = 60
     """For disk or descriptors of the budget: `BudgetExceeded`."""
     total: float | None = None
-    """For the request as a whole: `TotalTimeout`."""
+    """For the request as a whole, redirects included: `TotalTimeout`."""
+    min_rate: tuple[float, float] | None = (1, 300)
+    """Bytes a second, and over how many seconds: a body that comes more slowly is `TooSlow`."""
+
+    _watched: tuple[float, ...] = dataclasses.field(init=False, repr=False, compare=False)
+    """What runs while a request is out."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _seconds("Timeouts", field.name, getattr(self, field.name))
+        for name in ("connect", "first_byte", "idle", "write", "pool", "budget", "total"):
+            _seconds("Timeouts", name, getattr(self, name))
+        rate = self.min_rate
+        if rate is not None:
+            if not isinstance(rate, tuple) or len(rate) != 2 or None in rate:
+                raise TypeError(f"Timeouts.min_rate={rate!r}: bytes a second and seconds, or None")
+            for part in rate:
+                _seconds("Timeouts", "min_rate", part)
+        times = (self.first_byte, self.idle, self.write, self.total, rate[1] if rate else None)
+        object.__setattr__(self, "_watched", tuple(sorted(time for time in times if time is not None)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,23 +64,37 @@ class Limits:
 
     connections: int = 100
     """Open connections in all; a further request waits for one."""
+    per_host: int | None = None
+    """Open connections to one origin; `None` is no limit besides `connections`."""
     idle_seconds: float = 30
     """How long an unused connection is kept."""
-    head_bytes: int = 65536
+    head_bytes: int | str = 65536
     """Bytes before the body of a response: status line, headers and informational responses."""
     headers: int = 256
     """Header lines of a response."""
     informational: int = 16
     """Informational (1xx) responses before the final one."""
 
+    dns_seconds: float = 60
+    """How long the addresses of a name are remembered."""
+    dns_failed_seconds: float = 5
+    """How long it is remembered that a name has none."""
+
     def __post_init__(self) -> None:
-        _seconds("Limits", "idle_seconds", self.idle_seconds)
-        for name in ("connections", "head_bytes", "headers", "informational"):
+        for name in ("idle_seconds", "dns_seconds", "dns_failed_seconds"):
+            if getattr(self, name) is None:
+                raise TypeError(f"Limits.{name}=None: seconds are a number")
+            _seconds("Limits", name, getattr(self, name))
+        object.__setattr__(self, "head_bytes", read_limit(self.head_bytes))
+        for name in ("connections", "per_host", "head_bytes", "headers", "informational"):
             value = getattr(self, name)
+            if value is None and name == "per_host":
+                continue
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"Limits.{name}={value!r}: not an int")
             if value < 1:
                 raise ValueError(f"Limits.{name}={value}: must be at least 1")
 
     def _head(self) -> HeadLimits:
+        assert isinstance(self.head_bytes, int)  # by __post_init__
         return HeadLimits(head_bytes=self.head_bytes, headers=self.headers, informational=self.informational)

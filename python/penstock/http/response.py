@@ -54,16 +54,18 @@ class Headers(Mapping[str, str]):
 class Response:
     """A response with its body. The body stays good when the client is closed."""
 
-    __slots__ = ("_head", "body", "elapsed", "url")
+    __slots__ = ("_head", "body", "elapsed", "history", "url")
 
     def __init__(self, head: Head, body: BodyImage, url: str, elapsed: float) -> None:
         self._head = head
         self.body = body
         """The body, in memory, in a file, or mapped."""
         self.url = url
-        """The URL that was asked for."""
+        """The URL that was asked for, the last one if there were redirects."""
         self.elapsed = elapsed
         """Seconds from the call to the body's last byte."""
+        self.history: tuple[Response, ...] = ()
+        """The redirects that led here, in order."""
 
     @property
     def status(self) -> int:

@@ -6,15 +6,19 @@ import functools
 import ipaddress
 import re
 import urllib.parse
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from penstock.errors import InvalidURL
 
-__all__ = ["Origin", "Target", "parse"]
+__all__ = ["Origin", "Params", "Target", "join", "parse", "with_params"]
 
 PORTS = {"http": 80, "https": 443}
 _OUTSIDE = re.compile(r"[\x00-\x20\x7f-\U0010ffff]")
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]+")
+
+Params = Mapping[str, object] | Sequence[tuple[str, object]]
+"""A query: names and values; a value that is a list stands for several."""
 
 
 class Origin(NamedTuple):
@@ -39,6 +43,10 @@ class Target(NamedTuple):
 
     origin: Origin
     path: str
+    line: bytes
+    """What follows the method in a request to the origin."""
+    host: bytes
+    """The Host field's line."""
 
     def __str__(self) -> str:
         return f"{self.origin}{self.path}"
@@ -66,7 +74,7 @@ def parse(url: str) -> Target:
     if scheme not in PORTS:
         raise refuse("must begin with http:// or https://")
     if "@" in parts.netloc:
-        raise refuse("credentials don't belong in a URL: send an Authorization header")
+        raise refuse("credentials don't belong in a URL: give them as auth=")
     host = (parts.hostname or "").rstrip(".") or ""
     if not host:
         raise refuse("has no host")
@@ -82,4 +90,27 @@ def parse(url: str) -> Target:
     path = parts.path or "/"
     if parts.query:
         path = f"{path}?{parts.query}"
-    return Target(Origin(scheme, host, port or PORTS[scheme]), path)
+    origin = Origin(scheme, host, port or PORTS[scheme])
+    return Target(origin, path, f" {path} HTTP/1.1\r\n".encode(), f"host: {origin.authority}\r\n".encode())
+
+
+def with_params(url: str, params: Params) -> str:
+    """The URL with more in its query."""
+    more = urllib.parse.urlencode(params, doseq=True)
+    if not more:
+        return url
+    url, mark, fragment = url.partition("#")
+    return f"{url}{'&' if '?' in url else '?'}{more}{mark}{fragment}"
+
+
+def join(base: str, location: str) -> str:
+    """Where a Location field leads to. What servers forget to encode in it is encoded.
+
+    Raises:
+        InvalidURL: It isn't a reference.
+    """
+    location = _OUTSIDE.sub(lambda bad: urllib.parse.quote(bad.group(), encoding="latin-1", errors="replace"), location)
+    try:
+        return urllib.parse.urljoin(base, location)
+    except ValueError as error:
+        raise InvalidURL(f"{location!r}: {error}", url=location) from None

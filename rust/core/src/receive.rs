@@ -67,6 +67,10 @@ pub struct Plan {
     pub direct: bool,
     /// Whether a body that goes to a file is to be handed over with its socket.
     pub drain: bool,
+    /// Whether the request's body waits for a `100 Continue`.
+    pub expect: bool,
+    /// Whether to tell when the head is complete.
+    pub tell_head: bool,
 }
 
 /// What is to be done next.
@@ -80,6 +84,10 @@ pub enum Event {
     Work,
     /// The rest of the body is to be drained: take it with [`Receiver::hand_over`].
     Drain,
+    /// The peer has seen the head and wants the body that was announced (RFC 9110 section 10.1.1).
+    Continue,
+    /// The head of the response is complete; ask for what is next.
+    Head,
     /// Bytes came for which nobody has asked: close the connection.
     Close,
     /// The response is complete: take it with [`Receiver::finish`].
@@ -261,7 +269,7 @@ impl Receiver {
             Lent::Mapped => self.mapped_received(n),
         };
         match result {
-            Ok(()) => Ok(self.next()),
+            Ok(()) => Ok(self.news().unwrap_or_else(|| self.next())),
             Err(error) => {
                 self.stage = Stage::Failed;
                 match error {
@@ -271,6 +279,16 @@ impl Receiver {
                 }
             }
         }
+    }
+
+    /// What is told once.
+    fn news(&mut self) -> Option<Event> {
+        let plan = self.plan.as_mut().filter(|plan| plan.expect || plan.tell_head)?;
+        if self.response.head().is_some() {
+            return std::mem::take(&mut plan.tell_head).then_some(Event::Head);
+        }
+        let awaited = self.response.informational().iter().any(|(status, _)| *status == 100);
+        (awaited && std::mem::take(&mut plan.expect)).then_some(Event::Continue)
     }
 
     fn scratch_received(&mut self, scratch: &mut Scratch, n: usize) -> Result<()> {

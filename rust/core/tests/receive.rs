@@ -44,6 +44,8 @@ fn plan(max_body_ram: u64, digests: bool) -> Plan {
         files: None,
         direct: true,
         drain: false,
+        expect: false,
+        tell_head: false,
     }
 }
 

@@ -21,6 +21,7 @@ mod sink;
 mod size;
 mod stats;
 mod tunables;
+mod upload;
 
 use pyo3::prelude::*;
 
@@ -65,6 +66,8 @@ mod _native {
     };
     #[pymodule_export]
     use super::tunables::Tunables;
+    #[pymodule_export]
+    use super::upload::Upload;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

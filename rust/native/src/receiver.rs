@@ -118,6 +118,8 @@ impl Receiver {
             Ok(Event::Work) => intern!(py, "_on_work"),
             Ok(Event::Drain) => intern!(py, "_on_drain"),
             Ok(Event::Done) => intern!(py, "_on_done"),
+            Ok(Event::Continue) => intern!(py, "_on_continue"),
+            Ok(Event::Head) => intern!(py, "_on_head"),
             Ok(Event::Close) => intern!(py, "close"),
             Err(error) => return slf.call_method1(intern!(py, "_on_failed"), (to_py(py, error),)).map(|_| ()),
         };
@@ -151,7 +153,9 @@ impl Receiver {
         }
     }
 
-    /// Expects a response. `direct` does works right here; `drain` hands bodies for files over with their socket.
+    /// Expects a response. `direct` does works right here; `drain` hands bodies for files over with their socket; `expect`
+    /// tells of a `100 Continue`, `tell_head` of the complete head.
+    #[allow(clippy::too_many_arguments)]
     fn begin(
         &self,
         tunables: &Tunables,
@@ -160,6 +164,8 @@ impl Receiver {
         head: bool,
         direct: bool,
         drain: bool,
+        expect: bool,
+        tell_head: bool,
     ) {
         self.direct.store(direct, Relaxed);
         self.core.lock().begin(Plan {
@@ -169,6 +175,8 @@ impl Receiver {
             files: file_pool.map(|files| files.core.clone()),
             direct,
             drain,
+            expect,
+            tell_head,
         });
     }
 

@@ -11,6 +11,7 @@ pub mod reaper;
 pub mod sink;
 pub mod slab;
 pub mod tunables;
+pub mod upload;
 
 pub use budget::{Budget, Lease};
 pub use filepool::FilePool;
@@ -19,3 +20,4 @@ pub use pools::Pools;
 pub use sink::{BodySink, Errand, SharedSink, Work};
 pub use slab::{SlabPool, WINDOW};
 pub use tunables::Tunables;
+pub use upload::Upload;

@@ -1,0 +1,56 @@
+"""Who asks: what is sent as Authorization (RFC 7617, RFC 6750)."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+
+__all__ = ["Auth", "BasicAuth", "BearerAuth", "authorization"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BasicAuth:
+    """A user and a password, sent in clear: only over https.
+
+    Args:
+        user: Without a colon.
+        password: Any text; both go out as UTF-8.
+    """
+
+    user: str
+    password: str = dataclasses.field(repr=False)
+
+    def __post_init__(self) -> None:
+        if ":" in self.user:
+            raise ValueError(f"BasicAuth.user={self.user!r}: a colon ends the user (RFC 7617 section 2)")
+
+    def header(self) -> str:
+        """The value of the field."""
+        return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BearerAuth:
+    """A token that opens for whoever bears it: only over https.
+
+    Args:
+        token: As it was given out.
+    """
+
+    token: str = dataclasses.field(repr=False)
+
+    def header(self) -> str:
+        """The value of the field."""
+        return f"Bearer {self.token}"
+
+
+Auth = BasicAuth | BearerAuth | tuple[str, str]
+"""A pair is a user and a password."""
+
+
+def authorization(auth: Auth) -> str:
+    if isinstance(auth, tuple):
+        auth = BasicAuth(*auth)
+    if not isinstance(auth, BasicAuth | BearerAuth):
+        raise TypeError(f"auth={auth!r}: a pair of user and password, BasicAuth or BearerAuth")
+    return auth.header()

@@ -1,0 +1,162 @@
+"""New connections: from a route to a socket, through a proxy's tunnel and TLS, to a `Connection` that is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import itertools
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeAlias, cast
+
+from penstock.blocking.policy import run_blocking
+from penstock.errors import ConnectError, ConnectionLost, TLSError
+from penstock.http.connection import Connection
+from penstock.http.proxy import tunnel
+from penstock.http.resolve import Names
+from penstock.http.route import Route
+
+__all__ = ["AllowAddress", "Connector"]
+
+log = logging.getLogger(__name__)
+
+AllowAddress = Callable[[str], bool]
+"""Told an address that is about to be connected to, says whether it may be."""
+
+Reach: TypeAlias = Callable[[str], Coroutine[Any, Any, socket.socket]]
+
+HEAD_START = 0.25
+"""Seconds that one address is tried alone before the next is tried besides (RFC 8305 section 5)."""
+
+
+class Connector:
+    """Makes connections."""
+
+    def __init__(self, names: Names, allow_address: AllowAddress | None) -> None:
+        self._names = names
+        self._context: ssl.SSLContext | None = None
+        self._allow_address = allow_address
+
+    async def connect(self, route: Route, make: Callable[[], Connection]) -> Connection:
+        """A connection by a route. Cancelled, nothing is left.
+
+        Raises:
+            ConnectError: None of the addresses could be connected to, or may be.
+            DNSError, ProxyError, TLSError: It failed on the way.
+        """
+        origin, loop = route.origin, asyncio.get_running_loop()
+        context = None
+        if origin.scheme == "https":
+            context = route.context or self._context
+            if context is None:
+                # Reads the system's certificates.
+                context = self._context = await run_blocking(_default_context)
+        sock = await self._open_socket(route)
+        try:
+            if route.proxy is not None and context is not None:
+                await tunnel(sock, origin, route.proxy)
+            name = origin.host if context is not None else None
+            _, connection = await loop.create_connection(make, sock=sock, ssl=context, server_hostname=name)
+        except BaseException as error:
+            sock.close()
+            if isinstance(error, ssl.SSLError):
+                raise TLSError(f"no TLS with {origin}: {error}") from error
+            if isinstance(error, OSError) and not isinstance(error, ConnectError):
+                raise ConnectError(f"cannot connect to {route}: {error}") from error
+            raise
+        if not connection.usable:
+            connection.close()
+            raise ConnectionLost(f"{route} closed the connection, or said something, before it was asked")
+        log.debug("connected to %s", route)
+        return connection
+
+    async def _open_socket(self, route: Route) -> socket.socket:
+        if route.socket is not None:
+            return await self._reach(route, [route.socket], _connect_unix)
+        host, port = route.proxy[:2] if route.proxy is not None else route.origin[1:]
+        addresses = _interleaved(await self._names.addresses(host))
+        if self._allow_address is not None:
+            allowed = [address for address in addresses if self._allow_address(address)]
+            if not allowed:
+                message = f"{host} is at {', '.join(addresses)}, which allow_address= refuses"
+                raise ConnectError(message, retryable=False)
+            addresses = allowed
+        return await self._reach(route, addresses, lambda address: _connect_tcp(address, port))
+
+    @staticmethod
+    async def _reach(route: Route, addresses: Sequence[str], connect: Reach) -> socket.socket:
+        try:
+            if len(addresses) == 1:
+                return await connect(addresses[0])
+            return await _race(addresses, connect)
+        except OSError as error:
+            raise ConnectError(f"cannot connect to {route}: {error}") from error
+
+
+def _default_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _interleaved(addresses: list[str]) -> list[str]:
+    """Both families in turn, the first one's first: one that doesn't work is passed over soon (RFC 8305 section 4)."""
+    first = [address for address in addresses if (":" in address) == (":" in addresses[0])]
+    second = [address for address in addresses if (":" in address) != (":" in addresses[0])]
+    pairs = itertools.zip_longest(first, second)
+    return [address for pair in pairs for address in pair if address is not None]
+
+
+async def _connect_tcp(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return await _connect(family, (address, port))
+
+
+async def _connect_unix(path: str) -> socket.socket:
+    return await _connect(socket.AF_UNIX, path)
+
+
+async def _connect(family: socket.AddressFamily, address: tuple[str, int] | str) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _race(addresses: Sequence[str], connect: Reach) -> socket.socket:
+    """The socket of the address that answers first; each has a head start before the next (RFC 8305 section 5)."""
+    loop = asyncio.get_running_loop()
+    waiting = collections.deque(addresses)
+    running: set[asyncio.Task[socket.socket]] = set()
+    failure: OSError | None = None
+    try:
+        while waiting or running:
+            if waiting:
+                running.add(loop.create_task(connect(waiting.popleft())))
+            done, _ = await asyncio.wait(
+                running, timeout=HEAD_START if waiting else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                if task.exception() is None:
+                    running.discard(task)
+                    return task.result()
+                running.discard(task)
+                failure = failure or cast("OSError", task.exception())
+        assert failure is not None  # there was an address, and none of them answered
+        raise failure
+    finally:
+        for task in running:
+            task.cancel()
+            task.add_done_callback(_close_late)
+
+
+def _close_late(task: asyncio.Task[socket.socket]) -> None:
+    """Another was faster."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()

@@ -1,0 +1,150 @@
+"""What a request sends after its head: bytes, images, both in turn, or pieces from an asynchronous iterable."""
+
+from __future__ import annotations
+
+import json as json_
+import secrets
+import urllib.parse
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from penstock._native import Image
+from penstock.blocking.policy import Policy, run_blocking
+from penstock.body.image import BodyImage
+from penstock.http.url import Params
+
+__all__ = ["Content", "Files", "Source", "encode"]
+
+Buffer = bytes | bytearray | memoryview
+Source = Buffer | str | Path | BodyImage | AsyncIterable[Buffer]
+"""What `content=` takes: bytes, text (sent as UTF-8), a file's path, an image, or an asynchronous iterable of bytes."""
+
+Part = str | Buffer | Path | BodyImage
+File = Part | tuple[str | None, Part] | tuple[str | None, Part, str]
+Files = Mapping[str, File] | Sequence[tuple[str, File]]
+"""What `files=` takes: by field name a value, or a tuple of a file name, a value and, if you like, a content type."""
+
+SMALL = 64 << 10
+"""Bytes that are sent together with the head."""
+
+
+class Content:
+    """A request's body."""
+
+    __slots__ = ("kind", "length", "parts", "source")
+
+    def __init__(self, parts: Sequence[bytes | BodyImage], kind: str | None) -> None:
+        self.parts = parts
+        self.source: AsyncIterable[Buffer] | None = None
+        self.length: int | None = sum(map(len, parts))
+        """Bytes; `None` says that it is sent in chunks."""
+        self.kind = kind
+        """Its content type."""
+
+    @classmethod
+    def streaming(cls, source: AsyncIterable[Buffer]) -> Content:
+        """Pieces as they come."""
+        content = cls((), None)
+        content.source, content.length = source, None
+        return content
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it can be sent once more; an iterator is used up."""
+        return not isinstance(self.source, AsyncIterator)
+
+    @property
+    def small(self) -> bytes | None:
+        """All of it, if it is little and at hand."""
+        if len(self.parts) == 1 and isinstance(part := self.parts[0], bytes) and len(part) <= SMALL:
+            return part
+        return None
+
+
+async def encode(
+    content: Source | None, json: Any, form: Params | None, files: Files | None, policy: Policy
+) -> Content | None:
+    """The body that the options of a request describe; a file is opened by the policy.
+
+    Raises:
+        TypeError: More than one was given, or a value that can't be sent.
+    """
+    given = [
+        name
+        for name, value in (("content", content), ("json", json), ("form", form), ("files", files))
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise TypeError(f"{' and '.join(given)}: a request has one body")
+    if content is not None:
+        return await _from_source(content, policy)
+    if json is not None:
+        text = json_.dumps(json, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return Content((text.encode(),), "application/json")
+    if form is not None:
+        text = urllib.parse.urlencode(form, doseq=True)
+        return Content((text.encode(),), "application/x-www-form-urlencoded")
+    if files is not None:
+        return await _multipart(files, policy)
+    return None
+
+
+async def _from_source(source: object, policy: Policy) -> Content:
+    if isinstance(source, str):
+        return Content((source.encode(),), "text/plain; charset=utf-8")
+    if isinstance(source, AsyncIterable):
+        return Content.streaming(source)
+    return Content((await _part(source, "content", policy),), None)
+
+
+async def _part(value: object, what: str, policy: Policy) -> bytes | BodyImage:
+    if isinstance(value, BodyImage | bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, Image):
+        return BodyImage(value, policy)
+    if isinstance(value, Path):
+        return await run_blocking(BodyImage.from_path, value, policy=policy)
+    raise TypeError(
+        f"{what}={type(value).__name__}: takes bytes, str, a pathlib.Path, a BodyImage"
+        + (", or an asynchronous iterable of bytes" if what == "content" else "")
+    )
+
+
+def _quoted(text: str) -> str:
+    """A name in a part's head, as browsers write it (WHATWG HTML, multipart/form-data encoding algorithm)."""
+    return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+
+
+async def _multipart(files: Files, policy: Policy) -> Content:
+    """RFC 7578: form fields and files, each with a head of its own; its length is known."""
+    boundary = secrets.token_hex(16)
+    parts: list[bytes | BodyImage] = []
+    for name, file in files.items() if isinstance(files, Mapping) else files:
+        filename, value, kind = _file(file)
+        head = f'--{boundary}\r\ncontent-disposition: form-data; name="{_quoted(name)}"'
+        if filename is not None:
+            head += f'; filename="{_quoted(filename)}"'
+            kind = kind or "application/octet-stream"
+        if kind is not None:
+            if any(c in kind for c in "\r\n"):
+                raise ValueError(f"files[{name!r}]: the content type {kind!r} has a line break")
+            head += f"\r\ncontent-type: {kind}"
+        parts += [f"{head}\r\n\r\n".encode(), await _part(value, f"files[{name!r}]", policy), b"\r\n"]
+    parts.append(f"--{boundary}--\r\n".encode())
+    return Content(parts, f"multipart/form-data; boundary={boundary}")
+
+
+def _file(file: File) -> tuple[str | None, object, str | None]:
+    """File name, value, content type."""
+    if isinstance(file, tuple):
+        filename, value, *kind = file
+        return filename, value, kind[0] if kind else None
+    if isinstance(file, Path):
+        return file.name, file, None
+    # Text is a form's field; everything else is a file, and servers want a name for those.
+    return (None if isinstance(file, str) else "file"), file, None

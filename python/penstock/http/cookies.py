@@ -1,0 +1,41 @@
+"""Cookies, for who asks for them: `http.cookiejar` decides, here are the two faces that it wants to see."""
+
+from __future__ import annotations
+
+import email.message
+import http.cookiejar
+import urllib.request
+from typing import cast
+
+from penstock.http.request import Request
+from penstock.http.response import Response
+
+__all__ = ["cookies_for", "keep_cookies"]
+
+
+def cookies_for(jar: http.cookiejar.CookieJar, request: Request) -> str | None:
+    """The value of the Cookie field for a request."""
+    asked = urllib.request.Request(request.url)
+    jar.add_cookie_header(asked)
+    return asked.get_header("Cookie")
+
+
+def keep_cookies(jar: http.cookiejar.CookieJar, request: Request, response: Response) -> None:
+    """Takes the cookies of a response into the jar, as its policy allows."""
+    if response.headers.get("set-cookie") is None:
+        return
+    headers = email.message.Message()
+    for value in response.headers.get_all("set-cookie"):
+        headers["Set-Cookie"] = value
+    face = cast("http.client.HTTPResponse", _Face(headers))
+    jar.extract_cookies(face, urllib.request.Request(request.url))
+
+
+class _Face:
+    """Of a response."""
+
+    def __init__(self, headers: email.message.Message) -> None:
+        self._headers = headers
+
+    def info(self) -> email.message.Message:
+        return self._headers

@@ -1,0 +1,34 @@
+"""What a program can be told of while requests run: functions that are called on the loop's thread."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from penstock.http.request import Request
+    from penstock.http.response import Response
+
+__all__ = ["Hooks"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Hooks:
+    """Functions that are called at the stages of each request; `None` isn't called.
+
+    They run on the loop's thread and are to be quick. What one raises is the request's error.
+    """
+
+    request: Callable[[Request], object] | None = None
+    """A request is about to be sent, a redirected one too: its `method`, `url` and `fields`."""
+    connected: Callable[[str, float], object] | None = None
+    """A connection was made: to what, and the seconds that it took."""
+    head: Callable[[Request, int], object] | None = None
+    """The head of the response is complete: its status."""
+    spilled: Callable[[Request, int], object] | None = None
+    """A response's body went to a file: its length in bytes."""
+    done: Callable[[Response], object] | None = None
+    """A response is complete."""
+    failed: Callable[[Request, BaseException], object] | None = None
+    """A request failed, or was cancelled."""

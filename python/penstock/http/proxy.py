@@ -1,0 +1,104 @@
+"""Proxies: which one serves an origin, and the tunnel through it (RFC 9110 section 9.3.6)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import urllib.parse
+import urllib.request
+from typing import NamedTuple
+
+from penstock._native import Head
+from penstock.errors import ProtocolError, ProxyError
+from penstock.http.auth import BasicAuth
+from penstock.http.url import Origin
+
+__all__ = ["EnvironmentProxies", "Proxy", "parse_proxy", "tunnel"]
+
+MOST = 65536
+"""Bytes of a proxy's answer to CONNECT."""
+
+
+class Proxy(NamedTuple):
+    """An HTTP proxy."""
+
+    host: str
+    port: int
+    authorization: str | None = None
+    """The value of Proxy-Authorization."""
+
+    def __str__(self) -> str:
+        return f"proxy {self.host}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+
+def parse_proxy(url: str) -> Proxy:
+    """A proxy by its URL, `http://user:password@host:port`.
+
+    Raises:
+        ValueError: It isn't one.
+    """
+    # The URL may hold a password, so messages don't hold the URL.
+    parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme != "http":
+        raise ValueError(f"proxy: {parts.scheme!r} is not spoken, proxies are reached over http")
+    if not parts.hostname:
+        raise ValueError("proxy: has no host")
+    authorization = None
+    if parts.username is not None:
+        user, password = urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or "")
+        authorization = BasicAuth(user, password).header()
+    return Proxy(parts.hostname, parts.port or 80, authorization)
+
+
+class EnvironmentProxies:
+    """What HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY said when it was made, in lower case too."""
+
+    def __init__(self) -> None:
+        self._found = urllib.request.getproxies_environment()
+        self._known: dict[Origin, Proxy | None] = {}
+
+    def for_origin(self, origin: Origin) -> Proxy | None:
+        """The proxy for an origin, if there is one."""
+        if origin not in self._known:
+            url = self._found.get(origin.scheme) or self._found.get("all")
+            address = f"{origin.host}:{origin.port}"
+            bypassed = urllib.request.proxy_bypass_environment(address, self._found)  # type: ignore[attr-defined]
+            if len(self._known) >= 1024:
+                self._known.clear()
+            self._known[origin] = None if url is None or bypassed else parse_proxy(url)
+        return self._known[origin]
+
+
+async def tunnel(sock: socket.socket, origin: Origin, proxy: Proxy) -> None:
+    """Has the proxy that `sock` is connected to connect it on to the origin.
+
+    Raises:
+        ProxyError: It refused, or answered something else.
+    """
+    loop = asyncio.get_running_loop()
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    lines = [f"CONNECT {host}:{origin.port} HTTP/1.1", f"host: {host}:{origin.port}"]
+    if proxy.authorization is not None:
+        lines.append(f"proxy-authorization: {proxy.authorization}")
+    await loop.sock_sendall(sock, "\r\n".join([*lines, "", ""]).encode())
+    received = b""
+    while b"\r\n\r\n" not in received:
+        if len(received) > MOST:
+            raise ProxyError(f"{proxy} answered more than {MOST} bytes to CONNECT")
+        more = await loop.sock_recv(sock, 4096)
+        if not more:
+            raise ProxyError(f"{proxy} closed the connection in answer to CONNECT")
+        received += more
+    head, end, rest = received.partition(b"\r\n\r\n")
+    try:
+        answer = Head(head + end, ())
+    except ProtocolError as error:
+        raise ProxyError(f"{proxy} answered CONNECT: {error}") from error
+    if not 200 <= answer.status < 300:
+        message = f"{proxy} answered {answer.status} {answer.reason} to CONNECT {host}:{origin.port}"
+        raise ProxyError(message, status=answer.status, retryable=answer.status >= 500)
+    if rest:
+        raise ProxyError(f"{proxy} sent {len(rest)} bytes into the tunnel")

@@ -1,0 +1,163 @@
+"""A request as it is to be sent: its head's bytes, and what becomes of it when the server redirects."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from penstock.errors import RequestError
+from penstock.http.content import Content
+from penstock.http.response import Response
+from penstock.http.url import Origin, Target, join, parse
+
+__all__ = ["Fields", "Request", "field_lines", "lower"]
+
+Fields = Mapping[str, str]
+
+REDIRECTS = frozenset((301, 302, 303, 307, 308))
+WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
+"""Methods that say so when they have no body (RFC 9110 section 8.6)."""
+IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
+SECRETS = frozenset(("authorization", "cookie", "proxy-authorization", "host"))
+"""Fields that are for one origin only."""
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Request:
+    """What is asked of whom."""
+
+    method: str
+    url: str
+    target: Target
+    fields: Fields
+    """By names in lower case."""
+    lines: bytes
+    """The fields as they are sent, with the blank line."""
+    content: Content | None = None
+    absolute: bool = False
+    """Whether a proxy is asked, which wants the whole URL (RFC 9112 section 3.2.2)."""
+
+    @property
+    def origin(self) -> Origin:
+        return self.target.origin
+
+    @property
+    def idempotent(self) -> bool:
+        return self.method in IDEMPOTENT and (self.content is None or self.content.repeatable)
+
+    @property
+    def expect(self) -> bool:
+        return self.content is not None and self.fields.get("expect", "").lower() == "100-continue"
+
+    @property
+    def length(self) -> int | None:
+        """Of the content; `None` says that it goes in chunks."""
+        if self.content is None:
+            return 0
+        if self.content.length is None and (announced := self.fields.get("content-length")) is not None:
+            return int(announced)
+        return self.content.length
+
+    def head(self, extra: bytes = b"") -> bytes:
+        """Everything before the body, with more lines than its own."""
+        method = self.method.encode()
+        line = f" {self.target} HTTP/1.1\r\n".encode() if self.absolute else self.target.line
+        if "host" in self.fields:
+            return method + line + extra + self._framing() + self.lines
+        return method + line + self.target.host + extra + self._framing() + self.lines
+
+    def _framing(self) -> bytes:
+        """The fields that follow from the content."""
+        content = self.content
+        if content is None:
+            return b"content-length: 0\r\n" if self.method in WITH_BODY else b""
+        kind = f"content-type: {content.kind}\r\n" if content.kind and "content-type" not in self.fields else ""
+        announced = self.fields.get("content-length")
+        if content.length is None:
+            return kind.encode() + (b"transfer-encoding: chunked\r\n" if announced is None else b"")
+        if announced is not None:
+            return kind.encode()
+        return f"{kind}content-length: {content.length}\r\n".encode()
+
+    def check(self) -> None:
+        """Refuses what could be read in two ways, or not at all.
+
+        Raises:
+            ValueError: Which, and why.
+        """
+        if not _TOKEN.fullmatch(self.method):
+            raise ValueError(f"method={self.method!r}: not a token (RFC 9110 section 5.6.2)")
+        if self.method == "CONNECT":
+            raise ValueError("method='CONNECT': tunnels are made by proxy=")
+        if "transfer-encoding" in self.fields:
+            raise ValueError("headers: transfer-encoding follows from the content, give that")
+        announced = self.fields.get("content-length")
+        if announced is None:
+            return
+        if not (announced.isascii() and announced.isdigit()):
+            raise ValueError(f"headers: content-length={announced!r} is not a number")
+        actual = 0 if self.content is None else self.content.length
+        if actual is not None and int(announced) != actual:
+            raise ValueError(f"headers: content-length={announced} for a body of {actual} bytes")
+
+    def following(self, response: Response) -> Request | None:
+        """What to ask next, if the response says to ask elsewhere (RFC 9110 section 15.4), or without `expect`.
+
+        Raises:
+            InvalidURL: It says so in a way that can't be followed.
+            RequestError: The body would have to be sent again, and can't be.
+        """
+        if response.status == 417 and self.expect:
+            rest = {name: value for name, value in self.fields.items() if name != "expect"}
+            return dataclasses.replace(self, fields=rest, lines=field_lines(rest))
+        if response.status not in REDIRECTS or (location := response.headers.get("location")) is None:
+            return None
+        url = join(self.url, location)
+        target = parse(url)
+        method, content = self.method, self.content
+        fields: Fields = self.fields
+        if (response.status == 303 and method != "HEAD") or (response.status in (301, 302) and method == "POST"):
+            # The answer to a POST is elsewhere: it is fetched, not posted to.
+            method, content = "GET", None
+            fields = {name: value for name, value in fields.items() if not name.startswith(("content-", "expect"))}
+        if content is not None and not content.repeatable:
+            message = (
+                f"{response.status} to {url} wants the body once more, and an iterator can be sent only once: "
+                "give an object whose __aiter__ makes a new one, or collect it first"
+            )
+            raise RequestError(message)
+        if not _trusts(self.origin, target.origin):
+            fields = {name: value for name, value in fields.items() if name not in SECRETS}
+        lines = self.lines if fields is self.fields else field_lines(fields)
+        return dataclasses.replace(
+            self, method=method, url=url, target=target, fields=fields, lines=lines, content=content
+        )
+
+
+def _trusts(this: Origin, other: Origin) -> bool:
+    """Whether what one origin may know is for the other one, too: itself, or the same host by TLS."""
+    upgraded = this.scheme == "http" and this.port == 80 and other == Origin("https", this.host, 443)
+    return this == other or upgraded
+
+
+def lower(headers: Fields | None) -> dict[str, str]:
+    return {name.lower(): value for name, value in (headers or {}).items()}
+
+
+def field_lines(fields: Fields) -> bytes:
+    """The lines of a head, with the blank one at its end.
+
+    Raises:
+        ValueError: A name or a value would break out of its line.
+    """
+    for name, value in fields.items():
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"header {name!r}: not a token (RFC 9110 section 5.6.2)")
+        if not isinstance(value, str):
+            raise TypeError(f"header {name}: {value!r} is not a str")
+        if any(c in value for c in "\r\n\0"):
+            raise ValueError(f"header {name}: {value!r} has a line break or NUL")
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return lines.encode("latin-1") + b"\r\n"

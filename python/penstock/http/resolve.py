@@ -1,0 +1,108 @@
+"""Addresses of names: looked up off the loop, once for all who ask at the same time, and remembered for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import ipaddress
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+
+from penstock.blocking.policy import run_blocking
+from penstock.errors import DNSError
+
+__all__ = ["Names", "Resolver"]
+
+log = logging.getLogger(__name__)
+
+Resolver = Callable[[str], Awaitable[Sequence[str]]]
+"""Gives the addresses of a host name, best first. Raises OSError if it has none."""
+
+MOST = 1024
+"""Names that are remembered."""
+
+
+async def system_resolver(host: str) -> list[str]:
+    """By the system's resolver, on the process's default pool."""
+    found = await run_blocking(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
+
+
+class Names:
+    """Remembers addresses, and for a shorter time that a name has none."""
+
+    def __init__(self, resolver: Resolver | None, seconds: float, failed_seconds: float) -> None:
+        self._resolver = resolver if resolver is not None else system_resolver
+        self._seconds = seconds
+        self._failed_seconds = failed_seconds
+        self._known: collections.OrderedDict[str, tuple[float, list[str] | DNSError]] = collections.OrderedDict()
+        self._asking: dict[str, asyncio.Task[list[str] | DNSError]] = {}
+        self.lookups = 0
+        self.hits = 0
+
+    async def addresses(self, host: str) -> list[str]:
+        """The addresses of a host, in the resolver's order; of an address, itself.
+
+        Cancelled, the lookup goes on for whoever asks next.
+
+        Raises:
+            DNSError: It has none.
+        """
+        if (address := as_address(host)) is not None:
+            return [address]
+        loop = asyncio.get_running_loop()
+        if (known := self._known.get(host)) is not None and loop.time() < known[0]:
+            self.hits += 1
+            found = known[1]
+        else:
+            asking = self._asking.get(host)
+            if asking is None:
+                asking = self._asking[host] = loop.create_task(self._ask(host))
+            found = await asyncio.shield(asking)
+        if isinstance(found, DNSError):
+            # One for each who asked: it is told which request it is about.
+            raise DNSError(*found.args) from found.__cause__
+        return found
+
+    async def _ask(self, host: str) -> list[str] | DNSError:
+        loop = asyncio.get_running_loop()
+        self.lookups += 1
+        try:
+            found = [as_address(address) for address in await self._resolver(host)]
+            addresses = list(dict.fromkeys(address for address in found if address is not None))
+            if not addresses:
+                raise OSError("the resolver gave none")
+        except (OSError, UnicodeError) as cause:
+            # UnicodeError: not a name by the rules of IDNA.
+            error = DNSError(f"no address for {host}: {cause}")
+            error.__cause__ = cause
+            self._remember(host, loop.time() + self._failed_seconds, error)
+            log.debug("%s", error)
+            return error
+        else:
+            self._remember(host, loop.time() + self._seconds, addresses)
+            log.debug("%s is at %s", host, addresses)
+            return addresses
+        finally:
+            del self._asking[host]
+
+    def _remember(self, host: str, until: float, found: list[str] | DNSError) -> None:
+        self._known[host] = until, found
+        self._known.move_to_end(host)
+        if len(self._known) > MOST:
+            self._known.popitem(last=False)
+
+    def close(self) -> None:
+        for asking in self._asking.values():
+            asking.cancel()
+
+
+def as_address(host: str) -> str | None:
+    """The host, if it is an address; an IPv4 one that is written as IPv6 is given as what it is."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped if mapped is not None else address)

@@ -1,0 +1,84 @@
+"""The options of one request, and what a client has in their place."""
+
+from __future__ import annotations
+
+import dataclasses
+import ssl
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from penstock._native import Budget, FilePool, Tunables
+from penstock.blocking.policy import Policy
+from penstock.http.auth import Auth
+from penstock.http.content import Files, Source
+from penstock.http.options import Timeouts
+from penstock.http.url import Params
+
+__all__ = ["Options", "Settings"]
+
+
+class Options(TypedDict, total=False):
+    """What a request may be given. What it isn't given, or is given as `None`, is the client's."""
+
+    params: Params | None
+    """Added to the query of the URL: names and values; a list stands for several."""
+    headers: Mapping[str, str] | None
+    """Besides the client's, and instead of those of the same name."""
+    auth: Auth | None
+    """A pair of user and password, `BasicAuth` or `BearerAuth`."""
+    content: Source | None
+    """The body: bytes, text, a `pathlib.Path`, a `BodyImage`, or an asynchronous iterable of bytes, sent in chunks."""
+    json: Any
+    """The body: a value that is sent as JSON."""
+    form: Params | None
+    """The body: fields of a form, URL-encoded."""
+    files: Files | None
+    """The body: fields and files of a form, as multipart/form-data."""
+    timeout: Timeouts | None
+    tunables: Tunables | None
+    budget: Budget | None
+    policy: Policy | None
+    file_pool: FilePool | None
+    follow_redirects: bool | None
+    max_redirects: int | None
+    proxy: str | None
+    """Its URL; `""` is none."""
+    ssl_context: ssl.SSLContext | None
+
+
+KNOWN = Options.__optional_keys__
+BODIES = frozenset(("content", "json", "form", "files"))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """What holds for a request, whichever of the two said so."""
+
+    tunables: Tunables
+    budget: Budget
+    policy: Policy
+    timeout: Timeouts
+    file_pool: FilePool | None
+    follow_redirects: bool
+    max_redirects: int
+    proxy: str | None
+    ssl_context: ssl.SSLContext | None
+
+    def __post_init__(self) -> None:
+        most = self.max_redirects
+        if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+            raise ValueError(f"max_redirects={most!r}: a number of redirects, 0 or more")
+
+    def overridden(self, options: Options) -> Settings:
+        """With what a request was given.
+
+        Raises:
+            TypeError: There is no such option.
+        """
+        if unknown := options.keys() - KNOWN:
+            raise TypeError(f"there is no option {', '.join(sorted(unknown))}")
+        own = {name: value for name, value in options.items() if name in _FIELDS and value is not None}
+        return dataclasses.replace(self, **own) if own else self  # type: ignore[arg-type]
+
+
+_FIELDS = frozenset(field.name for field in dataclasses.fields(Settings))

@@ -1,0 +1,125 @@
+//! A body on its way out to a plain socket, from its file by the kernel: no byte of it comes into this process. Each step
+//! sends what the socket takes and doesn't wait for its peer; it may wait for the disk. Who runs steps, and who waits for
+//! the socket between them, is the caller's business.
+
+use super::file::{self, BodyFile};
+use super::image::{BodyImage, State};
+use crate::{Error, Result};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+/// What is sent in one step at most, so that one body on a fast network doesn't keep a thread from the others.
+#[cfg(target_os = "linux")]
+const STEP: u64 = 4 << 20;
+
+pub struct Upload {
+    /// A descriptor of its own: steps may still run when the socket's owner has closed theirs.
+    socket: OwnedFd,
+    file: Arc<BodyFile>,
+    start: u64,
+    len: u64,
+    sent: u64,
+}
+
+impl Upload {
+    /// `None` if the body isn't in a file, or the platform can't do it.
+    pub fn new(image: &BodyImage, socket: RawFd) -> Result<Option<Self>> {
+        match image.state() {
+            State::File { file, offset } if cfg!(target_os = "linux") => Ok(Some(Self {
+                socket: file::duplicate(socket).map_err(Error::io("send a body from its file"))?,
+                file: file.clone(),
+                start: *offset,
+                len: image.len(),
+                sent: 0,
+            })),
+            _ => Ok(None),
+        }
+    }
+
+    pub fn socket(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.sent == self.len
+    }
+
+    /// Sends what the socket takes now; 0 if it takes nothing. May wait for the disk.
+    #[cfg(target_os = "linux")]
+    pub fn step(&mut self) -> Result<u64> {
+        use rustix::io::Errno;
+        let begun = self.sent;
+        while !self.is_done() && self.sent - begun < STEP {
+            let mut from = self.start + self.sent;
+            let most = usize::try_from((self.len - self.sent).min(STEP)).unwrap_or(usize::MAX);
+            match rustix::fs::sendfile(&self.socket, &self.file, Some(&mut from), most) {
+                Ok(0) => return Err(Error::Truncated { received: self.sent, expected: Some(self.len) }),
+                Ok(n) => self.sent += n as u64,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(Error::io("send a body from its file")(errno)),
+            }
+        }
+        Ok(self.sent - begun)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub fn step(&mut self) -> Result<u64> {
+        Err(Error::Cancelled)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::body::{BodySink, Budget, Tunables};
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+
+    #[allow(clippy::unwrap_used)]
+    fn in_file(body: &[u8]) -> BodyImage {
+        let tunables = Tunables { max_body_ram: 0, ..Tunables::default() };
+        let mut sink = BodySink::new(Arc::new(tunables), Budget::new(None, None, None));
+        sink.push(body.to_vec().into()).unwrap();
+        sink.run_work(true).unwrap();
+        sink.prepare().unwrap()
+    }
+
+    #[test]
+    fn what_the_socket_takes_is_sent_and_the_rest_when_there_is_room() {
+        let body: Vec<u8> = (0..3_000_000u32).map(|i| (i * 7) as u8).collect();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut upload = Upload::new(&in_file(&body), ours.as_raw_fd()).unwrap().unwrap();
+        let (mut received, mut buffer, mut full) = (Vec::new(), vec![0; 100_000], 0);
+        while !upload.is_done() {
+            if upload.step().unwrap() == 0 {
+                full += 1;
+                let n = theirs.read(&mut buffer).unwrap();
+                received.extend_from_slice(&buffer[..n]);
+            }
+        }
+        drop((upload, ours));
+        theirs.read_to_end(&mut received).unwrap();
+        assert!(received == body);
+        assert!(full > 1);
+    }
+
+    #[test]
+    fn a_peer_that_has_gone_is_an_error() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut upload = Upload::new(&in_file(b"body"), ours.as_raw_fd()).unwrap().unwrap();
+        drop(theirs);
+        assert!(matches!(upload.step(), Err(Error::Io { .. })));
+    }
+
+    #[test]
+    fn a_body_in_memory_is_not_sent_so() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        assert!(Upload::new(&BodyImage::from_pieces(vec![b"x"[..].into()]), ours.as_raw_fd()).unwrap().is_none());
+    }
+}

@@ -1,0 +1,225 @@
+"""The options of requests: query, headers, authentication, hooks, cookies, and that each overrides the client's."""
+
+from __future__ import annotations
+
+import http.cookiejar
+import logging
+from typing import Any
+
+import penstock
+import pytest
+
+from tests.http.conftest import Storing
+from tests.http.serving import CLOSE, HANG, RESET, head, response, serve, until
+from tests.http.test_redirects import redirect
+from tests.http.test_upload import fields
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "target"),
+    [
+        ("", {"a": "1 2", "b": ["x", "&"]}, "/?a=1+2&b=x&b=%26"),
+        ("p?q=1", {"a": 1}, "/p?q=1&a=1"),
+        ("p#part", [("ä", "ö"), ("ä", "")], "/p?%C3%A4=%C3%B6&%C3%A4="),
+        ("p", {}, "/p"),
+    ],
+)
+async def test_params_go_into_the_query(path: str, params: Any, target: str) -> None:
+    async with serve([response(b"")]) as server, penstock.Client() as client:
+        answer = await client.get(f"{server.url}{path}", params=params)
+        assert server.requests[0].split(b" ")[1].decode() == target
+        assert answer.url.partition("#")[0] == f"{server.url[:-1]}{target}"
+
+
+async def test_a_base_url_is_what_paths_are_appended_to() -> None:
+    async with serve([response(b"")]) as server:
+        async with penstock.Client(base_url=f"{server.url}api/") as client:
+            assert (await client.get("/things", params={"n": 1})).url == f"{server.url}api/things?n=1"
+            await client.get(f"{server.url}else")
+            with pytest.raises(penstock.InvalidURL):
+                await client.get("things")
+        assert [request.split(b" ")[1] for request in server.requests] == [b"/api/things?n=1", b"/else"]
+
+
+async def test_headers_of_a_request_are_besides_the_clients_and_in_place_of_them() -> None:
+    async with serve([response(b"")]) as server, penstock.Client(headers={"A": "1", "User-Agent": "me"}) as client:
+        await client.get(server.url, headers={"a": "2", "B": "3", "Host": "other"})
+        sent = fields(server.requests[0])
+        assert (sent["a"], sent["b"], sent["user-agent"], sent["host"]) == ("2", "3", "me", "other")
+        assert server.requests[0].lower().count(b"host:") == 1
+
+
+async def test_credentials() -> None:
+    async with serve([response(b"")]) as server, penstock.Client(auth=penstock.BearerAuth("abc")) as client:
+        await client.get(server.url)
+        await client.get(server.url, auth=("ä", "b:c"))
+        await client.get(server.url, auth=penstock.BasicAuth("u", "p"))
+        sent = [request.split(b"authorization: ")[1].split(b"\r\n")[0] for request in server.requests]
+        assert sent == [b"Bearer abc", b"Basic w6Q6Yjpj", b"Basic dTpw"]
+    assert "secret" not in repr((penstock.BasicAuth("u", "secret"), penstock.BearerAuth("secret")))
+    with pytest.raises(ValueError, match="colon"):
+        penstock.BasicAuth("a:b", "c")
+    with pytest.raises(TypeError, match="auth="):
+        penstock.Client(auth="token")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="line break"):
+        penstock.Client(auth=penstock.BearerAuth("a\r\nb: c"))
+
+
+async def test_a_request_overrides_what_the_client_has(storing_by: Any) -> None:
+    ram, file = storing_by("ram"), storing_by("windows")
+    async with serve([response(bytes(100_000))]) as server, ram.client() as client:
+        assert (await client.get(server.url)).body.state == "ram"
+        own = await client.get(server.url, tunables=file.tunables, policy=file.policy)
+        assert own.body.state == "file"
+        with pytest.raises(penstock.ContentLengthTooLong):
+            await client.get(server.url, tunables=penstock.Tunables(max_body=10))
+        files = penstock.FilePool(max_bytes="1MiB")
+        body = (await client.get(server.url, tunables=file.tunables, file_pool=files)).body
+        del body, own
+        await until(lambda: files.stats()["files"] == 1)
+        files.clear()
+        budget = penstock.Budget(ram="1MiB", disk=1000)
+        with pytest.raises(penstock.BudgetExceeded):
+            await client.get(server.url, tunables=file.tunables, budget=budget, timeout=penstock.Timeouts(budget=0.05))
+        with pytest.raises(TypeError, match="there is no option tunable"):
+            await client.get(server.url, tunable=None)  # type: ignore[call-arg]
+
+
+async def test_status_errors_name_the_response_and_whether_to_try_again() -> None:
+    scripts = [response(b"why", status="404 Not Found")], [response(b"", status="503 Busy")]
+    async with serve(*scripts) as server, penstock.Client() as client:
+        missing = await client.get(server.url)
+        with pytest.raises(penstock.HTTPStatusError, match="404 Not Found") as caught:
+            missing.raise_for_status()
+        assert caught.value.response is missing
+        assert not caught.value.retryable
+        busy = await client.get(server.url)
+        with pytest.raises(penstock.HTTPStatusError) as caught:
+            busy.raise_for_status()
+        assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "text"),
+    [
+        ("text/plain; charset=iso-8859-1", b"\xe4", "ä"),
+        ('text/plain; charset="utf-8"', "ä".encode(), "ä"),
+        ("text/plain", "ä\xff".encode("latin-1"), "\ufffd\ufffd"),
+        ("text/plain; charset=none-such", "ä".encode(), "ä"),
+        ("text/plain; charset=utf-16", "ä".encode("utf-16"), "ä"),
+    ],
+)
+async def test_text_is_decoded_by_its_charset(kind: str, body: bytes, text: str) -> None:
+    async with serve([response(body, f"Content-Type: {kind}")]) as server, penstock.Client() as client:
+        assert await (await client.get(server.url)).text() == text
+
+
+async def test_json_is_told_apart_by_its_encoding() -> None:
+    async with serve([response('{"a": "ä"}'.encode("utf-16"))]) as server, penstock.Client() as client:
+        assert await (await client.get(server.url)).json() == {"a": "ä"}
+
+
+async def test_cookies_are_kept_and_given_back_where_a_jar_is_given() -> None:
+    jar = http.cookiejar.CookieJar()
+    cookies = ("Set-Cookie: a=1; Path=/", "Set-Cookie: b=2; Path=/only", "Set-Cookie: c=3; Domain=example.com")
+    async with serve([response(b"", *cookies)], [response(b"")]) as server, penstock.Client(cookies=jar) as client:
+        await client.get(server.url)
+        await client.get(server.url)
+        await client.get(f"{server.url}only/here")
+        await client.get(server.url, headers={"cookie": "own=1"})
+        sent = [fields(request).get("cookie") for request in server.requests]
+        assert sent[:2] == [None, "a=1"]
+        assert sorted((sent[2] or "").split("; ")) == ["a=1", "b=2"]
+        assert sent[3] == "own=1"
+        assert sorted(cookie.name for cookie in jar) == ["a", "b"]
+
+
+async def test_cookies_of_a_redirect_are_sent_to_where_it_leads() -> None:
+    moved = [response(b"", "Location: /there", "Set-Cookie: a=1", status="302 Found")]
+    async with serve(moved, [response(b"")]) as server:
+        async with penstock.Client(cookies=http.cookiejar.CookieJar()) as client:
+            await client.get(server.url)
+        assert fields(server.requests[1])["cookie"] == "a=1"
+
+
+async def test_without_a_jar_cookies_are_ignored() -> None:
+    async with serve([response(b"", "Set-Cookie: a=1")]) as server, penstock.Client() as client:
+        await client.get(server.url)
+        await client.get(server.url)
+        assert "cookie" not in fields(server.requests[1])
+
+
+def telling(told: list[Any]) -> penstock.Hooks:
+    return penstock.Hooks(
+        request=lambda request: told.append(("request", request.method, request.url)),
+        connected=lambda to, seconds: told.append(("connected", to, seconds >= 0)),
+        head=lambda request, status: told.append(("head", request.url, status)),
+        spilled=lambda request, size: told.append(("spilled", size)),
+        done=lambda answer: told.append(("done", answer.status, len(answer.history))),
+        failed=lambda request, error: told.append(("failed", request.url, type(error))),
+    )
+
+
+async def test_hooks_are_called_at_each_stage(storing: Storing) -> None:
+    told: list[Any] = []
+    body = bytes(300_000)
+    async with serve(redirect(302, "/there"), [response(body)]) as server:
+        async with storing.client(hooks=telling(told)) as client:
+            await client.get(server.url)
+        there = f"{server.url}there"
+        spilled = [("spilled", len(body))] if storing.in_file else []
+        assert told == [
+            ("request", "GET", server.url),
+            ("connected", server.url[:-1], True),
+            ("head", server.url, 302),
+            ("request", "GET", there),
+            ("head", there, 200),
+            *spilled,
+            ("done", 200, 1),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        ([CLOSE], penstock.ConnectionLost),
+        ([head("Content-Length: 5"), b"abc", RESET], penstock.Truncated),
+        ([HANG], penstock.FirstByteTimeout),
+    ],
+)
+async def test_a_failure_is_told(script: Any, error: type[Exception]) -> None:
+    told: list[Any] = []
+    timeout = penstock.Timeouts(first_byte=0.1)
+    async with serve(script) as server, penstock.Client(hooks=telling(told), timeout=timeout) as client:
+        with pytest.raises(error):
+            await client.get(server.url)
+        assert told[-1] == ("failed", server.url, error)
+
+
+@pytest.mark.parametrize("stage", ["request", "connected", "head", "spilled", "done"])
+async def test_what_a_hook_raises_is_the_requests_error(stage: str, storing_by: Any) -> None:
+    def fail(*args: object) -> None:
+        raise ZeroDivisionError(stage)
+
+    hooks = penstock.Hooks(**{stage: fail})  # type: ignore[arg-type]
+    async with serve([response(b"body")]) as server, storing_by("windows").client(hooks=hooks) as client:
+        with pytest.raises(ZeroDivisionError, match=stage):
+            await client.get(server.url)
+        assert client.stats()["active"] == client.stats()["connecting"] == 0
+        assert client.stats()["open"] == client.stats()["idle"]
+
+
+async def test_loggers_are_named_by_module(caplog: pytest.LogCaptureFixture) -> None:
+    async with serve(redirect(302, "/there"), [response(b"")], [CLOSE]) as server, penstock.Client() as client:
+        with caplog.at_level(logging.DEBUG, "penstock"):
+            await client.get(server.url)
+            with pytest.raises(penstock.ConnectionLost):
+                await client.post(server.url)
+        names = {record.name for record in caplog.records}
+        assert names == {"penstock.http.connect", "penstock.http.client"}
+        text = caplog.text
+        assert "connected to" in text
+        assert "/there" in text
+        assert "failed: ConnectionLost" in text

@@ -1,0 +1,183 @@
+"""Where a response says to ask, what goes with the request there, and what stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import pickle
+from collections.abc import AsyncIterator
+
+import penstock
+import pytest
+
+from tests.http.serving import Script, Server, response, serve
+from tests.http.test_upload import fields
+
+pytestmark = pytest.mark.asyncio
+
+
+def redirect(status: int, location: str, body: bytes = b"") -> Script:
+    return [response(body, f"Location: {location}", status=f"{status} Elsewhere")]
+
+
+def first_lines(server: Server) -> list[str]:
+    return [request.split(b" HTTP/")[0].decode() for request in server.requests]
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "then"),
+    [
+        (301, "GET", "GET"),
+        (302, "HEAD", "HEAD"),
+        (301, "POST", "GET"),
+        (302, "POST", "GET"),
+        (303, "POST", "GET"),
+        (303, "PUT", "GET"),
+        (303, "HEAD", "HEAD"),
+        (301, "PUT", "PUT"),
+        (302, "DELETE", "DELETE"),
+        (307, "POST", "POST"),
+        (308, "PATCH", "PATCH"),
+    ],
+)
+async def test_the_method_and_the_body_that_are_sent_on(status: int, method: str, then: str) -> None:
+    content = None if method in ("GET", "HEAD", "DELETE") else b"body"
+    script = [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]
+    async with serve(redirect(status, "/there?a=b"), script) as server, penstock.Client() as client:
+        answer = await client.request(method, server.url, content=content, headers={"x-own": "1"})
+        assert first_lines(server) == [f"{method} /", f"{then} /there?a=b"]
+        again = content is not None and then == method
+        assert server.bodies == ([b"body"] * (2 if again else 1) if content is not None else [])
+        sent = fields(server.requests[1])
+        assert sent["x-own"] == "1"
+        assert ("content-length" in sent) == again
+        assert (answer.status, answer.url) == (200, f"{server.url}there?a=b")
+        assert [old.status for old in answer.history] == [status]
+        assert answer.history[0].url == server.url
+        assert client.stats()["redirects"] == 1
+        assert server.connections == 1
+
+
+LOCATIONS = {
+    "/a/../b": "/b",
+    "next": "/dir/next",
+    "?q=1": "/dir/page?q=1",
+    "//127.0.0.1:{port}/x": "/x",
+    "http://127.0.0.1:{port}/y#part": "/y",
+    "/sp ace/\xe4": "/sp%20ace/%E4",
+    "/already%20so": "/already%20so",
+}
+
+
+@pytest.mark.parametrize("location", LOCATIONS)
+async def test_where_a_location_leads(location: str) -> None:
+    async with serve([response(b"")]) as server, penstock.Client() as client:
+        server._scripts.clear()
+        server._scripts.extend([redirect(302, location.format(port=server.port)), [response(b"")]])
+        await client.get(f"{server.url}dir/page")
+        assert first_lines(server)[1] == f"GET {LOCATIONS[location]}"
+
+
+@pytest.mark.parametrize("location", ["ftp://example.com/", "http://[::x]/", "http://user@example.com/", "http://h:0/"])
+async def test_a_location_that_cannot_be_followed_is_an_error_about_the_request(location: str) -> None:
+    async with serve(redirect(302, location)) as server, penstock.Client() as client:
+        with pytest.raises(penstock.InvalidURL) as caught:
+            await client.get(server.url)
+        assert caught.value.request == "GET"
+        assert client.stats()["open"] == client.stats()["idle"] == 1
+
+
+@pytest.mark.parametrize("status", [300, 304, 305, 399])
+async def test_other_statuses_are_not_followed(status: int) -> None:
+    async with serve(redirect(status, "/there")) as server, penstock.Client() as client:
+        assert (await client.get(server.url)).status == status
+
+
+async def test_a_redirect_without_a_location_is_the_response() -> None:
+    async with serve([response(b"", status="302 Found")]) as server, penstock.Client() as client:
+        answer = await client.get(server.url)
+        assert (answer.status, answer.history) == (302, ())
+
+
+async def test_they_are_not_followed_where_that_was_not_wanted() -> None:
+    async with serve(redirect(302, "/there")) as server:
+        async with penstock.Client(follow_redirects=False) as client:
+            assert (await client.get(server.url)).status == 302
+        async with penstock.Client(max_redirects=1) as client:
+            assert (await client.get(server.url, follow_redirects=False)).headers["location"] == "/there"
+
+
+async def test_too_many_are_an_error_that_pickles_with_what_came() -> None:
+    async with serve(redirect(302, "/again")) as server, penstock.Client(max_redirects=3) as client:
+        with pytest.raises(penstock.TooManyRedirects, match="max_redirects") as caught:
+            await client.get(server.url)
+        assert len(server.requests) == 4
+        assert (caught.value.request, caught.value.url) == ("GET", f"{server.url}again")
+        assert not caught.value.retryable
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert [answer.status for answer in copy.history] == [302] * 4
+        with pytest.raises(penstock.TooManyRedirects):
+            await client.get(server.url, max_redirects=0)
+        assert len(server.requests) == 5
+
+
+async def test_secrets_stay_with_the_origin_that_they_are_for() -> None:
+    secrets = {"Cookie": "a=b", "Authorization": "own", "Proxy-Authorization": "p", "X-Other": "1"}
+    async with serve([response(b"")]) as there, serve(redirect(302, there.url)) as here:
+        async with penstock.Client(auth=("user", "secret")) as client:
+            await client.get(here.url)
+            await client.get(here.url, headers=secrets)
+            await client.get(here.url, auth=penstock.BearerAuth("token"))
+        first = [fields(request) for request in here.requests]
+        assert first[0]["authorization"] == f"basic {base64.b64encode(b'user:secret').decode().lower()}"
+        assert (first[1]["authorization"], first[2]["authorization"]) == ("own", "bearer token")
+        for request in there.requests:
+            sent = fields(request)
+            assert not {"cookie", "authorization", "proxy-authorization"} & sent.keys()
+            assert sent["host"] == f"127.0.0.1:{there.port}"
+        assert fields(there.requests[1])["x-other"] == "1"
+
+
+async def test_secrets_go_along_within_an_origin() -> None:
+    async with serve(redirect(302, "/there"), [response(b"")]) as server, penstock.Client(auth=("u", "p")) as client:
+        await client.get(server.url)
+        assert "authorization" in fields(server.requests[1])
+
+
+async def test_an_iterator_cannot_be_sent_to_the_next_but_an_iterable_can() -> None:
+    class Pieces:
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            await asyncio.sleep(0)
+            yield b"body"
+
+    async with serve(redirect(307, "/there"), [response(b"")]) as server, penstock.Client() as client:
+        await client.post(server.url, content=Pieces())
+        assert server.bodies == [b"body"] * 2
+    async with serve(redirect(307, "/there"), [response(b"")]) as server, penstock.Client() as client:
+        with pytest.raises(penstock.RequestError, match="only once") as caught:
+            await client.post(server.url, content=aiter(Pieces()))
+        assert caught.value.request == "POST"
+        assert len(server.requests) == 1
+
+
+async def test_an_image_is_sent_again_from_its_start() -> None:
+    image = await penstock.collect(Large(), penstock.Tunables(max_body_ram=0))
+    assert image.state == "file"
+    async with serve(redirect(308, "/there"), [response(b"")]) as server, penstock.Client() as client:
+        await client.put(server.url, content=image)
+        assert server.bodies == [bytes(3_000_000)] * 2
+
+
+class Large:
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield bytes(1_000_000)
+
+
+async def test_the_total_time_holds_for_all_of_them() -> None:
+    script = [0.15, *redirect(302, "/again")]
+    timeout = penstock.Timeouts(total=0.4)
+    async with serve(script) as server, penstock.Client(timeout=timeout, max_redirects=100) as client:
+        with pytest.raises(penstock.TotalTimeout):
+            await client.get(server.url)
+        assert 2 <= len(server.requests) <= 3

@@ -1,0 +1,337 @@
+"""What requests send: every kind of body, whole and framed, however slowly the peer takes it."""
+
+from __future__ import annotations
+
+import asyncio
+import email.parser
+import email.policy
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import penstock
+import pytest
+
+from tests.http.conftest import Storing, lent
+from tests.http.serving import BODY, CLOSE, HANG, RESET, TURN, UNREAD, response, serve, until
+
+pytestmark = pytest.mark.asyncio
+
+LARGE = bytes(i * 17 >> 3 & 255 for i in range(5_000_001))
+
+
+def fields(request: bytes) -> dict[str, str]:
+    lines = request.decode("latin-1").split("\r\n")[1:]
+    return dict(line.lower().split(": ", 1) for line in lines)
+
+
+async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        await asyncio.sleep(0)
+        yield part
+
+
+@pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "get", "options"])
+async def test_each_method_sends_a_body_with_its_length(method: str) -> None:
+    async with serve([response(b"ok")]) as server, penstock.Client() as client:
+        answer = await getattr(client, method)(server.url, content=b"body")
+        assert answer.status == 200
+        assert server.requests[0].startswith(method.upper().encode() + b" / HTTP/1.1\r\n")
+        assert (fields(server.requests[0])["content-length"], server.bodies) == ("4", [b"body"])
+
+
+@pytest.mark.parametrize(("method", "length"), [("post", "0"), ("put", "0"), ("get", None), ("delete", None)])
+async def test_no_body_is_said_where_one_is_usual(method: str, length: str | None) -> None:
+    async with serve([response(b"ok")]) as server, penstock.Client() as client:
+        await getattr(client, method)(server.url)
+        assert fields(server.requests[0]).get("content-length") == length
+
+
+CONTENTS: dict[str, tuple[dict[str, Any], bytes, str | None]] = {
+    "bytes": ({"content": b"\x00\xff"}, b"\x00\xff", None),
+    "no bytes": ({"content": b""}, b"", None),
+    "a bytearray": ({"content": bytearray(b"abc")}, b"abc", None),
+    "a view": ({"content": memoryview(b"abcd")[1:3]}, b"bc", None),
+    "text": ({"content": "grün"}, "grün".encode(), "text/plain; charset=utf-8"),
+    "json": ({"json": {"a": [1, None, "ü"]}}, '{"a":[1,null,"ü"]}'.encode(), "application/json"),
+    "a form": ({"form": {"a": "1 2", "b": ["x", "y"]}}, b"a=1+2&b=x&b=y", "application/x-www-form-urlencoded"),
+    "pairs": ({"form": [("a", 1), ("a", 2)]}, b"a=1&a=2", "application/x-www-form-urlencoded"),
+    "another type": ({"json": 1, "headers": {"Content-Type": "application/x"}}, b"1", "application/x"),
+}
+
+
+@pytest.mark.parametrize("what", CONTENTS)
+async def test_kinds_of_content(what: str) -> None:
+    options, body, kind = CONTENTS[what]
+    async with serve([response(b"ok")]) as server, penstock.Client() as client:
+        await client.post(server.url, **options)
+        sent = fields(server.requests[0])
+        assert server.bodies == [body]
+        assert (sent["content-length"], sent.get("content-type")) == (str(len(body)), kind)
+
+
+async def test_images_and_files_are_sent_from_where_they_are(storing: Storing, tmp_path: Path) -> None:
+    path = tmp_path / "body"
+    path.write_bytes(LARGE)
+    in_file = penstock.BodyImage.from_path(path, offset=5, trusted=True)
+    contents: list[tuple[Any, bytes]] = [
+        (LARGE, LARGE),
+        (in_file, LARGE[5:]),
+        (await in_file.to_mmap(), LARGE[5:]),
+        (await in_file.to_ram(), LARGE[5:]),
+        (path, LARGE),
+        (await penstock.collect(pieces(LARGE, LARGE), storing.tunables), LARGE + LARGE),
+        (penstock.BodyImage.from_bytes(b""), b""),
+    ]
+    async with serve([response(b"ok")]) as server, storing.client() as client:
+        for content, body in contents:
+            assert (await client.put(server.url, content=content)).status == 200
+            assert server.bodies.pop() == body
+            assert fields(server.requests[-1])["content-length"] == str(len(body))
+        assert server.connections == 1
+
+
+async def test_pieces_go_in_chunks_as_they_come() -> None:
+    async with serve([response(b"ok")]) as server, penstock.Client() as client:
+        await client.post(server.url, content=pieces(b"a", b"", b"bcd", LARGE))
+        assert server.bodies == [b"abcd" + LARGE]
+        sent = fields(server.requests[0])
+        assert sent["transfer-encoding"] == "chunked"
+        assert "content-length" not in sent
+        # Nothing of it is left on the connection.
+        await client.get(server.url)
+        assert server.connections == 1
+
+
+async def test_pieces_of_a_known_length_go_without_chunks() -> None:
+    async with serve([response(b"ok")]) as server, penstock.Client() as client:
+        await client.post(server.url, content=pieces(b"ab", b"cd"), headers={"Content-Length": "4"})
+        assert server.bodies == [b"abcd"]
+        assert "transfer-encoding" not in fields(server.requests[0])
+
+
+@pytest.mark.parametrize("length", [3, 5])
+async def test_pieces_of_another_length_than_said_are_an_error(length: int) -> None:
+    async with serve([response(b"ok")]) as server, penstock.Client() as client:
+        with pytest.raises(ValueError, match=f"{length}"):
+            await client.post(server.url, content=pieces(b"ab", b"cd"), headers={"content-length": str(length)})
+        await until(lambda: client.stats()["open"] == 0)
+
+
+async def test_what_the_pieces_raise_is_raised_and_they_are_closed() -> None:
+    closed = []
+
+    async def failing() -> AsyncIterator[bytes]:
+        try:
+            yield b"abc"
+            raise ZeroDivisionError("here")
+        finally:
+            closed.append(True)
+
+    async with serve([response(b"ok")]) as server, penstock.Client() as client:
+        with pytest.raises(ZeroDivisionError, match="here"):
+            await client.post(server.url, content=failing())
+        assert closed == [True]
+        await until(lambda: client.stats()["open"] == 0)
+        assert (await client.get(server.url)).status == 200
+
+
+async def test_a_form_with_files_is_what_a_parser_reads(storing: Storing, tmp_path: Path) -> None:
+    path = tmp_path / 'na"me.txt'
+    path.write_bytes(b"from a path")
+    image = await penstock.collect(pieces(LARGE), storing.tunables)
+    files: dict[str, Any] = {
+        "text": "grün",
+        "path": path,
+        "image": ("image.bin", image, "image/x"),
+        "bytes": ("b", b"\r\n--x"),
+        "plain": (None, b"1", "application/json"),
+        "nameless": b"n",
+    }
+    async with serve([response(b"ok")]) as server, storing.client() as client:
+        await client.post(server.url, files=files)
+        sent, body = fields(server.requests[0]), server.bodies[0]
+        assert int(sent["content-length"]) == len(body)
+        # The field's case matters here: the boundary is in it.
+        kind = next(line for line in server.requests[0].split(b"\r\n") if line.lower().startswith(b"content-type"))
+        message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(kind + b"\r\n\r\n" + body)
+        found = {}
+        for part in message.iter_parts():
+            name = part.get_param("name", header="content-disposition")
+            found[name] = part.get_filename(), part.get("content-type"), part.get_payload(decode=True)
+        assert found == {
+            "text": (None, None, "grün".encode()),
+            "path": ("na%22me.txt", "application/octet-stream", b"from a path"),
+            "image": ("image.bin", "image/x", LARGE),
+            "bytes": ("b", "application/octet-stream", b"\r\n--x"),
+            "plain": (None, "application/json", b"1"),
+            "nameless": ("file", "application/octet-stream", b"n"),
+        }
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "two bodies": ({"content": b"", "json": 1}, "content and json: a request has one body"),
+    "a list": ({"content": [b"x"]}, "content=list"),
+    "a number in a form": ({"files": {"a": 1}}, r"files\['a'\]=int"),
+    "a length that is wrong": ({"content": b"abc", "headers": {"content-length": "4"}}, "for a body of 3 bytes"),
+    "a length that is none": ({"content": pieces(), "headers": {"content-length": "+4"}}, "not a number"),
+    "a framing": ({"headers": {"Transfer-Encoding": "chunked"}}, "transfer-encoding"),
+    "a line in a header": ({"headers": {"a": "b\r\nc: d"}}, "line break"),
+    "a line in a type": ({"files": {"a": ("a", b"", "x\r\ny")}}, "line break"),
+    "not a number": ({"json": float("nan")}, "JSON"),
+    "an option that isn't": ({"contents": b""}, "there is no option contents"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+async def test_what_cannot_be_sent_is_refused_before_anything_is_sent(what: str) -> None:
+    options, message = REFUSED[what]
+    async with serve([response(b"ok")]) as server, penstock.Client() as client:
+        with pytest.raises((TypeError, ValueError), match=message):
+            await client.post(server.url, **options)
+        assert server.connections == 0
+        assert client.stats()["active"] == 0
+
+
+async def test_a_peer_that_takes_nothing_is_waited_for_in_bounded_memory_then_given_up(storing: Storing) -> None:
+    given = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal given
+        while True:
+            given += 100_000
+            yield bytes(100_000)
+
+    timeout = penstock.Timeouts(write=0.3)
+    before = lent()
+    async with serve([UNREAD, 5.0]) as server, storing.client(timeout=timeout) as client:
+        with pytest.raises(penstock.WriteTimeout, match=r"Timeouts\.write") as caught:
+            await client.post(server.url, content=endless())
+        assert given < 12 << 20
+        assert caught.value.retryable
+        assert caught.value.elapsed >= 0.3
+        assert lent() <= before
+
+
+async def test_a_file_that_the_peer_does_not_take_times_out(storing: Storing) -> None:
+    image = await penstock.collect(pieces(*[LARGE] * 4), storing.tunables)
+    async with (
+        serve([UNREAD, 5.0]) as server,
+        storing.client(timeout=penstock.Timeouts(write=0.2)) as client,
+    ):
+        with pytest.raises(penstock.WriteTimeout):
+            await client.post(server.url, content=image)
+
+
+async def test_a_slow_source_is_not_the_peers_fault() -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b"x"
+            await asyncio.sleep(0.1)
+
+    timeout = penstock.Timeouts(write=0.2, first_byte=0.2, idle=0.2)
+    async with serve([response(b"ok")]) as server, penstock.Client(timeout=timeout) as client:
+        assert (await client.post(server.url, content=slow())).status == 200
+        assert server.bodies == [b"xxxxx"]
+
+
+async def test_an_answer_that_comes_early_ends_the_sending(storing: Storing) -> None:
+    image = await penstock.collect(pieces(*[LARGE] * 4), storing.tunables)
+    refusal = response(b"too large", status="413 Content Too Large")
+    async with serve([UNREAD, refusal, HANG], [response(b"ok")]) as server, storing.client() as client:
+        answer = await client.post(server.url, content=image)
+        assert (answer.status, await answer.read()) == (413, b"too large")
+        # What is left of the body would be taken for a request.
+        assert (await client.get(server.url)).status == 200
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+async def test_a_peer_that_goes_in_the_middle_is_a_connection_lost(storing: Storing, end: Any) -> None:
+    image = await penstock.collect(pieces(*[LARGE] * 4), storing.tunables)
+    async with serve([UNREAD, 0.05, end]) as server, storing.client() as client:
+        with pytest.raises(penstock.ConnectionLost):
+            await client.post(server.url, content=image)
+        assert client.stats()["open"] == 0
+
+
+async def test_a_body_waits_for_the_servers_word_where_asked() -> None:
+    said = asyncio.Event()
+    script = [UNREAD, said, b"HTTP/1.1 100 Continue\r\n\r\n", BODY, response(b"ok")]
+    async with serve(script) as server, penstock.Client() as client:
+        posting = asyncio.create_task(client.post(server.url, content=b"body", headers={"Expect": "100-continue"}))
+        await until(lambda: len(server.requests) == 1)
+        await asyncio.sleep(0.05)
+        assert fields(server.requests[0])["expect"] == "100-continue"
+        assert server.bodies == []
+        said.set()
+        assert (await posting).status == 200
+        assert server.bodies == [b"body"]
+        await client.get(server.url)
+        assert server.connections == 1
+
+
+async def test_a_body_that_nobody_asks_for_goes_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.http.connection.CONTINUE", 0.05)
+    async with serve([response(b"ok")]) as server, penstock.Client() as client:
+        await client.post(server.url, content=b"body", headers={"Expect": "100-continue"})
+        assert server.bodies == [b"body"]
+
+
+async def test_a_refusal_in_place_of_the_word_spares_the_body() -> None:
+    refusal = response(b"no", status="401 Unauthorized")
+    async with serve([UNREAD, refusal], [response(b"ok")]) as server, penstock.Client() as client:
+        answer = await client.post(server.url, content=LARGE, headers={"Expect": "100-continue"})
+        assert answer.status == 401
+        assert server.bodies == []
+        await client.get(server.url)
+        assert server.connections == 2
+
+
+async def test_a_server_that_knows_no_expectations_is_asked_without() -> None:
+    refusal = response(b"", status="417 Expectation Failed")
+    async with serve([UNREAD, refusal], [response(b"ok")]) as server, penstock.Client() as client:
+        answer = await client.post(server.url, content=b"body", headers={"Expect": "100-continue"})
+        assert answer.status == 200
+        assert "expect" not in fields(server.requests[1])
+        assert server.bodies == [b"body"]
+
+
+async def test_an_upload_cancelled_at_any_turn_leaves_nothing(storing: Storing) -> None:
+    image = await penstock.collect(pieces(LARGE), storing.tunables)
+    async with serve([response(b"ok")]) as server, storing.client() as client:
+        await client.post(server.url, content=image)
+        for turns in range(60):
+            posting = asyncio.create_task(client.post(server.url, content=image if turns % 2 else pieces(LARGE, LARGE)))
+            for _ in range(turns):
+                await asyncio.sleep(0.0005 if turns > 20 else 0)
+            posting.cancel()
+            await asyncio.wait([posting])
+            assert posting.cancelled() or posting.result().status == 200
+        assert (await client.post(server.url, content=image)).status == 200
+        assert server.bodies[-1] == LARGE
+        await until(lambda: client.stats()["open"] == client.stats()["idle"])
+
+
+async def test_a_put_on_a_stale_connection_is_sent_once_more_but_not_from_an_iterator() -> None:
+    image = penstock.BodyImage.from_bytes(LARGE)
+    scripts = [[response(b"")], [UNREAD, TURN, CLOSE], [response(b"ok")]]
+    async with serve(*scripts) as server, penstock.Client() as client:
+        await client.get(server.url)
+        assert (await client.put(server.url, content=image)).status == 200
+        assert server.bodies == [LARGE]
+    async with serve(*scripts) as server, penstock.Client() as client:
+        await client.get(server.url)
+        with pytest.raises(penstock.ConnectionLost):
+            await client.put(server.url, content=pieces(b"x"))
+        assert client.stats()["retried"] == 0
+
+
+async def test_json_round_trips() -> None:
+    value = {"name": "ä", "list": [1, 2.5, True, None]}
+    async with serve([response(json.dumps(value).encode(), "Content-Type: application/json")]) as server:
+        async with penstock.Client() as client:
+            answer = await client.post(server.url, json=value)
+            assert await answer.json() == value
+        assert json.loads(server.bodies[0]) == value
