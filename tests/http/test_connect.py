@@ -1,0 +1,324 @@
+"""How connections come about: names and their cache, addresses in parallel, what may be connected to, Unix sockets, TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import penstock
+import pytest
+from penstock.http import connect
+from penstock.http.resolve import Names, as_address
+
+from tests.http.conftest import NOTHING, Storing, at_hand
+from tests.http.serving import response, serve, until
+from tests.http.test_tls import serve_tls, trusting
+
+pytestmark = pytest.mark.asyncio
+
+
+class Book:
+    """A resolver that counts, and takes its time if told to."""
+
+    def __init__(self, **names: Sequence[str] | Exception) -> None:
+        self.names = names
+        self.asked: list[str] = []
+        self.wait = asyncio.Event()
+        self.wait.set()
+
+    async def __call__(self, host: str) -> Sequence[str]:
+        self.asked.append(host)
+        await self.wait.wait()
+        found = self.names.get(host.partition(".")[0], ())
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+async def test_a_name_is_looked_up_once_and_remembered() -> None:
+    book = Book(a=["127.0.0.1"])
+    limits = penstock.Limits(per_host=2)
+    async with serve([response(b"x")]) as server, penstock.Client(resolver=book, limits=limits) as client:
+        url = server.url.replace("127.0.0.1", "a.test")
+        book.wait.clear()
+        asking = [asyncio.create_task(client.get(url)) for _ in range(5)]
+        await until(lambda: len(book.asked) == 1)
+        await asyncio.sleep(0.02)
+        book.wait.set()
+        await asyncio.gather(*asking)
+        assert book.asked == ["a.test"]
+        assert client.stats()["lookups"] == 1
+        assert b"host: a.test:" in server.requests[0]
+
+
+async def test_what_is_remembered_is_forgotten_in_time() -> None:
+    book = Book(a=["192.0.2.1"], b=OSError("none"))
+    names = Names(book, 0.05, 0.05)
+    for _ in range(3):
+        assert await names.addresses("a") == ["192.0.2.1"]
+        with pytest.raises(penstock.DNSError, match="no address for b: none"):
+            await names.addresses("b")
+    assert book.asked == ["a", "b"]
+    await asyncio.sleep(0.06)
+    assert await names.addresses("a") == ["192.0.2.1"]
+    assert book.asked == ["a", "b", "a"]
+
+
+async def test_a_name_without_an_address_is_an_error_for_each_who_asks() -> None:
+    async with penstock.Client(resolver=Book()) as client:
+        results = await asyncio.gather(
+            *[client.get(f"http://none.test/{number}") for number in range(3)], return_exceptions=True
+        )
+        assert {type(error) for error in results} == {penstock.DNSError}
+        assert {error.url for error in results if isinstance(error, penstock.DNSError)} == {
+            f"http://none.test/{number}" for number in range(3)
+        }
+        assert len({id(error) for error in results}) == 3
+        assert at_hand(client) == NOTHING
+
+
+async def test_no_more_names_are_remembered_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.http.resolve.MOST", 3)
+    book = Book(**{f"n{number}": ["192.0.2.1"] for number in range(5)})
+    names = Names(book, 60, 60)
+    for number in range(5):
+        await names.addresses(f"n{number}")
+    await names.addresses("n4")
+    await names.addresses("n0")
+    assert book.asked == ["n0", "n1", "n2", "n3", "n4", "n0"]
+
+
+async def test_who_gives_up_does_not_end_the_lookup_of_the_others() -> None:
+    book = Book(a=["127.0.0.1"])
+    book.wait.clear()
+    async with serve([response(b"x")]) as server, penstock.Client(resolver=book) as client:
+        url = server.url.replace("127.0.0.1", "a.test")
+        first, second = (asyncio.create_task(client.get(url)) for _ in range(2))
+        await until(lambda: client.stats()["connecting"] == 2)
+        first.cancel()
+        await asyncio.wait([first])
+        book.wait.set()
+        assert (await second).status == 200
+        assert book.asked == ["a.test"]
+
+
+async def test_a_lookup_ends_with_the_client() -> None:
+    book = Book()
+    book.wait.clear()
+    client = penstock.Client(resolver=book)
+    asking = asyncio.create_task(client.get("http://a.test/"))
+    await until(lambda: len(book.asked) == 1)
+    await client.aclose()
+    with pytest.raises(penstock.ClientClosed):
+        await asking
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::ffff:10.0.0.1", "10.0.0.1"), ("localhost", None), ("1.2.3", None)],
+)
+async def test_what_is_an_address(host: str, address: str | None) -> None:
+    assert as_address(host) == address
+
+
+async def test_only_what_is_allowed_is_connected_to() -> None:
+    asked = []
+
+    def allow(address: str) -> bool:
+        asked.append(address)
+        return address == "127.0.0.1"
+
+    book = Book(a=["127.0.0.2", "127.0.0.1"], b=["127.0.0.2", "::ffff:127.0.0.3"])
+    async with serve([response(b"x")]) as server, penstock.Client(resolver=book, allow_address=allow) as client:
+        assert (await client.get(server.url.replace("127.0.0.1", "a.test"))).status == 200
+        assert asked == ["127.0.0.2", "127.0.0.1"]
+        with pytest.raises(
+            penstock.ConnectError, match=r"127\.0\.0\.2, 127\.0\.0\.3, which allow_address= refuses"
+        ) as caught:
+            await client.get("http://b.test/")
+        assert not caught.value.retryable
+        with pytest.raises(penstock.ConnectError):
+            await client.get(server.url.replace("127.0.0.1", "127.0.0.9"))
+        assert asked[-1] == "127.0.0.9"
+        assert at_hand(client) == NOTHING | {"open": 1, "idle": 1}
+
+
+async def test_an_address_that_refuses_is_passed_over() -> None:
+    book = Book(a=["127.0.0.2", "127.0.0.3", "127.0.0.1"])
+    async with serve([response(b"x")]) as server, penstock.Client(resolver=book) as client:
+        # The server listens on one of them only.
+        assert (await client.get(server.url.replace("127.0.0.1", "a.test"))).status == 200
+
+
+async def test_an_address_that_does_not_answer_is_passed_over_after_its_head_start() -> None:
+    hanging = asyncio.Event()
+    tried = []
+
+    async def reach(address: str) -> socket.socket:
+        tried.append(address)
+        if address == "slow":
+            await hanging.wait()
+        return socket.socket()
+
+    winner = await connect._race(["slow", "fast", "spare"], reach)
+    assert tried == ["slow", "fast"]
+    hanging.set()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    winner.close()
+
+
+async def test_all_addresses_failing_tells_the_first_failure() -> None:
+    async def reach(address: str) -> socket.socket:
+        raise OSError(address)
+
+    with pytest.raises(OSError, match="first"):
+        await connect._race(["first", "second"], reach)
+
+
+async def test_a_race_cancelled_at_any_turn_leaves_no_socket() -> None:
+    made: list[socket.socket] = []
+
+    async def reach(address: str) -> socket.socket:
+        await asyncio.sleep(0)
+        made.append(socket.socket())
+        return made[-1]
+
+    for turns in range(8):
+        racing = asyncio.create_task(connect._race(["a", "b"], reach))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        racing.cancel()
+        await asyncio.wait([racing])
+        if not racing.cancelled():
+            racing.result().close()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert all(sock.fileno() < 0 for sock in made)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "order"),
+    [
+        (["::1", "::2", "::3", "1.1.1.1"], ["::1", "1.1.1.1", "::2", "::3"]),
+        (["1.1.1.1", "::1", "2.2.2.2"], ["1.1.1.1", "::1", "2.2.2.2"]),
+        (["1.1.1.1"], ["1.1.1.1"]),
+    ],
+)
+async def test_both_families_are_tried_in_turn(addresses: list[str], order: list[str]) -> None:
+    assert connect._interleaved(addresses) == order
+
+
+async def test_a_unix_socket_in_place_of_an_address(tmp_path: Path, storing: Storing) -> None:
+    body = bytes(500_000)
+    seen = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await reader.readuntil(b"\r\n\r\n"):
+            seen.append(request)
+            if b"PUT" in request:
+                assert await reader.readexactly(len(body)) == body
+            writer.write(response(body))
+            await writer.drain()
+
+    path = str(tmp_path / "socket")
+    server = await asyncio.start_unix_server(answer, path)
+    image = await penstock.collect(aiter_of(body), storing.tunables)
+    async with storing.client(uds=path) as client:
+        for _ in range(2):
+            assert await (await client.get("http://any.host/path")).read() == body
+        assert await (await client.put("http://any.host/", content=image)).read() == body
+        assert client.stats()["connected"] == 1
+        assert b"host: any.host\r\n" in seen[0]
+    with pytest.raises(penstock.ConnectError, match="nowhere"):
+        async with penstock.Client(uds=str(tmp_path / "nowhere")) as client:
+            await client.get("http://any.host/")
+    server.close()
+
+
+async def aiter_of(body: bytes) -> Any:
+    yield body
+
+
+@pytest.fixture
+def mutual(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate for a client, signed by itself, with its key; and the server's context trusts it."""
+    key, certificate = tmp_path / "client.key", tmp_path / "client.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=client", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, capture_output=True, check=True)
+    return certificate, key
+
+
+async def test_a_client_certificate_and_the_servers_name(certificate: Path, mutual: tuple[Path, Path]) -> None:
+    names: list[str | None] = []
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_context.load_cert_chain(certificate)
+    server_context.load_verify_locations(mutual[0])
+    server_context.verify_mode = ssl.CERT_REQUIRED
+    server_context.sni_callback = lambda _, name, __: names.append(name)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            subject = writer.get_extra_info("peercert")["subject"][0][0][1]
+            writer.write(response(subject.encode()))
+            await writer.drain()
+            await reader.read()
+        except (asyncio.IncompleteReadError, OSError):
+            pass
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=server_context) as server:
+        url = f"https://localhost:{server.sockets[0].getsockname()[1]}/"
+        context = trusting(certificate)
+        context.load_cert_chain(*mutual)
+        async with penstock.Client(ssl_context=context) as client:
+            assert await (await client.get(url)).read() == b"client"
+        assert names == ["localhost"]
+        async with penstock.Client(ssl_context=trusting(certificate)) as client:
+            with pytest.raises((penstock.TLSError, penstock.ConnectionLost)):
+                await client.get(url)
+
+
+async def test_a_context_of_one_request_makes_connections_of_its_own(certificate: Path) -> None:
+    async with serve_tls(certificate, response(b"x")) as url, penstock.Client() as client:
+        with pytest.raises(penstock.TLSError):
+            await client.get(f"{url}0")
+        context = trusting(certificate)
+        for _ in range(2):
+            assert (await client.get(f"{url}0", ssl_context=context)).status == 200
+        assert client.stats()["connected"] == 1
+        # Trust isn't lent to who didn't ask with it.
+        with pytest.raises(penstock.TLSError):
+            await client.get(f"{url}0")
+
+
+async def test_uploads_go_through_tls(storing_by: Callable[[str], Storing], certificate: Path) -> None:
+    body = bytes(range(256)) * 8000
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    got = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        got.append(await reader.readexactly(len(body)))
+        writer.write(response(b"ok"))
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as server:
+        url = f"https://localhost:{server.sockets[0].getsockname()[1]}/"
+        for name in ("ram", "windows"):
+            storing = storing_by(name)
+            image = await penstock.collect(aiter_of(body), storing.tunables)
+            async with storing.client(ssl_context=trusting(certificate)) as client:
+                assert (await client.put(url, content=image)).status == 200
+        assert got == [body, body]
