@@ -27,9 +27,31 @@ from penstock.errors import *  # noqa: F403
 from penstock.errors import __all__ as _errors
 
 if TYPE_CHECKING:
-    from penstock.http import BasicAuth, BearerAuth, Client, Headers, Hooks, Limits, Response, Timeouts
+    from penstock.http import (
+        BasicAuth,
+        BearerAuth,
+        Client,
+        Headers,
+        Hooks,
+        Limits,
+        Response,
+        Timeouts,
+        fetch,
+        fetch_sync,
+    )
 
-_LAZY = ("BasicAuth", "BearerAuth", "Client", "Headers", "Hooks", "Limits", "Response", "Timeouts")
+_LAZY = (
+    "BasicAuth",
+    "BearerAuth",
+    "Client",
+    "Headers",
+    "Hooks",
+    "Limits",
+    "Response",
+    "Timeouts",
+    "fetch",
+    "fetch_sync",
+)
 
 __all__ = [
     "BUILD_PROFILE",
@@ -58,6 +80,8 @@ __all__ = [
     "blocking_permit",
     "collect",
     "default_pool",
+    "fetch",
+    "fetch_sync",
     "run_blocking",
     "stats",
     *_errors,

@@ -133,6 +133,47 @@ async def test_aclose_does_not_wait_for_a_busy_pool(storing_by: Callable[[str], 
         await nap
 
 
+async def test_aclose_lets_what_is_in_flight_end_if_it_may() -> None:
+    limits = penstock.Limits(connections=2)
+    async with serve([0.05, response(BODY)]) as server:
+        client = penstock.Client(limits=limits)
+        asking = [asyncio.create_task(client.get(server.url)) for _ in range(4)]
+        await until(lambda: len(server.requests) == 2)
+        closing = asyncio.create_task(client.aclose(drain=10))
+        await asyncio.sleep(0)
+        with pytest.raises(penstock.ClientClosed, match="is being closed"):
+            await client.get(server.url)
+        await closing
+        for task in asking:
+            assert len((await task).body) == len(BODY)
+        assert at_hand(client) == NOTHING
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_aclose_ends_what_has_not_ended_in_time(cancelled: bool) -> None:
+    async with serve([HANG]) as server:
+        client = penstock.Client()
+        asking = asyncio.create_task(client.get(server.url))
+        await until(lambda: len(server.requests) == 1)
+        closing = asyncio.create_task(client.aclose(drain=0.1 if not cancelled else 10))
+        if cancelled:
+            await asyncio.sleep(0.01)
+            closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled() == cancelled
+        with pytest.raises(penstock.ClientClosed):
+            await asking
+        await client.aclose()
+        assert at_hand(client) == NOTHING
+
+
+async def test_aclose_with_nothing_in_flight_does_not_wait() -> None:
+    async with serve([response(b"x")]) as server, penstock.Client() as client:
+        await client.get(server.url)
+        async with asyncio.timeout(1):
+            await client.aclose(drain=10)
+
+
 async def test_a_closed_client_says_so() -> None:
     client = penstock.Client()
     await client.aclose()

@@ -84,6 +84,36 @@ async def test_a_request_that_takes_too_long_as_a_whole(storing: Storing, second
         assert partial == b"x" * len(partial)
 
 
+async def test_a_body_that_comes_more_slowly_than_it_may(storing: Storing) -> None:
+    drip: list[Any] = [head("Content-Length: 1000")]
+    for _ in range(30):
+        drip += [b"x", 0.02]
+    timeout = penstock.Timeouts(min_rate=(100, 0.2))
+    async with serve([*drip, HANG]) as server, storing.client(timeout=timeout) as client:
+        with pytest.raises(penstock.TooSlow, match=r"less than 100 a second \(Timeouts\.min_rate\)") as caught:
+            await client.get(server.url)
+        partial = await caught.value.partial.read()
+        assert partial == b"x" * len(partial)
+        assert caught.value.retryable
+        assert caught.value.elapsed >= 0.2
+
+
+async def test_a_body_that_comes_fast_enough_or_a_late_head_is_not_too_slow(storing: Storing) -> None:
+    body = bytes(1000)
+    script: list[Any] = [0.3, head(f"Content-Length: {len(body)}")]
+    for start in range(0, 1000, 50):
+        script += [body[start : start + 50], 0.02]
+    timeout = penstock.Timeouts(min_rate=(500, 0.2))
+    async with serve(script) as server, storing.client(timeout=timeout) as client:
+        assert await (await client.get(server.url)).read() == body
+
+
+@pytest.mark.parametrize("rate", [(0, 1), (1, 0), (True, 1), (1,), 5, (1, None), ("1", 2)])
+async def test_a_rate_that_is_none_is_refused(rate: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="min_rate"):
+        penstock.Timeouts(min_rate=rate)
+
+
 async def test_a_timeout_of_one_request_is_its_own() -> None:
     async with serve([0.2, response(b"late")]) as server, penstock.Client() as client:
         with pytest.raises(penstock.FirstByteTimeout):

@@ -3,7 +3,21 @@
 from penstock.http.auth import BasicAuth, BearerAuth
 from penstock.http.client import Client
 from penstock.http.hooks import Hooks
+from penstock.http.once import fetch, fetch_sync
 from penstock.http.options import Limits, Timeouts
 from penstock.http.response import Headers, Response
+from penstock.http.settings import Options
 
-__all__ = ["BasicAuth", "BearerAuth", "Client", "Headers", "Hooks", "Limits", "Response", "Timeouts"]
+__all__ = [
+    "BasicAuth",
+    "BearerAuth",
+    "Client",
+    "Headers",
+    "Hooks",
+    "Limits",
+    "Options",
+    "Response",
+    "Timeouts",
+    "fetch",
+    "fetch_sync",
+]
