@@ -179,11 +179,19 @@ class TooManyRedirects(RequestError):
 
 
 class UnsupportedEncoding(RequestError):
-    """A coding that penstock doesn't decode."""
+    """A body has a coding that isn't decoded, or more than four; `.coding` is its name, where it is one."""
+
+    coding: str | None = None
 
 
 class DecodeError(RequestError):
-    """A coded body could not be decoded."""
+    """A coded body could not be decoded: `.coding` is the one at fault and `.at` the byte, of what it is taken off.
+    `.partial` is the image of what was decoded; with `decode="after"`, and when a decoded body is cut or too long, too,
+    that of the body as it came."""
+
+    coding: str = ""
+    at: int = 0
+    partial: Any = None
 
 
 class HTTPStatusError(RequestError):

@@ -8,11 +8,11 @@ import asyncio
 import io
 import os
 import pickle
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any, BinaryIO, Protocol, Self
 
 from penstock import _native
-from penstock._native import Direct, Op, read_limit
+from penstock._native import Budget, Direct, Op, Tunables, read_limit
 from penstock.blocking._ops import default_policy, perform
 from penstock.blocking.policy import Policy
 from penstock.body.reader import ImageReader
@@ -195,6 +195,61 @@ class BodyImage(_native.Image):
             return self
         return BodyImage(await perform(self._policy, self.to_mmap_op()), self._policy)
 
+    async def decode(
+        self,
+        codings: str | Iterable[str],
+        *,
+        max_body: int | str | None = None,
+        tunables: Tunables | None = None,
+        budget: Budget | None = None,
+        policy: Policy | None = None,
+    ) -> BodyImage:
+        """The body with codings taken off, in one go on the policy's pool; itself, if it is empty or there are none.
+
+        Args:
+            codings: Up to four of gzip, deflate, br and zstd, in the order in which they were applied: names, or the
+                value of a Content-Encoding header. Case doesn't matter, and `identity` is none.
+            max_body: Bytes that may come out, instead of the tunables'.
+            tunables: Limits and places; `None` is `Tunables()`.
+            budget: What is counted against; `None` is the process's.
+            policy: Runs the decoding; `None` is the image's.
+
+        Raises:
+            UnsupportedEncoding: A coding that isn't decoded.
+            DecodeError: The body isn't what `codings` says.
+            Truncated: It was cut.
+            DecodedTooLong: More than `max_body`, or more than `Tunables.max_ratio` allows.
+            BudgetExceeded, StorageFull, OSError: As for a sink.
+
+        Cancelled, the decoding runs to its end and its result is dropped.
+        """
+        names = [codings] if isinstance(codings, str) else list(codings)
+        op = self.decode_op(names, _limited(tunables, max_body), budget or Budget.shared())
+        return BodyImage(await perform(policy or self._policy, op), self._policy)
+
+    async def encode(
+        self,
+        codings: str | Iterable[str],
+        *,
+        level: int | None = None,
+        max_body: int | str | None = None,
+        tunables: Tunables | None = None,
+        budget: Budget | None = None,
+        policy: Policy | None = None,
+    ) -> BodyImage:
+        """The body with codings put on, the first of them first; as `decode`.
+
+        Args:
+            level: 0 to 9 for gzip and deflate (usually 6), 0 to 11 for br (5), 1 to 22 for zstd (3).
+
+        Raises:
+            ValueError: A coding doesn't have that level.
+            BodyTooLong: More than `max_body` came out.
+        """
+        names = [codings] if isinstance(codings, str) else list(codings)
+        op = self.encode_op(names, level, _limited(tunables, max_body), budget or Budget.shared())
+        return BodyImage(await perform(policy or self._policy, op), self._policy)
+
     async def save(self, path: str | os.PathLike[str], *, overwrite: bool = False, fsync: bool = False) -> None:
         """Makes `path` a file with this body, never half written.
 
@@ -231,6 +286,12 @@ class BodyImage(_native.Image):
         if protocol >= 5:
             return _unpickled, ([pickle.PickleBuffer(view) for view in self.views()], self.digests)
         return _unpickled, ([bytes(self)], self.digests)
+
+
+def _limited(tunables: Tunables | None, max_body: int | str | None) -> Tunables:
+    if tunables is None:
+        return Tunables(max_body=max_body)
+    return tunables if max_body is None else tunables.replace(max_body=max_body)
 
 
 def _unpickled(pieces: list[Any], digests: dict[str, str]) -> BodyImage:

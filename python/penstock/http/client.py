@@ -36,7 +36,7 @@ from penstock.http.cookies import cookies_for, keep_cookies
 from penstock.http.deadlines import Deadlines
 from penstock.http.exchange import Exchange
 from penstock.http.hooks import Hooks
-from penstock.http.options import Limits, Timeouts
+from penstock.http.options import Decode, Limits, Timeouts
 from penstock.http.pool import ConnectionPool
 from penstock.http.proxy import EnvironmentProxies, parse_proxy
 from penstock.http.request import Request, field_lines, lower
@@ -51,6 +51,8 @@ __all__ = ["Client"]
 log = logging.getLogger(__name__)
 
 USER_AGENT = "penstock/0.1"
+ACCEPT_ENCODING = "gzip, deflate, br, zstd"
+"""What is taken off a body again."""
 CLOSED_IN_FLIGHT = "the client was closed while the request was in flight"
 
 
@@ -76,6 +78,9 @@ class Client:
         resolver: Gives the addresses of a host name; `None` is the system's, on the process's default pool.
         allow_address: Told the address that is about to be connected to, says whether it may be.
         hooks: Called at the stages of each request.
+        decode: Whether the codings of a body (gzip, deflate, br, zstd, and up to four of them on each other) are
+            taken off: `True` while it arrives, `"after"` when all of it is there, in one go on the pool. They are asked
+            for by Accept-Encoding. With `False` nothing is asked for, and a body stays as it comes.
         file_pool: Recycles the files of bodies, with their mappings; `None` makes a new file for each.
 
     Use it as `async with`, or call `aclose`. Bodies stay good afterwards.
@@ -102,12 +107,14 @@ class Client:
         resolver: Resolver | None = None,
         allow_address: AllowAddress | None = None,
         hooks: Hooks | None = None,
+        decode: Decode = True,
         file_pool: FilePool | None = None,
     ) -> None:
         self._base = None if base_url is None else str(parse(base_url)).rstrip("/")
-        self._fields = {"user-agent": USER_AGENT, "accept": "*/*", **lower(headers)}
+        self._own = {"user-agent": USER_AGENT, "accept": "*/*", **lower(headers)}
         if auth is not None:
-            self._fields["authorization"] = authorization(auth)
+            self._own["authorization"] = authorization(auth)
+        self._fields = _accepting(self._own, decode)
         self._lines = field_lines(self._fields)
         self._settings = Settings(
             tunables if tunables is not None else Tunables(),
@@ -117,6 +124,7 @@ class Client:
             file_pool,
             follow_redirects,
             max_redirects,
+            decode,
             proxy,
             ssl_context,
         )
@@ -250,10 +258,11 @@ class Client:
             return Request(method, url, parse(url), self._fields, self._lines)
         if (params := options.get("params")) is not None:
             url = with_params(url, params)
-        headers, auth = options.get("headers"), options.get("auth")
+        headers, auth, decode = options.get("headers"), options.get("auth"), options.get("decode")
         fields, lines = self._fields, self._lines
-        if headers is not None or auth is not None:
-            fields = {**fields, **lower(headers)}
+        if headers is not None or auth is not None or decode is not None:
+            decode = self._settings.decode if decode is None else decode
+            fields = _accepting({**self._own, **lower(headers)}, decode)
             if auth is not None:
                 fields["authorization"] = authorization(auth)
             lines = field_lines(fields)
@@ -284,6 +293,7 @@ class Client:
                 settings.budget,
                 settings.file_pool,
                 settings.policy,
+                settings.decode,
                 settings.timeout,
                 began,
                 loop.create_future(),
@@ -292,7 +302,7 @@ class Client:
             connection = await self._acquire(route, exchange, fresh=again)
             reused, before = connection.used > 0, connection.progress
             try:
-                found, body = await self._exchange(connection, exchange)
+                found, body, codings = await self._exchange(connection, exchange)
             except ConnectionLost:
                 # The server closed an idle connection just as it was taken again: nothing of the request was
                 # answered, so it is safe to ask once more (RFC 9110 section 9.2.2).
@@ -302,7 +312,9 @@ class Client:
                 self._retried += 1
                 log.debug("%s was stale: asking again", route)
                 continue
-            response = Response(found, body, request.url, loop.time() - began)
+            if codings and settings.decode == "after":
+                body = await self._decode_after(body, codings, exchange)
+            response = Response(found, body, request.url, loop.time() - began, codings)
             if self._cookies is not None:
                 keep_cookies(self._cookies, request, response)
             if hooks is not None and hooks.spilled is not None and body.state == "file":
@@ -331,12 +343,25 @@ class Client:
         return extra.encode("latin-1")
 
     @staticmethod
-    async def _exchange(connection: Connection, exchange: Exchange) -> tuple[Head, BodyImage]:
+    async def _exchange(connection: Connection, exchange: Exchange) -> tuple[Head, BodyImage, tuple[str, ...]]:
         connection.start(exchange)
         try:
             return await exchange.result
         except asyncio.CancelledError:
             connection.abandon(exchange)
+            raise
+
+    @staticmethod
+    async def _decode_after(body: BodyImage, codings: tuple[str, ...], exchange: Exchange) -> BodyImage:
+        try:
+            return await body.decode(
+                codings, tunables=exchange.tunables, budget=exchange.budget, policy=exchange.policy
+            )
+        except PenstockError as error:
+            exchange.describe(error, exchange.now())
+            if hasattr(error, "partial"):
+                # All that was received, as it came.
+                error.partial = body
             raise
 
     # Connections
@@ -487,3 +512,8 @@ class Client:
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
         if not getattr(self, "_closed", True) and self._pool.open:
             warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+
+
+def _accepting(fields: dict[str, str], decode: Decode) -> dict[str, str]:
+    """With the codings that are asked for, unless the fields say which."""
+    return {"accept-encoding": ACCEPT_ENCODING, **fields} if decode else fields

@@ -158,6 +158,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             drain,
             exchange.expect,
             exchange.on_head is not None,
+            exchange.decode,
         )
         exchange.sent = self._seen_at = self._rated_at = self._loop.time()
         self._seen = self._rated = self.progress
@@ -214,11 +215,11 @@ class Connection(Receiver, asyncio.BufferedProtocol):
                 # It may be all sent, which this loop hasn't heard of yet.
                 self._writer.stopping = True
                 return
-        head, image, reusable = self.finish()
+        head, image, codings, reusable = self.finish()
         reusable = reusable and self._fit
         self._end(exchange)
         if not exchange.result.done():
-            exchange.result.set_result((head, BodyImage(image, exchange.policy)))
+            exchange.result.set_result((head, BodyImage(image, exchange.policy), tuple(codings)))
         if reusable and self.usable:
             self._unpause()
             self.idle_since = self._loop.time()

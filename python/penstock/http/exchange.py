@@ -11,7 +11,7 @@ from penstock._native import Budget, Direct, Dispatch, DispatchPool, FilePool, H
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.http.content import Content
-from penstock.http.options import Timeouts
+from penstock.http.options import Decode, Timeouts
 
 __all__ = ["Exchange"]
 
@@ -33,10 +33,12 @@ class Exchange:
     budget: Budget
     file_pool: FilePool | None
     policy: Policy
+    decode: Decode
     timeouts: Timeouts
     began: float
     """By the loop's clock, as are all times."""
-    result: asyncio.Future[tuple[Head, BodyImage]]
+    result: asyncio.Future[tuple[Head, BodyImage, tuple[str, ...]]]
+    """Head, body, and its codings, of which `decode` says whether they are off it by now."""
     on_head: Callable[[int], object] | None = None
     """Told the status when the head is complete."""
     sent: float = 0.0

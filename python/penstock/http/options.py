@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal, TypeAlias
 
 from penstock._native import HeadLimits, read_limit
 
-__all__ = ["Limits", "Timeouts"]
+__all__ = ["Decode", "Limits", "Timeouts"]
+
+Decode: TypeAlias = bool | Literal["after"]
+"""When the codings of a body are taken off: while it arrives, never, or when all of it is there."""
 
 
 def _seconds(owner: str, name: str, value: object) -> None:

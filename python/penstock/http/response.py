@@ -54,12 +54,15 @@ class Headers(Mapping[str, str]):
 class Response:
     """A response with its body. The body stays good when the client is closed."""
 
-    __slots__ = ("_head", "body", "elapsed", "history", "url")
+    __slots__ = ("_head", "body", "decoded", "elapsed", "history", "url")
 
-    def __init__(self, head: Head, body: BodyImage, url: str, elapsed: float) -> None:
+    def __init__(self, head: Head, body: BodyImage, url: str, elapsed: float, decoded: tuple[str, ...] = ()) -> None:
         self._head = head
         self.body = body
         """The body, in memory, in a file, or mapped."""
+        self.decoded = decoded
+        """The codings that were taken off the body, in the order in which they were applied; the headers are as they
+        came."""
         self.url = url
         """The URL that was asked for, the last one if there were redirects."""
         self.elapsed = elapsed

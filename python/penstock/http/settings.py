@@ -11,7 +11,7 @@ from penstock._native import Budget, FilePool, Tunables
 from penstock.blocking.policy import Policy
 from penstock.http.auth import Auth
 from penstock.http.content import Files, Source
-from penstock.http.options import Timeouts
+from penstock.http.options import Decode, Timeouts
 from penstock.http.url import Params
 
 __all__ = ["Options", "Settings"]
@@ -41,6 +41,7 @@ class Options(TypedDict, total=False):
     file_pool: FilePool | None
     follow_redirects: bool | None
     max_redirects: int | None
+    decode: Decode | None
     proxy: str | None
     """Its URL; `""` is none."""
     ssl_context: ssl.SSLContext | None
@@ -61,6 +62,7 @@ class Settings:
     file_pool: FilePool | None
     follow_redirects: bool
     max_redirects: int
+    decode: Decode
     proxy: str | None
     ssl_context: ssl.SSLContext | None
 
@@ -68,6 +70,8 @@ class Settings:
         most = self.max_redirects
         if isinstance(most, bool) or not isinstance(most, int) or most < 0:
             raise ValueError(f"max_redirects={most!r}: a number of redirects, 0 or more")
+        if not isinstance(self.decode, bool) and self.decode != "after":
+            raise ValueError(f'decode={self.decode!r}: not True, False or "after"')
 
     def overridden(self, options: Options) -> Settings:
         """With what a request was given.

@@ -1,6 +1,6 @@
 //! Drains large bodies from sockets to files on a thread of its own. What is handed over is the socket, not its data:
-//! the worker receives into one hot buffer, takes the framing off, digests and writes, and reports once, when the body
-//! ends, fails, is cancelled or passes a limit. The loop that owns the socket doesn't read it meanwhile.
+//! the worker receives into one hot buffer, takes framing and codings off, digests and writes, and reports once, when the
+//! body ends, fails, is cancelled or passes a limit. The loop that owns the socket doesn't read it meanwhile.
 //!
 //! Each worker has its own epoll. Handing over registers the socket there, edge-triggered, which also wakes the worker
 //! if anything can be read. Who waits for whom: the worker for its epoll only; a submitter for the inbox's lock, which
@@ -12,9 +12,10 @@
 //! of the descriptor, so that its number isn't given to another socket while it reads.
 
 use crate::body::sink::close_up;
-use crate::body::{BodySink, Lease, WINDOW};
+use crate::body::{Lease, WINDOW};
+use crate::codec::{Inflow, Through};
 use crate::http::Response;
-use crate::receive::fit;
+use crate::receive::{Away, fit};
 use crate::{Error, Result};
 use parking_lot::Mutex;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -41,8 +42,7 @@ const RETRY: Duration = Duration::from_millis(20);
 pub struct Job {
     pub socket: OwnedFd,
     /// Its head is complete and its body isn't.
-    pub response: Response,
-    pub sink: BodySink,
+    pub body: Away,
     /// Of the duplicate of the descriptor, which counts against the budget.
     pub lease: Lease,
     /// How long to wait, without reading, when there is no budget for the file.
@@ -58,8 +58,7 @@ pub struct Job {
 
 /// What became of a job. On success the sink has all of the body.
 pub struct Outcome {
-    pub response: Response,
-    pub sink: BodySink,
+    pub body: Away,
     pub result: Result<Drained>,
 }
 
@@ -196,8 +195,7 @@ enum Step {
 
 impl Worker {
     fn run(mut self) {
-        let mut buffer = vec![0; WINDOW];
-        let mut ranges = Vec::new();
+        let mut buffers = Buffers { received: vec![0; WINDOW], decoded: Vec::new(), ranges: Vec::new() };
         let mut events = Vec::with_capacity(64);
         loop {
             events.clear();
@@ -226,7 +224,7 @@ impl Worker {
             self.ready.extend(self.blocked.drain(..));
             for _ in 0..self.ready.len() {
                 let Some(token) = self.ready.pop_front() else { break };
-                self.turn(token, &mut buffer, &mut ranges);
+                self.turn(token, &mut buffers);
             }
         }
     }
@@ -262,10 +260,10 @@ impl Worker {
         stop
     }
 
-    fn turn(&mut self, token: u64, buffer: &mut [u8], ranges: &mut Vec<Range<usize>>) {
+    fn turn(&mut self, token: u64, buffers: &mut Buffers) {
         let Some(active) = self.jobs.get_mut(&token) else { return };
         let waiting = active.until.is_some();
-        let step = catch_unwind(AssertUnwindSafe(|| active.job.step(buffer, ranges, waiting)));
+        let step = catch_unwind(AssertUnwindSafe(|| active.job.step(buffers, waiting)));
         match step.unwrap_or_else(|panic| Step::End(Err(Error::from_panic(&*panic)))) {
             Step::Again => self.ready.push_back(token),
             Step::Wait if active.ending => self.ready.push_back(token),
@@ -290,14 +288,14 @@ impl Worker {
     fn finish(&mut self, token: u64, result: Result<Drained>) {
         let known = self.jobs.remove(&token).map(|active| active.job);
         let Some(job) = known.or_else(|| self.shared.inbox.lock().jobs.remove(&token)) else { return };
-        let Job { socket, response, mut sink, report, lease, .. } = job;
+        let Job { socket, mut body, report, lease, .. } = job;
         let _ = epoll::delete(&self.shared.epoll, &socket);
         // Before the report: whoever hears of it may close the connection, and then it is to be closed.
         drop((socket, lease));
-        let result = result.and_then(|drained| sink.run_work(true).map(|()| drained));
+        let result = result.and_then(|drained| body.sink.run_work(true).map(|()| drained));
         self.shared.active.fetch_sub(1, Relaxed);
         // A report that panics must not take the other bodies with it.
-        let _ = catch_unwind(AssertUnwindSafe(|| report(Outcome { response, sink, result })));
+        let _ = catch_unwind(AssertUnwindSafe(|| report(Outcome { body, result })));
     }
 
     fn abandon(&mut self, why: &str) {
@@ -310,37 +308,49 @@ impl Worker {
 }
 
 impl Job {
-    fn step(&mut self, buffer: &mut [u8], ranges: &mut Vec<Range<usize>>, waiting: bool) -> Step {
+    fn step(&mut self, buffers: &mut Buffers, waiting: bool) -> Step {
         if waiting {
-            match self.sink.run_work(true) {
-                Ok(()) if self.response.is_done() => return Step::End(Ok(Drained { excess: self.excess })),
+            match self.body.sink.run_work(true) {
+                Ok(()) if self.is_over() => return self.over(),
                 Ok(()) => {}
                 Err(error @ Error::BudgetExceeded { .. }) => return Step::Blocked(error),
                 Err(error) => return Step::End(Err(error)),
             }
         }
-        let left = self.response.remaining().map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
-        let most = left.min(buffer.len());
-        let (mapped, window) = match self.sink.mapped_spare(most) {
+        // One turn's worth at a time, so that no body holds up the others.
+        if self.body.inflow.as_ref().is_some_and(Inflow::has_backlog) {
+            return match self.decode(buffers) {
+                Ok(()) if self.is_over() => self.over(),
+                Ok(()) => Step::Again,
+                Err(error @ Error::BudgetExceeded { .. }) => Step::Blocked(error),
+                Err(error) => Step::End(Err(error)),
+            };
+        }
+        self.receive(buffers)
+    }
+
+    fn receive(&mut self, buffers: &mut Buffers) -> Step {
+        let Away { response, sink, inflow } = &mut self.body;
+        let left = response.remaining().map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+        let most = left.min(buffers.received.len());
+        let mapping = if inflow.is_none() { sink.mapped_spare(most) } else { Ok(None) };
+        let (mapped, window) = match mapping {
             Ok(Some(window)) => (true, window),
-            Ok(None) => (false, buffer.get_mut(..most).unwrap_or_default()),
+            Ok(None) => (false, buffers.received.get_mut(..most).unwrap_or_default()),
             Err(error @ Error::BudgetExceeded { .. }) => return Step::Blocked(error),
             Err(error) => return Step::End(Err(error)),
         };
         let room = window.len();
         match recv(&self.socket, window, RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => Step::End(self.response.eof().map(|()| Drained { excess: false })),
+            Ok((_, 0)) => self.ended(Response::eof),
             Ok((_, n)) => {
                 self.progress.fetch_add(n as u64, Relaxed);
-                let taken = if mapped {
-                    self.take_in(n, ranges)
-                } else {
-                    self.store(buffer.get(..n).unwrap_or_default(), ranges)
-                };
+                let taken = if mapped { self.take_in(n, buffers) } else { self.store(n, buffers) };
                 match taken {
-                    Ok(None) if n == room => Step::Again,
-                    Ok(None) => Step::Wait,
-                    Ok(Some(drained)) => Step::End(Ok(drained)),
+                    Ok(()) if self.is_over() => self.over(),
+                    // What is left to be decoded doesn't wait for an edge.
+                    Ok(()) if n == room || self.body.inflow.as_ref().is_some_and(Inflow::has_backlog) => Step::Again,
+                    Ok(()) => Step::Wait,
                     Err(error @ Error::BudgetExceeded { .. }) => Step::Blocked(error),
                     Err(error) => Step::End(Err(error)),
                 }
@@ -348,36 +358,84 @@ impl Job {
             Err(Errno::AGAIN) => Step::Wait,
             Err(Errno::INTR) => Step::Again,
             // Whatever has become of the connection: reset, timed out, no route any more.
-            Err(_) => Step::End(self.response.reset_by_peer().map(|()| Drained { excess: false })),
+            Err(_) => self.ended(Response::reset_by_peer),
+        }
+    }
+
+    /// Whether all of the body is received and decoded.
+    fn is_over(&self) -> bool {
+        self.body.response.is_done() && self.body.inflow.as_ref().is_none_or(Inflow::is_finished)
+    }
+
+    fn over(&self) -> Step {
+        Step::End(Ok(Drained { excess: self.excess }))
+    }
+
+    /// The connection has ended; `tell` the response.
+    fn ended(&mut self, tell: fn(&mut Response) -> Result<()>) -> Step {
+        match (tell(&mut self.body.response), &mut self.body.inflow) {
+            (Err(error), _) => Step::End(Err(error)),
+            (Ok(()), Some(inflow)) => {
+                inflow.end();
+                Step::Again
+            }
+            (Ok(()), None) => self.over(),
         }
     }
 
     /// Takes in what was received into the file's own mapping.
-    fn take_in(&mut self, n: usize, ranges: &mut Vec<Range<usize>>) -> Result<Option<Drained>> {
+    fn take_in(&mut self, n: usize, buffers: &mut Buffers) -> Result<()> {
+        let ranges = &mut buffers.ranges;
         ranges.clear();
-        let response = &mut self.response;
+        let response = &mut self.body.response;
         let mut fed = None;
-        self.sink.take_in(n, |input| {
+        self.body.sink.take_in(n, |input| {
             fed = Some(response.feed_body(input, |range| ranges.push(range)));
             close_up(input, ranges)
         })?;
-        let Some(body) = fed.transpose()? else { return Ok(None) };
-        self.excess = body.done && body.consumed < n;
-        Ok(body.done.then_some(Drained { excess: self.excess }))
+        let Some(fed) = fed.transpose()? else { return Ok(()) };
+        self.excess = fed.done && fed.consumed < n;
+        Ok(())
     }
 
-    /// Writes what was received into the worker's buffer.
-    fn store(&mut self, input: &[u8], ranges: &mut Vec<Range<usize>>) -> Result<Option<Drained>> {
+    /// Writes or decodes what was received into the worker's buffer.
+    fn store(&mut self, n: usize, buffers: &mut Buffers) -> Result<()> {
+        let input = buffers.received.get(..n).unwrap_or_default();
+        let ranges = &mut buffers.ranges;
         ranges.clear();
-        let fed = self.response.feed_body(input, |range| ranges.push(range));
-        let fits = fit(ranges, &self.sink);
-        let mut slices: Vec<IoSlice<'_>> =
-            ranges.iter().filter_map(|range| input.get(range.clone()).map(IoSlice::new)).collect();
-        self.excess = matches!(&fed, Ok(body) if body.done && body.consumed < input.len());
+        let Away { response, inflow, sink } = &mut self.body;
+        let fed = response.feed_body(input, |range| ranges.push(range));
+        let limit = sink.len() + sink.room();
+        let fits = fit(ranges, inflow.as_ref().map_or(sink.room(), Inflow::room), limit);
+        self.excess = matches!(&fed, Ok(fed) if fed.done && fed.consumed < n);
         // What was received before a fault in the framing is kept.
-        let written = if slices.is_empty() { Ok(()) } else { self.sink.write_through(&mut slices) };
+        let parts = ranges.iter().filter_map(|range| input.get(range.clone()));
+        let stored = if let Some(inflow) = inflow {
+            let pushed = inflow.push(parts);
+            if response.is_done() {
+                inflow.end();
+            }
+            pushed.and_then(|()| self.decode(buffers))
+        } else {
+            let mut slices: Vec<IoSlice<'_>> = parts.map(IoSlice::new).collect();
+            if slices.is_empty() { Ok(()) } else { sink.write_through(&mut slices) }
+        };
         fits?;
-        written?;
-        Ok(fed?.done.then_some(Drained { excess: self.excess }))
+        stored?;
+        fed.map(|_| ())
     }
+
+    fn decode(&mut self, buffers: &mut Buffers) -> Result<()> {
+        let Some(inflow) = &mut self.body.inflow else { return Ok(()) };
+        buffers.decoded.resize(WINDOW, 0);
+        inflow.run(&mut Through { sink: &mut self.body.sink, buffer: &mut buffers.decoded })
+    }
+}
+
+/// What a worker has for all of its bodies, one at a time.
+struct Buffers {
+    received: Vec<u8>,
+    /// Made when the first coded body comes.
+    decoded: Vec<u8>,
+    ranges: Vec<Range<usize>>,
 }

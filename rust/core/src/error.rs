@@ -29,8 +29,8 @@ pub enum Error {
     ContentLengthTooLong { seen: u64, limit: u64 },
     #[error("{what}: {seen} is over the limit of {limit} ({setting})")]
     HeadTooLong { what: &'static str, seen: u64, limit: u64, setting: &'static str },
-    #[error("decoded body of at least {seen} bytes is over the limit of {limit} bytes (Tunables.max_body)")]
-    DecodedTooLong { seen: u64, limit: u64 },
+    #[error("decoded body of at least {seen} bytes is over the limit of {limit} bytes ({setting})")]
+    DecodedTooLong { seen: u64, limit: u64, setting: &'static str },
     #[error(
         "no budget for {wanted} more of {}: {used} of {limit} are in use (Budget.{})",
         resource.name(), resource.name()
@@ -42,6 +42,14 @@ pub enum Error {
     TempDir { dir: PathBuf, source: io::Error },
     #[error("body ended after {received} bytes{}", expected.map_or(String::new(), |n| format!(" of {n}")))]
     Truncated { received: u64, expected: Option<u64> },
+    #[error("{coding} data is cut: the body ended after {received} bytes of it")]
+    CutCoding { coding: &'static str, received: u64 },
+    #[error("not valid {coding}: {what} (at byte {at} of what {coding} is taken off)")]
+    Decode { coding: &'static str, what: String, at: u64 },
+    #[error("coding \"{coding}\" is not one of gzip, deflate, br, zstd (decode=False leaves it on the body)")]
+    UnsupportedEncoding { coding: String },
+    #[error("{seen} codings on one body are over the limit of {limit} (decode=False leaves them on it)")]
+    TooManyCodings { seen: usize, limit: usize },
     #[error("connection closed by the peer {0}")]
     ConnectionLost(&'static str),
     #[error("not valid HTTP/1.1: {what} (at byte {at} of the response)")]

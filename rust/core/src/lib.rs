@@ -4,6 +4,7 @@
 //! Data flows one way: socket → framing → decode → sink → image → reader.
 
 pub mod body;
+pub mod codec;
 pub mod dispatch;
 #[cfg(target_os = "linux")]
 pub mod drain;

@@ -8,7 +8,8 @@
 
 use crate::body::sink::{SMALL_PIECE, close_up, unwritten};
 use crate::body::slab::{self, SlabPool, SlabWriter, Window};
-use crate::body::{BodyImage, BodySink, Budget, FilePool, Pools, SharedSink, Tunables, WINDOW};
+use crate::body::{BodyImage, BodySink, Budget, Errand, FilePool, Pools, SharedSink, Tunables, WINDOW};
+use crate::codec::{Caps, Coding, Decoding, Inflow, SharedInflow, When};
 use crate::http::{Asked, Framing, Head, HeadLimits, HeadStep, Response};
 use crate::{Error, Result};
 use parking_lot::Mutex;
@@ -71,6 +72,7 @@ pub struct Plan {
     pub expect: bool,
     /// Whether to tell when the head is complete.
     pub tell_head: bool,
+    pub decode: When,
 }
 
 /// What is to be done next.
@@ -118,6 +120,9 @@ pub struct Received {
     pub head: Head,
     pub trailers: Vec<(Vec<u8>, Vec<u8>)>,
     pub body: BodyImage,
+    /// In the order in which they were applied: taken off the body, or still on it if the plan said
+    /// [`After`](When::After).
+    pub codings: Vec<Coding>,
     /// Whether the connection may be used again.
     pub reusable: bool,
 }
@@ -130,6 +135,9 @@ pub struct Receiver {
     lent: Lent,
     own: Option<SlabWriter>,
     sink: Option<SharedSink>,
+    codings: Vec<Coding>,
+    /// Before the sink of a body that is decoded while it arrives.
+    inflow: Option<SharedInflow>,
     ranges: Vec<Range<usize>>,
     /// Bytes of the slabs that the body's pieces lie in.
     held: u64,
@@ -150,6 +158,8 @@ impl Receiver {
             lent: Lent::Scratch,
             own: None,
             sink: None,
+            codings: Vec::new(),
+            inflow: None,
             ranges: Vec::new(),
             held: 0,
             first_in_own: 0,
@@ -169,6 +179,8 @@ impl Receiver {
     fn clear(&mut self) {
         self.own = None;
         self.sink = None;
+        self.codings.clear();
+        self.inflow = None;
         self.held = 0;
         self.first_in_own = 0;
     }
@@ -191,7 +203,8 @@ impl Receiver {
     /// `None` says: into the scratch.
     pub fn window(&mut self) -> Result<Option<Window>> {
         self.lent = Lent::Scratch;
-        if self.stage != Stage::Body {
+        // What is to be decoded is copied out of the scratch: that costs little beside the decoding.
+        if self.stage != Stage::Body || self.inflow.is_some() {
             return Ok(None);
         }
         if let Some(window) = self.mapped_window()? {
@@ -338,11 +351,16 @@ impl Receiver {
         }
         let len = input.len();
         let rest = input.get(start..).unwrap_or_default();
+        let limit = self.plan.as_ref().map_or(u64::MAX, |plan| plan.tunables.max_body);
         self.ranges.clear();
         let ranges = &mut self.ranges;
         // What came before a fault in the framing is kept, too.
         let fed = self.response.feed_body(rest, |range| ranges.push(start + range.start..start + range.end));
-        let fits = self.sink.as_ref().map_or(Ok(()), |sink| fit(&mut self.ranges, &sink.lock()));
+        let fits = match (&self.inflow, &self.sink) {
+            (Some(inflow), _) => fit(&mut self.ranges, inflow.lock().room(), limit),
+            (None, Some(sink)) => fit(&mut self.ranges, sink.lock().room(), limit),
+            (None, None) => Ok(()),
+        };
         self.store(writer)?;
         fits?;
         let fed = fed?;
@@ -356,6 +374,14 @@ impl Receiver {
     fn open_sink(&mut self) -> Result<()> {
         let Some(plan) = &self.plan else { return Err(Error::Cancelled) };
         let (tunables, budget) = (plan.tunables.clone(), plan.budget.clone());
+        let decode = if self.response.is_done() { When::Never } else { plan.decode };
+        if decode != When::Never {
+            self.codings = Coding::of(&self.response)?;
+        }
+        if decode == When::Arriving && !self.codings.is_empty() {
+            let inflow = Inflow::new(&self.codings, Caps::from(&*tunables))?;
+            self.inflow = Some(Arc::new(Mutex::new(inflow)));
+        }
         let mut sink = match self.response.framing() {
             Some(Framing::Length(length)) => BodySink::with_length(tunables, budget, length)?,
             _ => BodySink::new(tunables, budget),
@@ -370,6 +396,13 @@ impl Receiver {
     fn store(&mut self, writer: &mut SlabWriter) -> Result<()> {
         let Some(sink) = &self.sink else { return Ok(()) };
         let mut sink = sink.lock();
+        if let Some(inflow) = &self.inflow {
+            let input = writer.received();
+            let mut inflow = inflow.lock();
+            let pushed = inflow.push(self.ranges.iter().map(|range| input.get(range.clone()).unwrap_or_default()));
+            writer.truncate(0);
+            return pushed.and_then(|()| inflow.begin(&mut sink));
+        }
         let total: usize = self.ranges.iter().map(Range::len).sum();
         let keep = match self.lent {
             Lent::Own | Lent::Mapped => total >= SMALL_PIECE,
@@ -411,6 +444,11 @@ impl Receiver {
         self.own = None;
         let Some(sink) = &self.sink else { return Ok(()) };
         let mut sink = sink.lock();
+        if let Some(inflow) = &self.inflow {
+            let mut inflow = inflow.lock();
+            inflow.end();
+            return inflow.begin(&mut sink);
+        }
         // At most a quarter more than the body is retained.
         if sink.is_ram() && self.held > sink.len() + sink.len() / 4 {
             sink.compact(self.first_in_own)?;
@@ -428,21 +466,44 @@ impl Receiver {
         let complete = self.stage == Stage::Complete;
         let (Some(sink), true) = (&self.sink, complete || self.stage == Stage::Body) else { return Event::More };
         let sink = sink.lock();
+        let inflow = self.inflow.as_ref().map(|inflow| inflow.lock());
         let drain = self.plan.as_ref().is_some_and(|plan| plan.drain) && !complete && !sink.is_ram();
-        match (sink.is_busy(), drain) {
-            (true, _) if sink.is_crowded() => Event::Pause,
+        let busy = sink.is_busy() || inflow.as_ref().is_some_and(|inflow| inflow.is_busy());
+        let crowded = sink.is_crowded() || inflow.as_ref().is_some_and(|inflow| inflow.is_crowded());
+        match (busy, drain) {
+            (true, _) if crowded => Event::Pause,
             (true, _) => Event::More,
             (false, true) => Event::Drain,
+            (false, false) if inflow.as_ref().is_some_and(|inflow| inflow.has_work()) => Event::Work,
             (false, false) if sink.has_work(complete) => Event::Work,
             (false, false) if complete => Event::Done,
             (false, false) => Event::More,
         }
     }
 
-    /// Does the sink's work on this thread. May wait for the disk. Without budget it can be tried again.
+    /// Whether so much waits to be decoded or written that no more should be received until a work has come back.
+    pub fn is_crowded(&self) -> bool {
+        self.inflow.as_ref().is_some_and(|inflow| inflow.lock().is_crowded())
+            || self.sink.as_ref().is_some_and(|sink| sink.lock().is_crowded())
+    }
+
+    /// The next work: to be run once, on any thread. Dropped unrun, it is undone.
+    pub fn take_work(&self) -> Option<Box<dyn FnOnce() -> Result<()> + Send>> {
+        let sink = self.sink.as_ref()?;
+        if let Some(decoding) = self.inflow.as_ref().and_then(|inflow| Decoding::new(inflow, sink)) {
+            return Some(Box::new(|| decoding.run()));
+        }
+        // What isn't decoded yet is still to come.
+        let all =
+            self.stage == Stage::Complete && self.inflow.as_ref().is_none_or(|inflow| inflow.lock().is_finished());
+        let errand = Errand::new(sink, all)?;
+        Some(Box::new(|| errand.run()))
+    }
+
+    /// Does what is to be done on this thread. May wait for the disk. Without budget it can be tried again.
     pub fn work_here(&mut self) -> Result<Event> {
-        if let Some(sink) = &self.sink {
-            sink.lock().run_work(self.stage == Stage::Complete)?;
+        while let Some(work) = self.take_work() {
+            work()?;
         }
         // The same memory again, while it is hot.
         if let Some(own) = &mut self.own {
@@ -451,26 +512,33 @@ impl Receiver {
         Ok(self.next())
     }
 
-    /// Whether all that is left is to be worked off, not only what is gathered.
+    /// Whether all of the response was received.
     pub fn is_complete(&self) -> bool {
         self.stage == Stage::Complete
     }
 
-    /// Gives away response and sink to be drained. `None` if a work of the sink's is out.
-    pub fn hand_over(&mut self) -> Option<(Response, BodySink)> {
-        let sink = Arc::try_unwrap(self.sink.take()?);
-        match sink {
-            Ok(sink) => {
-                self.stage = Stage::Away;
-                self.own = None;
-                let fresh = Response::new(self.limits.clone(), false);
-                Some((std::mem::replace(&mut self.response, fresh), sink.into_inner()))
-            }
+    /// Gives away what a body is drained with. `None` if a work is out.
+    pub fn hand_over(&mut self) -> Option<Away> {
+        let sink = match Arc::try_unwrap(self.sink.take()?) {
+            Ok(sink) => sink.into_inner(),
             Err(shared) => {
                 self.sink = Some(shared);
-                None
+                return None;
             }
-        }
+        };
+        let inflow = match self.inflow.take().map(Arc::try_unwrap) {
+            None => None,
+            Some(Ok(inflow)) => Some(inflow.into_inner()),
+            Some(Err(shared)) => {
+                self.sink = Some(Arc::new(Mutex::new(sink)));
+                self.inflow = Some(shared);
+                return None;
+            }
+        };
+        self.stage = Stage::Away;
+        self.own = None;
+        let fresh = Response::new(self.limits.clone(), false);
+        Some(Away { response: std::mem::replace(&mut self.response, fresh), inflow, sink })
     }
 
     /// Receives the body here, whatever the plan says.
@@ -486,9 +554,11 @@ impl Receiver {
     }
 
     /// Takes back what was handed over. If its body isn't complete, it is received here from now on.
-    pub fn take_back(&mut self, response: Response, sink: BodySink, excess: bool) {
+    pub fn take_back(&mut self, away: Away, excess: bool) {
+        let Away { response, inflow, sink } = away;
         self.stage = if response.is_done() { Stage::Complete } else { Stage::Body };
         self.response = response;
+        self.inflow = inflow.map(|inflow| Arc::new(Mutex::new(inflow)));
         self.sink = Some(Arc::new(Mutex::new(sink)));
         self.excess |= excess;
         self.forgo_drain();
@@ -499,11 +569,22 @@ impl Receiver {
         match self.stage {
             Stage::Head | Stage::Body => {
                 let ended = if reset { self.response.reset_by_peer() } else { self.response.eof() };
+                let ended = ended.and_then(|()| self.not_cut());
                 ended.inspect_err(|_| self.stage = Stage::Failed)?;
                 self.complete()?;
                 Ok(self.next())
             }
             _ => Ok(self.next()),
+        }
+    }
+
+    /// A body that only its connection's end ended has no coding to take off when it is empty: it was cut, most likely.
+    fn not_cut(&self) -> Result<()> {
+        match self.codings.last() {
+            Some(coding) if self.response.received() == 0 => {
+                Err(Error::CutCoding { coding: coding.name(), received: 0 })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -516,9 +597,13 @@ impl Receiver {
         let trailers = self.response.trailers().to_vec();
         let reusable = self.response.keep_alive() && !self.excess;
         let Some(head) = self.response.take_head() else { return Err(Error::Cancelled) };
+        let mut codings = std::mem::take(&mut self.codings);
+        if self.response.received() == 0 {
+            codings.clear();
+        }
         self.stage = Stage::Idle;
         self.clear();
-        Ok(Received { head, trailers, body, reusable })
+        Ok(Received { head, trailers, body, codings, reusable })
     }
 
     /// Whether bytes came that belong to no response: the connection can't be used again.
@@ -535,9 +620,15 @@ impl Receiver {
     }
 }
 
-/// Cuts off what of the ranges is over the limit of the body that they are of.
-pub(crate) fn fit(ranges: &mut Vec<Range<usize>>, sink: &BodySink) -> Result<()> {
-    let mut room = sink.room();
+/// What a body is drained with: its framing, its decoders if it is coded, and where it goes.
+pub struct Away {
+    pub response: Response,
+    pub inflow: Option<Inflow>,
+    pub sink: BodySink,
+}
+
+/// Cuts off what of the ranges is over the limit of their body, which has room for `room` more bytes.
+pub(crate) fn fit(ranges: &mut Vec<Range<usize>>, mut room: u64, limit: u64) -> Result<()> {
     for (i, range) in ranges.iter_mut().enumerate() {
         match room.checked_sub(range.len() as u64) {
             Some(left) => room = left,
@@ -545,8 +636,7 @@ pub(crate) fn fit(ranges: &mut Vec<Range<usize>>, sink: &BodySink) -> Result<()>
                 // Less than the range's length, which is a usize.
                 range.end = range.start + room as usize;
                 ranges.truncate(if room > 0 { i + 1 } else { i });
-                let limit = sink.len() + sink.room();
-                return Err(Error::BodyTooLong { seen: limit + 1, limit });
+                return Err(Error::BodyTooLong { seen: limit.saturating_add(1), limit });
             }
         }
     }

@@ -2,10 +2,12 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use penstock_core::body::{BodySink, Budget, FilePool, Lease, Tunables, reaper};
+use penstock_core::body::{BodyImage, BodySink, Budget, FilePool, Lease, Tunables, reaper};
+use penstock_core::codec::{Caps, Coding, Inflow, encode};
 use penstock_core::drain::{Drained, Drainer, Job, Outcome};
 use penstock_core::error::Resource;
 use penstock_core::http::{HeadLimits, HeadStep, Response};
+use penstock_core::receive::Away;
 use penstock_core::{Error, Result};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -52,10 +54,12 @@ fn begin_with(
     let tunables = Arc::new(Tunables { max_body, max_body_ram: 0, ..Tunables::default() });
     let (send, outcome) = channel();
     let progress = Arc::new(AtomicU64::new(0));
+    let response = response(head);
+    let codings = Coding::of(&response).unwrap();
+    let inflow = (!codings.is_empty()).then(|| Inflow::new(&codings, Caps::from(&*tunables)).unwrap());
     let job = Job {
         socket: ours.try_clone().unwrap().into(),
-        response: response(head),
-        sink: BodySink::new(tunables, budget.clone()),
+        body: Away { response, inflow, sink: BodySink::new(tunables, budget.clone()) },
         progress: progress.clone(),
         lease: Lease::empty(&budget, Resource::Files),
         patience,
@@ -71,11 +75,11 @@ impl Begun {
         let mut outcome = self.outcome.recv_timeout(PATIENCE).unwrap();
         assert!(self.outcome.recv_timeout(Duration::ZERO).is_err(), "reported once");
         let image = match &outcome.result {
-            Ok(_) => outcome.sink.prepare().unwrap(),
-            Err(_) => outcome.sink.salvage(),
+            Ok(_) => outcome.body.sink.prepare().unwrap(),
+            Err(_) => outcome.body.sink.salvage(),
         };
         let bytes = image.read_range(0, u64::MAX).unwrap().to_vec();
-        drop((image, outcome.sink));
+        drop((image, outcome.body));
         assert!(reaper::settle(PATIENCE));
         for resource in [Resource::Ram, Resource::Files] {
             assert_eq!(self.budget.meter(resource).used(), 0, "{resource:?}");
@@ -302,8 +306,7 @@ fn a_recycled_file_is_received_into_and_shows_only_its_body() {
         let (send, outcome) = channel();
         let job = Job {
             socket: ours.try_clone().unwrap().into(),
-            response: response(&head),
-            sink,
+            body: Away { response: response(&head), inflow: None, sink },
             progress: Arc::default(),
             lease: Lease::empty(&Budget::new(None, None, None), Resource::Files),
             patience: PATIENCE,
@@ -315,9 +318,117 @@ fn a_recycled_file_is_received_into_and_shows_only_its_body() {
         theirs.write_all(&wire).unwrap();
         let mut outcome = outcome.recv_timeout(PATIENCE).unwrap();
         assert_eq!(outcome.result.unwrap(), Drained { excess: false });
-        let image = outcome.sink.prepare().unwrap();
+        let image = outcome.body.sink.prepare().unwrap();
         assert!(image.read_range(0, u64::MAX).unwrap() == sent);
         assert!(image.to_mmap().unwrap().read_range(0, u64::MAX).unwrap() == sent);
     }
     assert_eq!((files.stats().recycled, files.stats().files), (4, 1));
+}
+
+/// Compressible, but not to next to nothing.
+fn text(len: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        b"aaabcd eefgh iijkl"[(state >> 33) as usize % 18]
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn coded(body: &[u8], coding: Coding) -> Vec<u8> {
+    let image = BodyImage::from_pieces(vec![body.to_vec().into()]);
+    let (tunables, budget) = (Arc::new(Tunables::default()), Budget::new(None, None, None));
+    encode(&image, &[coding], None, tunables, budget).unwrap().read_range(0, u64::MAX).unwrap().to_vec()
+}
+
+#[test]
+fn a_coded_body_is_decoded_by_the_worker() {
+    let drainer = Drainer::start("test-drain".into()).unwrap();
+    let sent = text(5 << 20);
+    for coding in Coding::ALL {
+        let wire = coded(&sent, coding);
+        for framing in [format!("content-length: {}", wire.len()), "transfer-encoding: chunked".into(), "x: y".into()] {
+            let (ours, mut theirs) = pair();
+            let head = format!("{framing}\r\ncontent-encoding: {}", coding.name());
+            let begun = begin(&drainer, &ours, &head, 1 << 30);
+            let wire = if framing.contains("chunked") { chunked(&wire, 1000) } else { wire.clone() };
+            let sender = std::thread::spawn(move || theirs.write_all(&wire).unwrap());
+            let (result, bytes) = begun.end();
+            assert_eq!(result.unwrap(), Drained { excess: false }, "{head}");
+            assert!(bytes == sent, "{head}: {}", bytes.len());
+            sender.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_coded_body_that_is_cut_or_corrupt_keeps_what_was_decoded() {
+    let drainer = Drainer::start("test-drain".into()).unwrap();
+    let sent = text(3 << 20);
+    for coding in Coding::ALL {
+        let whole = coded(&sent, coding);
+        for cut in [true, false] {
+            let (ours, mut theirs) = pair();
+            let head = format!("transfer-encoding: chunked\r\ncontent-encoding: {}", coding.name());
+            let begun = begin(&drainer, &ours, &head, 1 << 30);
+            let mut wire = whole.clone();
+            if cut {
+                wire.truncate(whole.len() - 1)
+            } else {
+                wire.push(b'x')
+            }
+            let received_in_all = wire.len() as u64;
+            let sender = std::thread::spawn(move || theirs.write_all(&chunked(&wire, 5000)));
+            let (result, bytes) = begun.end();
+            drop(ours);
+            let _ = sender.join().unwrap();
+            match result.unwrap_err() {
+                Error::CutCoding { received, .. } if cut || coding == Coding::Gzip || coding == Coding::Zstd => {
+                    assert_eq!(received, received_in_all);
+                }
+                Error::Decode { .. } if !cut => {}
+                error => panic!("{coding:?} {cut}: {error}"),
+            }
+            assert!(sent.starts_with(&bytes) && bytes.len() > (2 << 20), "{coding:?} {cut}: {}", bytes.len());
+        }
+    }
+}
+
+#[test]
+fn a_decoded_body_stops_at_its_limit_and_others_have_their_turns_meanwhile() {
+    let drainer = Drainer::start("test-drain".into()).unwrap();
+    let bomb = coded(&vec![0; 64 << 20], Coding::Zstd);
+    assert!(bomb.len() < 100_000);
+    let (ours, mut theirs) = pair();
+    let head = format!("content-length: {}\r\ncontent-encoding: zstd", bomb.len());
+    let begun = begin(&drainer, &ours, &head, 50 << 20);
+    theirs.write_all(&bomb).unwrap();
+    let (other_ours, mut other_theirs) = pair();
+    let other = begin(&drainer, &other_ours, "content-length: 5", 1 << 30);
+    other_theirs.write_all(b"hello").unwrap();
+    assert_eq!(other.end().1, b"hello");
+    let (result, bytes) = begun.end();
+    let error = result.unwrap_err();
+    assert!(matches!(error, Error::DecodedTooLong { limit, .. } if limit == 50 << 20), "{error}");
+    assert!(bytes == vec![0; 50 << 20]);
+}
+
+#[test]
+fn without_budget_a_coded_body_waits_and_no_byte_is_lost() {
+    let drainer = Drainer::start("test-drain".into()).unwrap();
+    let budget = Budget::new(None, None, Some(1));
+    let mut other = Lease::empty(&budget, Resource::Files);
+    other.grow(1).unwrap();
+    let sent = text(3 << 20);
+    let wire = coded(&sent, Coding::Gzip);
+    let (ours, mut theirs) = pair();
+    let head = format!("content-length: {}\r\ncontent-encoding: gzip", wire.len());
+    let begun = begin_with(&drainer, &ours, &head, 1 << 30, budget, PATIENCE);
+    let sender = std::thread::spawn(move || theirs.write_all(&wire).map(|()| theirs).unwrap());
+    assert!(begun.outcome.recv_timeout(Duration::from_millis(80)).is_err());
+    drop(other);
+    let (result, bytes) = begun.end();
+    assert_eq!(result.unwrap(), Drained { excess: false });
+    assert!(bytes == sent);
+    sender.join().unwrap();
 }

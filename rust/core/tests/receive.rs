@@ -5,6 +5,7 @@
 use penstock_core::Error;
 use penstock_core::body::digest::Algorithm;
 use penstock_core::body::{BodyImage, Budget, Errand, FilePool, Pools, State, Tunables};
+use penstock_core::codec::{Coding, INLINE, When, encode};
 use penstock_core::http::{Asked, HeadLimits};
 use penstock_core::receive::{Event, Plan, Received, Receiver, Scratch};
 use proptest::prelude::*;
@@ -46,6 +47,7 @@ fn plan(max_body_ram: u64, digests: bool) -> Plan {
         drain: false,
         expect: false,
         tell_head: false,
+        decode: When::Never,
     }
 }
 
@@ -201,10 +203,10 @@ fn a_body_for_a_file_can_be_handed_over_with_all_that_came() {
     let wire = by_length(&body(300_000));
     let (n, event) = receive(&mut receiver, &mut scratch, &wire, 100_000);
     assert_eq!(event.unwrap(), Event::Drain);
-    let (mut response, mut sink) = receiver.hand_over().unwrap();
-    sink.write_through(&mut [std::io::IoSlice::new(&wire[n..])]).unwrap();
-    response.feed_body(&wire[n..], |_| ()).unwrap();
-    receiver.take_back(response, sink, false);
+    let mut away = receiver.hand_over().unwrap();
+    away.sink.write_through(&mut [std::io::IoSlice::new(&wire[n..])]).unwrap();
+    away.response.feed_body(&wire[n..], |_| ()).unwrap();
+    receiver.take_back(away, false);
     assert_eq!(receiver.next(), Event::Done);
     let received = receiver.finish().unwrap();
     assert!(received.reusable && contents(&received.body) == body(300_000));
@@ -241,6 +243,317 @@ proptest! {
             prop_assert_eq!(received.body.digests().len(), usize::from(digests));
             // Another connection uses the same scratch in between, without an end in sight.
             receive(&mut other, &mut scratch, b"HTTP/1.1 200 OK\r\ncontent-", 10).1.ok();
+        }
+    }
+}
+
+/// Compressible, but not to next to nothing.
+fn text(len: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        b"aaabcd eefgh iijkl"[(state >> 33) as usize % 18]
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn coded(body: &[u8], codings: &[Coding]) -> Vec<u8> {
+    let image = BodyImage::from_pieces(vec![body.to_vec().into()]);
+    let encoded = encode(&image, codings, None, Arc::default(), Budget::new(None, None, None)).unwrap();
+    contents(&encoded)
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Framed {
+    Length,
+    Chunks(usize),
+    Close,
+}
+
+fn framed(body: &[u8], fields: &str, how: Framed) -> Vec<u8> {
+    match how {
+        Framed::Length => {
+            let head = format!("HTTP/1.1 200 OK\r\n{fields}content-length: {}\r\n\r\n", body.len());
+            [head.as_bytes(), body].concat()
+        }
+        Framed::Chunks(size) => {
+            let wire = chunked(body, size);
+            [format!("HTTP/1.1 200 OK\r\n{fields}").as_bytes(), &wire[17..]].concat()
+        }
+        Framed::Close => [format!("HTTP/1.1 200 OK\r\n{fields}\r\n").as_bytes(), body].concat(),
+    }
+}
+
+/// Receives the pieces, then the end if the framing needs it.
+fn run_coded(plan: Plan, pieces: &[&[u8]], here: bool) -> Result<Received, (Error, Vec<u8>)> {
+    let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+    let mut scratch = Scratch::default();
+    receiver.begin(plan);
+    let mut result = Ok(Event::More);
+    'all: for piece in pieces {
+        let mut rest = *piece;
+        while !rest.is_empty() {
+            let (n, event) = receive(&mut receiver, &mut scratch, rest, usize::MAX);
+            rest = &rest[n..];
+            result = event.and_then(|event| try_work(&mut receiver, event, here));
+            if !matches!(result, Ok(Event::More)) {
+                break 'all;
+            }
+        }
+    }
+    if matches!(result, Ok(Event::More)) {
+        result = receiver.eof(false).and_then(|event| try_work(&mut receiver, event, here));
+    }
+    match result {
+        Ok(Event::Done) => Ok(receiver.finish().unwrap()),
+        Ok(event) => panic!("{event:?}"),
+        Err(error) => {
+            let sink = receiver.give_up();
+            Err((error, sink.map_or(Vec::new(), |sink| contents(&sink.lock().salvage()))))
+        }
+    }
+}
+
+fn try_work(receiver: &mut Receiver, mut event: Event, here: bool) -> Result<Event, Error> {
+    while event == Event::Work {
+        event = if here {
+            receiver.work_here()?
+        } else {
+            receiver.take_work().unwrap()()?;
+            receiver.next()
+        };
+    }
+    Ok(event)
+}
+
+fn decoding(max_body_ram: u64, max_body: u64) -> Plan {
+    let mut plan = Plan { decode: When::Arriving, ..plan(max_body_ram, false) };
+    plan.tunables = Arc::new(Tunables { max_body_ram, max_body, ..Tunables::default() });
+    plan
+}
+
+const FRAMED: [Framed; 4] = [Framed::Length, Framed::Chunks(7), Framed::Chunks(1000), Framed::Close];
+
+fn fields(codings: &[Coding]) -> String {
+    codings.iter().map(|coding| format!("content-encoding: {}\r\n", coding.name())).collect()
+}
+
+#[test]
+fn a_coded_body_is_decoded_in_every_framing_to_every_store_wherever_it_is_cut() {
+    let sent = text(700);
+    let stacks = [&[Coding::Gzip][..], &[Coding::Deflate], &[Coding::Br], &[Coding::Zstd], &[Coding::Br, Coding::Gzip]];
+    for codings in stacks {
+        for how in FRAMED {
+            let wire = framed(&coded(&sent, codings), &fields(codings), how);
+            for ram in [0, 1 << 20] {
+                for cut in 1..wire.len() {
+                    let received = run_coded(decoding(ram, 1 << 20), &[&wire[..cut], &wire[cut..]], cut % 2 == 0);
+                    let Ok(received) = received else { panic!("{codings:?} {how:?} cut at {cut}") };
+                    assert!(contents(&received.body) == sent, "{codings:?} {how:?} cut at {cut}");
+                    assert_eq!(received.codings, codings);
+                    assert_eq!(received.body.is_file(), ram == 0);
+                    assert_eq!(received.reusable, !matches!(how, Framed::Close));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cut_coded_body_is_never_a_shorter_one() {
+    let sent = text(700);
+    for coding in Coding::ALL {
+        let whole = coded(&sent, &[coding]);
+        for how in FRAMED {
+            for len in 0..whole.len() {
+                let wire = framed(&whole[..len], &fields(&[coding]), how);
+                match run_coded(decoding(1 << 20, 1 << 20), &[&wire], true) {
+                    Err((Error::CutCoding { received, .. }, partial)) => {
+                        assert_eq!(received, len as u64);
+                        assert!(sent.starts_with(&partial));
+                    }
+                    Err((error, _)) => panic!("{coding:?} {how:?} {len}: {error}"),
+                    // Nothing, in a framing that says so, is nothing.
+                    Ok(received) => {
+                        assert!(len == 0 && !matches!(how, Framed::Close), "{coding:?} {how:?} {len}");
+                        assert!(received.body.is_empty() && received.codings.is_empty());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_transfer_coding_is_decoded_before_a_content_coding() {
+    let sent = text(5000);
+    let wire = chunked(&coded(&sent, &[Coding::Br, Coding::Gzip]), 100);
+    let head = "HTTP/1.1 200 OK\r\ncontent-encoding: BR\r\ntransfer-encoding: GZip, chunked\r\n\r\n";
+    let wire = [head.as_bytes(), &wire["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".len()..]].concat();
+    let mut plan = decoding(1 << 20, 1 << 20);
+    plan.asked.transfer_codings = true;
+    let Ok(received) = run_coded(plan.clone(), &[&wire], true) else { panic!("refused") };
+    assert!(contents(&received.body) == sent);
+    assert_eq!(received.codings, [Coding::Br, Coding::Gzip]);
+    plan.decode = When::Never;
+    let Ok(raw) = run_coded(plan, &[&wire], true) else { panic!("refused") };
+    assert!(contents(&raw.body) == coded(&sent, &[Coding::Br, Coding::Gzip]));
+    assert!(raw.codings.is_empty());
+}
+
+#[test]
+fn an_unknown_coding_is_refused_with_the_head_unless_the_body_is_left_as_it_is() {
+    let wire = framed(b"whatever", "content-encoding: gzip, compress\r\n", Framed::Length);
+    for decode in [When::Arriving, When::After] {
+        let (error, _) = run_coded(Plan { decode, ..decoding(100, 100) }, &[&wire], true).err().unwrap();
+        assert!(matches!(&error, Error::UnsupportedEncoding { coding } if coding == "compress"), "{error}");
+    }
+    let Ok(raw) = run_coded(plan(100, false), &[&wire], true) else { panic!("refused") };
+    assert_eq!(contents(&raw.body), b"whatever");
+}
+
+#[test]
+fn a_body_to_be_decoded_afterwards_is_stored_as_it_comes() {
+    let raw = coded(&text(500), &[Coding::Zstd]);
+    let wire = framed(&raw, "content-encoding: zstd\r\n", Framed::Chunks(100));
+    let Ok(received) = run_coded(Plan { decode: When::After, ..decoding(1 << 20, 1 << 20) }, &[&wire], true) else {
+        panic!("refused")
+    };
+    assert_eq!((contents(&received.body), received.codings), (raw, vec![Coding::Zstd]));
+}
+
+#[test]
+fn a_response_without_a_body_has_no_coding() {
+    for head in
+        ["HTTP/1.1 304 Not Modified\r\n", "HTTP/1.1 204 No Content\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n"]
+    {
+        let wire = format!("{head}content-encoding: gzip, compress\r\n\r\n");
+        let Ok(received) = run_coded(decoding(100, 100), &[wire.as_bytes()], true) else { panic!("{head}") };
+        assert!(received.body.is_empty() && received.codings.is_empty());
+    }
+}
+
+#[test]
+fn at_most_64_kib_are_decoded_on_the_receiving_thread() {
+    let sent = vec![b'x'; 8 << 20];
+    for coding in Coding::ALL {
+        let wire = framed(&coded(&sent, &[coding]), &fields(&[coding]), Framed::Length);
+        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        let mut scratch = Scratch::default();
+        receiver.begin(decoding(u64::MAX, u64::MAX));
+        let (n, event) = receive(&mut receiver, &mut scratch, &wire, usize::MAX);
+        assert_eq!((n, event.unwrap()), (wire.len(), Event::Work), "{coding:?}");
+        assert!(receiver.sink().unwrap().lock().len() <= INLINE, "{coding:?}");
+        // A turn is bounded, too, so that others have theirs.
+        let mut turns = 0;
+        while receiver.next() == Event::Work {
+            let before = receiver.sink().unwrap().lock().len();
+            receiver.take_work().unwrap()().unwrap();
+            assert!(receiver.sink().unwrap().lock().len() - before <= 2 << 20, "{coding:?}");
+            turns += 1;
+        }
+        assert!(turns >= 4, "{coding:?}: {turns}");
+        assert!(contents(&receiver.finish().unwrap().body) == sent);
+    }
+}
+
+#[test]
+fn while_a_turn_is_out_what_arrives_is_queued_up_to_a_bound() {
+    let sent = text(6 << 20);
+    let wire = framed(&coded(&sent, &[Coding::Gzip]), "content-encoding: gzip\r\n", Framed::Chunks(10_000));
+    let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+    let mut scratch = Scratch::default();
+    receiver.begin(decoding(u64::MAX, u64::MAX));
+    let (mut at, mut out) = (0, None);
+    loop {
+        let (n, event) = receive(&mut receiver, &mut scratch, &wire[at..], usize::MAX);
+        at += n;
+        match event.unwrap() {
+            Event::Work => out = receiver.take_work(),
+            Event::More => {}
+            Event::Pause => break,
+            event => panic!("{event:?}"),
+        }
+    }
+    assert!(receiver.is_crowded() && at < (2 << 20), "{at}");
+    // Dropped unrun, it is undone.
+    drop(out);
+    loop {
+        while receiver.next() == Event::Work {
+            receiver.take_work().unwrap()().unwrap();
+        }
+        if receiver.next() == Event::Done {
+            break;
+        }
+        at += receive(&mut receiver, &mut scratch, &wire[at..], usize::MAX).0;
+    }
+    assert!(contents(&receiver.finish().unwrap().body) == sent);
+}
+
+#[test]
+fn what_comes_out_and_what_goes_in_is_bounded() {
+    let sent = text(4000);
+    for coding in Coding::ALL {
+        for how in FRAMED {
+            let wire = framed(&coded(&sent, &[coding]), &fields(&[coding]), how);
+            let (error, partial) = run_coded(decoding(3999, 3999), &[&wire], true).err().unwrap();
+            assert!(
+                matches!(error, Error::DecodedTooLong { seen: 4000, limit: 3999, .. }),
+                "{coding:?} {how:?}: {error}"
+            );
+            assert!(partial == sent[..3999], "{coding:?} {how:?}");
+            assert!(run_coded(decoding(4000, 4000), &[&wire], true).is_ok(), "{coding:?} {how:?}");
+        }
+    }
+    // Members without content decode to nothing for ever.
+    let nothing = coded(b"", &[Coding::Gzip]).repeat(1000);
+    for (how, announced) in [(Framed::Length, true), (Framed::Chunks(500), false), (Framed::Close, false)] {
+        let wire = framed(&nothing, "content-encoding: gzip\r\n", how);
+        match run_coded(decoding(5000, 5000), &[&wire], true).err().unwrap().0 {
+            Error::ContentLengthTooLong { limit: 5000, .. } => assert!(announced),
+            Error::BodyTooLong { seen: 5001, limit: 5000 } => assert!(!announced),
+            error => panic!("{how:?}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_retained_of_a_decoded_body_is_at_most_a_quarter_more() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for len in [1, 1000, 66_000, 100_000, 400_000, 1_100_000, 3_200_000] {
+        let wire = framed(&coded(&text(len), &[Coding::Zstd]), "content-encoding: zstd\r\n", Framed::Chunks(8192));
+        let pieces: Vec<&[u8]> = wire.chunks(30_000).collect();
+        let Ok(received) = run_coded(decoding(u64::MAX, u64::MAX), &pieces, false) else { panic!("{len}") };
+        let held = Pools::current().slabs.stats().lent as usize;
+        let State::Ram(pieces) = received.body.state() else { panic!("in memory") };
+        assert!(held <= len + len / 4 + 4096, "{len} bytes: {held} held");
+        assert!(pieces.len() <= len / 20_000 + 20, "{len}: {} pieces", pieces.len());
+        assert!(contents(&received.body) == text(len));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn however_coded_bytes_are_cut_the_body_is_what_was_sent(
+        len in 0usize..400_000,
+        codings in prop::collection::vec(prop::sample::select(&Coding::ALL[..]), 1..=3),
+        how in prop::sample::select(&[Framed::Length, Framed::Chunks(100), Framed::Chunks(9000), Framed::Close][..]),
+        ram in prop_oneof![Just(0u64), 1u64..300_000, Just(u64::MAX)],
+        size in prop_oneof![100usize..9000, 9000usize..300_000],
+        here in any::<bool>(),
+        regular in any::<bool>(),
+    ) {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = if regular { body(len) } else { text(len) };
+        let wire = framed(&coded(&sent, &codings), &fields(&codings), how);
+        let pieces: Vec<&[u8]> = wire.chunks(size).collect();
+        let received = run_coded(Plan { direct: here, ..decoding(ram, u64::MAX) }, &pieces, here);
+        let Ok(received) = received else { panic!("refused") };
+        prop_assert!(contents(&received.body) == sent);
+        // One that is announced longer than it will be goes to a file, too.
+        if len as u64 > ram || wire.len() as u64 <= ram {
+            prop_assert_eq!(received.body.is_file(), len as u64 > ram);
         }
     }
 }

@@ -46,7 +46,7 @@ pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
             limit(py, "ContentLengthTooLong", message, seen, l, "Tunables.max_body")
         }
         Error::HeadTooLong { seen, limit: l, setting, .. } => limit(py, "HeadTooLong", message, seen, l, setting),
-        Error::DecodedTooLong { seen, limit: l } => limit(py, "DecodedTooLong", message, seen, l, "Tunables.max_body"),
+        Error::DecodedTooLong { seen, limit: l, setting } => limit(py, "DecodedTooLong", message, seen, l, setting),
         Error::BudgetExceeded { resource, wanted, used, limit } => {
             let fields = [
                 ("resource", object(py, resource.name())),
@@ -64,6 +64,18 @@ pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
             let fields = [("received", object(py, received)), ("expected", object(py, expected))];
             declared(py, "Truncated", (message,), &fields)
         }
+        Error::CutCoding { received, .. } => {
+            let fields = [("received", object(py, received)), ("expected", py.None())];
+            declared(py, "Truncated", (message,), &fields)
+        }
+        Error::Decode { coding, at, .. } => {
+            let fields = [("coding", object(py, coding)), ("at", object(py, at))];
+            declared(py, "DecodeError", (message,), &fields)
+        }
+        Error::UnsupportedEncoding { coding } => {
+            declared(py, "UnsupportedEncoding", (message,), &[("coding", object(py, coding))])
+        }
+        Error::TooManyCodings { .. } => declared(py, "UnsupportedEncoding", (message,), &[]),
         Error::ConnectionLost(_) => declared(py, "ConnectionLost", (message,), &[]),
         Error::Protocol { at, .. } => declared(py, "ProtocolError", (message,), &[("at", object(py, at))]),
         Error::SemaphoreClosed => declared(py, "SemaphoreClosed", (message,), &[]),

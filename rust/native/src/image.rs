@@ -1,11 +1,14 @@
 //! The class behind `penstock.BodyImage`, and the reader that goes through one.
 
+use crate::budget::Budget;
 use crate::buffer;
 use crate::errors::{Raise, declared};
 use crate::op::Op;
+use crate::tunables::Tunables;
 use parking_lot::Mutex;
 use penstock_core::body::digest::Algorithm;
 use penstock_core::body::{BodyImage, Reader as CoreReader, State};
+use penstock_core::codec::{self, Coding};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -43,6 +46,11 @@ impl Image {
         }
         refuse_in_loop(py, call)
     }
+}
+
+/// Each name may be a list as header fields have them.
+fn codings_of(py: Python<'_>, names: &[String]) -> PyResult<Vec<Coding>> {
+    Coding::parse(names.iter().map(String::as_bytes)).raise(py)
 }
 
 /// `BlockingInLoop`, if a loop is running on this thread.
@@ -148,6 +156,28 @@ impl Image {
 
     fn to_mmap_op(&self) -> Op {
         self.becoming(BodyImage::to_mmap)
+    }
+
+    /// Takes codings off.
+    fn decode_op(&self, py: Python<'_>, codings: Vec<String>, tunables: &Tunables, budget: &Budget) -> PyResult<Op> {
+        let codings = codings_of(py, &codings)?;
+        let (tunables, budget) = (tunables.0.clone(), budget.0.clone());
+        Ok(self.becoming(move |core| codec::decode(core, &codings, tunables, budget)))
+    }
+
+    /// Puts codings on.
+    #[pyo3(signature = (codings, level, tunables, budget))]
+    fn encode_op(
+        &self,
+        py: Python<'_>,
+        codings: Vec<String>,
+        level: Option<u32>,
+        tunables: &Tunables,
+        budget: &Budget,
+    ) -> PyResult<Op> {
+        let codings = codings_of(py, &codings)?;
+        let (tunables, budget) = (tunables.0.clone(), budget.0.clone());
+        Ok(self.becoming(move |core| codec::encode(core, &codings, level, tunables, budget)))
     }
 
     fn save_op(&self, path: PathBuf, overwrite: bool, fsync: bool) -> Op {

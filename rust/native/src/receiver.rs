@@ -11,15 +11,17 @@ use crate::head::Head;
 use crate::image::Image;
 use crate::op::Op;
 use crate::pool::DispatchPool;
-use crate::sink;
 use crate::tunables::Tunables;
 use parking_lot::Mutex;
 use penstock_core::Result;
 use penstock_core::body::{Lease, WINDOW, file};
+use penstock_core::codec::When;
 use penstock_core::drain::{Drainer, Job, Outcome, Ticket};
 use penstock_core::error::Resource;
 use penstock_core::http::{Asked, HeadLimits as CoreLimits};
 use penstock_core::receive::{Event, Plan, Receiver as Core, Scratch as CoreScratch};
+use pyo3::Borrowed;
+use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use std::os::fd::OwnedFd;
@@ -43,6 +45,22 @@ impl HeadLimits {
             informational: informational.unwrap_or(usual.informational),
             ..usual
         }))
+    }
+}
+
+/// `True`, `False` or `"after"`.
+struct Decode(When);
+
+impl<'py> FromPyObject<'_, 'py> for Decode {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match value.extract::<bool>() {
+            Ok(true) => Ok(Self(When::Arriving)),
+            Ok(false) => Ok(Self(When::Never)),
+            Err(_) if value.eq("after")? => Ok(Self(When::After)),
+            Err(_) => Err(PyValueError::new_err(format!("decode={}: not True, False or \"after\"", value.repr()?))),
+        }
     }
 }
 
@@ -154,7 +172,7 @@ impl Receiver {
     }
 
     /// Expects a response. `direct` does works right here; `drain` hands bodies for files over with their socket; `expect`
-    /// tells of a `100 Continue`, `tell_head` of the complete head.
+    /// tells of a `100 Continue`, `tell_head` of the complete head; `decode` says when codings are taken off.
     #[allow(clippy::too_many_arguments)]
     fn begin(
         &self,
@@ -166,10 +184,11 @@ impl Receiver {
         drain: bool,
         expect: bool,
         tell_head: bool,
+        decode: Decode,
     ) {
         self.direct.store(direct, Relaxed);
         self.core.lock().begin(Plan {
-            asked: Asked { head, ..Asked::default() },
+            asked: Asked { head, transfer_codings: true, ..Asked::default() },
             tunables: tunables.0.clone(),
             budget: budget.0.clone(),
             files: file_pool.map(|files| files.core.clone()),
@@ -177,6 +196,7 @@ impl Receiver {
             drain,
             expect,
             tell_head,
+            decode: decode.0,
         });
     }
 
@@ -208,16 +228,16 @@ impl Receiver {
         Self::tell(slf, Ok(event))
     }
 
-    /// The sink's next work.
+    /// The next work.
     fn work(&self) -> Option<Op> {
-        let core = self.core.lock();
-        sink::work(core.sink()?, core.is_complete())
+        let work = self.core.lock().take_work()?;
+        Some(Op::new(work, |py, ()| Ok(py.None())))
     }
 
     /// Whether so much is unwritten that no more should be received until a work has come back.
     #[getter]
     fn crowded(&self) -> bool {
-        self.core.lock().sink().is_some_and(|sink| sink.lock().is_crowded())
+        self.core.lock().is_crowded()
     }
 
     /// Bytes received and not yet written, nor on their way.
@@ -226,10 +246,12 @@ impl Receiver {
         self.core.lock().sink().map_or(0, |sink| sink.lock().unwritten())
     }
 
-    /// Head, body, and whether the connection may be used again.
-    fn finish(&self, py: Python<'_>) -> PyResult<(Head, Image, bool)> {
+    /// Head, body, the codings that were taken off it (or are still to be, if they are after it arrived), and whether
+    /// the connection may be used again.
+    fn finish(&self, py: Python<'_>) -> PyResult<(Head, Image, Vec<&'static str>, bool)> {
         let received = self.core.lock().finish().raise(py)?;
-        Ok((Head::of(received.head, received.trailers), Image::of(received.body), received.reusable))
+        let codings = received.codings.iter().map(|coding| coding.name()).collect();
+        Ok((Head::of(received.head, received.trailers), Image::of(received.body), codings, received.reusable))
     }
 
     /// Gives the response up: an image of what came of its body, if it has begun, or an op that makes one of a body in
@@ -270,7 +292,7 @@ impl Receiver {
             receiver.core.lock().forgo_drain();
             return Ok(None);
         };
-        let Some((response, sink)) = receiver.core.lock().hand_over() else {
+        let Some(body) = receiver.core.lock().hand_over() else {
             receiver.core.lock().forgo_drain();
             return Ok(None);
         };
@@ -279,16 +301,16 @@ impl Receiver {
         let owner = slf.clone().unbind();
         let report = move |outcome: Outcome| {
             promise.complete(Ok(Box::new(move |py: Python<'_>| {
-                let Outcome { response, sink, result } = outcome;
+                let Outcome { body, result } = outcome;
                 let excess = matches!(&result, Ok(drained) if drained.excess);
-                owner.get().core.lock().take_back(response, sink, excess);
+                owner.get().core.lock().take_back(body, excess);
                 owner.get().ticket.lock().take();
                 result.map(|_| py.None()).raise(py)
             })));
         };
         let progress = receiver.core.lock().progress().clone();
         let report = Box::new(report);
-        let job = Job { socket, response, sink, lease, patience, progress, report, excess: false };
+        let job = Job { socket, body, lease, patience, progress, report, excess: false };
         match worker.submit(job) {
             Ok(ticket) => {
                 *receiver.ticket.lock() = Some(ticket);
@@ -296,7 +318,7 @@ impl Receiver {
             }
             Err(refused) => {
                 let (job, error) = *refused;
-                (job.report)(Outcome { response: job.response, sink: job.sink, result: Err(error) });
+                (job.report)(Outcome { body: job.body, result: Err(error) });
                 Ok(Some(future))
             }
         }

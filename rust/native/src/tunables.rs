@@ -22,11 +22,14 @@ impl PartialEq for Tunables {
 #[pymethods]
 impl Tunables {
     #[new]
-    #[pyo3(signature = (*, max_body_ram=None, max_body=None, buffer_size_fs=None, temp_dir=None, digests=None))]
+    #[pyo3(signature = (
+        *, max_body_ram=None, max_body=None, max_ratio=None, buffer_size_fs=None, temp_dir=None, digests=None
+    ))]
     fn new(
         py: Python<'_>,
         max_body_ram: Option<&Bound<'_, PyAny>>,
         max_body: Option<&Bound<'_, PyAny>>,
+        max_ratio: Option<u64>,
         buffer_size_fs: Option<&Bound<'_, PyAny>>,
         temp_dir: Option<PathBuf>,
         digests: Option<&Bound<'_, PyAny>>,
@@ -45,6 +48,7 @@ impl Tunables {
         let given = Given {
             max_body_ram: size::optional("max_body_ram", max_body_ram)?,
             max_body: size::optional("max_body", max_body)?,
+            max_ratio,
             buffer_size_fs: size::optional("buffer_size_fs", buffer_size_fs)?,
             temp_dir,
             digests: algorithms,
@@ -60,6 +64,11 @@ impl Tunables {
     #[getter]
     fn max_body(&self) -> u64 {
         self.0.max_body
+    }
+
+    #[getter]
+    fn max_ratio(&self) -> Option<u64> {
+        self.0.max_ratio
     }
 
     #[getter]
@@ -106,6 +115,7 @@ impl Tunables {
         let fields = PyDict::new(py);
         fields.set_item("max_body_ram", self.max_body_ram())?;
         fields.set_item("max_body", self.max_body())?;
+        fields.set_item("max_ratio", self.max_ratio())?;
         fields.set_item("buffer_size_fs", self.buffer_size_fs())?;
         fields.set_item("temp_dir", self.temp_dir(py)?)?;
         fields.set_item("digests", self.digests(py)?)?;

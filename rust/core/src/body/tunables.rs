@@ -10,6 +10,8 @@ pub struct Tunables {
     pub max_body_ram: u64,
     /// Bytes of a body at all; one byte more is `BodyTooLong`.
     pub max_body: u64,
+    /// How many times as long as it came a body may become when it is decoded, from 64 KiB on; `None` is any.
+    pub max_ratio: Option<u64>,
     /// Bytes of a piece when a body is read from its file.
     pub buffer_size_fs: usize,
     /// Where files without a name are made; `None` is [`super::file::default_temp_dir`].
@@ -23,6 +25,7 @@ pub struct Tunables {
 pub struct Given {
     pub max_body_ram: Option<u64>,
     pub max_body: Option<u64>,
+    pub max_ratio: Option<u64>,
     pub buffer_size_fs: Option<u64>,
     pub temp_dir: Option<PathBuf>,
     pub digests: Vec<Algorithm>,
@@ -33,6 +36,7 @@ impl Default for Tunables {
         Self {
             max_body_ram: 192 << 10,
             max_body: 1 << 30,
+            max_ratio: None,
             buffer_size_fs: 64 << 10,
             temp_dir: None,
             digests: Vec::new(),
@@ -70,7 +74,12 @@ impl TryFrom<Given> for Tunables {
                 });
             }
         };
-        Ok(Self { max_body_ram, max_body, buffer_size_fs, temp_dir: given.temp_dir, digests: given.digests })
+        let Given { max_ratio, temp_dir, digests, .. } = given;
+        if max_ratio == Some(0) {
+            let reason = "not at least 1".to_owned();
+            return Err(Error::Setting { name: "max_ratio", value: "0".to_owned(), reason });
+        }
+        Ok(Self { max_body_ram, max_body, max_ratio, buffer_size_fs, temp_dir, digests })
     }
 }
 
@@ -90,6 +99,12 @@ mod tests {
     fn contradicting_limits_are_refused() {
         let given = Given { max_body_ram: Some(2), max_body: Some(1), ..Given::default() };
         assert_eq!(Tunables::try_from(given).unwrap_err().to_string(), "max_body_ram=2: more than max_body=1");
+    }
+
+    #[test]
+    fn a_ratio_of_nothing_is_refused() {
+        let refused = Tunables::try_from(Given { max_ratio: Some(0), ..Given::default() }).unwrap_err();
+        assert_eq!(refused.to_string(), "max_ratio=0: not at least 1");
     }
 
     #[test]

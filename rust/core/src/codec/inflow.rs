@@ -1,0 +1,235 @@
+//! The decoder's place between framing and sink. What arrives is queued here and decoded in bounded steps: the first
+//! few bytes by the way, on the thread that receives, the rest by a [`Decoding`], which the owner runs on the thread of
+//! its choice. At most one is out, so order is kept with any number of threads, as with a sink's works.
+
+use super::target::{Copies, Slabs, Target};
+use super::{Caps, Chain, Coding};
+use crate::body::{BodySink, SharedSink};
+use crate::{Error, Result};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Bytes of a body that are decoded on the receiving thread, and of what they are decoded from.
+pub const INLINE: u64 = 64 << 10;
+const INLINE_RAW: usize = 32 << 10;
+
+/// So much is gathered for a decoding, unless nothing more will come.
+const GATHER: usize = 64 << 10;
+
+/// With more than this queued, the owner should stop receiving.
+const CROWDED: usize = 1 << 20;
+
+/// Bytes that come out of one decoding; then others have their turn.
+const TURN: u64 = 2 << 20;
+
+/// The decoders with what is to go in next.
+struct Decode {
+    chain: Chain,
+    queue: VecDeque<Bytes>,
+    /// More may come out of what has gone in.
+    more: bool,
+    finished: bool,
+}
+
+impl Decode {
+    /// Decodes until `most` bytes came out, `most_raw` went in, or nothing is left. With `ended` nothing will follow.
+    fn run(&mut self, target: &mut impl Target, most: u64, most_raw: usize, ended: bool) -> Result<()> {
+        let until = self.chain.produced().saturating_add(most);
+        let mut left_raw = most_raw;
+        while self.more || !self.queue.is_empty() {
+            let left = usize::try_from(until - self.chain.produced()).unwrap_or(usize::MAX);
+            if left == 0 || left_raw == 0 {
+                return Ok(());
+            }
+            let room = target.room();
+            let room_len = room.len().min(left);
+            let room = room.get_mut(..room_len).unwrap_or_default();
+            let mut piece = self.queue.pop_front().unwrap_or_default();
+            let mut input = piece.get(..left_raw.min(piece.len())).unwrap_or_default();
+            let offered = input.len();
+            let step = self.chain.step(&mut input, room);
+            let taken = offered - input.len();
+            left_raw -= taken;
+            if taken < piece.len() {
+                self.queue.push_front(piece.split_off(taken));
+            }
+            let step = step?;
+            self.more = step.more;
+            if step.produced > 0 {
+                target.filled(step.produced)?;
+            }
+        }
+        if ended && !self.finished {
+            self.chain.finish()?;
+            self.finished = true;
+        }
+        Ok(())
+    }
+}
+
+pub struct Inflow {
+    /// `None` while a decoding is out.
+    decode: Option<Decode>,
+    /// What arrived while it is.
+    arrived: VecDeque<Bytes>,
+    /// Bytes in the queues that no decoding has taken.
+    waiting: usize,
+    raw: u64,
+    max_raw: u64,
+    /// Nothing more will come.
+    ended: bool,
+}
+
+/// An inflow that its decodings come back to from any thread.
+pub type SharedInflow = Arc<Mutex<Inflow>>;
+
+impl Inflow {
+    /// `codings` in the order in which they were applied.
+    pub fn new(codings: &[Coding], caps: Caps) -> Result<Self> {
+        let decode = Decode { chain: Chain::new(codings, caps)?, queue: VecDeque::new(), more: false, finished: false };
+        Ok(Self {
+            decode: Some(decode),
+            arrived: VecDeque::new(),
+            waiting: 0,
+            raw: 0,
+            max_raw: caps.max_body,
+            ended: false,
+        })
+    }
+
+    /// Takes any number of bytes.
+    pub(super) fn of_any_length(mut self) -> Self {
+        self.max_raw = u64::MAX;
+        self
+    }
+
+    /// How many more bytes may come in: as many as may come out.
+    pub fn room(&self) -> u64 {
+        self.max_raw - self.raw
+    }
+
+    /// Queues a copy of what arrived.
+    pub fn push<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]> + Clone) -> Result<()> {
+        let len: usize = parts.clone().map(<[u8]>::len).sum();
+        if len as u64 > self.room() {
+            return Err(Error::BodyTooLong { seen: self.raw + len as u64, limit: self.max_raw });
+        }
+        if len > 0 {
+            self.raw += len as u64;
+            self.waiting += len;
+            let mut piece = Vec::with_capacity(len);
+            parts.for_each(|part| piece.extend_from_slice(part));
+            let queue = self.decode.as_mut().map_or(&mut self.arrived, |decode| &mut decode.queue);
+            queue.push_back(piece.into());
+        }
+        Ok(())
+    }
+
+    /// Nothing more will come.
+    pub fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Whether a decoding is out.
+    pub fn is_busy(&self) -> bool {
+        self.decode.is_none()
+    }
+
+    pub fn is_crowded(&self) -> bool {
+        self.waiting > CROWDED
+    }
+
+    /// Whether all that came is decoded, and was complete.
+    pub fn is_finished(&self) -> bool {
+        self.decode.as_ref().is_some_and(|decode| decode.finished)
+    }
+
+    /// Whether there is something to be decoded now.
+    pub fn has_work(&self) -> bool {
+        self.decode
+            .as_ref()
+            .is_some_and(|decode| !decode.finished && (decode.more || self.ended || self.waiting >= GATHER))
+    }
+
+    /// Whether something is left to be decoded of what is here.
+    pub(crate) fn has_backlog(&self) -> bool {
+        self.decode
+            .as_ref()
+            .is_some_and(|decode| decode.more || !decode.queue.is_empty() || self.ended && !decode.finished)
+    }
+
+    /// Decodes the first bytes of a body here: at most [`INLINE`] of them in all.
+    pub fn begin(&mut self, sink: &mut BodySink) -> Result<()> {
+        let Some(decode) = &mut self.decode else { return Ok(()) };
+        let left = INLINE.saturating_sub(decode.chain.produced());
+        if left == 0 || decode.finished {
+            return Ok(());
+        }
+        let mut copies = Copies { sink, buffer: vec![0; 16 << 10] };
+        let ran = decode.run(&mut copies, left, INLINE_RAW, self.ended);
+        self.waiting = decode.queue.iter().map(Bytes::len).sum();
+        ran
+    }
+
+    /// Decodes here, as far as one turn goes. May wait for the disk.
+    pub(crate) fn run(&mut self, target: &mut impl Target) -> Result<()> {
+        let Some(decode) = &mut self.decode else { return Err(Error::Cancelled) };
+        let ran = decode.run(target, TURN, usize::MAX, self.ended);
+        self.waiting = decode.queue.iter().map(Bytes::len).sum();
+        ran
+    }
+
+    /// Decodes all that came here.
+    pub(super) fn run_out(&mut self, target: &mut impl Target) -> Result<()> {
+        while self.has_backlog() {
+            self.run(target)?;
+        }
+        Ok(())
+    }
+}
+
+/// A turn of decoding on its way: back with its inflow when dropped, whether it ran or not.
+pub struct Decoding {
+    inflow: SharedInflow,
+    sink: SharedSink,
+    decode: Option<Decode>,
+    ended: bool,
+}
+
+impl Decoding {
+    /// The next turn, if there is something to be decoded.
+    pub fn new(inflow: &SharedInflow, sink: &SharedSink) -> Option<Self> {
+        let mut state = inflow.lock();
+        if !state.has_work() {
+            return None;
+        }
+        state.waiting = 0;
+        let (decode, ended) = (state.decode.take(), state.ended);
+        Some(Self { inflow: inflow.clone(), sink: sink.clone(), decode, ended })
+    }
+
+    /// Decodes, and has the sink's works done. May wait for the disk.
+    pub fn run(mut self) -> Result<()> {
+        let Some(decode) = &mut self.decode else { return Ok(()) };
+        let mut slabs = Slabs::new(self.sink.clone())?;
+        // What there was no budget for before.
+        slabs.work(false)?;
+        let ran = decode.run(&mut slabs, TURN, usize::MAX, self.ended);
+        // What was decoded before a fault is kept.
+        slabs.flush()?;
+        ran?;
+        slabs.work(decode.finished)
+    }
+}
+
+impl Drop for Decoding {
+    fn drop(&mut self) {
+        let Some(mut decode) = self.decode.take() else { return };
+        let mut inflow = self.inflow.lock();
+        decode.queue.append(&mut inflow.arrived);
+        inflow.waiting = decode.queue.iter().map(Bytes::len).sum();
+        inflow.decode = Some(decode);
+    }
+}

@@ -1,0 +1,343 @@
+//! Codings: what was put on comes off, however the bytes are cut; what is cut, corrupt or too much is an error; and no
+//! step gives more than it was asked for.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use penstock_core::body::{BodyImage, Budget, State, Tunables};
+use penstock_core::codec::{self, Caps, Chain, Coding};
+use penstock_core::{Error, Result};
+use proptest::prelude::*;
+use std::sync::Arc;
+
+const ROOM: Caps = Caps { max_body: 1 << 30, max_ratio: None };
+
+/// Compressible, but not to next to nothing.
+fn body(len: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        b"aaabcd eefgh iijkl"[(state >> 33) as usize % 18]
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn image(bytes: &[u8]) -> BodyImage {
+    BodyImage::from_pieces(vec![bytes.to_vec().into()])
+}
+
+fn contents(image: &BodyImage) -> Vec<u8> {
+    image.read_range(0, u64::MAX).unwrap().to_vec()
+}
+
+fn plain() -> (Arc<Tunables>, Arc<Budget>) {
+    (Arc::default(), Budget::new(None, None, None))
+}
+
+fn coded(bytes: &[u8], codings: &[Coding]) -> Vec<u8> {
+    let (tunables, budget) = plain();
+    contents(&codec::encode(&image(bytes), codings, None, tunables, budget).unwrap())
+}
+
+/// Feeds the pieces with `room` bytes of output at a time.
+fn decode(codings: &[Coding], caps: Caps, pieces: &[&[u8]], room: usize) -> (Vec<u8>, Result<()>) {
+    let mut out = Vec::new();
+    let mut buffer = vec![0xee; room];
+    let mut run = || {
+        let mut chain = Chain::new(codings, caps)?;
+        for piece in pieces {
+            let mut input = *piece;
+            loop {
+                let step = chain.step(&mut input, &mut buffer)?;
+                assert!(step.produced <= room);
+                out.extend_from_slice(&buffer[..step.produced]);
+                if !step.more {
+                    assert!(input.is_empty());
+                    break;
+                }
+            }
+        }
+        chain.finish()
+    };
+    let result = run();
+    (out, result)
+}
+
+fn stacks() -> Vec<Vec<Coding>> {
+    let mut stacks: Vec<Vec<Coding>> = Coding::ALL.iter().map(|&coding| vec![coding]).collect();
+    stacks.push(vec![Coding::Gzip, Coding::Br]);
+    stacks.push(vec![Coding::Zstd, Coding::Gzip, Coding::Deflate]);
+    stacks.push(Coding::ALL.to_vec());
+    stacks
+}
+
+#[test]
+fn what_was_put_on_comes_off_wherever_it_is_cut() {
+    let sent = body(300);
+    for codings in stacks() {
+        let wire = coded(&sent, &codings);
+        for cut in 0..=wire.len() {
+            let (first, second) = wire.split_at(cut);
+            for room in [1, 7, 300, 301, 4096] {
+                let (out, result) = decode(&codings, ROOM, &[first, second], room);
+                result.unwrap();
+                assert!(out == sent, "{codings:?} cut at {cut}, by {room}");
+            }
+        }
+        let single: Vec<&[u8]> = wire.chunks(1).collect();
+        assert!(decode(&codings, ROOM, &single, 4096).0 == sent, "{codings:?}");
+    }
+}
+
+#[test]
+fn a_cut_stream_is_an_error_wherever_it_is_cut() {
+    for codings in stacks() {
+        let wire = coded(&body(300), &codings);
+        for len in 1..wire.len() {
+            let (out, result) = decode(&codings, ROOM, &[&wire[..len]], 4096);
+            assert!(body(300).starts_with(&out));
+            match result.unwrap_err() {
+                Error::CutCoding { received, .. } => assert_eq!(received, len as u64),
+                // The end of one coding may be noticed before the other's.
+                error => panic!("{codings:?} at {len}: {error}"),
+            }
+        }
+        assert!(decode(&codings, ROOM, &[], 10).1.is_ok(), "nothing is nothing");
+    }
+}
+
+#[test]
+fn members_and_frames_follow_one_another() {
+    for coding in [Coding::Gzip, Coding::Zstd] {
+        let parts = [coded(b"one ", &[coding]), coded(b"", &[coding]), coded(b"two", &[coding])];
+        let wire = parts.concat();
+        for cut in 0..=wire.len() {
+            let (out, result) = decode(&[coding], ROOM, &[&wire[..cut], &wire[cut..]], 3);
+            result.unwrap();
+            assert_eq!(out, b"one two");
+        }
+    }
+}
+
+#[test]
+fn what_follows_the_end_is_an_error_that_names_the_coding_and_the_place() {
+    for coding in Coding::ALL {
+        let mut wire = coded(&body(100), &[coding]);
+        let end = wire.len() as u64;
+        wire.extend_from_slice(b"trailing junk");
+        let (out, result) = decode(&[coding], ROOM, &[&wire], 4096);
+        assert!(out == body(100), "{coding:?}");
+        let Err(Error::Decode { coding: named, at, .. }) = result else { panic!("{coding:?}: {result:?}") };
+        assert_eq!(named, coding.name());
+        assert!((end..=end + 13).contains(&at), "{coding:?}: {at}");
+    }
+    let message = decode(&[Coding::Br], ROOM, &[&coded(b"x", &[Coding::Br]), b"y"], 10).1.unwrap_err().to_string();
+    assert_eq!(message, "not valid br: data follows its end (at byte 5 of what br is taken off)");
+}
+
+#[test]
+fn corrupt_bytes_are_an_error_or_show_in_what_comes_out() {
+    let sent = body(2000);
+    for coding in Coding::ALL {
+        let wire = coded(&sent, &[coding]);
+        let checked = matches!(coding, Coding::Gzip | Coding::Deflate);
+        for at in 0..wire.len() {
+            let mut corrupt = wire.clone();
+            corrupt[at] ^= 0x55;
+            let (out, result) = decode(&[coding], ROOM, &[&corrupt], 4096);
+            // Bytes of a gzip header that mean nothing may be anything.
+            assert!(result.is_err() || out == sent || !checked, "{coding:?} at {at}");
+        }
+    }
+}
+
+#[test]
+fn deflate_is_told_apart_from_its_raw_form() {
+    let sent = body(500);
+    let raw = {
+        let zlib = coded(&sent, &[Coding::Deflate]);
+        zlib[2..zlib.len() - 4].to_vec()
+    };
+    for cut in 0..=raw.len() {
+        let (out, result) = decode(&[Coding::Deflate], ROOM, &[&raw[..cut], &raw[cut..]], 100);
+        result.unwrap();
+        assert!(out == sent, "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_body_at_its_limit_is_whole_and_one_byte_more_is_too_long() {
+    for codings in stacks() {
+        let wire = coded(&body(100), &codings);
+        // What one coding gives the next is bounded, too, and is longer than so short a body.
+        let caps = |max_body| Caps { max_body, max_ratio: None };
+        if codings.len() == 1 {
+            assert!(decode(&codings, caps(100), &[&wire], 4096).1.is_ok());
+        }
+        for room in [1, 99, 100, 101, 4096] {
+            let (out, result) = decode(&codings, caps(99), &[&wire], room);
+            let error = result.unwrap_err();
+            assert!(matches!(error, Error::DecodedTooLong { seen: 100, limit: 99, .. }), "{codings:?}: {error}");
+            if codings.len() == 1 {
+                assert!(out == body(99), "{codings:?} by {room}: {}", out.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_lies_between_two_codings_is_bounded_as_what_comes_out() {
+    // Members without content: megabytes between the codings, and nothing behind them.
+    let empty = coded(b"", &[Coding::Gzip]);
+    let wire = coded(&empty.repeat(100_000), &[Coding::Zstd]);
+    let caps = Caps { max_body: 1 << 20, max_ratio: None };
+    let (out, result) = decode(&[Coding::Gzip, Coding::Zstd], caps, &[&wire], 4096);
+    assert!(out.is_empty());
+    assert!(matches!(result, Err(Error::DecodedTooLong { .. })));
+}
+
+#[test]
+fn a_ratio_is_bounded_from_64_kib_on() {
+    let caps = Caps { max_ratio: Some(10), ..ROOM };
+    for (len, is_fine) in [(64 << 10, true), (66 << 10, false)] {
+        let wire = coded(&vec![b'x'; len], &[Coding::Gzip]);
+        let (out, result) = decode(&[Coding::Gzip], caps, &[&wire], 1024);
+        assert_eq!(result.is_ok(), is_fine, "{len}");
+        assert!(out.len() >= 64 << 10);
+    }
+    let wire = coded(&vec![b'x'; 1 << 20], &[Coding::Gzip]);
+    let message = decode(&[Coding::Gzip], caps, &[&wire], 1 << 16).1.unwrap_err().to_string();
+    assert!(message.ends_with("(Tunables.max_ratio)"), "{message}");
+}
+
+#[test]
+fn windows_beyond_what_content_may_have_are_refused() {
+    // RFC 9659: a frame with a window of 16 MiB; RFC 7932 has no window above 16 MiB, "large window" streams do.
+    let zstd = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x70, 0x01, 0x00, 0x00];
+    let brotli = [0x11, 0x1e, 0x03];
+    for (coding, wire) in [(Coding::Zstd, &zstd[..]), (Coding::Br, &brotli)] {
+        let result = decode(&[coding], ROOM, &[wire], 10).1;
+        assert!(matches!(result, Err(Error::Decode { .. })), "{coding:?}: {result:?}");
+    }
+}
+
+#[test]
+fn an_image_is_decoded_to_where_its_tunables_say() {
+    let sent = body(900_000);
+    for codings in stacks() {
+        let (_, budget) = plain();
+        for (max_body_ram, in_file) in [(0, true), (1 << 20, false)] {
+            let tunables = Arc::new(Tunables { max_body_ram, ..Tunables::default() });
+            let encoded = codec::encode(&image(&sent), &codings, None, tunables.clone(), budget.clone()).unwrap();
+            assert_eq!(encoded.is_file(), in_file);
+            let decoded = codec::decode(&encoded, &codings, tunables, budget.clone()).unwrap();
+            assert_eq!(decoded.is_file(), in_file);
+            assert!(contents(&decoded) == sent, "{codings:?}");
+            if let State::Ram(pieces) = decoded.state() {
+                assert!(pieces.len() <= 5, "{}", pieces.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn an_image_that_is_longer_coded_than_it_may_be_decoded_is_no_error() {
+    let sent = body(2000);
+    let parts: Vec<u8> = sent.chunks(1).flat_map(|byte| coded(byte, &[Coding::Gzip])).collect();
+    let tunables = Arc::new(Tunables { max_body: 2000, max_body_ram: 2000, ..Tunables::default() });
+    let (_, budget) = plain();
+    let decoded = codec::decode(&image(&parts), &[Coding::Gzip], tunables, budget).unwrap();
+    assert!(contents(&decoded) == sent);
+}
+
+#[test]
+fn an_empty_image_has_nothing_to_decode_and_is_encoded_like_any_other() {
+    let (tunables, budget) = plain();
+    let empty = BodyImage::default();
+    let decoded = codec::decode(&empty, &[Coding::Gzip], tunables.clone(), budget.clone()).unwrap();
+    assert!(decoded.is_empty());
+    for coding in Coding::ALL {
+        let encoded = codec::encode(&empty, &[coding], None, tunables.clone(), budget.clone()).unwrap();
+        assert!(!encoded.is_empty());
+        assert!(codec::decode(&encoded, &[coding], tunables.clone(), budget.clone()).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn levels_are_each_codings_own() {
+    let (tunables, budget) = plain();
+    let sizes = [(Coding::Gzip, 9), (Coding::Deflate, 9), (Coding::Br, 9), (Coding::Zstd, 19)].map(|(coding, most)| {
+        let size = |level| {
+            let encoded =
+                codec::encode(&image(&body(50_000)), &[coding], Some(level), tunables.clone(), budget.clone());
+            encoded.unwrap().len()
+        };
+        (coding, size(1), size(most))
+    });
+    for (coding, fast, small) in sizes {
+        assert!(small <= fast, "{coding:?}: {small} {fast}");
+    }
+    let refused = codec::encode(&image(b"x"), &[Coding::Br], Some(12), tunables, budget).err().unwrap();
+    assert_eq!(refused.to_string(), "level=12: not between 0 and 11, as br has them");
+}
+
+#[test]
+fn an_encoding_that_cannot_be_stored_says_why() {
+    let tunables = Arc::new(Tunables { max_body: 10, max_body_ram: 10, ..Tunables::default() });
+    let noise: Vec<u8> = (0..300_000_u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
+    for codings in stacks() {
+        let (_, budget) = plain();
+        let error = codec::encode(&image(&noise), &codings, None, tunables.clone(), budget).err().unwrap();
+        assert!(matches!(error, Error::BodyTooLong { limit: 10, .. }), "{codings:?}: {error}");
+    }
+}
+
+fn coding() -> impl Strategy<Value = Coding> {
+    prop::sample::select(&Coding::ALL[..])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn decoding_undoes_encoding(
+        pieces in prop::collection::vec((any::<u8>(), 1usize..20_000, any::<bool>()), 0..6),
+        codings in prop::collection::vec(coding(), 1..=4),
+        size in 1usize..5000,
+        room in prop_oneof![1usize..50, 50usize..100_000],
+    ) {
+        let run = |(byte, len, noisy): (u8, usize, bool)| -> Vec<u8> {
+            (0..len).map(|i| if noisy { (i * i % 253) as u8 ^ byte } else { byte }).collect()
+        };
+        let sent: Vec<u8> = pieces.into_iter().flat_map(run).collect();
+        let wire = coded(&sent, &codings);
+        let cut: Vec<&[u8]> = wire.chunks(size).collect();
+        let (out, result) = decode(&codings, ROOM, &cut, room);
+        prop_assert!(result.is_ok(), "{:?}", result);
+        prop_assert!(out == sent);
+    }
+
+    /// Whether it is an error doesn't depend on how the bytes were cut, and nothing panics or goes on for ever.
+    #[test]
+    fn any_bytes_have_one_outcome(
+        codings in prop::collection::vec(coding(), 1..=3),
+        seed in prop::collection::vec(any::<u8>(), 0..300),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        valid in any::<bool>(),
+        size in 1usize..40,
+    ) {
+        let mut wire = if valid { coded(&seed, &codings) } else { seed };
+        for (place, value) in flips {
+            if !wire.is_empty() {
+                let place = place.index(wire.len());
+                wire[place] = value;
+            }
+        }
+        let caps = Caps { max_body: 1 << 20, max_ratio: None };
+        let whole = decode(&codings, caps, &[&wire], 1 << 16);
+        let cut: Vec<&[u8]> = wire.chunks(size).collect();
+        let pieces = decode(&codings, caps, &cut, 999);
+        prop_assert_eq!(whole.1.is_ok(), pieces.1.is_ok(), "{:?} {:?}", whole.1, pieces.1);
+        if whole.1.is_ok() {
+            prop_assert!(whole.0 == pieces.0);
+        }
+    }
+}
