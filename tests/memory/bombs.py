@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import re
 import socket
@@ -111,6 +112,8 @@ async def main(url: str, store: str, decode: Any) -> None:
                 except penstock.DecodedTooLong as error:
                     reached = None if error.partial is None else len(error.partial)
                     found.append([coding, framing, error.seen, reached])
+                # An error and the future that it came through hold each other, and the error what was received.
+                gc.collect()
         peak = resident("VmHWM")
     print(json.dumps({"cap": cap, "found": found, "grown": peak - before}))
 
