@@ -3,8 +3,9 @@
 //!
 //! While a head or a small body is expected, the window is of a [`Scratch`] that all connections of a loop share, and
 //! what came is copied out of it. Once a body turns out to be large, the scratch becomes its slab, uncopied, and
-//! further windows are of slabs of its own. No byte of a large body is copied or moved after the kernel wrote it, but
-//! for pieces under 4 KiB, which are moved together.
+//! further windows are of slabs of its own. What framing left between the pieces of a chunked body is closed up while the
+//! window is still hot: whoever reads the body then gets it in pieces of a window, not of a server's chunk, and moving a
+//! byte costs a fraction of what a piece more does. Large chunks stay where the kernel wrote them.
 
 use crate::body::sink::{SMALL_PIECE, close_up, unwritten};
 use crate::body::slab::{self, SlabPool, SlabWriter, Window};
@@ -19,6 +20,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A window is never smaller: a slab with less left is full.
 const LEAST_WINDOW: usize = 4 << 10;
+
+/// Pieces smaller than this are moved up to the one before: a piece costs a reader about a microsecond in Python, the time
+/// in which the processor moves this much within its cache.
+const CLOSE_UP: usize = 32 << 10;
 
 /// With this much on its way to files, windows are small: what a socket keeps costs no memory here.
 const BUSY: u64 = 8 << 20;
@@ -423,7 +428,7 @@ impl Receiver {
         let mut runs: Vec<Range<usize>> = Vec::with_capacity(self.ranges.len());
         for range in self.ranges.drain(..) {
             match runs.last_mut() {
-                Some(last) if last.len() < SMALL_PIECE || range.len() < SMALL_PIECE => {
+                Some(last) if last.len() < SMALL_PIECE || range.len() < CLOSE_UP => {
                     let to = last.end;
                     last.end += range.len();
                     if to != range.start {
