@@ -1,14 +1,19 @@
-"""Builds the native floor of benches/rust/floor and makes its rows: each framing twice, to measure the noise by."""
+"""Builds the native program of benches/rust/floor and makes its rows: the floor, and the scenarios done by hand."""
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
+from penstock.bench import report
 from penstock.bench.driver import Variant
 from penstock.bench.results import Framing
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = ROOT / "benches" / "rust" / "floor" / "Cargo.toml"
 TARGET = ROOT / "target" / "floor"
+
+WAYS = {"ram": "ram", "fs_direct": "fs", "mmap_direct": "mmap"}
+"""How the program stores and reads what a scenario does."""
 
 
 def build() -> Path:
@@ -20,7 +25,26 @@ def build() -> Path:
 
 def rows(binary: Path, framing: Framing) -> list[Variant]:
     """The floor twice: what differs between the two is noise."""
+    command = (str(binary), "forget", "-")
     return [
-        Variant(f"floor/{framing}/{name}", "floor", name, command=(str(binary),), framing=framing)
+        Variant(f"floor/{framing}/{name}", "floor", name, command=command, framing=framing)
         for name in ("floor", "floor again")
     ]
+
+
+def by_hand(binary: Path, session: Sequence[Variant]) -> list[Variant]:
+    """For the scenarios of a session, what they cost without a library: one row for each way to store."""
+    made = {}
+    for row in session:
+        if row.kind == "batch" and (way := WAYS.get(row.scenario)) is not None:
+            recycled = bool(row.options.get("file_pool"))
+            id = report.by_hand(row.scenario, row.framing, row.store, recycled)
+            made[id] = Variant(
+                id=id,
+                scenario=row.scenario,
+                client=id.rpartition("/")[2],
+                command=(str(binary), f"recycled-{way}" if recycled else way, str(row.options.get("store", "-"))),
+                framing=row.framing,
+                store=row.store,
+            )
+    return list(made.values())

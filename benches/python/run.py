@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     binary = floor.build()
     for session in sessions:
-        session.extend(floor.rows(binary, session[0].framing))
+        session.extend([*floor.by_hand(binary, session), *floor.rows(binary, session[0].framing)])
     try:
         results = Driver(sessions, plan, packages=PACKAGES, stores=list(stores.values())).run(Progress())
     except DebugBuildError as error:

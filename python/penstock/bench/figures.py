@@ -78,9 +78,9 @@ def interval(figures: Sequence[float], iterations: int) -> Interval | None:
     return Interval(median(figures), low, high, iterations)
 
 
-def ratio(row: Row, base: Row, metric: Metric) -> Interval | None:
+def ratio(row: Row, base: Row, metric: Metric, base_metric: Metric | None = None) -> Interval | None:
     """`row` ÷ `base`, over the rounds that were quiet for both; None without any."""
-    bases = {sample["round"]: metric(sample) for sample in quiet(base)}
+    bases = {sample["round"]: (base_metric or metric)(sample) for sample in quiet(base)}
     ratios = []
     iterations = 0
     for sample in quiet(row):

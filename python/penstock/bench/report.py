@@ -18,6 +18,7 @@ MIB = 1024 * 1024
 
 OURS = "penstock"
 FLOOR = "floor"
+BY_HAND = "by hand"
 
 MARKED = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
@@ -36,8 +37,8 @@ class Group:
     @property
     def lost(self) -> bool:
         """A peer takes less CPU than the best of ours."""
-        ours = [row for row in self.rows if row["client"].startswith(OURS)]
-        return bool(ours) and not self.rows[0]["client"].startswith(OURS)
+        clients = [row["client"] for row in self.rows if not row["client"].startswith(BY_HAND)]
+        return any(client.startswith(OURS) for client in clients) and not clients[0].startswith(OURS)
 
 
 def groups(rows: Iterable[Row]) -> list[Group]:
@@ -52,6 +53,13 @@ def groups(rows: Iterable[Row]) -> list[Group]:
     shown = sorted((row for row in rows if quiet(row)), key=title)
     found = [Group(name, sorted(members, key=cost)) for name, members in groupby(shown, key=title)]
     return sorted(found, key=lambda group: not group.lost)
+
+
+def by_hand(scenario: str, framing: str, store: str | None, recycled: bool) -> str:
+    """The id of the row that does the same as a scenario's without a library, on its own thread."""
+    storing = "ram" if store is None else f"{scenario.partition('_')[0]}_direct"
+    client = f"{BY_HAND}, recycled" if recycled else BY_HAND
+    return "/".join(part for part in (storing, framing, store, client) if part)
 
 
 def tables(results: Results) -> dict[str, str]:
@@ -104,19 +112,22 @@ def _times(results: Results, rows: list[Row]) -> str:
     for group in groups(rows):
         for row in group.rows:
             base = find(results, f"{FLOOR}/{row['framing']}/{FLOOR}")
+            recycled = bool(row["options"].get("file_pool"))
+            hand = find(results, by_hand(row["scenario"], row["framing"], row["store"], recycled))
             lines.append(
                 (
                     group.title,
                     _name(row),
                     _spread(spread(values(row, cpu))),
-                    _ratio(ratio(row, base, cpu) if base else None),
+                    _ratio(ratio(row, base, cpu, wall) if base else None),
                     _spread(spread(values(row, wall))),
                     _ratio(ratio(row, base, wall) if base else None),
+                    _ratio(ratio(row, hand, wall) if hand and hand is not row else None),
                     f"{max(sample['rss_bytes'] for sample in quiet(row)) / MIB:.0f}",
                     f"{sum(sample['batches'] for sample in quiet(row))}",
                 )
             )
-    head = ("scenario", "client", "CPU ms", "÷ floor", "wall ms", "÷ floor", "peak MiB", "batches")
+    head = ("scenario", "client", "CPU ms", "÷ floor", "wall ms", "÷ floor", "÷ by hand", "peak MiB", "batches")
     return markdown(head, lines)
 
 
