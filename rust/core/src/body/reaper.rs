@@ -81,7 +81,13 @@ impl Pools {
             if !garbage.is_empty() {
                 quiet = Duration::ZERO;
                 state.busy = true;
-                parking_lot::MutexGuard::unlocked(&mut state, || drop(garbage));
+                parking_lot::MutexGuard::unlocked(&mut state, || {
+                    for item in garbage {
+                        drop(item);
+                        // For a loop on this processor, which would wait for the rest of the time slice.
+                        thread::yield_now();
+                    }
+                });
                 state.busy = false;
                 self.reaper.idle.notify_all();
                 continue;
