@@ -1,5 +1,6 @@
 """asyncio HTTP and blocking calls that can't run you out of memory, threads or time."""
 
+import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ from penstock.errors import *  # noqa: F403
 from penstock.errors import __all__ as _errors
 
 if TYPE_CHECKING:
+    from penstock import barc
+    from penstock.dialog import Dialog, Epilog, Prolog, RequestRecord
     from penstock.http import (
         BasicAuth,
         BearerAuth,
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
         fetch_sync,
     )
 
-_LAZY = (
+_CLIENT = (
     "BasicAuth",
     "BearerAuth",
     "Client",
@@ -52,6 +55,10 @@ _LAZY = (
     "fetch",
     "fetch_sync",
 )
+_LAZY = {
+    **dict.fromkeys(_CLIENT, "penstock.http"),
+    **dict.fromkeys(("Dialog", "Epilog", "Prolog", "RequestRecord"), "penstock.dialog"),
+}
 
 __all__ = [
     "BUILD_PROFILE",
@@ -63,20 +70,25 @@ __all__ = [
     "BodySink",
     "Budget",
     "Client",
+    "Dialog",
     "Direct",
     "Dispatch",
     "DispatchPool",
+    "Epilog",
     "FilePool",
     "Headers",
     "Hooks",
     "Limits",
     "Permit",
     "Policy",
+    "Prolog",
+    "RequestRecord",
     "Response",
     "Semaphore",
     "Timeouts",
     "Tunables",
     "__version__",
+    "barc",
     "blocking_permit",
     "collect",
     "default_pool",
@@ -98,11 +110,11 @@ def stats() -> dict[str, Any]:
 
 
 def __getattr__(name: str) -> Any:
-    # The client is imported when it is first asked for: programs that only dispatch don't pay for it.
+    # The client is imported when it is first asked for: programs that only dispatch don't pay for it. So are archives.
+    if name == "barc":
+        return importlib.import_module("penstock.barc")
     if name in _LAZY:
-        import penstock.http
-
-        return getattr(penstock.http, name)
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from pathlib import Path
 from types import GenericAlias, TracebackType
-from typing import Any, Final, Generic, Literal, ParamSpec, Self, TypeVar, final
+from typing import Any, ClassVar, Final, Generic, Literal, ParamSpec, Self, TypeVar, final
 
 from typing_extensions import Buffer, disjoint_base
 
@@ -20,11 +20,15 @@ _T_co = TypeVar("_T_co", covariant=True)
 __all__ = [
     "BUILD_PROFILE",
     "Acquire",
+    "ArchiveReader",
+    "ArchiveWalk",
+    "ArchiveWriter",
     "BlockingPermit",
     "Budget",
     "Direct",
     "Dispatch",
     "DispatchPool",
+    "Fields",
     "FilePool",
     "Future",
     "Head",
@@ -35,9 +39,11 @@ __all__ = [
     "Permit",
     "Reader",
     "Receiver",
+    "Record",
     "Scratch",
     "Semaphore",
     "Sink",
+    "Strategy",
     "Tunables",
     "Upload",
     "View",
@@ -54,6 +60,7 @@ __all__ = [
     "is_readable",
     "read_limit",
     "refuse_in_loop",
+    "repair_op",
     "settle",
     "slab_stats",
     "summarise",
@@ -345,6 +352,106 @@ class Sink:
     def __bool__(self) -> bool: ...
 
 @final
+class Fields:
+    def __new__(cls, pairs: Iterable[tuple[bytes, bytes]]) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __len__(self) -> int: ...
+    def fields(self) -> tuple[tuple[bytes, bytes], ...]: ...
+    def get(self, name: str) -> str | None: ...
+    def get_all(self, name: str) -> list[str]: ...
+
+@final
+class Record:
+    def __new__(
+        cls, meta: Fields, req_headers: Fields, req_body: Image, res_headers: Fields, res_body: Image
+    ) -> Self: ...
+    @property
+    def offset(self) -> int | None: ...
+    @property
+    def end(self) -> int | None: ...
+    @property
+    def compression(self) -> str: ...
+    @property
+    def meta(self) -> Fields: ...
+    @property
+    def req_headers(self) -> Fields: ...
+    @property
+    def req_body(self) -> Image: ...
+    @property
+    def res_headers(self) -> Fields: ...
+    @property
+    def res_body(self) -> Image: ...
+
+@final
+class Strategy:
+    """Whether a record is worth compressing: by the sizes and types of its parts, as upstream decides it."""
+
+    @staticmethod
+    def plain() -> Strategy:
+        """Never."""
+
+    @staticmethod
+    def gzip(
+        *,
+        min_len: int | str | None = None,
+        level: int | None = None,
+        check_identity: bool | None = None,
+        non_compressible_coef: float | None = None,
+    ) -> Strategy:
+        """By gzip, if enough of it is compressible.
+
+        Args:
+            min_len: Compressible bytes that make it worth it; 4,096 by default.
+            level: 0 to 9; 6 by default.
+            check_identity: Count a response's body only if its meta says that all codings are removed; so by default.
+            non_compressible_coef: How much of each body that isn't compressible is added to `min_len`; 0.5 by default.
+        """
+
+    @staticmethod
+    def brotli(
+        *,
+        min_len: int | str | None = None,
+        level: int | None = None,
+        check_identity: bool | None = None,
+        non_compressible_coef: float | None = None,
+    ) -> Strategy:
+        """By brotli: `min_len` 1,024, and `level` 0 to 11, 6 by default. The others as for `gzip`."""
+
+    @property
+    def compression(self) -> Literal["plain", "gzip", "brotli"]: ...
+    @property
+    def min_len(self) -> int: ...
+    @property
+    def level(self) -> int: ...
+    @property
+    def check_identity(self) -> bool: ...
+    @property
+    def non_compressible_coef(self) -> float: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+
+@final
+class ArchiveReader:
+    @staticmethod
+    def open_op(
+        path: str | os.PathLike[str], tunables: Tunables | None = None, budget: Budget | None = None
+    ) -> Op[ArchiveReader]: ...
+    def read_op(self, offset: int) -> Op[Record | None]: ...
+    def walk(self, what: Literal["records", "entries", "verified"], keep_going: bool) -> ArchiveWalk: ...
+
+@final
+class ArchiveWalk:
+    def batch_op(self, at: int) -> Op[list[Any]]: ...
+
+@final
+class ArchiveWriter:
+    @staticmethod
+    def open_op(path: str | os.PathLike[str], start: int, sync: bool) -> Op[ArchiveWriter]: ...
+    def append_op(self, record: Record, strategy: Strategy) -> Op[int]: ...
+    def close_op(self) -> Op[None]: ...
+
+@final
 class Head:
     def __new__(cls, raw: bytes, trailers: Iterable[tuple[bytes, bytes]]) -> Self: ...
     @property
@@ -407,6 +514,7 @@ class Receiver:
     @property
     def status(self) -> int | None: ...
 
+def repair_op(path: str | os.PathLike[str]) -> Op[list[tuple[int, int, bool, Any]]]: ...
 @final
 class Upload:
     @staticmethod

@@ -263,6 +263,9 @@ class BlockingInLoop(PenstockError, RuntimeError):
 
 
 class ArchiveError(PenstockError):
-    """A BARC file is damaged; `.offset` is where."""
+    """A BARC file is damaged at `.offset`; `.kind` is a name for what is wrong, and `.end` where the next record may be,
+    if that can be told."""
 
-    offset: int
+    offset: int | None
+    kind: str
+    end: int | None = None

@@ -1,6 +1,7 @@
 //! One enum for everything that can fail in the core. A message says what happened, the value seen, the limit, and
 //! the setting that changes it; the binding maps each variant to one Python exception.
 
+use crate::barc::Damage;
 use std::{io, path::PathBuf};
 
 /// What a [`Budget`](crate::body::Budget) counts.
@@ -54,6 +55,15 @@ pub enum Error {
     ConnectionLost(&'static str),
     #[error("not valid HTTP/1.1: {what} (at byte {at} of the response)")]
     Protocol { what: String, at: u64 },
+    #[error("record at byte {offset} of the archive: {damage}")]
+    Archive {
+        offset: u64,
+        damage: Damage,
+        /// Where the record ends by its own word, if that can be told.
+        end: Option<u64>,
+    },
+    #[error("the archive is closed")]
+    ArchiveClosed,
     #[error("the semaphore is closed")]
     SemaphoreClosed,
     #[error("{0}")]

@@ -3,6 +3,7 @@
 //!
 //! Data flows one way: socket → framing → decode → sink → image → reader.
 
+pub mod barc;
 pub mod body;
 pub mod codec;
 pub mod dispatch;

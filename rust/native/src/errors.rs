@@ -78,6 +78,12 @@ pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
         Error::TooManyCodings { .. } => declared(py, "UnsupportedEncoding", (message,), &[]),
         Error::ConnectionLost(_) => declared(py, "ConnectionLost", (message,), &[]),
         Error::Protocol { at, .. } => declared(py, "ProtocolError", (message,), &[("at", object(py, at))]),
+        Error::Archive { offset, damage, end } => {
+            let fields =
+                [("offset", object(py, offset)), ("kind", object(py, damage.name())), ("end", object(py, end))];
+            declared(py, "ArchiveError", (message,), &fields)
+        }
+        Error::ArchiveClosed => PyValueError::new_err(message),
         Error::SemaphoreClosed => declared(py, "SemaphoreClosed", (message,), &[]),
         Error::Permit(_) => declared(py, "PermitError", (message,), &[]),
         Error::PoolFull { limit } => declared(py, "PoolFull", (message,), &[("limit", object(py, limit))]),

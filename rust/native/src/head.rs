@@ -18,12 +18,12 @@ impl Head {
 }
 
 /// Field values are latin-1 (RFC 9110 section 5.5 calls what lies outside ASCII opaque).
-fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
+pub fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
     let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
     PyString::new(py, &text)
 }
 
-fn pairs<'py>(
+pub fn pairs<'py>(
     py: Python<'py>,
     fields: impl Iterator<Item = (impl AsRef<[u8]>, impl AsRef<[u8]>)>,
 ) -> PyResult<Bound<'py, PyTuple>> {

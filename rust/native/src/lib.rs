@@ -1,10 +1,12 @@
 //! The extension module `penstock._native`: one file a class, nothing that decides.
 
+mod archive;
 mod budget;
 mod buffer;
 mod call;
 mod drains;
 mod errors;
+mod fields;
 mod filepool;
 mod future;
 mod gil;
@@ -16,10 +18,12 @@ mod permit;
 mod policy;
 mod pool;
 mod receiver;
+mod record;
 mod semaphore;
 mod sink;
 mod size;
 mod stats;
+mod strategy;
 mod tunables;
 mod upload;
 
@@ -33,9 +37,13 @@ mod _native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use super::archive::{ArchiveReader, ArchiveWalk, ArchiveWriter, repair_op};
+    #[pymodule_export]
     use super::budget::Budget;
     #[pymodule_export]
     use super::buffer::{Lent, View, summarise};
+    #[pymodule_export]
+    use super::fields::Fields;
     #[pymodule_export]
     use super::filepool::FilePool;
     #[pymodule_export]
@@ -55,6 +63,8 @@ mod _native {
     #[pymodule_export]
     use super::receiver::{HeadLimits, Receiver, Scratch, is_readable};
     #[pymodule_export]
+    use super::record::Record;
+    #[pymodule_export]
     use super::semaphore::{Acquire, Semaphore};
     #[pymodule_export]
     use super::sink::Sink;
@@ -64,6 +74,8 @@ mod _native {
     use super::stats::{
         _after_fork_in_parent, _delay_writes, default_temp_dir, file_pool_stats, settle, slab_stats, trim,
     };
+    #[pymodule_export]
+    use super::strategy::Strategy;
     #[pymodule_export]
     use super::tunables::Tunables;
     #[pymodule_export]

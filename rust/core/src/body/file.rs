@@ -120,7 +120,12 @@ impl BodyFile {
 
     /// A file from outside, which others may change. `trusted` promises that nobody truncates it.
     pub fn external(path: &Path, trusted: bool) -> Result<Self> {
-        let file = File::open(path).map_err(|source| Error::Io { doing: "open a file as a body", source })?;
+        let file = File::open(path).map_err(Error::io("open a file as a body"))?;
+        Self::opened(file, path, trusted)
+    }
+
+    /// The same, opened by the caller.
+    pub fn opened(file: File, path: &Path, trusted: bool) -> Result<Self> {
         let size = file.metadata().map_err(Error::io("look at a body's file"))?.len();
         let parts = Parts {
             in_memory: is_in_memory(&file),
@@ -178,6 +183,13 @@ impl BodyFile {
     /// Bytes that the file has, as far as this process wrote or knows.
     pub fn size(&self) -> u64 {
         self.size.load(Relaxed)
+    }
+
+    /// Asks the file system how many bytes the file has now: others may write to it, too.
+    pub fn look_again(&self) -> Result<u64> {
+        let size = self.file().metadata().map_err(Error::io("look at a body's file"))?.len();
+        self.size.store(size, Relaxed);
+        Ok(size)
     }
 
     /// Whether its file system is memory (tmpfs), where a read is a copy and never waits for a disk.

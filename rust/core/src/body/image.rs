@@ -75,7 +75,7 @@ impl BodyImage {
         self
     }
 
-    pub(super) fn holding(mut self, lease: Lease) -> Self {
+    pub(crate) fn holding(mut self, lease: Lease) -> Self {
         self.lease = Some(Arc::new(lease));
         self
     }

@@ -108,7 +108,7 @@ impl Block {
 
 /// A field line: `at` is the line's offset in the block that was iterated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Field<'a> {
+pub(crate) struct Field<'a> {
     pub name: &'a [u8],
     pub value: &'a [u8],
     pub at: usize,
@@ -122,14 +122,14 @@ impl Field<'_> {
 
 /// Walks field lines that passed [`validate`].
 #[derive(Clone, Debug)]
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     rest: &'a [u8],
     at: usize,
 }
 
 impl<'a> Fields<'a> {
     /// The field lines of `block` from the offset `at` on.
-    pub(super) fn new(block: &'a [u8], at: usize) -> Self {
+    pub(crate) fn new(block: &'a [u8], at: usize) -> Self {
         Self { rest: block.get(at..).unwrap_or_default(), at }
     }
 }
@@ -152,7 +152,7 @@ impl<'a> Iterator for Fields<'a> {
 
 /// Checks `count` field lines and the empty line after them (RFC 9112 section 5): names are tokens that touch their
 /// colon, values hold no control character but HTAB, nothing is folded. `at` is their offset in the response.
-pub(super) fn validate(fields: &[u8], count: usize, at: u64) -> Result<()> {
+pub(crate) fn validate(fields: &[u8], count: usize, at: u64) -> Result<()> {
     let mut few = [EMPTY_HEADER; 32];
     let mut many = Vec::new();
     let room = match few.get_mut(..count) {
@@ -204,7 +204,7 @@ fn invalid_line(line: &[u8], at: u64) -> Error {
 }
 
 /// A character of a token (RFC 9110 section 5.6.2).
-pub(super) fn is_tchar(byte: &u8) -> bool {
+pub(crate) fn is_tchar(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }
 

@@ -6,7 +6,7 @@
 //! everything around the body is bounded by [`HeadLimits`].
 
 mod chunked;
-mod fields;
+pub(crate) mod fields;
 mod framing;
 mod head;
 mod limits;

@@ -1,0 +1,94 @@
+"""Offsets of an archive's records by number, kept in a file beside it: to open a large archive at any record, or for
+appending, without following all of its heads."""
+
+from __future__ import annotations
+
+import os
+import sys
+from array import array
+from collections.abc import Sequence
+from typing import overload
+
+from penstock.barc.archive import Archive
+from penstock.errors import ArchiveError
+
+__all__ = ["Index"]
+
+MAGIC = b"BARCIDX1"
+
+
+class Index(Sequence[int]):
+    """The offsets of an archive's records, in order: `archive.read(index[n])` is its record number `n`."""
+
+    def __init__(self) -> None:
+        self._offsets = array("Q")
+        self.end = 0
+        """Where the last record ends: `open(path, "a", known_end=index.end)` looks for the end from there."""
+
+    @classmethod
+    def of(cls, archive: Archive, path: str | os.PathLike[str] | None = None) -> Index:
+        """The index of an archive, for threads: read from its file, brought up to date, and saved if it has grown.
+
+        Args:
+            archive: Read by heads, from where the file's index ends.
+            path: The index's file; `None` is the archive's with `.index` behind it. One that is missing, or isn't of
+                this archive, is made anew.
+
+        Raises:
+            ArchiveError: The archive is damaged, and wasn't opened with `keep_going`.
+            OSError: A file can't be read or written.
+        """
+        path = os.fspath(archive.path) + ".index" if path is None else path
+        index = cls()
+        try:
+            with open(path, "rb") as file:
+                index._parse(file.read())
+        except (FileNotFoundError, ValueError):
+            index = cls()
+        if index and not index._fits(archive):
+            index = cls()
+        known = len(index)
+        for entry in archive.entries(index.end):
+            index._offsets.append(entry.offset)
+            index.end = entry.end
+        if len(index) > known:
+            index._save(path)
+        return index
+
+    def _fits(self, archive: Archive) -> bool:
+        """Whether the last record is still where it was."""
+        try:
+            entry = next(archive.entries(self[-1]), None)
+        except ArchiveError:
+            return False
+        return entry is not None and (entry.offset, entry.end) == (self[-1], self.end)
+
+    def _parse(self, data: bytes) -> None:
+        if not data.startswith(MAGIC):
+            raise ValueError("not an index")
+        self._offsets.frombytes(data[len(MAGIC) :])
+        if sys.byteorder == "big":
+            self._offsets.byteswap()
+        self.end = self._offsets.pop() if self._offsets else 0
+
+    def _save(self, path: str | os.PathLike[str]) -> None:
+        numbers = array("Q", [*self._offsets, self.end])
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        draft = f"{os.fspath(path)}.{os.getpid()}.part"
+        with open(draft, "wb") as file:
+            file.write(MAGIC + numbers.tobytes())
+        os.replace(draft, path)
+
+    @overload
+    def __getitem__(self, number: int) -> int: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[int]: ...
+    def __getitem__(self, number: int | slice) -> int | Sequence[int]:
+        return self._offsets[number]
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __repr__(self) -> str:
+        return f"<Index of {len(self)} records to {self.end}>"

@@ -1,0 +1,217 @@
+"""A record of an archive, and how a dialog becomes one and the other way round."""
+
+from __future__ import annotations
+
+import http
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from penstock import _native
+from penstock.blocking.policy import Policy
+from penstock.body.image import BodyImage
+from penstock.dialog import EMPTY, Dialog, Epilog, Pairs, Prolog, headers_of
+from penstock.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from penstock.http.response import Headers
+
+__all__ = ["Entry", "Record", "Repair"]
+
+PHRASES = {
+    203: "Non Authoritative Information",
+    413: "Payload Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    418: "I'm a teapot",
+    422: "Unprocessable Entity",
+}
+"""Reason phrases that differ between Pythons, or from those that upstream writes."""
+
+VERSIONS = ("HTTP/0.9", "HTTP/1.0", "HTTP/1.1", "HTTP/2.0", "HTTP/3.0")
+
+
+class Entry(NamedTuple):
+    """A record's place in its archive."""
+
+    offset: int
+    """Of its head, in bytes: what a record is known by."""
+    end: int
+    """Where the next one begins."""
+    compression: str
+    """`"plain"`, `"gzip"` or `"brotli"`."""
+
+
+class Repair(NamedTuple):
+    """A place of an archive that was mended."""
+
+    offset: int
+    end: int
+    cut: bool
+    """Cut off the end of the file; else a record of its own now, with the damaged bytes as its response's body."""
+    error: ArchiveError
+    """What was wrong."""
+
+
+class Record:
+    """What an archive holds for a dialog: lines of meta, and both heads and bodies.
+
+    Made of any pairs of names and values, or read from an archive, where it has an `offset`. Immutable; pickles by
+    value.
+    """
+
+    __slots__ = ("_policy", "native")
+
+    def __init__(
+        self,
+        *,
+        meta: Pairs | None = None,
+        req_headers: Pairs | None = None,
+        req_body: BodyImage = EMPTY,
+        res_headers: Pairs | None = None,
+        res_body: BodyImage = EMPTY,
+    ) -> None:
+        blocks = [_fields(block) for block in (meta, req_headers, res_headers)]
+        self.native = _native.Record(blocks[0], blocks[1], req_body, blocks[2], res_body)
+        self._policy: Policy | None = None
+
+    @classmethod
+    def of(cls, native: _native.Record, policy: Policy | None) -> Record:
+        record = cls.__new__(cls)
+        record.native = native
+        record._policy = policy
+        return record
+
+    @property
+    def offset(self) -> int | None:
+        """Of its head in the archive that it was read from, in bytes."""
+        return self.native.offset
+
+    @property
+    def end(self) -> int | None:
+        """Where the next record begins there."""
+        return self.native.end
+
+    @property
+    def compression(self) -> str:
+        """How it is stored there: `"plain"`, `"gzip"` or `"brotli"`."""
+        return self.native.compression
+
+    @property
+    def meta(self) -> Headers:
+        """URL, method, version, status, decoded codings, and whatever else a writer put there."""
+        return headers_of(self.native.meta)
+
+    @property
+    def req_headers(self) -> Headers:
+        return headers_of(self.native.req_headers)
+
+    @property
+    def req_body(self) -> BodyImage:
+        """In memory; or, larger, in a file: a slice of the archive, if that isn't compressed."""
+        return BodyImage(self.native.req_body, self._policy)
+
+    @property
+    def res_headers(self) -> Headers:
+        return headers_of(self.native.res_headers)
+
+    @property
+    def res_body(self) -> BodyImage:
+        """As `req_body`."""
+        return BodyImage(self.native.res_body, self._policy)
+
+    @classmethod
+    def from_dialog(cls, dialog: Dialog) -> Record:
+        """The record of a dialog.
+
+        Raises:
+            ValueError: The URL, method or version can't be a header's value, or the version isn't known.
+            HeadTooLong: More header lines than a record holds.
+        """
+        if dialog.version not in VERSIONS:
+            raise ValueError(f"version={dialog.version!r}: not one of {', '.join(VERSIONS)}")
+        meta = [
+            ("url", dialog.url),
+            ("method", dialog.method),
+            ("response-version", dialog.version),
+            ("response-status", f"{dialog.status} {_phrase(dialog.status)}"),
+        ]
+        if dialog.res_decoded:
+            meta.append(("response-decoded", ", ".join(dialog.res_decoded)))
+        return cls(
+            meta=meta,
+            req_headers=dialog.req_headers,
+            req_body=dialog.req_body,
+            res_headers=dialog.res_headers,
+            res_body=dialog.res_body,
+        )
+
+    def dialog(self) -> Dialog:
+        """The dialog that this is a record of; meta that a dialog has no place for is left behind.
+
+        Raises:
+            ArchiveError: Meta lacks something, or says what can't be; `.kind` is `"no-dialog"`.
+        """
+        meta = self.meta
+        try:
+            status = meta["response-status"][:3]
+            version = meta["response-version"]
+            method = meta["method"]
+            if version not in VERSIONS:
+                raise ValueError(f"response-version: {version!r} is none of {', '.join(VERSIONS)}")
+            if not (len(status) == 3 and status.isascii() and status.isdigit()):
+                raise ValueError(f"response-status: {meta['response-status']!r} doesn't begin with a status code")
+            if not _is_token(method):
+                raise ValueError(f"method: {method!r} is not a token")
+            if not _is_uri(meta["url"]):
+                raise ValueError(f"url: {meta['url']!r} is not a URL")
+            decoded = meta.get("response-decoded")
+            return Dialog(
+                Prolog(method=method, url=meta["url"], req_headers=self.req_headers, req_body=self.req_body),
+                Epilog(
+                    version=version,
+                    status=int(status),
+                    res_headers=self.res_headers,
+                    res_body=self.res_body,
+                    res_decoded=() if decoded is None else tuple(item.strip() for item in decoded.split(",")),
+                ),
+            )
+        except KeyError as error:
+            raise self._no_dialog(f"no {error.args[0]} in its meta") from None
+        except ValueError as error:
+            raise self._no_dialog(str(error)) from None
+
+    def _no_dialog(self, why: str) -> ArchiveError:
+        where = "" if self.offset is None else f" at byte {self.offset} of the archive"
+        return ArchiveError(f"record{where} is no dialog: {why}", offset=self.offset, kind="no-dialog", end=self.end)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = (self.meta.raw, self.req_headers.raw, self.req_body, self.res_headers.raw, self.res_body)
+        return _unpickled, fields
+
+    def __repr__(self) -> str:
+        where = "" if self.offset is None else f" at {self.offset}"
+        return f"<Record{where} {self.meta.get('method', '-')} {self.meta.get('url', '-')}>"
+
+
+def _unpickled(meta: Pairs, req_headers: Pairs, req_body: BodyImage, res_headers: Pairs, res_body: BodyImage) -> Record:
+    return Record(meta=meta, req_headers=req_headers, req_body=req_body, res_headers=res_headers, res_body=res_body)
+
+
+def _fields(block: Pairs | None) -> _native.Fields:
+    head: Any = headers_of(block)._head
+    fields: _native.Fields = head
+    return fields
+
+
+def _phrase(status: int) -> str:
+    try:
+        return PHRASES.get(status) or http.HTTPStatus(status).phrase
+    except ValueError:
+        return "<unknown status code>"
+
+
+def _is_token(text: str) -> bool:
+    return bool(text) and all(char.isascii() and (char.isalnum() or char in "!#$%&'*+-.^_`|~") for char in text)
+
+
+def _is_uri(text: str) -> bool:
+    return bool(text) and all("!" <= char <= "~" for char in text)

@@ -1,0 +1,85 @@
+//! Mending a damaged file in place. No record that can be read is moved, as others may know it by its offset.
+//!
+//! What no writer finished is cut off the end. Damage before other records is covered: a plain record whose response
+//! body it is takes its place, so that all readers get past it and nothing is thrown away.
+
+use super::damage::Damage;
+use super::head::{Compression, Head, Kind};
+use super::reader::{Reader, Walk};
+use super::writer::lock;
+use crate::body::file::BodyFile;
+use crate::body::{Budget, Tunables};
+use crate::{Error, Result};
+use std::io::IoSlice;
+use std::path::Path;
+use std::sync::Arc;
+
+/// One place that was mended.
+#[derive(Debug)]
+pub struct Repair {
+    pub offset: u64,
+    pub end: u64,
+    /// Else covered.
+    pub cut: bool,
+    pub error: Error,
+}
+
+/// Mends the file, of which this must be the only writer. May take long: every record is read.
+pub fn repair(path: &Path) -> Result<Vec<Repair>> {
+    if !path.exists() {
+        std::fs::File::open(path).map_err(Error::io("open the archive"))?;
+    }
+    let file = lock(path)?;
+    let mut reader = Reader::of(file.clone(), Arc::new(Tunables::default()), Budget::shared());
+    let mut repairs: Vec<Repair> = Vec::new();
+    let mut at = 0;
+    loop {
+        match reader.step(at, true, |reader, entry| reader.verify(entry))? {
+            Walk::Found(entry, ()) => at = entry.end(),
+            Walk::Skipped { error, end } => {
+                let cut = end == file.size() && is_incomplete(&error);
+                repairs.push(Repair { offset: at, end, cut, error });
+                at = end;
+            }
+            Walk::End if at < file.look_again()? => {
+                let error = Error::Archive { offset: at, damage: Damage::Unfinished, end: None };
+                repairs.push(Repair { offset: at, end: file.size(), cut: true, error });
+                break;
+            }
+            Walk::End => break,
+        }
+    }
+    for repair in &repairs {
+        if repair.cut {
+            rustix::fs::ftruncate(&*file, repair.offset).map_err(Error::io("cut off an unfinished record"))?;
+        } else {
+            cover(&file, repair.offset, repair.end)?;
+        }
+    }
+    rustix::fs::fdatasync(&*file).map_err(Error::io("have the archive stored"))?;
+    Ok(repairs)
+}
+
+/// Whether the end of a record is what is missing.
+fn is_incomplete(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Archive { damage: Damage::Short { .. } | Damage::IncompleteHead(_) | Damage::Unfinished, .. }
+    )
+}
+
+fn cover(file: &BodyFile, offset: u64, end: u64) -> Result<()> {
+    let len = (end - offset).checked_sub(Head::LEN as u64).filter(|len| *len == 0 || *len > 2);
+    let Some(len) = len.filter(|len| *len <= Head::MOST_LEN) else {
+        let reason = "too few bytes for a record in their place: copy the good records to another file";
+        return Err(Error::Setting {
+            name: "repair",
+            value: format!("bytes {offset} to {end}"),
+            reason: reason.to_owned(),
+        });
+    };
+    let (kind, compression) = (Kind::Dialog, Compression::Plain);
+    let head = Head { len, kind, compression, meta: 0, req_headers: 0, req_body: 0, res_headers: 0 };
+    file.write_slices_at(&mut [IoSlice::new(&head.write())], offset)?;
+    Ok(())
+}

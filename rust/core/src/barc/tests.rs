@@ -1,0 +1,412 @@
+//! Reading, writing and mending together, on real files.
+
+use super::*;
+use super::{Strategy, head::Kind};
+use crate::Error;
+use crate::body::{BodyImage, Budget, Tunables};
+use bytes::Bytes;
+use proptest::prelude::*;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// A file of its own, gone in the end.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("penstock-barc-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
+        Self(std::env::temp_dir().join(name))
+    }
+
+    fn holding(bytes: &[u8]) -> Self {
+        let place = Self::new();
+        std::fs::write(&place.0, bytes).unwrap();
+        place
+    }
+
+    fn reader(&self, tunables: Tunables) -> Reader {
+        Reader::open(&self.0, Arc::new(tunables), Budget::new(None, None, None)).unwrap()
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        std::fs::read(&self.0).unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn image(bytes: &[u8]) -> BodyImage {
+    BodyImage::from_pieces(bytes.chunks(1000).map(Bytes::copy_from_slice).collect())
+}
+
+fn content(image: &BodyImage) -> Vec<u8> {
+    image.read_range(0, u64::MAX).unwrap().to_vec()
+}
+
+fn fields(pairs: &[(&str, &str)]) -> Fields {
+    Fields::from_pairs(pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()))).unwrap()
+}
+
+fn record(url: &str, req_body: &[u8], res_body: &[u8]) -> Record {
+    Record {
+        meta: fields(&[("url", url), ("method", "GET")]),
+        req_headers: fields(&[("accept", "*/*")]),
+        req_body: image(req_body),
+        res_headers: fields(&[("content-type", "text/plain")]),
+        res_body: image(res_body),
+    }
+}
+
+fn assert_same(found: &Record, written: &Record) {
+    assert_eq!(found.meta, written.meta);
+    assert_eq!(found.req_headers, written.req_headers);
+    assert_eq!(found.res_headers, written.res_headers);
+    assert!(content(&found.req_body) == content(&written.req_body));
+    assert!(content(&found.res_body) == content(&written.res_body));
+}
+
+/// Always compressed.
+fn strategies() -> [Strategy; 3] {
+    [Strategy::default(), Strategy::gzip(), Strategy::brotli()].map(|strategy| Strategy {
+        min_len: 0,
+        check_identity: false,
+        non_compressible_coef: 0.0,
+        ..strategy
+    })
+}
+
+fn three() -> (Place, Vec<u64>) {
+    let place = Place::new();
+    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let records = ["http://a/", "http://b/", "http://c/"].map(|url| record(url, b"", b"some text"));
+    let offsets = records.iter().map(|record| writer.append(record, &Strategy::default()).unwrap()).collect();
+    (place, offsets)
+}
+
+/// What a reader that goes on gets: the urls, and names and places of the damage.
+fn walk(reader: &mut Reader) -> (Vec<String>, Vec<(&'static str, u64, u64)>) {
+    let (mut urls, mut damage, mut at) = (Vec::new(), Vec::new(), 0);
+    loop {
+        match reader.step(at, true, Reader::record).unwrap() {
+            Walk::Found(entry, record) => {
+                urls.push(String::from_utf8_lossy(record.meta.get("url").unwrap_or_default()).into_owned());
+                at = entry.end();
+            }
+            Walk::Skipped { error: Error::Archive { offset, damage: found, .. }, end } => {
+                damage.push((found.name(), offset, end));
+                at = end;
+            }
+            Walk::Skipped { error, .. } => panic!("{error}"),
+            Walk::End => return (urls, damage),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn records_are_read_as_they_were_written(
+        sizes in prop::collection::vec((0usize..3000, 0usize..400_000, 0usize..3), 1..5), max_body_ram in 0u64..200_000,
+    ) {
+        let place = Place::new();
+        let mut writer = Writer::open(&place.0, 0, false).unwrap();
+        let mut written = Vec::new();
+        for (req, res, which) in sizes {
+            let body: Vec<u8> = (0..res).map(|i| (i * i / 7) as u8).collect();
+            let record = record("http://x/", &body[..req.min(res)], &body);
+            written.push((writer.append(&record, &strategies()[which]).unwrap(), record));
+        }
+        let mut reader = place.reader(Tunables { max_body_ram, ..Tunables::default() });
+        let mut at = 0;
+        for (offset, record) in &written {
+            let (entry, found) = reader.read(at).unwrap().unwrap();
+            prop_assert_eq!(entry.offset, *offset);
+            assert_same(&found, record);
+            for body in [&found.req_body, &found.res_body] {
+                prop_assert_eq!(body.is_file(), body.len() > max_body_ram);
+            }
+            at = entry.end();
+        }
+        prop_assert!(reader.read(at).unwrap().is_none());
+        for (offset, record) in written.iter().rev() {
+            assert_same(&reader.read(*offset).unwrap().unwrap().1, record);
+        }
+    }
+
+    #[test]
+    fn no_file_makes_it_panic_or_go_round_in_circles(
+        pieces in prop::collection::vec(prop_oneof![
+            Just(&b"BARC2 "[..]), Just(&Head::RESERVED[..]), Just(&b"BARC2 000000000000 DP 00000 00000 0000000000 00000\r\n\r\n"[..]),
+            Just(&b"BARC2 000000000014 DZ 00000 00000 0000000000 00000\r\n\r\n"[..]), Just(&b"a: b\r\n\r\n"[..]),
+            Just(&b"BARC2 00000000000a DP 00008 00000 0000000000 00000\r\n\r\n"[..]), Just(&b"\x1f\x8b\x08\0\0\0\0\0\0\xff"[..]),
+        ], 0..30),
+    ) {
+        let place = Place::holding(&pieces.concat());
+        walk(&mut place.reader(Tunables::default()));
+        let _ = repair(&place.0);
+        let _ = Writer::open(&place.0, 0, false);
+    }
+}
+
+#[test]
+fn an_empty_record_is_a_head_or_the_shortest_stream() {
+    for (strategy, len) in strategies().iter().zip([54, 74, 57]) {
+        let place = Place::new();
+        let mut writer = Writer::open(&place.0, 0, false).unwrap();
+        writer.append(&Record::default(), strategy).unwrap();
+        assert!(place.bytes().len() <= len, "{} {:?}", place.bytes().len(), strategy.compression);
+        let (entry, found) = place.reader(Tunables::default()).read(0).unwrap().unwrap();
+        assert_eq!(entry.head.compression, strategy.compression);
+        assert_same(&found, &Record::default());
+    }
+}
+
+#[test]
+fn a_slice_of_an_archive_can_be_appended_to_it() {
+    let place = Place::new();
+    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let large = record("http://x/", b"", &vec![7; 300_000]);
+    writer.append(&large, &Strategy::default()).unwrap();
+    let mut reader = place.reader(Tunables::default());
+    let (entry, found) = reader.read(0).unwrap().unwrap();
+    assert!(found.res_body.is_file());
+    writer.append(&found, &strategies()[1]).unwrap();
+    let (entry, found) = reader.read(entry.end()).unwrap().unwrap();
+    assert_eq!(entry.head.compression, Compression::Gzip);
+    assert_same(&found, &large);
+}
+
+#[test]
+fn a_stream_bomb_stops_at_max_body() {
+    let place = Place::new();
+    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    writer.append(&record("http://x/", b"", &vec![0; 5_000_000]), &strategies()[1]).unwrap();
+    writer.append(&record("http://x/", &vec![0; 5_000_000], b""), &strategies()[2]).unwrap();
+    writer.append(&record("http://x/", b"", &vec![0; 5_000_000]), &strategies()[0]).unwrap();
+    let mut reader = place.reader(Tunables { max_body: 1_000_000, ..Tunables::default() });
+    let mut at = 0;
+    while let Some(entry) = reader.entry(at).unwrap() {
+        assert!(matches!(reader.record(&entry), Err(Error::BodyTooLong { limit: 1_000_000, .. })));
+        reader.verify(&entry).unwrap();
+        at = entry.end();
+    }
+    assert_eq!(at, place.bytes().len() as u64);
+}
+
+#[test]
+fn without_budget_for_memory_a_plain_body_stays_in_the_archive() {
+    let (place, _) = three();
+    let budget = Budget::new(Some(5), None, None);
+    let mut reader = Reader::open(&place.0, Arc::default(), budget.clone()).unwrap();
+    let (_, found) = reader.read(0).unwrap().unwrap();
+    assert!(found.res_body.is_file());
+    assert_eq!(content(&found.res_body), b"some text");
+}
+
+#[test]
+fn a_reader_sees_what_is_appended_later() {
+    let place = Place::new();
+    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let mut reader = place.reader(Tunables::default());
+    assert!(reader.read(0).unwrap().is_none());
+    let mut at = 0;
+    for size in [10, 300_000, 20, 0] {
+        let record = record("http://x/", b"", &vec![1; size]);
+        writer.append(&record, &Strategy::default()).unwrap();
+        let (entry, found) = reader.read(at).unwrap().unwrap();
+        assert_same(&found, &record);
+        at = entry.end();
+        assert!(reader.read(at).unwrap().is_none());
+    }
+    assert!(reader.read(at + 1000).unwrap().is_none());
+}
+
+#[test]
+fn one_writer_at_a_time() {
+    let (place, _) = three();
+    let writer = Writer::open(&place.0, 0, false).unwrap();
+    let refused = Writer::open(&place.0, 0, false).err().unwrap();
+    assert!(matches!(refused, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::WouldBlock));
+    assert!(repair(&place.0).is_err());
+    drop(writer);
+    Writer::open(&place.0, 0, false).unwrap();
+}
+
+#[test]
+fn wherever_a_writer_died_the_next_one_cuts_off_what_it_left() {
+    let (place, offsets) = three();
+    let whole = place.bytes();
+    // As the last record's writer left the file at each of its steps: its head is the reserved one to the end.
+    let last = offsets[2] as usize;
+    let mut unfinished = whole.clone();
+    unfinished[last..last + Head::LEN].copy_from_slice(Head::RESERVED);
+    for cut in last..=whole.len() {
+        std::fs::write(&place.0, &unfinished[..cut]).unwrap();
+        let mut writer = Writer::open(&place.0, 0, false).unwrap();
+        assert_eq!(place.bytes().len(), last, "{cut}");
+        assert_eq!(writer.append(&record("http://d/", b"", b""), &Strategy::default()).unwrap(), offsets[2]);
+        let (urls, damage) = walk(&mut place.reader(Tunables::default()));
+        assert_eq!((urls, damage), (["http://a/", "http://b/", "http://d/"].map(String::from).to_vec(), Vec::new()));
+    }
+}
+
+#[test]
+fn a_file_cut_anywhere_gives_its_complete_records_and_names_the_rest() {
+    let (place, offsets) = three();
+    let whole = place.bytes();
+    for cut in 0..whole.len() {
+        std::fs::write(&place.0, &whole[..cut]).unwrap();
+        let mut reader = place.reader(Tunables::default());
+        let complete = offsets.iter().skip(1).filter(|end| **end <= cut as u64).count();
+        let (urls, damage) = walk(&mut reader);
+        assert_eq!(urls.len(), complete, "{cut}");
+        assert_eq!(damage.is_empty(), offsets.contains(&(cut as u64)), "{cut} {damage:?}");
+        if let Some((name, offset, end)) = damage.first() {
+            assert_eq!((*offset, *end), (offsets[complete], cut as u64));
+            assert!(["short", "incomplete-head"].contains(name));
+            // Nobody cuts off unasked what a writer had finished.
+            let begun = Head::RESERVED.starts_with(&whole[*offset as usize..cut]);
+            assert_eq!(Writer::open(&place.0, 0, false).is_err(), !begun, "{cut}");
+            std::fs::write(&place.0, &whole[..cut]).unwrap();
+            let repairs = repair(&place.0).unwrap();
+            assert!(repairs.len() == 1 && repairs[0].cut);
+            assert_eq!(place.bytes(), whole[..*offset as usize]);
+        }
+    }
+}
+
+#[test]
+fn damage_before_other_records_is_skipped_and_covered() {
+    let damages: [(&str, usize, &[u8]); 6] = [
+        ("not-a-head", 0, b"BARC1"),
+        ("bad-digit", 10, b"A"),
+        ("unfinished", 0, Head::RESERVED),
+        ("bad-layout", 50, b"xxxx"),
+        ("bad-headers", 54, b"\x01"),
+        ("bad-lengths", 22, b"fffff"),
+    ];
+    for (name, at, bytes) in damages {
+        let (place, offsets) = three();
+        let mut damaged = place.bytes();
+        let start = offsets[1] as usize + at;
+        damaged[start..start + bytes.len()].copy_from_slice(bytes);
+        std::fs::write(&place.0, &damaged).unwrap();
+        let (urls, damage) = walk(&mut place.reader(Tunables::default()));
+        assert_eq!(urls, ["http://a/", "http://c/"], "{name}");
+        assert_eq!(damage, [(name, offsets[1], offsets[2])]);
+        // Damage that doesn't hide where records end is no hindrance for a writer.
+        assert_eq!(Writer::open(&place.0, 0, false).is_ok(), name.starts_with("bad-headers") || name == "bad-lengths");
+        let repairs = repair(&place.0).unwrap();
+        assert!(repairs.len() == 1 && !repairs[0].cut, "{name}");
+        let mut reader = place.reader(Tunables::default());
+        let (urls, damage) = walk(&mut reader);
+        assert_eq!((urls.join(" "), damage.len()), ("http://a/  http://c/".to_owned(), 0), "{name}");
+        let (_, covered) = reader.read(offsets[1]).unwrap().unwrap();
+        let from = offsets[1] as usize + Head::LEN;
+        assert_eq!(content(&covered.res_body), damaged[from..offsets[2] as usize - 2]);
+        assert!(repair(&place.0).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn text_that_looks_like_a_head_is_not_taken_for_a_record() {
+    let place = Place::new();
+    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let head = Head { len: 100, ..Head::parse(Head::RESERVED).unwrap() };
+    let looks = [Head { kind: Kind::Dialog, ..head }.write(), b"BARC2 ".to_vec(), Head::RESERVED.to_vec()].concat();
+    writer.append(&record("http://a/", b"", &looks), &Strategy::default()).unwrap();
+    let next = writer.append(&record("http://b/", b"", b""), &Strategy::default()).unwrap();
+    let mut damaged = place.bytes();
+    damaged[0] = b'x';
+    std::fs::write(&place.0, &damaged).unwrap();
+    let (urls, damage) = walk(&mut place.reader(Tunables::default()));
+    assert_eq!((urls, damage), (vec!["http://b/".to_owned()], vec![("not-a-head", 0, next)]));
+}
+
+#[test]
+fn what_follows_a_stream_within_its_record_is_ignored() {
+    let place = Place::new();
+    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let written = record("http://a/", b"", b"text");
+    for (strategy, junk) in strategies()[1..].iter().zip([&b"\x1f\x8b"[..], b"junk"]) {
+        let start = writer.append(&written, strategy).unwrap() as usize;
+        let mut bytes = place.bytes();
+        let mut head = Head::parse(&bytes[start..]).unwrap();
+        head.len += junk.len() as u64;
+        bytes[start..start + Head::LEN].copy_from_slice(&head.write());
+        bytes.extend_from_slice(junk);
+        drop(writer);
+        std::fs::write(&place.0, &bytes).unwrap();
+        let (entry, found) = place.reader(Tunables::default()).read(start as u64).unwrap().unwrap();
+        assert_same(&found, &written);
+        assert_eq!(entry.end(), bytes.len() as u64);
+        writer = Writer::open(&place.0, 0, false).unwrap();
+    }
+}
+
+#[test]
+fn a_stream_that_is_cut_or_changed_is_damage() {
+    for strategy in &strategies()[1..] {
+        let place = Place::new();
+        Writer::open(&place.0, 0, false).unwrap().append(&record("http://a/", b"req", &[5; 500]), strategy).unwrap();
+        let whole = place.bytes();
+        for len in 0..whole.len() - Head::LEN {
+            let mut head = Head::parse(&whole).unwrap();
+            head.len = len as u64;
+            std::fs::write(&place.0, [&head.write()[..], &whole[Head::LEN..Head::LEN + len]].concat()).unwrap();
+            let error = place.reader(Tunables::default()).read(0).err().unwrap();
+            let is_stream = |damage: &Damage| matches!(damage, Damage::StreamEnds | Damage::Stream(_));
+            assert!(matches!(&error, Error::Archive { offset: 0, damage, .. } if is_stream(damage)), "{len} {error}");
+        }
+    }
+}
+
+#[test]
+fn a_writer_goes_on_after_a_write_that_failed() {
+    let place = Place::new();
+    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    writer.append(&record("http://a/", b"", b"text"), &Strategy::default()).unwrap();
+    let before = place.bytes();
+    let gone = Place::holding(&[0; 700_000]);
+    let mut cut = record("http://b/", b"", b"");
+    cut.res_body = BodyImage::from_path(&gone.0, 0, None, false).unwrap();
+    std::fs::write(&gone.0, [0; 600_000]).unwrap();
+    for strategy in strategies() {
+        assert!(matches!(writer.append(&cut, &strategy), Err(Error::Truncated { .. })));
+        assert!(place.bytes() == before);
+    }
+    assert_eq!(writer.append(&record("http://c/", b"", b""), &Strategy::default()).unwrap(), before.len() as u64);
+}
+
+#[test]
+fn a_writer_without_a_lock_is_noticed() {
+    let (place, _) = three();
+    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let more = [place.bytes(), place.bytes()].concat();
+    std::fs::write(&place.0, &more).unwrap();
+    assert!(matches!(writer.append(&Record::default(), &Strategy::default()), Err(Error::Io { .. })));
+    assert!(place.bytes() == more);
+}
+
+#[test]
+fn a_known_end_spares_following_the_heads() {
+    let (place, offsets) = three();
+    let mut damaged = place.bytes();
+    damaged[0] = b'x';
+    std::fs::write(&place.0, &damaged).unwrap();
+    assert!(Writer::open(&place.0, 0, false).is_err());
+    let end = damaged.len() as u64;
+    for known in [offsets[1], offsets[2], end] {
+        assert_eq!(
+            Writer::open(&place.0, known, true).unwrap().append(&Record::default(), &Strategy::default()).unwrap(),
+            end
+        );
+        std::fs::write(&place.0, &damaged).unwrap();
+    }
+}

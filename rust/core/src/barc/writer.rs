@@ -1,0 +1,291 @@
+//! Appending records. One writer at a time: it holds a lock on the file (flock(2)) from its opening to its end.
+//!
+//! A record is written behind a reserved head, which is replaced once all of it is there. So whenever a writer dies,
+//! each record before stays readable, and what it left can be told from damage: the next writer cuts it off. A write
+//! that fails is cut off at once.
+
+use super::damage::Damage;
+use super::fields::Fields;
+use super::head::{Compression, Head, Kind};
+use super::reader::{Reader, Walk};
+use super::record::Record;
+use super::strategy::Strategy;
+use super::stream::{Encoder, PIECE};
+use crate::body::file::BodyFile;
+use crate::body::{BodyImage, Budget, Tunables};
+use crate::{Error, Result};
+use bytes::Bytes;
+use rustix::fs::FlockOperation;
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Bytes, and pieces, that are gathered for one call.
+const GATHER: usize = 1 << 20;
+const MOST_PIECES: usize = 512;
+
+/// Bytes that are read of a body in a file at once.
+const BODY_PIECE: usize = 256 << 10;
+
+const LINE_END: &[u8] = b"\r\n";
+
+pub struct Writer {
+    file: Arc<BodyFile>,
+    /// Where the last complete record ends.
+    end: u64,
+    /// Bytes behind `end` are this writer's.
+    unclean: bool,
+    sync: bool,
+}
+
+impl Writer {
+    /// Opens or makes the file, and cuts off what a writer that died has left. With `sync` each record is on the disk
+    /// when `append` returns. `from` is the end of a record that is known, or 0: heads are followed from there.
+    pub fn open(path: &Path, from: u64, sync: bool) -> Result<Self> {
+        let file = lock(path)?;
+        let mut reader = Reader::of(file.clone(), Arc::new(Tunables::default()), Budget::shared());
+        let mut at = if reader.may_begin(from)? { from } else { 0 };
+        loop {
+            let step = match reader.step(at, false, |_, _| Ok(())) {
+                // Killed while it wrote the reserved head.
+                Err(Error::Archive { damage: Damage::IncompleteHead(_), .. }) if is_begun(&file, at)? => break,
+                step => step?,
+            };
+            let Walk::Found(entry, ()) = step else { break };
+            if entry.end() > file.look_again()? {
+                let present = file.size().saturating_sub(entry.payload());
+                let damage = Damage::Short { needed: entry.head.len, present };
+                return Err(Error::Archive { offset: at, damage, end: None });
+            }
+            at = entry.end();
+        }
+        if at < file.look_again()? && reader.find(at + 1)?.is_some() {
+            return Err(Error::Archive { offset: at, damage: Damage::Unfinished, end: None });
+        }
+        let mut writer = Self { unclean: at < file.size(), file, end: at, sync };
+        writer.clean()?;
+        Ok(writer)
+    }
+
+    /// For reading what was written.
+    pub fn file(&self) -> &Arc<BodyFile> {
+        &self.file
+    }
+
+    /// Writes a record behind the last one, and returns its offset. Failed, the file is as it was. May wait for the disk.
+    pub fn append(&mut self, record: &Record, strategy: &Strategy) -> Result<u64> {
+        if self.file.is_inherited() {
+            let reason = "it was opened before this process was forked, and its lock is the parent's".to_owned();
+            return Err(Error::Setting { name: "archive", value: "\"a\"".to_owned(), reason });
+        }
+        self.clean()?;
+        if self.file.look_again()? != self.end {
+            let source = io::Error::other("something that takes no lock has written to it");
+            return Err(Error::Io { doing: "append to the archive", source });
+        }
+        let record = Record {
+            meta: record.meta.canonical()?,
+            req_headers: record.req_headers.canonical()?,
+            res_headers: record.res_headers.canonical()?,
+            ..record.clone()
+        };
+        let compression = strategy.choose(&record);
+        check_limits(&record)?;
+        self.unclean = true;
+        let written = self.write(&record, compression, strategy.level);
+        match written {
+            Ok(end) => {
+                self.unclean = false;
+                Ok(std::mem::replace(&mut self.end, end))
+            }
+            Err(error) => {
+                // If this fails too, the next append tries again, and the next writer after it.
+                let _ = self.clean();
+                Err(error)
+            }
+        }
+    }
+
+    /// Cuts off what stands behind the last complete record.
+    fn clean(&mut self) -> Result<()> {
+        if self.unclean {
+            rustix::fs::ftruncate(&*self.file, self.end).map_err(Error::io("cut off an unfinished record"))?;
+            self.file.look_again()?;
+            self.unclean = false;
+        }
+        Ok(())
+    }
+
+    /// Where the record ends.
+    fn write(&self, record: &Record, compression: Compression, level: u32) -> Result<u64> {
+        let mut out = Out { file: &self.file, at: self.end, pieces: Vec::new(), held: 0, failure: None };
+        out.push(Bytes::from_static(Head::RESERVED))?;
+        let mut head = Head {
+            len: 0,
+            kind: Kind::Dialog,
+            compression,
+            meta: record.meta.lines().len() as u64,
+            req_headers: record.req_headers.lines().len() as u64,
+            req_body: record.req_body.len(),
+            res_headers: record.res_headers.lines().len() as u64,
+        };
+        if compression == Compression::Plain {
+            // There the lengths are those of what is written.
+            for part in [&mut head.meta, &mut head.req_headers, &mut head.req_body, &mut head.res_headers] {
+                *part += if *part > 0 { LINE_END.len() as u64 } else { 0 };
+            }
+            out.block(&record.meta)?;
+            out.block(&record.req_headers)?;
+            out.body(&record.req_body)?;
+            out.block(&record.res_headers)?;
+            out.body(&record.res_body)?;
+        } else {
+            let mut encoder = Encoder::new(out, compression, level);
+            encoder.write(record.meta.lines())?;
+            encoder.write(record.req_headers.lines())?;
+            each(&record.req_body, PIECE, |piece| encoder.write(&piece))?;
+            encoder.write(record.res_headers.lines())?;
+            each(&record.res_body, PIECE, |piece| encoder.write(&piece))?;
+            out = encoder.finish()?;
+        }
+        out.flush_pieces()?;
+        if let Some(failure) = out.failure.take() {
+            return Err(failure);
+        }
+        let end = out.at;
+        head.len = end - self.end - Head::LEN as u64;
+        if head.len > Head::MOST_LEN {
+            return Err(too_long("record", head.len, Head::MOST_LEN));
+        }
+        self.sync()?;
+        self.file.write_slices_at(&mut [IoSlice::new(&head.write())], self.end).map_err(of_archive)?;
+        self.sync()?;
+        Ok(end)
+    }
+
+    fn sync(&self) -> Result<()> {
+        if self.sync {
+            rustix::fs::fdatasync(&*self.file).map_err(Error::io("have the archive stored"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // A forked child has the same lock, which is its parent's to give back. Readers may keep the file open.
+        if !self.file.is_inherited() {
+            let _ = rustix::fs::flock(&*self.file, FlockOperation::Unlock);
+        }
+    }
+}
+
+/// Opens the file, which is made if it isn't there, as its only writer.
+pub(super) fn lock(path: &Path) -> Result<Arc<BodyFile>> {
+    let mut options = File::options();
+    let file = options.read(true).write(true).create(true).truncate(false).open(path);
+    let file = file.map_err(Error::io("open the archive"))?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(Error::io("open the archive for writing: another writer has it"))?;
+    Ok(Arc::new(BodyFile::opened(file, path, false)?))
+}
+
+/// Whether what the file ends with is the beginning of a reserved head.
+fn is_begun(file: &BodyFile, at: u64) -> Result<bool> {
+    let mut bytes = [0; Head::LEN];
+    let n = file.read_at(&mut bytes, at)?;
+    Ok(bytes.get(..n).is_some_and(|bytes| Head::RESERVED.starts_with(bytes)))
+}
+
+fn check_limits(record: &Record) -> Result<()> {
+    let (req_body, res_body) = (record.req_body.len(), record.res_body.len());
+    let most = Head::MOST_REQ_BODY - LINE_END.len() as u64;
+    if req_body > most {
+        return Err(too_long("request body", req_body, most));
+    }
+    // So much that the blocks fit, too.
+    let most = Head::MOST_LEN - Head::MOST_REQ_BODY - 4 * Head::MOST_BLOCK;
+    if res_body > most { Err(too_long("response body", res_body, most)) } else { Ok(()) }
+}
+
+fn too_long(name: &'static str, seen: u64, most: u64) -> Error {
+    Error::Setting { name, value: format!("{seen} bytes"), reason: format!("a record holds at most {most}") }
+}
+
+/// A full disk is the archive's here, not that of a place for bodies.
+fn of_archive(error: Error) -> Error {
+    match error {
+        Error::StorageFull { source, .. } => Error::Io { doing: "write to the archive", source },
+        other => other,
+    }
+}
+
+fn each(body: &BodyImage, size: usize, mut take: impl FnMut(Bytes) -> Result<()>) -> Result<()> {
+    let mut reader = body.reader(size);
+    while let Some(piece) = reader.next_piece()? {
+        take(piece)?;
+    }
+    Ok(())
+}
+
+/// What is written, gathered for few calls.
+struct Out<'a> {
+    file: &'a BodyFile,
+    at: u64,
+    pieces: Vec<Bytes>,
+    held: usize,
+    /// Of a write for an encoder that may not pass it on.
+    failure: Option<Error>,
+}
+
+impl Out<'_> {
+    fn push(&mut self, piece: Bytes) -> Result<()> {
+        self.held += piece.len();
+        self.pieces.push(piece);
+        if self.held >= GATHER || self.pieces.len() >= MOST_PIECES { self.flush_pieces() } else { Ok(()) }
+    }
+
+    fn block(&mut self, fields: &Fields) -> Result<()> {
+        if fields.is_empty() {
+            return Ok(());
+        }
+        self.push(fields.bytes())?;
+        self.push(Bytes::from_static(LINE_END))
+    }
+
+    fn body(&mut self, body: &BodyImage) -> Result<()> {
+        if body.is_empty() {
+            return Ok(());
+        }
+        each(body, BODY_PIECE, |piece| self.push(piece))?;
+        self.push(Bytes::from_static(LINE_END))
+    }
+
+    fn flush_pieces(&mut self) -> Result<()> {
+        let mut slices: Vec<IoSlice<'_>> = self.pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        self.file.write_slices_at(&mut slices, self.at).map_err(of_archive)?;
+        self.at += self.held as u64;
+        self.held = 0;
+        self.pieces.clear();
+        Ok(())
+    }
+}
+
+/// For encoders.
+impl Write for Out<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.push(Bytes::copy_from_slice(bytes)) {
+            Ok(()) => Ok(bytes.len()),
+            Err(error) => {
+                let told = io::Error::other(error.to_string());
+                self.failure.get_or_insert(error);
+                Err(told)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

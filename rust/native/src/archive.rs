@@ -1,0 +1,200 @@
+//! Reading and writing archives: what waits for the disk is an `Op`, for Python to choose its thread.
+
+use crate::budget::Budget;
+use crate::errors::to_py;
+use crate::op::Op;
+use crate::record::Record;
+use crate::strategy::Strategy;
+use crate::tunables::Tunables;
+use parking_lot::Mutex;
+use penstock_core::barc::{Compression, Entry, Reader, Record as CoreRecord, Walk, Writer};
+use penstock_core::body::Budget as CoreBudget;
+use penstock_core::{Error, Result};
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Records, and bytes in memory, that one operation gives at most.
+const MOST_RECORDS: usize = 64;
+const MOST_BYTES: u64 = 1 << 20;
+
+/// An archive to read from; each walk through it has a place of its own.
+#[pyclass(frozen, module = "penstock._native")]
+pub struct ArchiveReader(Reader);
+
+#[pymethods]
+impl ArchiveReader {
+    #[staticmethod]
+    #[pyo3(signature = (path, tunables=None, budget=None))]
+    fn open_op(path: PathBuf, tunables: Option<&Tunables>, budget: Option<&Budget>) -> Op {
+        let tunables = tunables.map_or_else(Arc::default, |tunables| tunables.0.clone());
+        let budget = budget.map_or_else(CoreBudget::shared, |budget| budget.0.clone());
+        Op::new(move || Reader::open(&path, tunables, budget), |py, reader| Self(reader).into_py_any(py))
+    }
+
+    /// The record at `offset`; `None` where there is none.
+    fn read_op(&self, offset: u64) -> Op {
+        let mut reader = self.0.again();
+        Op::new(
+            move || reader.read(offset),
+            |py, found| found.map(|(entry, record)| Record::of(entry, record)).into_py_any(py),
+        )
+    }
+
+    /// Goes through the records ("records"), their places ("entries"), or both with the records only looked at
+    /// ("verified").
+    fn walk(&self, what: &str, keep_going: bool) -> PyResult<ArchiveWalk> {
+        let what = match what {
+            "records" => What::Records,
+            "entries" => What::Entries,
+            "verified" => What::Verified,
+            _ => return Err(PyValueError::new_err(format!("what={what:?}: not records, entries or verified"))),
+        };
+        Ok(ArchiveWalk { reader: Arc::new(Mutex::new(self.0.again())), what, keep_going })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    Records,
+    Entries,
+    Verified,
+}
+
+enum Item {
+    Found(Entry, Option<Box<CoreRecord>>),
+    Skipped(Error, u64),
+}
+
+impl Item {
+    fn end(&self) -> u64 {
+        match self {
+            Self::Found(entry, _) => entry.end(),
+            Self::Skipped(_, end) => *end,
+        }
+    }
+
+    fn object(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        match self {
+            Self::Found(entry, Some(record)) => Record::of(entry, *record).into_py_any(py),
+            Self::Found(entry, None) => {
+                let compression: Compression = entry.head.compression;
+                (entry.offset, entry.end(), compression.name()).into_py_any(py)
+            }
+            Self::Skipped(error, end) => {
+                let error = to_py(py, error).into_value(py);
+                error.setattr(py, "end", end)?;
+                Ok(error.into_any())
+            }
+        }
+    }
+}
+
+#[pyclass(frozen, module = "penstock._native")]
+pub struct ArchiveWalk {
+    reader: Arc<Mutex<Reader>>,
+    what: What,
+    keep_going: bool,
+}
+
+impl ArchiveWalk {
+    fn items(reader: &mut Reader, mut at: u64, what: What, keep_going: bool) -> Result<Vec<Item>> {
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        while items.len() < MOST_RECORDS && bytes < MOST_BYTES {
+            let step = reader.step(at, keep_going, |reader, entry| match what {
+                What::Records => reader.record(entry).map(Box::new).map(Some),
+                What::Entries => Ok(None),
+                What::Verified => reader.verify(entry).map(|()| None),
+            });
+            let item = match step {
+                Ok(Walk::Found(entry, record)) => {
+                    let in_memory = record.iter().flat_map(|record| [&record.req_body, &record.res_body]);
+                    bytes += in_memory.filter(|body| !body.is_file()).map(|body| body.len()).sum::<u64>();
+                    Item::Found(entry, record)
+                }
+                Ok(Walk::Skipped { error, end }) => Item::Skipped(error, end),
+                Ok(Walk::End) => break,
+                // It is met again once what came before was taken.
+                Err(_) if !items.is_empty() => break,
+                Err(error) => return Err(error),
+            };
+            at = item.end();
+            items.push(item);
+        }
+        Ok(items)
+    }
+}
+
+#[pymethods]
+impl ArchiveWalk {
+    /// The next few items from `at` on: records or places, and errors with the `end` of what was skipped for them. None
+    /// at the end of the file, and where a record is being written.
+    fn batch_op(&self, at: u64) -> Op {
+        let (reader, what, keep_going) = (self.reader.clone(), self.what, self.keep_going);
+        Op::new(
+            move || Self::items(&mut reader.lock(), at, what, keep_going),
+            |py, items| {
+                let objects = items.into_iter().map(|item| item.object(py)).collect::<PyResult<Vec<_>>>()?;
+                Ok(PyList::new(py, objects)?.into_any().unbind())
+            },
+        )
+    }
+}
+
+/// The only writer of an archive, until it is closed.
+#[pyclass(frozen, module = "penstock._native")]
+pub struct ArchiveWriter(Arc<Mutex<Option<Writer>>>);
+
+#[pymethods]
+impl ArchiveWriter {
+    #[staticmethod]
+    fn open_op(path: PathBuf, start: u64, sync: bool) -> Op {
+        Op::new(
+            move || Writer::open(&path, start, sync),
+            |py, writer| Self(Arc::new(Mutex::new(Some(writer)))).into_py_any(py),
+        )
+    }
+
+    /// Writes a record behind the others: its offset.
+    fn append_op(&self, record: &Record, strategy: &Strategy) -> Op {
+        let (writer, record, strategy) = (self.0.clone(), record.core.clone(), strategy.0);
+        Op::new(
+            move || {
+                let mut writer = writer.lock();
+                writer.as_mut().ok_or(Error::ArchiveClosed)?.append(&record, &strategy)
+            },
+            |py, offset| offset.into_py_any(py),
+        )
+    }
+
+    /// Gives the lock on the file back, once what is being written is.
+    fn close_op(&self) -> Op {
+        let writer = self.0.clone();
+        Op::new(
+            move || {
+                drop(writer.lock().take());
+                Ok(())
+            },
+            |py, ()| Ok(py.None()),
+        )
+    }
+}
+
+/// Mends an archive in place: for each place its offset, its end, whether it was cut off, and the error.
+#[pyfunction]
+pub fn repair_op(path: PathBuf) -> Op {
+    Op::new(
+        move || penstock_core::barc::repair(&path),
+        |py, repairs| {
+            let told = repairs.into_iter().map(|repair| {
+                let error = to_py(py, repair.error).into_value(py);
+                (repair.offset, repair.end, repair.cut, error).into_py_any(py)
+            });
+            Ok(PyList::new(py, told.collect::<PyResult<Vec<_>>>()?)?.into_any().unbind())
+        },
+    )
+}

@@ -1,0 +1,104 @@
+//! The class `penstock.barc.Strategy`.
+
+use crate::size;
+use penstock_core::barc::{Compression, Strategy as Core};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+#[pyclass(frozen, eq, module = "penstock.barc")]
+#[derive(PartialEq)]
+pub struct Strategy(pub Core);
+
+/// A preset with what was given instead.
+fn with(
+    preset: Core,
+    most_level: u32,
+    min_len: Option<&Bound<'_, PyAny>>,
+    level: Option<u32>,
+    check_identity: Option<bool>,
+    non_compressible_coef: Option<f64>,
+) -> PyResult<Strategy> {
+    let level = level.unwrap_or(preset.level);
+    if level > most_level {
+        return Err(PyValueError::new_err(format!("level={level}: not between 0 and {most_level}")));
+    }
+    let coef = non_compressible_coef.unwrap_or(preset.non_compressible_coef);
+    if !(coef >= 0.0 && coef.is_finite()) {
+        return Err(PyValueError::new_err(format!("non_compressible_coef={coef}: not a number from 0 on")));
+    }
+    Ok(Strategy(Core {
+        level,
+        min_len: size::optional("min_len", min_len)?.unwrap_or(preset.min_len),
+        check_identity: check_identity.unwrap_or(preset.check_identity),
+        non_compressible_coef: coef,
+        ..preset
+    }))
+}
+
+#[pymethods]
+impl Strategy {
+    #[staticmethod]
+    fn plain() -> Self {
+        Self(Core::default())
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (*, min_len=None, level=None, check_identity=None, non_compressible_coef=None))]
+    fn gzip(
+        min_len: Option<&Bound<'_, PyAny>>,
+        level: Option<u32>,
+        check_identity: Option<bool>,
+        non_compressible_coef: Option<f64>,
+    ) -> PyResult<Self> {
+        with(Core::gzip(), 9, min_len, level, check_identity, non_compressible_coef)
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (*, min_len=None, level=None, check_identity=None, non_compressible_coef=None))]
+    fn brotli(
+        min_len: Option<&Bound<'_, PyAny>>,
+        level: Option<u32>,
+        check_identity: Option<bool>,
+        non_compressible_coef: Option<f64>,
+    ) -> PyResult<Self> {
+        with(Core::brotli(), 11, min_len, level, check_identity, non_compressible_coef)
+    }
+
+    #[getter]
+    fn compression(&self) -> &'static str {
+        self.0.compression.name()
+    }
+
+    #[getter]
+    fn min_len(&self) -> u64 {
+        self.0.min_len
+    }
+
+    #[getter]
+    fn level(&self) -> u32 {
+        self.0.level
+    }
+
+    #[getter]
+    fn check_identity(&self) -> bool {
+        self.0.check_identity
+    }
+
+    #[getter]
+    fn non_compressible_coef(&self) -> f64 {
+        self.0.non_compressible_coef
+    }
+
+    fn __repr__(&self) -> String {
+        let Core { compression, level, min_len, check_identity, non_compressible_coef } = self.0;
+        if compression == Compression::Plain {
+            return "Strategy.plain()".to_owned();
+        }
+        let check_identity = if check_identity { "True" } else { "False" };
+        format!(
+            "Strategy.{}(min_len={min_len}, level={level}, check_identity={check_identity}, \
+             non_compressible_coef={non_compressible_coef})",
+            compression.name()
+        )
+    }
+}

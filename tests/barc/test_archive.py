@@ -1,0 +1,444 @@
+"""Writing and reading archives on threads: what comes back, limits, locks, refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import penstock
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from penstock import barc
+
+from tests.barc.conftest import ALWAYS, STRATEGIES, MakeDialog, make_dialog, urls
+
+
+def test_an_archive_that_is_not_there_cannot_be_read_and_is_made_by_appending(path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        barc.open(path)
+    with barc.open(path, "a") as archive:
+        assert list(archive) == []
+    assert path.read_bytes() == b""
+    with pytest.raises(FileNotFoundError):
+        barc.open(path.parent / "gone" / "x.barc", "a")
+    with pytest.raises(ValueError, match="mode='w'"):
+        barc.open(path, "w")  # type: ignore[arg-type]
+
+
+def test_a_dialog_comes_back_as_it_was_appended(path: Path, dialog: MakeDialog, strategy: barc.Strategy) -> None:
+    sent = dialog(7, b"response" * 100, req_body=penstock.BodyImage.from_bytes(b"request"), method="POST", status=201)
+    with barc.open(path, "a", strategy=strategy) as archive:
+        first, second = archive.append(sent), archive.append(dialog(8))
+        assert first == 0
+        record = archive.read(first)
+        assert record is not None
+        assert record.end == second
+    assert record.compression == strategy.compression
+    again = record.dialog()
+    assert (again.method, again.url, again.version, again.status) == ("POST", sent.url, "HTTP/1.1", 201)
+    assert again.req_headers.raw == sent.req_headers.raw
+    assert again.res_headers.raw == sent.res_headers.raw
+    assert again.res_headers.get_all("Set-Cookie") == ["a=1", "b=2"]
+    assert again.res_decoded == ("chunked", "identity")
+    assert (bytes(again.req_body), bytes(again.res_body)) == (b"request", b"response" * 100)
+
+
+def test_records_are_appended_to_those_that_are_there(three: tuple[Path, list[int]], dialog: MakeDialog) -> None:
+    path, offsets = three
+    with barc.open(path, "a") as archive:
+        assert archive.append(dialog(3)) > offsets[-1]
+    assert urls(path) == [f"http://sample.test/{number}" for number in range(4)]
+
+
+def test_iteration_starts_where_it_is_told_and_says_where_it_is(three: tuple[Path, list[int]]) -> None:
+    path, offsets = three
+    with barc.open(path) as archive:
+        records = archive.records(offsets[1])
+        assert next(records).offset == offsets[1] == records.offset - (offsets[2] - offsets[1])
+        assert [record.offset for record in records] == [offsets[2]]
+        assert records.offset == path.stat().st_size
+        assert [entry.offset for entry in archive.entries()] == offsets
+        assert [record.offset for record in archive] == offsets == [record.offset for record in archive]
+
+
+def test_an_iterator_gives_what_is_written_while_it_waits(path: Path, dialog: MakeDialog) -> None:
+    with barc.open(path, "a") as writer, barc.open(path) as reader:
+        seen: list[str] = []
+        start = 0
+        for number in range(5):
+            writer.append(dialog(number, os.urandom(number * 50_000)))
+            records = reader.records(start)
+            seen += [record.meta["url"] for record in records]
+            start = records.offset
+    assert seen == [f"http://sample.test/{number}" for number in range(5)]
+
+
+def test_a_place_without_a_record(three: tuple[Path, list[int]]) -> None:
+    path, offsets = three
+    size = path.stat().st_size
+    with barc.open(path) as archive:
+        assert archive.read(size) is None
+        assert archive.read(size + 1_000_000) is None
+        with pytest.raises(penstock.ArchiveError) as raised:
+            archive.read(offsets[1] + 1)
+        assert (raised.value.offset, raised.value.kind) == (offsets[1] + 1, "not-a-head")
+        with pytest.raises(penstock.ArchiveError) as raised:
+            archive.read(size - 5)
+        assert raised.value.kind == "incomplete-head"
+        assert archive.read(offsets[1]) is not None
+
+
+@pytest.mark.parametrize("store", ["ram", "file", "mmap", "slice"])
+def test_a_body_of_any_store_is_written(
+    store: str, path: Path, tmp_path: Path, dialog: MakeDialog, strategy: barc.Strategy
+) -> None:
+    data = os.urandom(700_001)
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"before" + data + b"behind")
+    image = penstock.BodyImage.from_path(outside, offset=6, length=len(data), trusted=store == "mmap")
+    if store == "ram":
+        image = penstock.BodyImage.from_bytes(data)
+    elif store == "mmap":
+        image = image.mmap()
+    assert image.state == store.replace("slice", "file")
+    with barc.open(path, "a", strategy=strategy) as archive:
+        record = archive.read(archive.append(dialog(0, image, req_body=image)))
+        assert record is not None
+        assert bytes(record.req_body) == bytes(record.res_body) == data
+
+
+def test_a_large_plain_body_is_a_slice_of_the_archive_and_outlives_it(path: Path, dialog: MakeDialog) -> None:
+    data = os.urandom(1_000_000)
+    with barc.open(path, "a") as archive:
+        archive.append(dialog(0, data))
+        archive.append(dialog(1, data[:1000]))
+    with barc.open(path) as archive:
+        large, small = (record.res_body for record in archive)
+    assert (large.state, small.state) == ("file", "ram")
+    assert b"".join(large.chunks(70_000)) == data
+
+
+def test_a_large_compressed_body_goes_to_a_file_of_its_own(path: Path, tmp_path: Path, dialog: MakeDialog) -> None:
+    budget = penstock.Budget()
+    with barc.open(path, "a") as archive:
+        archive.append(dialog(0, bytes(1_000_000)), strategy=STRATEGIES["gzip"])
+    with barc.open(path, tunables=penstock.Tunables(temp_dir=tmp_path), budget=budget) as archive:
+        (record,) = archive
+        assert record.res_body.state == "file"
+        assert budget.stats()["files"]["used"] == 1
+        assert bytes(record.res_body) == bytes(1_000_000)
+
+
+@pytest.mark.parametrize("kind", STRATEGIES)
+@pytest.mark.parametrize("part", ["req_body", "res_body"])
+def test_max_body_holds_for_every_body(kind: str, part: str, path: Path, dialog: MakeDialog) -> None:
+    with barc.open(path, "a", strategy=STRATEGIES[kind]) as archive:
+        archive.append(dialog(0, **{part: penstock.BodyImage.from_bytes(bytes(100_001))}))
+        archive.append(dialog(1))
+    with barc.open(path, tunables=penstock.Tunables(max_body=100_000)) as archive:
+        with pytest.raises(penstock.BodyTooLong) as raised:
+            list(archive)
+        assert raised.value.limit == 100_000
+        first = next(archive.entries())
+        assert [record.meta["url"] for record in archive.records(first.end)] == ["http://sample.test/1"]
+
+
+def test_there_is_one_writer_at_a_time(path: Path, script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    other = "import sys; from penstock import barc; barc.open(sys.argv[1], 'a').close()"
+    with barc.open(path, "a"):
+        with pytest.raises(BlockingIOError, match="another writer"):
+            barc.open(path, "a")
+        with pytest.raises(BlockingIOError):
+            barc.repair(path)
+        assert "BlockingIOError" in script(other, str(path)).stderr
+        barc.open(path).close()
+    done = script(other, str(path))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_closed_archive_says_so(three: tuple[Path, list[int]], dialog: MakeDialog) -> None:
+    path, _ = three
+    archive = barc.open(path, "a")
+    records = archive.records()
+    archive.close()
+    archive.close()
+    assert archive.closed
+    assert repr(archive) == f"<Archive {str(path)!r} closed>"
+    for use in (archive.records, lambda: archive.read(0), lambda: archive.append(dialog()), lambda: next(records)):
+        with pytest.raises(ValueError, match="closed"):
+            use()
+    with barc.open(path) as archive, pytest.raises(ValueError, match="mode 'a' appends"):
+        archive.append(dialog())
+
+
+def test_a_writer_that_is_forgotten_warns(path: Path) -> None:
+    with pytest.warns(ResourceWarning, match=r"test\.barc.* was not closed"):
+        barc.open(path, "a")
+    with barc.open(path, "a"):
+        pass
+
+
+@pytest.mark.asyncio
+async def test_on_a_loops_thread_it_refuses_to_wait(three: tuple[Path, list[int]], dialog: MakeDialog) -> None:
+    path, _ = three
+    with pytest.raises(penstock.BlockingInLoop):
+        barc.open(path)
+    with pytest.raises(penstock.BlockingInLoop):
+        barc.repair(path)
+    archive = await asyncio.to_thread(barc.open, path, "a")
+    for use in (lambda: list(archive), lambda: archive.read(0), lambda: archive.append(dialog())):
+        with pytest.raises(penstock.BlockingInLoop):
+            use()
+    archive.close()
+
+
+def test_threads_may_append_at_the_same_time(path: Path, dialog: MakeDialog) -> None:
+    with barc.open(path, "a") as archive, ThreadPoolExecutor(8) as executor:
+        offsets = list(executor.map(lambda number: archive.append(dialog(number, bytes(number * 100))), range(200)))
+        for number, offset in enumerate(offsets):
+            record = archive.read(offset)
+            assert record is not None
+            assert record.meta["url"].endswith(f"/{number}")
+    assert len(set(offsets)) == 200
+    assert len(urls(path)) == 200
+
+
+def test_readers_beside_a_writer_see_every_record_and_no_error(path: Path, dialog: MakeDialog) -> None:
+    count = 600
+    barc.open(path, "a").close()
+    done = threading.Event()
+
+    def read() -> list[str]:
+        found: list[str] = []
+        with barc.open(path) as archive:
+            start = 0
+            while True:
+                last = done.is_set()
+                records = archive.records(start)
+                found += [record.meta["url"] for record in records]
+                start = records.offset
+                if last:
+                    return found
+
+    with ThreadPoolExecutor(3) as executor, barc.open(path, "a") as archive:
+        readers = [executor.submit(read) for _ in range(3)]
+        for number in range(count):
+            archive.append(dialog(number, bytes(number * 17 % 9000)), strategy=list(STRATEGIES.values())[number % 3])
+        done.set()
+        assert [len(reader.result()) for reader in readers] == [count] * 3
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        ({"res_headers": [("x", "y")] * 129}, penstock.HeadTooLong, "129 is over the limit of 128"),
+        ({"res_headers": [("x", "y" * (1 << 20))]}, penstock.HeadTooLong, "1048575|1048573"),
+        ({"res_headers": [("a b", "y")]}, ValueError, "not a token"),
+        ({"res_headers": [("", "y")]}, ValueError, "not a token"),
+        ({"res_headers": [("x", "a\r\nb: c")]}, ValueError, "control character"),
+        ({"res_headers": [("x", "a\r\n")]}, ValueError, "control character"),
+        ({"res_headers": [("x", "\u20ac")]}, ValueError, "latin-1"),
+        ({"url": "http://a/\n"}, ValueError, "control character"),
+        ({"version": "HTTP/4"}, ValueError, "version='HTTP/4'"),
+        ({"status": 99}, ValueError, "status=99"),
+        ({"res_decoded": ("rot13",)}, ValueError, "rot13"),
+    ],
+)
+def test_what_a_record_cannot_hold_is_refused_before_anything_is_written(
+    changes: dict[str, Any], error: type[Exception], match: str, path: Path, dialog: MakeDialog
+) -> None:
+    with barc.open(path, "a") as archive:
+        with pytest.raises(error, match=match):
+            archive.append(dialog(0, **changes))
+        assert path.stat().st_size == 0
+        assert archive.append(dialog()) == 0
+
+
+def test_128_lines_are_not_too_many_and_whitespace_around_values_is_taken_off(path: Path, dialog: MakeDialog) -> None:
+    with barc.open(path, "a") as archive:
+        archive.append(dialog(0, res_headers=[(f"X-{number}", f" \t{number} ") for number in range(128)]))
+        (record,) = archive
+    assert record.res_headers.raw == tuple((b"x-%d" % number, b"%d" % number) for number in range(128))
+
+
+def test_bytes_of_a_value_come_through_as_they_are(path: Path, dialog: MakeDialog) -> None:
+    value = bytes([9, *range(0x21, 0x7F), *range(0x80, 0x100)]).strip()
+    with barc.open(path, "a") as archive:
+        archive.append(dialog(0, res_headers=[(b"x-bytes", value), (b"x-empty", b"")]))
+        (record,) = archive
+    assert record.res_headers.raw == ((b"x-bytes", value), (b"x-empty", b""))
+
+
+FULL = """
+import resource, sys, penstock
+from penstock import barc
+dialog = penstock.Dialog(
+    penstock.Prolog(method="GET", url="http://a/"), penstock.Epilog(version="HTTP/1.1", status=200))
+large = dialog.replace(res_body=penstock.BodyImage.from_bytes(bytes(1 << 20)))
+with barc.open(sys.argv[1], "a") as archive:
+    end = archive.append(dialog.replace(res_body=penstock.BodyImage.from_bytes(bytes(100))))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    import os
+    before = os.path.getsize(sys.argv[1])
+    for _ in range(2):
+        try:
+            archive.append(large)
+        except OSError as error:
+            print(error.errno, os.path.getsize(sys.argv[1]) == before)
+    archive.append(dialog)
+    print(len(list(archive)))
+"""
+
+
+def test_a_full_disk_leaves_the_archive_as_it_was(path: Path, script: Any) -> None:
+    # The limit on a file's size fails a write as a full disk does, without one.
+    done = script(FULL, str(path))
+    assert done.stdout == "27 True\n27 True\n2\n", done.stderr
+
+
+def test_a_writer_without_a_lock_is_noticed_and_nothing_is_cut(three: tuple[Path, list[int]]) -> None:
+    path, _ = three
+    with barc.open(path, "a") as archive:
+        with open(path, "ab") as file:
+            file.write(path.read_bytes())
+        size = path.stat().st_size
+        with pytest.raises(OSError, match="takes no lock"):
+            archive.append(make_dialog())
+    assert path.stat().st_size == size
+
+
+FORKED = """
+import os, sys, penstock
+from penstock import barc
+dialog = penstock.Dialog(
+    penstock.Prolog(method="GET", url="http://a/"), penstock.Epilog(version="HTTP/1.1", status=200))
+archive = barc.open(sys.argv[1], "a")
+archive.append(dialog)
+child = os.fork()
+if child == 0:
+    try:
+        archive.append(dialog)
+    except ValueError as error:
+        print("refused" if "fork" in str(error) else error, len(list(archive)), flush=True)
+    archive.close()
+    os._exit(0)
+os.waitpid(child, 0)
+archive.append(dialog)
+try:
+    barc.open(sys.argv[1], "a")
+except BlockingIOError:
+    print("still locked", len(list(archive)))
+archive.close()
+"""
+
+
+def test_a_forked_child_may_read_but_not_write_and_leaves_the_lock_alone(path: Path, script: Any) -> None:
+    done = script(FORKED, str(path))
+    assert done.stdout == "refused 1\nstill locked 2\n", done.stderr
+
+
+def test_what_is_to_be_stored_is_stored_before_its_head_says_so(path: Path, tmp_path: Path) -> None:
+    if (strace := shutil.which("strace")) is None:
+        pytest.skip("strace is not installed")
+    trace = tmp_path / "trace"
+    program = (
+        "import sys; from tests.barc.conftest import make_dialog; from penstock import barc\n"
+        "with barc.open(sys.argv[1], 'a', fsync=True) as archive: archive.append(make_dialog(0, b'x' * 1000))"
+    )
+    tracing = [strace, "-f", "-o", str(trace), "-e", "trace=pwritev,fdatasync"]
+    command = [*tracing, sys.executable, "-c", program, str(path)]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
+    calls = re.findall(r"(pwritev|fdatasync)\(", trace.read_text())
+    assert calls == ["pwritev", "fdatasync", "pwritev", "fdatasync"]
+
+
+# Values
+
+
+def test_records_and_dialogs_travel_by_value(three: tuple[Path, list[int]]) -> None:
+    path, _ = three
+    with barc.open(path) as archive:
+        record = next(archive.records())
+    again = pickle.loads(pickle.dumps(record))
+    assert (again.meta.raw, again.res_headers.raw) == (record.meta.raw, record.res_headers.raw)
+    assert bytes(again.res_body) == bytes(record.res_body)
+    dialog = pickle.loads(pickle.dumps(record.dialog()))
+    assert (dialog.url, bytes(dialog.res_body)) == ("http://sample.test/0", b"text 0")
+    assert repr(record) == "<Record at 0 GET http://sample.test/0>"
+    assert repr(barc.Record()) == "<Record - ->"
+
+
+def test_a_record_may_be_made_of_anything_and_copied_as_it_is(path: Path) -> None:
+    record = barc.Record(meta={"X-App-Note": "one"}, res_body=penstock.BodyImage.from_bytes(b"x"))
+    with barc.open(path, "a") as archive:
+        copied = archive.read(archive.append(record))
+        assert copied is not None
+        empty = archive.read(archive.append(barc.Record()))
+        assert empty is not None
+    assert copied.meta.raw == ((b"x-app-note", b"one"),)
+    assert (len(empty.meta), len(empty.res_body)) == (0, 0)
+
+
+def test_strategies_are_checked_and_say_what_they_are() -> None:
+    assert repr(barc.Strategy.plain()) == "Strategy.plain()"
+    gzip = barc.Strategy.gzip(min_len="1KiB", level=9)
+    assert (gzip.min_len, gzip.level, gzip.check_identity, gzip.non_compressible_coef) == (1024, 9, True, 0.5)
+    assert repr(gzip) == "Strategy.gzip(min_len=1024, level=9, check_identity=True, non_compressible_coef=0.5)"
+    assert barc.Strategy.brotli().min_len == 1024
+    assert barc.Strategy.gzip() == barc.Strategy.gzip(min_len=4096) != barc.Strategy.gzip(level=1)
+    for wrong in ({"level": 10}, {"non_compressible_coef": -1.0}, {"non_compressible_coef": float("nan")}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            barc.Strategy.gzip(**wrong)  # type: ignore[arg-type]
+    assert barc.Strategy.brotli(level=11, **ALWAYS).level == 11
+
+
+names = st.text(st.sampled_from("abcXYZ019-_!"), min_size=1, max_size=12)
+values = st.binary(max_size=40).map(lambda value: bytes(byte for byte in value if byte >= 0x20 and byte != 0x7F))
+blocks = st.lists(st.tuples(names.map(str.encode), values), max_size=20)
+bodies = st.one_of(st.binary(max_size=200), st.integers(0, 300_000).map(lambda size: b"ab\r\n" * (size // 4)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(blocks, blocks, bodies, blocks, bodies, st.sampled_from(sorted(STRATEGIES))), max_size=4))
+def test_whatever_is_written_is_read_again(tmp_path_factory: Any, written: list[Any]) -> None:
+    path = tmp_path_factory.mktemp("property") / "x.barc"
+    with contextlib.ExitStack() as stack:
+        archive = stack.enter_context(barc.open(path, "a"))
+        for meta, req_headers, req_body, res_headers, res_body, kind in written:
+            record = barc.Record(
+                meta=meta,
+                req_headers=req_headers,
+                req_body=penstock.BodyImage.from_bytes(req_body),
+                res_headers=res_headers,
+                res_body=penstock.BodyImage.from_bytes(res_body),
+            )
+            archive.append(record, strategy=STRATEGIES[kind])
+        found = list(archive)
+        assert len(found) == len(written)
+        for record, (meta, req_headers, req_body, res_headers, res_body, kind) in zip(found, written, strict=True):
+            assert record.compression == kind
+            assert (bytes(record.req_body), bytes(record.res_body)) == (req_body, res_body)
+            for block, pairs in (
+                (record.meta, meta),
+                (record.req_headers, req_headers),
+                (record.res_headers, res_headers),
+            ):
+                assert len(block.raw) == len(pairs)
+                for name in {name.lower() for name, _ in pairs}:
+                    sent = [value.strip(b" \t") for other, value in pairs if other.lower() == name]
+                    assert [value for other, value in block.raw if other == name] == sent

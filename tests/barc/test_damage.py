@@ -1,0 +1,214 @@
+"""Archives that something happened to: writers killed at any point, files cut and changed, reading on, repair, check."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import penstock
+import pytest
+from penstock import barc
+
+from tests.barc.conftest import STRATEGIES, MakeDialog, make_dialog, urls
+
+ROOT = Path(__file__).parents[2]
+NIGHTLY = os.environ.get("PENSTOCK_NIGHTLY", "0") not in ("", "0")
+KILLS = 1000 if NIGHTLY else 100
+
+WRITER = """
+import os, sys
+from penstock import barc
+from penstock._native import _delay_writes
+from tests.barc.conftest import STRATEGIES, make_dialog
+path = sys.argv[1]
+make_dialog()
+# So that a kill falls between the writes of a record more often than not.
+_delay_writes(0.0005)
+for line in sys.stdin:
+    # A child for each kill, as starting an interpreter would be most of the time.
+    if (child := os.fork()) == 0:
+        number = int(line)
+        archive = barc.open(path, "a")
+        print(os.getpid(), flush=True)
+        while True:
+            size = number * 7919 % 3 * 40_000 + number % 100
+            dialog = make_dialog(number, number.to_bytes(4, "little") * (size // 4))
+            archive.append(dialog, strategy=list(STRATEGIES.values())[number % 3])
+            number += 1
+    os.waitpid(child, 0)
+    print("killed", flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600 if NIGHTLY else 60)
+def test_a_writer_killed_at_any_point_leaves_records_that_all_read_and_the_next_one_goes_on(path: Path) -> None:
+    chance = random.Random(KILLS)
+    command = [sys.executable, "-c", WRITER, str(path)]
+    unfinished = 0
+    start = number = 0
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        for _ in range(KILLS):
+            writer.stdin.write(f"{number}\n")
+            child = int(writer.stdout.readline())
+            time.sleep(chance.random() * 0.004)
+            os.kill(child, signal.SIGKILL)
+            assert writer.stdout.readline() == "killed\n"
+            with barc.open(path) as archive:
+                records = archive.records(start)
+                for record in records:
+                    assert record.meta["url"] == f"http://sample.test/{number}"
+                    data = bytes(record.res_body)
+                    assert data == number.to_bytes(4, "little") * (len(data) // 4)
+                    number += 1
+                unfinished += records.offset < path.stat().st_size
+                start = records.offset
+        writer.stdin.close()
+    assert number > KILLS / 10
+    assert unfinished > 0
+    # The next writer cuts off what the last one left.
+    with barc.open(path, "a") as archive:
+        assert path.stat().st_size == start
+        archive.append(make_dialog(number))
+    assert urls(path) == [f"http://sample.test/{index}" for index in range(number + 1)]
+
+
+@pytest.mark.parametrize("kind", STRATEGIES)
+def test_a_file_cut_anywhere_gives_its_complete_records(kind: str, path: Path, dialog: MakeDialog) -> None:
+    with barc.open(path, "a", strategy=STRATEGIES[kind]) as archive:
+        offsets = [archive.append(dialog(number, b"text")) for number in range(3)]
+    whole = path.read_bytes()
+    for cut in [*range(0, len(whole), 7), len(whole) - 1]:
+        path.write_bytes(whole[:cut])
+        complete = [offset for offset in offsets[1:] if offset <= cut]
+        with barc.open(path) as archive:
+            records = archive.records()
+            assert [next(records).end for _ in complete] == complete
+            if cut in (0, *offsets):
+                assert next(records, None) is None
+                continue
+            for _ in range(2):
+                with pytest.raises(penstock.ArchiveError) as raised:
+                    next(records)
+                assert raised.value.offset == records.offset == (complete or [0])[-1]
+
+
+def test_a_large_body_cut_short_is_an_error_where_upstream_gives_less(path: Path, dialog: MakeDialog) -> None:
+    with barc.open(path, "a") as archive:
+        archive.append(dialog(0, bytes(1_000_000)))
+    os.truncate(path, 500_000)
+    with barc.open(path) as archive, pytest.raises(penstock.ArchiveError, match="has 499946 more") as raised:
+        archive.read(0)
+    assert raised.value.kind == "short"
+
+
+def change(path: Path, offset: int, data: bytes) -> None:
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+DAMAGE = {
+    "not-a-head": (0, b"XXXX"),
+    "bad-digit": (9, b"G"),
+    "unknown-type": (19, b"Q"),
+    "unknown-compression": (20, b"Q"),
+    "bad-layout": (33, b"_"),
+    "bad-lengths": (22, b"00001"),
+    "bad-headers": (54, b"\n"),
+    "unfinished": (0, b"BARC2 000000000000 RP 00000 00000 0000000000 00000\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_has_a_name_and_a_place_and_can_be_gone_past_and_mended(
+    kind: str, three: tuple[Path, list[int]]
+) -> None:
+    path, offsets = three
+    at, data = DAMAGE[kind]
+    change(path, offsets[1] + at, data)
+    if kind == "unfinished":
+        # As upstream: nobody can know that its writer died.
+        assert urls(path) == ["http://sample.test/0"]
+    else:
+        with pytest.raises(penstock.ArchiveError) as raised:
+            urls(path)
+        assert (raised.value.offset, raised.value.kind) == (offsets[1], kind)
+    with barc.open(path, keep_going=True) as archive:
+        assert [record.offset for record in archive] == [offsets[0], offsets[2]]
+        assert [(error.offset, error.kind, error.end) for error in archive.damage] == [(offsets[1], kind, offsets[2])]
+        assert [error.kind for error in archive.check() if isinstance(error, penstock.ArchiveError)] == [kind]
+        assert len(archive.damage) == 1
+    if kind not in ("bad-lengths", "bad-headers"):
+        with pytest.raises(penstock.ArchiveError) as raised:
+            barc.open(path, "a")
+        assert raised.value.offset == offsets[1]
+    size = path.stat().st_size
+    (mended,) = barc.repair(path)
+    assert (mended.offset, mended.end, mended.cut, mended.error.kind) == (offsets[1], offsets[2], False, kind)
+    assert path.stat().st_size == size
+    assert urls(path) == ["http://sample.test/0", "", "http://sample.test/2"]
+    assert barc.repair(path) == []
+    with barc.open(path) as archive:
+        assert [entry.offset for entry in archive.entries()] == offsets
+        covered = archive.read(offsets[1])
+        assert covered is not None
+        with pytest.raises(penstock.ArchiveError, match="no response-status|no url") as raised:
+            covered.dialog()
+        assert raised.value.kind == "no-dialog"
+
+
+@pytest.mark.parametrize("cut", [1, 10, 60])
+def test_repair_cuts_off_what_is_not_complete(cut: int, three: tuple[Path, list[int]]) -> None:
+    path, offsets = three
+    os.truncate(path, offsets[2] + cut)
+    with barc.open(path) as archive:
+        *good, bad = archive.check()
+    assert len(good) == 2
+    assert isinstance(bad, penstock.ArchiveError)
+    assert bad.offset == offsets[2]
+    (mended,) = barc.repair(path)
+    assert (mended.offset, mended.end, mended.cut) == (offsets[2], offsets[2] + cut, True)
+    assert path.stat().st_size == offsets[2]
+
+
+def test_check_tells_of_a_record_that_was_never_finished(three: tuple[Path, list[int]]) -> None:
+    path, offsets = three
+    change(path, offsets[2], DAMAGE["unfinished"][1])
+    with barc.open(path) as archive:
+        (bad,) = (found for found in archive.check() if isinstance(found, penstock.ArchiveError))
+    assert (bad.offset, bad.kind, bad.end) == (offsets[2], "unfinished", path.stat().st_size)
+
+
+def test_too_few_bytes_for_a_record_cannot_be_covered(three: tuple[Path, list[int]]) -> None:
+    path, offsets = three
+    whole = path.read_bytes()
+    path.write_bytes(whole[: offsets[1]] + b"junk" + whole[offsets[1] :])
+    with pytest.raises(ValueError, match="too few bytes"):
+        barc.repair(path)
+    with barc.open(path, keep_going=True) as archive:
+        assert len(list(archive)) == 3
+
+
+def test_a_repair_of_nothing_makes_no_file(path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        barc.repair(path)
+    assert not path.exists()
+
+
+def test_only_the_latest_errors_are_kept(path: Path) -> None:
+    bad = b"BARC2 000000000003 DP 00003 00000 0000000000 00000\r\n\r\nabc"
+    path.write_bytes(bad * 3000)
+    with barc.open(path, keep_going=True) as archive:
+        assert list(archive) == []
+        assert len(archive.damage) == 1000
+        assert archive.damage[-1].offset == len(bad) * 2999

@@ -1,0 +1,120 @@
+"""Dialogs as values, and records that become dialogs or can't."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import penstock
+import pytest
+from penstock import barc
+
+from tests.barc.conftest import DATA, MakeDialog
+from tests.http.serving import head, response, serve
+
+
+def test_a_dialog_is_a_value(dialog: MakeDialog) -> None:
+    image = penstock.BodyImage.from_bytes(b"x")
+    one, same, other = dialog(1, image), dialog(1, image), dialog(2, image)
+    assert one == same != other
+    assert hash(one) == hash(same)
+    assert one != dialog(1, image, res_headers=[*one.res_headers.raw, (b"set-cookie", b"c=3")])
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        one.epilog.status = 404  # type: ignore[misc]
+    changed = one.replace(status=404, method="HEAD", res_body=penstock.BodyImage.from_bytes(b""))
+    assert (changed.status, changed.method, changed.url, len(changed.res_body)) == (404, "HEAD", one.url, 0)
+    assert (one.prolog.method, one.epilog.status, one.version) == ("GET", 200, "HTTP/1.1")
+    assert one.req_headers["ACCEPT"] == "*/*"
+
+
+@pytest.mark.asyncio
+async def test_a_request_becomes_a_dialog_with_its_response() -> None:
+    chunked = head("Transfer-Encoding: Chunked", "X-A: 1", "x-a: 2") + b"3\r\nabc\r\n0\r\n\r\n"
+    async with serve([response(b"plain")], [chunked]) as server, penstock.Client() as client:
+        url = server.url
+        prolog = penstock.Prolog(method="GET", url=url, req_headers={"Accept": "text/*"})
+        record = penstock.RequestRecord(prolog)
+        plain = record.answered(await client.get(url))
+        coded = record.answered(await client.get(url))
+        identity = record.answered(await client.get(url), ["identity"])
+    assert (plain.url, plain.status, plain.version, plain.res_decoded) == (url, 200, "HTTP/1.1", ())
+    assert await plain.res_body.read() == b"plain"
+    assert coded.res_decoded == ("chunked",)
+    assert coded.res_headers.get_all("X-A") == ["1", "2"]
+    assert identity.res_decoded == ("identity",)
+
+
+META = [("url", "http://a/b"), ("method", "GET"), ("response-version", "HTTP/1.1"), ("response-status", "200 OK")]
+
+
+def with_meta(**changes: str | None) -> barc.Record:
+    meta = {**dict(META), **{name.replace("_", "-"): value for name, value in changes.items()}}
+    return barc.Record(meta=[(name, value) for name, value in meta.items() if value is not None])
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"url": None}, "no url in its meta"),
+        ({"method": None}, "no method"),
+        ({"response_version": None}, "no response-version"),
+        ({"response_status": None}, "no response-status"),
+        ({"url": "http://a/ b"}, "url: 'http://a/ b'"),
+        ({"url": "http://\u00e4/"}, "url:"),
+        ({"url": ""}, "url:"),
+        ({"method": "G T"}, "method: 'G T'"),
+        ({"response_version": "HTTP/1"}, "response-version: 'HTTP/1'"),
+        ({"response_status": "20"}, "response-status: '20'"),
+        ({"response_status": "abc"}, "response-status: 'abc'"),
+        ({"response_status": "099"}, "status=99"),
+        ({"response_decoded": "rot13"}, "'rot13'"),
+        ({"response_decoded": ""}, "''"),
+        ({"response_decoded": "GZIP"}, "'GZIP'"),
+    ],
+)
+def test_a_record_that_is_no_dialog_says_why(changes: dict[str, str | None], why: str) -> None:
+    with pytest.raises(penstock.ArchiveError, match="is no dialog") as raised:
+        with_meta(**changes).dialog()
+    assert why in str(raised.value)
+    assert raised.value.kind == "no-dialog"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "value"),
+    [
+        ({"response_status": "200OK"}, "status", 200),
+        ({"response_status": "999"}, "status", 999),
+        ({"response_version": "HTTP/3.0"}, "version", "HTTP/3.0"),
+        ({"response_decoded": "chunked,compress , identity"}, "res_decoded", ("chunked", "compress", "identity")),
+        ({"url": "/path"}, "url", "/path"),
+        ({"method": "get"}, "method", "get"),
+        ({"x_note": "kept by the record"}, "res_decoded", ()),
+    ],
+)
+def test_what_upstream_writes_is_accepted_where_its_own_reader_refuses(
+    changes: dict[str, str | None], field: str, value: Any
+) -> None:
+    assert getattr(with_meta(**changes).dialog(), field) == value
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [(200, "200 OK"), (404, "404 Not Found"), (413, "413 Payload Too Large"), (599, "599 <unknown status code>")],
+)
+def test_the_meta_of_a_dialog_is_what_upstream_writes(status: int, told: str, dialog: MakeDialog) -> None:
+    record = barc.Record.from_dialog(dialog(3, status=status))
+    assert [(name.decode(), value.decode()) for name, value in record.meta.raw] == [
+        ("url", "http://sample.test/3"),
+        ("method", "GET"),
+        ("response-version", "HTTP/1.1"),
+        ("response-status", told),
+        ("response-decoded", "chunked, identity"),
+    ]
+    assert "response-decoded" not in barc.Record.from_dialog(dialog(3, res_decoded=())).meta
+
+
+def test_upstreams_samples_become_dialogs() -> None:
+    with barc.open(DATA / "multi.barc") as archive:
+        dialogs = [record.dialog() for record in archive]
+    assert [dialog.status for dialog in dialogs] == [200, 201, 204, 200, 302]
+    assert dialogs[1].res_decoded == ("chunked", "gzip", "identity")

@@ -1,0 +1,59 @@
+"""The file of offsets beside an archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from penstock import barc
+
+from tests.barc.conftest import MakeDialog
+
+
+def test_records_are_found_by_number(three: tuple[Path, list[int]]) -> None:
+    path, offsets = three
+    with barc.open(path) as archive:
+        index = barc.Index.of(archive)
+        assert (list(index), index[-1], index.end) == (offsets, offsets[2], path.stat().st_size)
+        assert Path(f"{path}.index").exists()
+        again = barc.Index.of(archive)
+        assert (list(again), again.end) == (offsets, index.end)
+        assert repr(again) == f"<Index of 3 records to {index.end}>"
+
+
+def test_an_index_grows_with_its_archive_and_spares_the_writer_the_heads(
+    three: tuple[Path, list[int]], dialog: MakeDialog
+) -> None:
+    path, offsets = three
+    with barc.open(path) as archive:
+        end = barc.Index.of(archive).end
+    with barc.open(path, "a", known_end=end) as archive:
+        assert archive.append(dialog(3)) == end
+        assert list(barc.Index.of(archive)) == [*offsets, end]
+
+
+def test_an_index_of_something_else_is_made_anew(three: tuple[Path, list[int]], dialog: MakeDialog) -> None:
+    path, offsets = three
+    beside = Path(f"{path}.index")
+    with barc.open(path) as archive:
+        for content in (b"", b"BARCIDX1", b"not an index at all", b"BARCIDX1" + bytes(17), b"BARCIDX1" + bytes(16)):
+            beside.write_bytes(content)
+            assert list(barc.Index.of(archive)) == offsets
+        barc.Index.of(archive)
+    path.unlink()
+    with barc.open(path, "a") as archive:
+        archive.append(dialog(0, bytes(1000)))
+        assert list(barc.Index.of(archive)) == [0]
+
+
+def test_an_index_goes_where_it_is_told(three: tuple[Path, list[int]], tmp_path: Path) -> None:
+    path, offsets = three
+    with barc.open(path) as archive:
+        assert list(barc.Index.of(archive, tmp_path / "elsewhere")) == offsets
+    assert (tmp_path / "elsewhere").exists()
+    assert not Path(f"{path}.index").exists()
+
+
+def test_an_empty_archive_has_an_empty_index(path: Path) -> None:
+    with barc.open(path, "a") as archive:
+        assert len(barc.Index.of(archive)) == 0
+        assert not Path(f"{path}.index").exists()
