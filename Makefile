@@ -59,6 +59,16 @@ develop: say-develop $(VENV)/.develop ## Build the release extension into .venv
 nightly: say-nightly $(VENV)/.develop $(VENV)/.test ## Run the long suites: more examples, longer soaks
 	PENSTOCK_NIGHTLY=1 $(BIN)/python -m pytest --timeout=600
 
+INTEROP := target/interop/bin/barc
+
+# Without --locked: what its lock file names is long out of date.
+$(INTEROP):
+	cargo install --quiet barc-cli --version '^2.2' --root target/interop --target-dir target/interop/build
+
+.PHONY: interop
+interop: say-interop $(INTEROP) $(VENV)/.develop $(VENV)/.test ## Exchange archives with upstream's barc in both directions (installs it; needs OpenSSL's headers)
+	PENSTOCK_REQUIRE_ALL=1 $(BIN)/python -m pytest tests/barc/test_interop.py
+
 .PHONY: stress
 stress: say-stress $(VENV)/.develop $(VENV)/.test ## Run the stress suites for minutes
 	PENSTOCK_STRESS=1 $(BIN)/python -m pytest -m slow --timeout=1200

@@ -515,6 +515,7 @@ class Receiver:
     def status(self) -> int | None: ...
 
 def repair_op(path: str | os.PathLike[str]) -> Op[list[tuple[int, int, bool, Any]]]: ...
+
 @final
 class Upload:
     @staticmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from penstock._native import Fields
@@ -165,12 +165,10 @@ class RequestRecord:
 
         Args:
             response: What came back.
-            res_decoded: The codings that were removed from its body. `None`: chunked framing, where the response says
-                so, which a client always removes.
+            res_decoded: The codings that were removed from its body; `None` is what the response says.
         """
         if res_decoded is None:
-            transfer = ",".join(response.headers.get_all("transfer-encoding")).lower()
-            res_decoded = ("chunked",) if "chunked" in [coding.strip() for coding in transfer.split(",")] else ()
+            res_decoded = _removed(response)
         epilog = Epilog(
             version=response.version,
             status=response.status,
@@ -179,3 +177,19 @@ class RequestRecord:
             res_decoded=tuple(res_decoded),
         )
         return Dialog(self.prolog, epilog)
+
+
+def _removed(response: Response) -> Iterator[str]:
+    """Chunked framing is gone, and so are the codings that the client took off; `identity`, if those were all."""
+
+    def named(field: str) -> list[str]:
+        items = ",".join(response.headers.get_all(field)).lower().split(",")
+        return [item.strip() for item in items if item.strip() not in ("", "identity")]
+
+    transfer = named("transfer-encoding")
+    if "chunked" in transfer:
+        yield "chunked"
+        transfer.remove("chunked")
+    yield from reversed(response.decoded)
+    if len(response.decoded) == len(transfer) + len(named("content-encoding")):
+        yield "identity"

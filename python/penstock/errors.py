@@ -263,8 +263,8 @@ class BlockingInLoop(PenstockError, RuntimeError):
 
 
 class ArchiveError(PenstockError):
-    """A BARC file is damaged at `.offset`; `.kind` is a name for what is wrong, and `.end` where the next record may be,
-    if that can be told."""
+    """A BARC file is damaged at `.offset`; `.kind` is a name for what is wrong, and `.end` is where the next record may
+    be, if that can be told."""
 
     offset: int | None
     kind: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 from typing import Any
 
 import penstock
@@ -29,19 +30,25 @@ def test_a_dialog_is_a_value(dialog: MakeDialog) -> None:
 
 @pytest.mark.asyncio
 async def test_a_request_becomes_a_dialog_with_its_response() -> None:
+    zipped = gzip.compress(b"zipped")
     chunked = head("Transfer-Encoding: Chunked", "X-A: 1", "x-a: 2") + b"3\r\nabc\r\n0\r\n\r\n"
-    async with serve([response(b"plain")], [chunked]) as server, penstock.Client() as client:
+    scripts = [[response(b"plain")], [chunked], [response(zipped, "Content-Encoding: gzip")]]
+    async with serve(*scripts) as server, penstock.Client() as client:
         url = server.url
         prolog = penstock.Prolog(method="GET", url=url, req_headers={"Accept": "text/*"})
         record = penstock.RequestRecord(prolog)
         plain = record.answered(await client.get(url))
         coded = record.answered(await client.get(url))
-        identity = record.answered(await client.get(url), ["identity"])
-    assert (plain.url, plain.status, plain.version, plain.res_decoded) == (url, 200, "HTTP/1.1", ())
+        decoded = record.answered(await client.get(url))
+        raw = record.answered(await client.get(url, decode=False))
+        told = record.answered(await client.get(url), ["gzip"])
+    assert (plain.url, plain.status, plain.version, plain.res_decoded) == (url, 200, "HTTP/1.1", ("identity",))
     assert await plain.res_body.read() == b"plain"
-    assert coded.res_decoded == ("chunked",)
+    assert coded.res_decoded == ("chunked", "identity")
     assert coded.res_headers.get_all("X-A") == ["1", "2"]
-    assert identity.res_decoded == ("identity",)
+    assert (await decoded.res_body.read(), decoded.res_decoded) == (b"zipped", ("gzip", "identity"))
+    assert (await raw.res_body.read(), raw.res_decoded) == (zipped, ())
+    assert told.res_decoded == ("gzip",)
 
 
 META = [("url", "http://a/b"), ("method", "GET"), ("response-version", "HTTP/1.1"), ("response-status", "200 OK")]

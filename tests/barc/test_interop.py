@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from penstock import barc
 
-from tests.barc.conftest import STRATEGIES, make_dialog
+from tests.barc.conftest import DATA, STRATEGIES, make_dialog
 from tests.barc.test_archive import blocks, bodies
 
 ROOT = Path(__file__).parents[2]
@@ -32,22 +33,12 @@ def tool(*arguments: Any) -> bytes:
     return done.stdout
 
 
-def cat(path: Path) -> bytes:
-    """What `barc cat` prints of a file, made of what is read here."""
-    out = []
-    with barc.open(path) as archive:
-        for record in archive:
-            name = f"{path} ".ljust(39, "-")
-            out.append(f"====== file {name} offset 0x{record.offset:010x} ======\n".encode())
-            for block, body in ((record.meta, None), (record.req_headers, record.req_body)):
-                out += head(block) + ([bytes(body) + b"\r\n"] if body else [])
-            out += head(record.res_headers) + ([bytes(record.res_body) + b"\r\n"] if record.res_body else [])
-    return b"".join(out)
-
-
-def head(block: penstock.Headers) -> list[bytes]:
-    lines = [name + b": " + value + b"\r\n" for name, value in block.raw]
-    return [*lines, b"\r\n"] if lines else []
+def ours(*arguments: Any) -> bytes:
+    """The output of our own command."""
+    command = [sys.executable, "-m", "penstock.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
 
 
 def contents(path: Path) -> list[tuple[Any, ...]]:
@@ -70,33 +61,24 @@ def compressions(path: Path) -> list[str]:
 
 
 def exchange(path: Path) -> None:
-    """Everything that upstream reads of a file of ours, and we of its copies."""
-    assert parts(tool("cat", path)) == parts(cat(path))
+    """What upstream copies of a file of ours is what we read of it, and the other way round."""
     expected = contents(path)
     for kind, flags in FLAGS.items():
-        theirs, ours = path.with_suffix(f".{kind}.theirs"), path.with_suffix(f".{kind}.ours")
-        theirs.unlink(missing_ok=True)
-        ours.unlink(missing_ok=True)
+        theirs, here, back = (path.with_name(f"{kind}.{name}") for name in ("theirs", "ours", "back"))
+        for file in (theirs, here, back):
+            file.unlink(missing_ok=True)
         tool("cp", *flags, path, theirs)
         assert contents(theirs) == expected
         strategy = {"plain": barc.Strategy.plain, "gzip": barc.Strategy.gzip, "brotli": barc.Strategy.brotli}[kind]()
-        with barc.open(path) as source, barc.open(ours, "a", strategy=strategy) as target:
+        with barc.open(path) as source, barc.open(here, "a", strategy=strategy) as target:
             for record in source:
                 target.append(record)
         # The same is compressed, and what isn't is the same byte for byte.
-        assert compressions(ours) == compressions(theirs)
+        assert compressions(here) == compressions(theirs)
         if kind == "plain":
-            assert ours.read_bytes() == theirs.read_bytes()
-        back = path.with_suffix(f".{kind}.back")
-        back.unlink(missing_ok=True)
-        tool("cp", ours, back)
+            assert here.read_bytes() == theirs.read_bytes()
+        tool("cp", here, back)
         assert contents(back) == expected
-
-
-def parts(printed: bytes) -> bytes:
-    """Without the separators, whose names are padded by a rule of their own."""
-    lines = printed.split(b"\n")
-    return b"\n".join(line.rsplit(b" offset ", 1)[-1] if line.startswith(b"====== file ") else line for line in lines)
 
 
 @pytest.mark.slow
@@ -110,6 +92,24 @@ def test_what_is_written_here_is_read_there_and_the_other_way_round(path: Path) 
         archive.append(make_dialog(99, b"\r\n"))
         archive.append(make_dialog(100, res_headers=[(f"x-{line}", "y") for line in range(128)]))
     exchange(path)
+    assert ours("cat", path) == tool("cat", path)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["plain", "plain_post", "gzip", "brotli", "multi", "binary", "nonutf8", "empty_meta"])
+def test_the_commands_print_and_copy_byte_for_byte_what_upstreams_do(name: str, tmp_path: Path) -> None:
+    sample = DATA / f"{name}.barc"
+    for options in ([], ["--meta"], ["--req-head", "--res-body"], ["--req-body", "--res-head"], ["--offset", "0x0"]):
+        assert ours("cat", *options, sample) == tool("cat", sample, *options)
+    assert ours("cat", sample, DATA / "plain.barc") == tool("cat", sample, DATA / "plain.barc")
+    here, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for _ in range(2):
+        ours("cp", sample, here)
+        tool("cp", sample, theirs)
+        assert here.read_bytes() == theirs.read_bytes()
+    ours("cp", "--count", "1", here, tmp_path / "ours.1")
+    tool("cp", theirs, tmp_path / "theirs.1", "--count", "1")
+    assert (tmp_path / "ours.1").read_bytes() == (tmp_path / "theirs.1").read_bytes()
 
 
 @pytest.mark.slow

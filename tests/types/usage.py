@@ -133,6 +133,25 @@ async def requests() -> None:
         reveal_type(client.stats()["open"])  # int
 
 
+def archives() -> None:
+    with penstock.barc.open("crawl.barc", "a", strategy=penstock.barc.Strategy.gzip(min_len="1KiB")) as archive:
+        reveal_type(archive)  # penstock.barc.archive.Archive
+        for record in archive:
+            reveal_type(record.meta["url"])  # str
+            reveal_type(record.res_body)  # penstock.body.image.BodyImage
+            reveal_type(record.dialog())  # penstock.dialog.Dialog
+            reveal_type(archive.append(record))  # int
+        reveal_type(archive.read(0))  # penstock.barc.record.Record | None
+        reveal_type(next(archive.entries()).offset)  # int
+
+
+async def archives_of_tasks(dialog: penstock.Dialog) -> None:
+    async with penstock.barc.AsyncArchive("crawl.barc", "a", policy=penstock.Direct()) as archive:
+        reveal_type(await archive.append(dialog))  # int
+        async for record in archive:
+            reveal_type(record.offset)  # int | None
+
+
 def failures(error: BaseException) -> None:
     if isinstance(error, penstock.LimitExceeded):
         reveal_type(error.seen)  # int

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
@@ -22,7 +23,7 @@ __all__ = ["Archive", "AsyncArchive", "Records", "open", "repair"]
 
 T = TypeVar("T")
 
-Path = str | os.PathLike[str]
+PathLike = str | os.PathLike[str]
 Mode = Literal["r", "a"]
 
 MOST_DAMAGE = 1000
@@ -30,7 +31,7 @@ MOST_DAMAGE = 1000
 
 
 def open(
-    path: Path,
+    path: PathLike,
     mode: Mode = "r",
     *,
     tunables: Tunables | None = None,
@@ -74,7 +75,7 @@ def open(
     return archive
 
 
-def repair(path: Path) -> list[Repair]:
+def repair(path: PathLike) -> list[Repair]:
     """Mends a damaged archive in place; for threads, as it reads all of it.
 
     No record that can be read is moved, so that offsets stay good. At the end of the file, what isn't complete is cut
@@ -101,7 +102,7 @@ def _record(source: Dialog | Record) -> _native.Record:
 class _Archive:
     """What the two have in common."""
 
-    def __init__(self, path: Path, mode: Mode, strategy: Strategy | None, keep_going: bool) -> None:
+    def __init__(self, path: PathLike, mode: Mode, strategy: Strategy | None, keep_going: bool) -> None:
         if mode not in ("r", "a"):
             raise ValueError(f"mode={mode!r}: 'r' or 'a'")
         self.path = path
@@ -278,7 +279,7 @@ class Archive(_Archive):
                 yield damage.popleft()
             yield entry
         yield from damage
-        if (left := os.stat(self.path).st_size) > records.offset:
+        if (left := Path(self.path).stat().st_size) > records.offset:
             message = f"record at byte {records.offset} of the archive: its writer hasn't finished it"
             yield ArchiveError(message, offset=records.offset, kind="unfinished", end=left)
 
@@ -308,7 +309,7 @@ class AsyncArchive(_Archive):
 
     def __init__(
         self,
-        path: Path,
+        path: PathLike,
         mode: Mode = "r",
         *,
         policy: Policy | None = None,

@@ -7,6 +7,7 @@ import os
 import sys
 from array import array
 from collections.abc import Sequence
+from pathlib import Path
 from typing import overload
 
 from penstock.barc.archive import Archive
@@ -78,7 +79,7 @@ class Index(Sequence[int]):
         draft = f"{os.fspath(path)}.{os.getpid()}.part"
         with open(draft, "wb") as file:
             file.write(MAGIC + numbers.tobytes())
-        os.replace(draft, path)
+        Path(draft).replace(path)
 
     @overload
     def __getitem__(self, number: int) -> int: ...

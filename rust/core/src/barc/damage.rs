@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-pub(super) type Checked<T> = Result<T, Damage>;
+pub type Checked<T> = Result<T, Damage>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Damage {

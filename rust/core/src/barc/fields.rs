@@ -16,7 +16,7 @@ const MOST_LINES: usize = 128;
 
 impl Fields {
     /// The lines of a plain record's block, of which the closing blank line is taken off.
-    pub(super) fn closed(block: Bytes, name: &'static str) -> Checked<Self> {
+    pub fn closed(block: Bytes, name: &'static str) -> Checked<Self> {
         let lines = block.strip_suffix(b"\r\n").or(block.strip_suffix(b"\n")).map_or(0, <[u8]>::len);
         if !block.get(..lines).is_some_and(|lines| lines.ends_with(b"\n")) && !block.is_empty() {
             return Err(Damage::Headers { block: name, what: "no blank line at its end".to_owned() });
@@ -26,7 +26,7 @@ impl Fields {
     }
 
     /// Those of a compressed record, which have no such line.
-    pub(super) fn bare(mut block: Vec<u8>, name: &'static str) -> Checked<Self> {
+    pub fn bare(mut block: Vec<u8>, name: &'static str) -> Checked<Self> {
         if block.is_empty() {
             return Ok(Self::default());
         }

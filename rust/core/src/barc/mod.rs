@@ -15,7 +15,7 @@ mod stream;
 mod tests;
 mod writer;
 
-pub use damage::Damage;
+pub use damage::{Checked, Damage};
 pub use fields::Fields;
 pub use head::{Compression, Head, Kind};
 pub use reader::{Reader, Walk};

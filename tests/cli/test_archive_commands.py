@@ -1,0 +1,265 @@
+"""The commands on archives, as their users see them: output to the byte, messages, exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import penstock
+import pytest
+from penstock import barc
+from penstock.cli import main
+
+from tests.barc.conftest import DATA, make_dialog
+
+
+class Done(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capfdbinary: pytest.CaptureFixture[bytes]) -> Any:
+    def run(*arguments: Any) -> Done:
+        capfdbinary.readouterr()
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stopped:
+            status = int(stopped.code or 0)
+        out, err = capfdbinary.readouterr()
+        return Done(status, out.decode("latin-1"), err.decode())
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """With archives under short names, for output that doesn't depend on where it is."""
+    for name in ("plain", "multi", "bad_hex", "truncated_body", "reserved_middle"):
+        (tmp_path / f"{name}.barc").write_bytes((DATA / f"{name}.barc").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+PLAIN = (
+    "====== file plain.barc---------------------------- offset 0x0000000000 ======\n"
+    "url: http://sample.test/hello?x=1\r\nmethod: GET\r\nresponse-version: HTTP/1.1\r\nresponse-status: 200 OK\r\n\r\n"
+    "accept: */*\r\nuser-agent: sample/1.0\r\n\r\n"
+    "content-type: text/plain; charset=utf-8\r\ncontent-length: 14\r\ndate: Thu, 01 Jan 2026 00:00:00 GMT\r\n\r\n"
+    "Hello, sample.\r\n"
+)
+
+
+def separators(done: Done) -> list[int]:
+    return [int(line.split()[-2], 16) for line in done.out.splitlines() if line.startswith("====== file ")]
+
+
+OFFSETS = [0, 312, 580, 778, 3027]
+
+
+def test_cat_prints_records_as_upstream_does(run: Any) -> None:
+    assert len((DATA / "plain.barc").read_bytes()) == 312
+    done = run("cat", "plain.barc")
+    assert (done.status, done.err) == (0, "")
+    head, body = done.out.rsplit("\r\n\r\n", 1)
+    assert head == PLAIN.rsplit("\r\n\r\n", 1)[0]
+    assert len(body) == 16
+
+
+@pytest.mark.parametrize(
+    ("options", "offsets"),
+    [
+        ([], OFFSETS),
+        (["-i", "1"], OFFSETS[1:]),
+        (["--index", "1", "--count", "2"], OFFSETS[1:3]),
+        (["-c", "2"], OFFSETS[:2]),
+        (["-c", "0"], []),
+        (["-i", "5"], []),
+        (["-i", "99"], []),
+        (["-o", "580"], OFFSETS[2:]),
+        (["--offset", "0x244", "-c", "1"], OFFSETS[2:3]),
+        (["-o", "99999"], []),
+    ],
+)
+@pytest.mark.parametrize("options_first", [True, False])
+def test_cat_and_cp_take_the_records_that_are_asked_for(
+    options: list[str], offsets: list[int], options_first: bool, run: Any
+) -> None:
+    order = [*options, "multi.barc"] if options_first else ["multi.barc", *options]
+    done = run("cat", *order)
+    assert (done.status, separators(done)) == (0, offsets)
+    order = [*options, "multi.barc", "out.barc"] if options_first else ["multi.barc", "out.barc", *options]
+    assert run("cp", *order) == (0, "", "")
+    with barc.open("out.barc") as copy, barc.open("multi.barc") as archive:
+        copied = [record.meta.raw for record in copy]
+        assert copied == [record.meta.raw for record in archive if record.offset in offsets]
+
+
+def test_cat_prints_only_the_parts_that_are_asked_for(run: Any) -> None:
+    done = run("cat", "--req-head", "--res-head", "plain.barc")
+    separator, rest = done.out.split("\n", 1)
+    assert separator.startswith("======")
+    assert rest.startswith("accept: */*\r\n")
+    assert rest.endswith("00:00:00 GMT\r\n\r\n")
+    assert "url:" not in rest
+    assert len(run("cat", "--res-body", "plain.barc").out.split("\n", 1)[1]) == 16
+    assert run("cat", "--req-body", "plain.barc").out.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["cat", "gone.barc"], 2, "penstock: [Errno 2] cannot open the archive: No such file or directory"),
+        (["cat", "-c", "1", "plain.barc", "multi.barc"], 2, "--count flag can't be applied to more than one input"),
+        (["cp", "-i", "1", "plain.barc", "multi.barc", "out.barc"], 2, "--index flag can't be applied to more than"),
+        (["cat", "-o", "0X10", "plain.barc"], 2, "penstock: --offset 0X10: not a number\n"),
+        (["cat", "-c", "x", "plain.barc"], 2, "penstock: --count x: not a number\n"),
+        (["cat", "-i", "1", "-o", "1", "plain.barc"], 1, "argument -o/--offset: not allowed with argument -i/--index"),
+        (["cp", "-z", "-b", "plain.barc", "out.barc"], 1, "argument -b/--brotli: not allowed with argument -z/--gzip"),
+        (["cat"], 1, "the following arguments are required: FILE"),
+        (["cat", "--fish", "plain.barc"], 1, "unrecognized arguments: --fish"),
+        (["fish"], 1, "invalid choice: 'fish'"),
+        ([], 1, "the following arguments are required: COMMAND"),
+        (["cp", "plain.barc", "plain.barc"], 2, "penstock: BARC input and output file are the same: plain.barc\n"),
+        (["cp", "plain.barc", "./plain.barc"], 2, "penstock: BARC input and output file are the same: plain.barc\n"),
+        (["cp", "gone.barc", "out.barc"], 2, "No such file"),
+        (["cp", "plain.barc", "gone.barc", "out.barc"], 2, "No such file"),
+        (["cat", "-o", "1", "plain.barc"], 2, "penstock: record at byte 1 of the archive: no record begins here"),
+        (["repair", "gone.barc"], 2, "No such file"),
+        (["ls", "gone.barc"], 2, "No such file"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_has_one_line_and_a_status(
+    arguments: list[str], status: int, message: str, run: Any
+) -> None:
+    done = run(*arguments)
+    assert (done.status, done.out) == (status, "")
+    assert message in done.err
+    assert status == 1 or done.err.count("\n") == 1
+    assert not Path("out.barc").exists()
+    assert not Path("gone.barc").exists()
+
+
+def test_what_comes_before_damage_is_done(run: Any) -> None:
+    with open("both.barc", "wb") as file:
+        file.write((DATA / "plain.barc").read_bytes() + (DATA / "bad_hex.barc").read_bytes())
+    done = run("cat", "both.barc")
+    assert (done.status, separators(done)) == (2, [0])
+    assert done.err == (
+        'penstock: record at byte 312 of the archive: "A" in a length of the head is no lower-case hexadecimal digit\n'
+    )
+    done = run("cp", "both.barc", "out.barc")
+    assert done.status == 2
+    assert Path("out.barc").read_bytes() == (DATA / "plain.barc").read_bytes()
+
+
+def test_cp_appends_in_order_and_compresses_as_it_is_told(run: Any) -> None:
+    assert run("cp", "plain.barc", "multi.barc", "out.barc") == (0, "", "")
+    assert run("cp", "plain.barc", "out.barc") == (0, "", "")
+    with barc.open("out.barc") as archive:
+        entries = list(archive.entries())
+    assert len(entries) == 7
+    assert {entry.compression for entry in entries} == {"plain"}
+    with barc.open("text.barc", "a") as archive:
+        for decoded in (("identity",), ()):
+            body = penstock.BodyImage.from_bytes(b"text " * 2000)
+            archive.append(make_dialog(0, body, res_decoded=decoded))
+    for flag, kind in (("-z", "gzip"), ("--brotli", "brotli")):
+        assert run("cp", flag, "text.barc", f"{kind}.barc").status == 0
+        with barc.open(f"{kind}.barc") as archive:
+            # Without the mark that all codings are removed it isn't worth it.
+            assert [entry.compression for entry in archive.entries()] == [kind, "plain"]
+
+
+def test_cp_goes_past_damage_if_it_is_told_and_says_so(run: Any) -> None:
+    done = run("cp", "--keep-going", "reserved_middle.barc", "out.barc")
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("reserved_middle.barc: 0x0000000138: unfinished: ")
+    assert Path("out.barc").read_bytes() == (DATA / "plain.barc").read_bytes() * 2
+
+
+def test_ls_has_a_line_for_each_record(run: Any) -> None:
+    assert run("ls", "multi.barc") == (
+        0,
+        "0x0000000000 plain  200         0          14 GET  http://sample.test/hello?x=1\n"
+        "0x0000000138 gzip   201        16          12 POST https://sample.test:8443/submit\n"
+        "0x0000000244 plain  204         0           0 DELETE http://sample.test/item/7\n"
+        "0x000000030a plain  200       256        1768 PUT  http://sample.test/blob\n"
+        "0x0000000bd3 brotli 302         0           0 GET  http://sample.test/dup\n",
+        "",
+    )
+    lines = [json.loads(line) for line in run("ls", "--json", "plain.barc", "multi.barc").out.splitlines()]
+    assert len(lines) == 6
+    assert lines[0] == {
+        "file": "plain.barc",
+        "offset": 0,
+        "end": 312,
+        "compression": "plain",
+        "status": 200,
+        "method": "GET",
+        "url": "http://sample.test/hello?x=1",
+        "req_body": 0,
+        "res_body": 14,
+    }
+
+
+def test_check_tells_of_each_problem_with_its_offset(run: Any) -> None:
+    assert run("check", "plain.barc", "multi.barc") == (
+        0,
+        "plain.barc: 1 good records, 0 damaged places\nmulti.barc: 5 good records, 0 damaged places\n",
+        "",
+    )
+    assert run("check", "truncated_body.barc", "plain.barc") == (
+        2,
+        "truncated_body.barc: 0x0000000000: short: record at byte 0 of the archive: the record needs 258 bytes and the "
+        "file has 252 more\n"
+        "truncated_body.barc: 0 good records, 1 damaged places\n"
+        "plain.barc: 1 good records, 0 damaged places\n",
+        "",
+    )
+
+
+def test_repair_tells_what_it_did_and_then_check_is_content(run: Any) -> None:
+    assert run("repair", "reserved_middle.barc") == (
+        0,
+        "reserved_middle.barc: 0x0000000138: 94 bytes covered: record at byte 312 of the archive: a writer never "
+        "finished this record, and there are others behind it\n"
+        "reserved_middle.barc: 1 places mended\n",
+        "",
+    )
+    assert run("check", "reserved_middle.barc").status == 0
+    assert "306 bytes cut off" in run("repair", "truncated_body.barc").out
+    assert Path("truncated_body.barc").stat().st_size == 0
+    assert run("repair", "plain.barc").out == "plain.barc: 0 places mended\n"
+
+
+@pytest.mark.parametrize("command", ["cat", "cp", "ls", "check", "repair"])
+def test_help_has_examples_and_the_exit_status(command: str, run: Any) -> None:
+    done = run(command, "--help")
+    assert done.status == 0
+    assert f"examples:\n  penstock {command}" in done.out
+    assert "exit status: 0 done, 1 wrong usage, 2 an error or damage, 130 interrupted" in done.out
+
+
+@pytest.mark.parametrize("flag", ["-V", "--version"])
+def test_the_version(flag: str, run: Any) -> None:
+    assert run(flag) == (0, f"penstock {penstock.__version__}\n", "")
+
+
+def test_a_closed_pipe_ends_it_without_a_word() -> None:
+    with barc.open("large.barc", "a") as archive:
+        for number in range(50):
+            archive.append(make_dialog(number, bytes(100_000)))
+    command = [sys.executable, "-m", "penstock.cli", "cat", "large.barc"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 2
