@@ -10,7 +10,7 @@ if sys.platform == "win32" or sys.implementation.name != "cpython":
         "not supported (nor are Windows and trio)"
     )
 
-from penstock._native import BUILD_PROFILE, __version__, file_pool_stats, slab_stats
+from penstock._native import BUILD_PROFILE, __version__, file_pool_stats, slab_stats, thread_stats
 from penstock.blocking import (
     BlockingPermit,
     Direct,
@@ -21,6 +21,10 @@ from penstock.blocking import (
     Semaphore,
     blocking_permit,
     default_pool,
+    dispatch,
+    dispatch_or_permit,
+    register,
+    registered,
     run_blocking,
 )
 from penstock.body import AsyncBodySink, BodyImage, BodySink, Budget, FilePool, Tunables, collect
@@ -92,8 +96,12 @@ __all__ = [
     "blocking_permit",
     "collect",
     "default_pool",
+    "dispatch",
+    "dispatch_or_permit",
     "fetch",
     "fetch_sync",
+    "register",
+    "registered",
     "run_blocking",
     "stats",
     *_errors,
@@ -103,10 +111,16 @@ __all__ = [
 def stats() -> dict[str, Any]:
     """What the process holds.
 
-    `slabs` in bytes (lent, idle, held, unwritten) and in number (recycled, mapped); the files of all `file_pools`; and
-    the process's `budget` (ram, disk and files: limit, used, peak).
+    `slabs` in bytes (lent, idle, held, unwritten) and in number (recycled, mapped); the files of all `file_pools`; the
+    process's `budget` (ram, disk and files: limit, used, peak); and penstock's `threads` (how many of which kind, how
+    many in all as `used`, and the most that there can be with the present pools as `limit`).
     """
-    return {"slabs": slab_stats(), "file_pools": file_pool_stats(), "budget": Budget.shared().stats()}
+    return {
+        "slabs": slab_stats(),
+        "file_pools": file_pool_stats(),
+        "budget": Budget.shared().stats(),
+        "threads": thread_stats(),
+    }
 
 
 def __getattr__(name: str) -> Any:

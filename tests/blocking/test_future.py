@@ -202,6 +202,36 @@ async def test_callbacks_are_removed_by_equality(pool: DispatchPool, gate: Gate)
 
 
 @pytest.mark.asyncio
+async def test_removing_callbacks_survives_a_comparison_that_adds_one_or_fails(pool: DispatchPool, gate: Gate) -> None:
+    future = pool.run(gate)
+    seen: list[str] = []
+
+    class Odd:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __call__(self, _: object) -> None:
+            seen.append(self.name)
+
+        def __eq__(self, other: object) -> bool:
+            if self.name == "fails":
+                raise LookupError
+            future.add_done_callback(lambda _: seen.append("added"))
+            return False
+
+        __hash__ = None  # type: ignore[assignment]
+
+    future.add_done_callback(Odd("adds"))
+    future.add_done_callback(Odd("fails"))
+    with pytest.raises(LookupError):
+        future.remove_done_callback(len)
+    gate.open.set()
+    await future
+    await asyncio.sleep(0)
+    assert seen == ["adds", "fails", "added"]
+
+
+@pytest.mark.asyncio
 async def test_a_callback_added_to_a_finished_future_runs_in_the_next_turn(pool: DispatchPool) -> None:
     future = pool.run(int)
     await future
@@ -302,6 +332,19 @@ async def test_a_job_cancelled_between_its_end_and_the_loops_next_turn_is_cancel
     assert future.cancel()
     with pytest.raises(asyncio.CancelledError):
         await future
+
+
+@pytest.mark.asyncio
+async def test_a_job_whose_future_is_dropped_runs_all_the_same(pool: DispatchPool, gate: Gate) -> None:
+    for _ in range(4):
+        pool.dispatch(gate)
+    gate.wait_entered(4)
+    ran: list[int] = []
+    pool.run(ran.append, 1)
+    gc.collect()
+    gate.open.set()
+    await pool.join()
+    assert ran == [1]
 
 
 @pytest.mark.asyncio

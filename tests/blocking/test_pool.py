@@ -8,11 +8,14 @@ import contextvars
 import gc
 import logging
 import os
+import subprocess
 import threading
 import time
 import traceback
 import weakref
 from collections.abc import Callable
+from types import FrameType
+from typing import Literal
 
 import penstock
 import pytest
@@ -109,6 +112,21 @@ async def test_an_exception_that_is_no_exception_reaches_the_awaiter(
         await pool.run(job)
 
 
+@pytest.mark.parametrize("error", [Odd, KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_no_exception_of_a_job_ends_its_thread(error: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
+    def job() -> None:
+        raise error("from the job")
+
+    with DispatchPool(threads=1) as pool:
+        ident = pool.submit(threading.get_ident).result(10)
+        with caplog.at_level(logging.ERROR, "penstock.blocking"):
+            pool.dispatch(job)
+            with pytest.raises(error, match="from the job"):
+                pool.submit(job).result(10)
+        assert f"{error.__name__}: from the job" in caplog.text
+        assert pool.submit(threading.get_ident).result(10) == ident
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_an_interrupt_from_a_job_ends_the_loop_as_from_a_task(error: type[BaseException]) -> None:
     def job() -> None:
@@ -154,6 +172,19 @@ async def test_a_job_may_dispatch_to_its_own_pool(pool: DispatchPool) -> None:
         return 1 + pool.submit(outer, depth - 1).result(10) if depth else 0
 
     assert await pool.run(outer, 3) == 3
+
+
+@pytest.mark.parametrize("overflow", ["wait", "caller"])
+def test_a_job_may_dispatch_more_than_there_is_room_for_to_its_own_pool(overflow: Literal["wait", "caller"]) -> None:
+    ran: list[int] = []
+
+    def job() -> None:
+        for n in range(100):
+            pool.dispatch(ran.append, n)
+
+    with DispatchPool(threads=1, queue_length=1, overflow=overflow) as pool:
+        pool.submit(job).result(10)
+    assert ran == list(range(100))
 
 
 @pytest.mark.asyncio
@@ -263,6 +294,23 @@ def test_the_oldest_job_runs_on_a_calling_thread_that_has_no_loop(gate: Gate) ->
     assert ran == [(1, True), (2, False)]
 
 
+def test_what_an_enlisted_caller_runs_fails_for_its_own_submitter_only(
+    gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    with DispatchPool(threads=1, queue_length=1, overflow="caller") as pool:
+        pool.dispatch(gate)
+        gate.wait_entered()
+        failing = pool.submit(int, "x")
+        pool.submit(int)
+        with pytest.raises(ValueError, match="invalid literal"):
+            failing.result(0)
+        pool.dispatch(int, "y")
+        with caplog.at_level(logging.ERROR, "penstock.blocking"):
+            assert pool.submit(int).done() is False
+        assert "'y'" in caplog.text
+        gate.open.set()
+
+
 @pytest.mark.asyncio
 async def test_a_loop_is_never_made_to_run_a_job() -> None:
     with DispatchPool(queue_length=0, overflow="caller") as pool:
@@ -306,7 +354,12 @@ async def test_a_hundred_thousand_jobs_make_no_more_threads(pool: DispatchPool) 
         ({"queue_length": 0}, ValueError, "overflow"),
         ({"overflow": "drop"}, ValueError, "wait"),
         ({"threads": 1, "max_workers": 1}, TypeError, "max_workers"),
-        ({"threads": -1}, OverflowError, "negative"),
+        ({"threads": -1}, ValueError, "threads=-1: must not be negative"),
+        ({"max_workers": -1}, ValueError, "max_workers=-1: must not be negative"),
+        ({"queue_length": -1}, ValueError, "queue_length=-1: must not be negative"),
+        ({"drain_threads": -1}, ValueError, "drain_threads=-1: must not be negative"),
+        ({"stack_size": 1000}, ValueError, "stack_size=1000: at least 32768 bytes"),
+        ({"name_prefix": "a\0b"}, ValueError, "name_prefix.*NUL"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(settings: dict[str, object], error: type[Exception], text: str) -> None:
@@ -319,19 +372,102 @@ def test_max_workers_is_another_name_of_threads() -> None:
         assert pool.threads == 3
 
 
-def test_the_default_count_follows_the_affinity(script: Callable[..., object]) -> None:
+def test_the_default_count_follows_the_affinity(script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     source = """
 import os, penstock
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
 with penstock.DispatchPool() as pool:
     print(pool.threads)
 """
-    assert script(source).stdout.split() == ["5"]  # type: ignore[attr-defined]
+    assert script(source).stdout.split() == ["5"]
 
 
-def test_a_stack_has_the_size_that_was_asked_for() -> None:
-    with DispatchPool(threads=1, stack_size=1 << 20) as pool:
-        assert pool.submit(int).result(10) == 0
+STACK = """
+import ctypes, penstock, resource, sys
+def stack_size():
+    libc = ctypes.CDLL(None)
+    libc.pthread_self.restype = ctypes.c_ulong
+    attributes, size = ctypes.create_string_buffer(128), ctypes.c_size_t()
+    assert libc.pthread_getattr_np(ctypes.c_ulong(libc.pthread_self()), attributes) == 0
+    assert libc.pthread_attr_getstacksize(attributes, ctypes.byref(size)) == 0
+    return size.value
+size = eval(sys.argv[1])
+if size is None:
+    resource.setrlimit(resource.RLIMIT_STACK, (3 << 20, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+with penstock.DispatchPool(threads=1, stack_size=size) as pool:
+    print(pool.submit(stack_size).result(10) >> 10)
+"""
+
+
+@pytest.mark.parametrize(("given", "kib"), [(1 << 20, 1024), ("512KiB", 512), ("8MiB", 8192), (None, 3072)])
+def test_a_stack_has_the_size_that_was_asked_for(
+    script: Callable[..., subprocess.CompletedProcess[str]], given: int | str | None, kib: int
+) -> None:
+    # In a process of its own: the C library gives a new thread the stack of one that has ended.
+    done = script(STACK, repr(given))
+    assert done.stderr == ""
+    # A guard page may count with it.
+    assert abs(int(done.stdout) - kib) <= 16
+
+
+def test_threading_knows_the_threads_by_their_names_while_they_live() -> None:
+    def names() -> set[str]:
+        return {thread.name for thread in threading.enumerate() if thread.name.startswith("mine-")}
+
+    with DispatchPool(threads=2, name_prefix="mine-"):
+        assert names() == {"mine-0", "mine-1"}
+    assert names() == set()
+
+
+@pytest.mark.parametrize("kind", ["trace", "profile"])
+def test_debuggers_that_asked_for_new_threads_see_the_jobs(kind: str) -> None:
+    seen: list[str] = []
+
+    def watch(frame: FrameType, event: str, arg: object) -> None:
+        if frame.f_code.co_name == "traced_job":
+            seen.append(event)
+
+    def traced_job() -> None:
+        pass
+
+    before = getattr(threading, f"get{kind}")()
+    getattr(threading, f"set{kind}")(watch)
+    try:
+        pool = DispatchPool(threads=1)
+    finally:
+        getattr(threading, f"set{kind}")(before)
+    with pool:
+        pool.submit(traced_job).result(10)
+    assert seen[0] == "call"
+
+
+def test_pools_without_a_prefix_are_numbered() -> None:
+    with DispatchPool(threads=1) as first, DispatchPool(threads=1, name_prefix="x") as other:
+        with DispatchPool(threads=1) as second:
+            pass
+        number = int(first.name_prefix.removeprefix("penstock-").removesuffix("-"))
+        assert second.name_prefix == f"penstock-{number + 1}-"
+        assert other.name_prefix == "x"
+
+
+def test_the_constructor_returns_when_all_threads_run(thread_names: Callable[[], set[str]]) -> None:
+    ready: list[int] = []
+    with DispatchPool(threads=8, name_prefix="r-", after_start=ready.append):
+        assert sorted(ready) == list(range(8))
+        assert {f"r-{index}" for index in range(8)} <= thread_names()
+
+
+def test_a_failing_before_stop_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    stopped: list[int] = []
+
+    def before_stop(index: int) -> None:
+        stopped.append(index)
+        raise LookupError(index)
+
+    with caplog.at_level(logging.ERROR, "penstock.blocking"), DispatchPool(threads=2, before_stop=before_stop):
+        pass
+    assert sorted(stopped) == [0, 1]
+    assert len(caplog.records) == 2
 
 
 def test_hooks_run_on_each_thread_with_its_index() -> None:
@@ -396,6 +532,88 @@ def test_a_submitted_job_that_is_cancelled_never_runs(gate: Gate) -> None:
     assert not ran
 
 
+# Waiting for quiet
+
+
+@pytest.mark.asyncio
+async def test_join_waits_for_everything_that_was_given_and_closes_nothing(pool: DispatchPool, gate: Gate) -> None:
+    ran: list[int] = []
+    pool.dispatch(gate)
+    for n in range(100):
+        pool.dispatch(ran.append, n)
+    nap = _nap(pool, 0.01)
+    joining = pool.join()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(joining), 0.05)
+    gate.open.set()
+    await joining
+    assert sorted(ran) == list(range(100))
+    assert nap.done()
+    assert await pool.run(int) == 0
+
+
+@pytest.mark.asyncio
+async def test_join_of_a_quiet_pool_is_done(pool: DispatchPool) -> None:
+    await pool.join()
+    assert await pool.run(int) == 0
+    await pool.join()
+    await pool.aclose()
+    await pool.join()
+
+
+@pytest.mark.asyncio
+async def test_results_come_before_the_end_of_a_join(pool: DispatchPool) -> None:
+    for _ in range(50):
+        futures = [pool.run(int) for _ in range(20)]
+        await pool.join()
+        assert all(future.done() for future in futures)
+
+
+@pytest.mark.asyncio
+async def test_join_ends_when_the_last_job_is_cancelled(pool: DispatchPool, gate: Gate) -> None:
+    for _ in range(4):
+        pool.dispatch(gate)
+    gate.wait_entered(4)
+    queued = [pool.run(int), _nap(pool, 20)]
+    joining = pool.join()
+    gate.open.set()
+    for each in queued:
+        each.cancel()
+    await joining
+    assert pool.stats()["running"] == 0
+
+
+@pytest.mark.asyncio
+async def test_join_ends_when_a_shutdown_cancels_what_is_queued(gate: Gate) -> None:
+    pool = DispatchPool(threads=1)
+    pool.dispatch(gate)
+    gate.wait_entered()
+    queued = [pool.run(int) for _ in range(3)]
+    queued[0].cancel()
+    joining = pool.join()
+    pool.shutdown(wait=False, cancel_futures=True)
+    assert pool.stats()["queued"] == 0
+    gate.open.set()
+    await joining
+    assert all(future.cancelled() for future in queued)
+    await pool.aclose()
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_join_leaves_the_jobs_and_no_trace(pool: DispatchPool, gate: Gate) -> None:
+    ended: list[None] = []
+    pool.dispatch(lambda: ended.append(gate()))
+    gate.wait_entered()
+    for _ in range(1000):
+        pool.join().cancel()
+    assert sum(isinstance(thing, Future) for thing in gc.get_objects()) < 100
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(pool.join(), 0.01)
+    gate.open.set()
+    await pool.join()
+    assert ended == [None]
+
+
 # The end
 
 
@@ -434,6 +652,23 @@ async def test_a_job_may_shut_its_own_pool_down() -> None:
     pool = DispatchPool(threads=2)
     await pool.run(pool.shutdown)
     await pool.aclose()
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_aclose_closes_the_pool_all_the_same(
+    gate: Gate, thread_names: Callable[[], set[str]]
+) -> None:
+    pool = DispatchPool(threads=1, name_prefix="gone-")
+    running = pool.run(gate)
+    gate.wait_entered()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(pool.aclose(), 0.01)
+    with pytest.raises(PoolClosed):
+        pool.run(int)
+    gate.open.set()
+    await running
+    while any(name.startswith("gone-") for name in thread_names()):
+        await asyncio.sleep(0.001)
 
 
 def test_a_forgotten_pool_warns_and_lets_its_threads_go() -> None:

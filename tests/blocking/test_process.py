@@ -96,6 +96,35 @@ os.write(1, b"parent")
     )
 
 
+def test_a_forked_child_that_leaves_the_pools_alone_ends_and_runs_nothing(script: Script) -> None:
+    source = """
+import asyncio, os, penstock, sys, threading
+release = threading.Event()
+pool = penstock.DispatchPool(threads=2, after_start=lambda n: None)
+for target in (pool, penstock.default_pool()):
+    for _ in range(target.threads):
+        target.dispatch(release.wait)
+    target.dispatch(lambda: os.write(1, b"once "))
+async def main():
+    kept.append(pool.run(lambda: os.write(1, b"run ")))
+    pid = os.fork()
+    if pid == 0:
+        # Ends as a program does: hooks at exit, destructors, no use of a pool.
+        sys.exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    os.write(1, b"child ")
+    release.set()
+    await kept[0]
+kept = []
+asyncio.run(main())
+pool.close()
+"""
+    result = script(FORK + source)
+    assert (result.returncode, result.stderr) == (0, "")
+    first, *rest = result.stdout.split()
+    assert (first, sorted(rest)) == ("child", ["once", "once", "run"])
+
+
 def test_a_pool_closed_before_the_fork_is_closed_after_it(script: Script) -> None:
     source = """
 import os, penstock, penstock.errors

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import hashlib
 import re
+import sqlite3
 import subprocess
 import sys
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +51,7 @@ def code(text: str) -> str:
 
 
 def test_every_example_is_run_here() -> None:
-    named = set(re.findall(r'example\("(\w+\.py)"', Path(__file__).read_text()))
+    named = set(re.findall(r'(?:example\("|examples/)(\w+\.py)"', Path(__file__).read_text()))
     assert named == {path.name for path in (ROOT / "examples").glob("*.py")}
 
 
@@ -112,3 +118,54 @@ def test_save(example: Example, url: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("HTTPStatusError: 404 Not Found")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["body"]
+
+
+def test_database(example: Example, tmp_path: Path) -> None:
+    done = example("database.py", "accounts.db")
+    found = re.fullmatch(r"(\d+) transfers, (\d+) refused, 1000 in all\n", done.stdout)
+    assert found is not None, done.stderr
+    assert int(found[1]) + int(found[2]) == 100
+    assert int(found[1]) > 0
+    assert int(found[2]) > 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "accounts.db")) as connection:
+        assert connection.execute("SELECT sum(balance), min(balance) >= 0 FROM accounts").fetchone() == (1000, 1)
+
+
+def test_serve_files(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "secret").write_text("not yours")
+    (root / "link").symlink_to(tmp_path / "secret")
+    contents = {f"file {size}": server.body(size) for size in (0, 1, 65_536, SIZE)}
+    for name, content in contents.items():
+        (root / name).write_bytes(content)
+    command = [sys.executable, "-W", "error", str(ROOT / "examples/serve_files.py"), str(root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as serving:
+        assert serving.stdout is not None
+        url = serving.stdout.readline().decode().strip()
+
+        def get(name: str) -> bytes:
+            with urllib.request.urlopen(f"{url}/{urllib.parse.quote(name)}", timeout=20) as response:
+                return response.read()  # type: ignore[no-any-return]
+
+        def refusal(target: str) -> int:
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                get(target)
+            caught.value.close()
+            return caught.value.code
+
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            assert dict(zip(contents, threads.map(get, contents), strict=True)) == contents
+        assert [refusal(target) for target in ("nothing", "link", "../secret")] == [404, 403, 403]
+        _, errors = serving.communicate(timeout=20)
+    assert (serving.returncode, errors) == (0, b"")
+
+
+def test_parse(example: Example, tmp_path: Path) -> None:
+    for index in range(6):
+        rows = [f"{n},x" for n in range(index * 1000)]
+        (tmp_path / f"{index}.csv").write_text("\n".join(["amount,name", *rows]))
+    done = example("parse.py", *(f"{index}.csv" for index in range(6)))
+    expected = [f"{n}.csv: {n * 1000} rows, {sum(range(n * 1000))}" for n in range(6)]
+    assert sorted(done.stdout.splitlines()) == expected
+    assert re.fullmatch(r"the loop was late by \d+\.\d ms at most\n", done.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -31,6 +32,36 @@ def test_revealed_types_are_those_that_the_examples_name() -> None:
     found = {int(number): re.sub(r"\bbuiltins\.", "", text) for number, text in notes}
     assert found == wanted
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_pyright_sees_the_same_types_and_the_same_mistakes(tmp_path: Path) -> None:
+    settings = {
+        "include": [str(ROOT / USAGE)],
+        "typeCheckingMode": "standard",
+        "pythonVersion": "3.11",
+        "enableTypeIgnoreComments": False,
+    }
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    done = checked("basedpyright", "-p", str(tmp_path), "--pythonpath", sys.executable, "--outputjson")
+    found = json.loads(done.stdout)["generalDiagnostics"]
+    lines = list(enumerate((ROOT / USAGE).read_text().splitlines(), 1))
+
+    def at(severity: str) -> dict[int, str]:
+        return {each["range"]["start"]["line"] + 1: each["message"] for each in found if each["severity"] == severity}
+
+    assert at("error").keys() == {number for number, line in lines if "# type: ignore" in line}
+    wanted = {number: match[1] for number, line in lines if (match := re.search(r"reveal_type\(.*  # (.+)$", line))}
+    told = {number: message.rpartition('" is "')[2].removesuffix('"') for number, message in at("information").items()}
+    assert told.keys() == wanted.keys()
+    # They differ in how they write a type, so of each the name is compared, without its module and its arguments.
+    differ = {number: (told[number], text) for number, text in wanted.items() if plain(told[number]) != plain(text)}
+    assert differ == {}
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\w+\.|\[.*", "", text)
 
 
 @pytest.mark.slow

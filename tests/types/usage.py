@@ -51,7 +51,32 @@ async def blocking_work() -> None:
     async with penstock.blocking_permit(sem) as permit:
         reveal_type(permit)  # penstock._native.BlockingPermit
         reveal_type(permit.run(parse, b"{}"))  # dict[str, int]
+        async for number in pool.map_unordered(int, ["1", "2"], window=4):
+            reveal_type(number)  # int
+        reveal_type(await pool.join())  # None
     reveal_type(penstock.default_pool())  # penstock.blocking.pool.DispatchPool
+
+
+async def registered_work(pool: penstock.DispatchPool) -> None:
+    reveal_type(penstock.register(pool))  # penstock.blocking.pool.DispatchPool | None
+    reveal_type(penstock.registered())  # penstock.blocking.pool.DispatchPool | None
+    penstock.dispatch(parse, b"{}", strict=False)
+    reveal_type(await penstock.run_blocking(parse, b"{}"))  # dict[str, int]
+    reveal_type(await penstock.dispatch_or_permit(penstock.Semaphore(1), parse, b"{}"))  # dict[str, int]
+    penstock.register(None)
+
+
+async def misuse(pool: penstock.DispatchPool) -> None:
+    """Each line is an error to both type checkers: mypy would complain of a comment that ignores nothing."""
+    await pool.run(parse)  # type: ignore[call-arg]
+    await pool.run(parse, "text")  # type: ignore[arg-type]
+    pool.dispatch(parse, b"{}", strict="yes")  # type: ignore[arg-type]
+    pool.submit(parse, b"{}", loose=True)  # type: ignore[call-arg]
+    pool.map_unordered(parse, ["text"])  # type: ignore[arg-type]
+    penstock.dispatch(parse, 1)  # type: ignore[arg-type]
+    penstock.dispatch_or_permit(penstock.Semaphore(1), parse)  # type: ignore[call-arg]
+    penstock.run_blocking(parse, b"{}", loose=True)  # type: ignore[call-arg]
+    penstock.register("pool")  # type: ignore[arg-type]
 
 
 async def collecting(pieces: AsyncIterator[bytes]) -> None:

@@ -19,8 +19,9 @@ from penstock._native import (
     default_pool,
 )
 from penstock.blocking.permit import BlockingPermit, blocking_permit
-from penstock.blocking.policy import Direct, Dispatch, Permit, Policy, run_blocking
+from penstock.blocking.policy import Direct, Dispatch, Permit, Policy
 from penstock.blocking.pool import DispatchPool
+from penstock.blocking.registry import dispatch, dispatch_or_permit, register, registered, run_blocking
 
 __all__ = [
     "BlockingPermit",
@@ -33,6 +34,10 @@ __all__ = [
     "Semaphore",
     "blocking_permit",
     "default_pool",
+    "dispatch",
+    "dispatch_or_permit",
+    "register",
+    "registered",
     "run_blocking",
 ]
 

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeAlias, cast
 
-from penstock.blocking.policy import run_blocking
+from penstock.blocking._ops import default_policy
 from penstock.errors import ConnectError, ConnectionLost, TLSError
 from penstock.http.connection import Connection
 from penstock.http.proxy import tunnel
@@ -52,7 +52,7 @@ class Connector:
             context = route.context or self._context
             if context is None:
                 # Reads the system's certificates.
-                context = self._context = await run_blocking(_default_context)
+                context = self._context = await default_policy.run(_default_context)
         sock = await self._open_socket(route)
         try:
             if route.proxy is not None and context is not None:

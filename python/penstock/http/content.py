@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock._native import Image
-from penstock.blocking.policy import Policy, run_blocking
+from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.http.url import Params
 
@@ -108,7 +108,7 @@ async def _part(value: object, what: str, policy: Policy) -> bytes | BodyImage:
     if isinstance(value, Image):
         return BodyImage(value, policy)
     if isinstance(value, Path):
-        return await run_blocking(BodyImage.from_path, value, policy=policy)
+        return await policy.run(BodyImage.from_path, value)
     raise TypeError(
         f"{what}={type(value).__name__}: takes bytes, str, a pathlib.Path, a BodyImage"
         + (", or an asynchronous iterable of bytes" if what == "content" else "")

@@ -9,7 +9,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 
-from penstock.blocking.policy import run_blocking
+from penstock.blocking._ops import default_policy
 from penstock.errors import DNSError
 
 __all__ = ["Names", "Resolver"]
@@ -25,7 +25,7 @@ MOST = 1024
 
 async def system_resolver(host: str) -> list[str]:
     """By the system's resolver, on the process's default pool."""
-    found = await run_blocking(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
+    found = await default_policy.run(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
     return [str(address[0]) for *_, address in found]
 
 

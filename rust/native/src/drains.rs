@@ -8,33 +8,34 @@ use std::sync::Arc;
 
 #[derive(Default)]
 struct State {
-    /// The fork that the workers belong to.
-    fork: usize,
     workers: Vec<Arc<Drainer>>,
+    /// Workers that are being joined.
+    ending: usize,
     closed: bool,
 }
 
-/// Locked only by threads that are attached to the interpreter, so that a fork finds it unlocked.
-#[derive(Default)]
-pub struct Drains(Mutex<State>);
+pub struct Drains {
+    prefix: String,
+    most: usize,
+    state: Mutex<State>,
+}
 
 impl Drains {
-    /// The worker with the least to do. One more is started while all are busy and there are fewer than `most`.
-    pub fn pick(&self, fork: usize, prefix: &str, most: usize) -> Result<Arc<Drainer>> {
-        let mut state = self.0.lock();
-        if state.closed || most == 0 {
+    pub fn new(prefix: String, most: usize) -> Self {
+        Self { prefix, most, state: Mutex::default() }
+    }
+
+    /// The worker with the least to do. One more is started while all are busy and there are fewer than the most.
+    pub fn pick(&self) -> Result<Arc<Drainer>> {
+        let mut state = self.state.lock();
+        if state.closed || self.most == 0 {
             return Err(Error::PoolClosed);
-        }
-        if state.fork != fork {
-            // The parent's threads don't exist here, and what they were doing is theirs.
-            mem::forget(mem::take(&mut state.workers));
-            state.fork = fork;
         }
         let least = state.workers.iter().min_by_key(|worker| worker.active()).cloned();
         match least {
-            Some(worker) if worker.active() == 0 || state.workers.len() >= most => Ok(worker),
+            Some(worker) if worker.active() == 0 || state.workers.len() >= self.most => Ok(worker),
             _ => {
-                let name = format!("{prefix}drain-{}", state.workers.len());
+                let name = format!("{}drain-{}", self.prefix, state.workers.len());
                 let worker = Arc::new(Drainer::start(name).map_err(Error::io("start a draining thread"))?);
                 state.workers.push(worker.clone());
                 Ok(worker)
@@ -42,16 +43,37 @@ impl Drains {
         }
     }
 
-    /// How many there are, and how many bodies they have in hand.
-    pub fn figures(&self) -> (usize, usize) {
-        let state = self.0.lock();
-        (state.workers.len(), state.workers.iter().map(|worker| worker.active()).sum())
+    /// How many there can be.
+    pub fn most(&self) -> usize {
+        self.most
     }
 
-    /// Takes the workers away; dropping them cancels what they have and joins their threads.
-    pub fn close(&self) -> Vec<Arc<Drainer>> {
-        let mut state = self.0.lock();
+    /// How many there are.
+    pub fn living(&self) -> usize {
+        let state = self.state.lock();
+        state.workers.len() + state.ending
+    }
+
+    /// How many bodies they have in hand.
+    pub fn active(&self) -> usize {
+        self.state.lock().workers.iter().map(|worker| worker.active()).sum()
+    }
+
+    /// Takes no more bodies.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+    }
+
+    /// Closes, cancels what they have, and waits for their ends.
+    pub fn join(&self) {
+        let mut state = self.state.lock();
         state.closed = true;
-        mem::take(&mut state.workers)
+        let workers = mem::take(&mut state.workers);
+        let ending = workers.len();
+        state.ending += ending;
+        drop(state);
+        // Dropping a worker cancels and joins it.
+        drop(workers);
+        self.state.lock().ending -= ending;
     }
 }

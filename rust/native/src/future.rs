@@ -6,14 +6,11 @@
 //! Its state is under a lock that is never held across a call of Python, and no reference is dropped under it.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use penstock_core::dispatch::Native;
 use penstock_core::permit::{Grant, Ticket};
-use penstock_core::{Error, Result};
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyStopIteration};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -23,8 +20,9 @@ use pyo3::types::{PyDict, PyTraceback, PyTuple, PyType};
 use crate::call::Call;
 use crate::errors;
 use crate::gil;
-use crate::loops::{self, Completion, Convert, Finished, Mailbox};
-use crate::pool::{DispatchPool, Task, Workers};
+use crate::loops::{self, Finished, Mailbox};
+use crate::promise::Cell;
+use crate::worker::{Task, Workers};
 
 /// What the future waits for: what a cancellation gives back.
 pub enum Source {
@@ -107,6 +105,12 @@ impl Future {
 
     pub fn mailbox(&self) -> &Arc<Mailbox> {
         &self.mailbox
+    }
+
+    /// Says what it waits for now.
+    pub fn wait_for(&self, source: Source) {
+        let before = std::mem::replace(&mut self.state.lock().source, source);
+        drop(before);
     }
 
     /// Keeps the ticket of what it waits for, unless that came meanwhile.
@@ -392,23 +396,24 @@ impl Future {
     #[pyo3(signature = (callback, /))]
     fn remove_done_callback(&self, callback: &Bound<'_, PyAny>) -> PyResult<usize> {
         let py = callback.py();
-        let mut state = self.state.lock();
-        let all: Vec<_> = state.first.take().into_iter().chain(state.others.drain(..)).collect();
+        let state = self.state.lock();
+        let all: Vec<_> = state.first.iter().chain(&state.others).map(|entry| entry.func.clone_ref(py)).collect();
         drop(state);
-        let mut removed = 0;
-        let mut left = VecDeque::new();
-        for entry in all {
-            if entry.func.bind(py).eq(callback)? {
-                removed += 1;
-            } else {
-                left.push_back(entry);
+        // Comparing runs Python code, which may come back here: not under the lock, and not on what it may change.
+        let mut equal = Vec::new();
+        for func in all {
+            if func.bind(py).eq(callback)? {
+                equal.push(func);
             }
         }
         let mut state = self.state.lock();
-        left.append(&mut state.others);
+        let all = state.first.take().into_iter().chain(std::mem::take(&mut state.others));
+        let (removed, mut left) =
+            all.partition::<VecDeque<_>, _>(|entry| equal.iter().any(|func| func.is(&entry.func)));
         state.first = left.pop_front();
         state.others = left;
-        Ok(removed)
+        drop(state);
+        Ok(removed.len())
     }
 
     fn _make_cancelled_error(&self, py: Python<'_>) -> PyResult<Py<PyBaseException>> {
@@ -477,7 +482,7 @@ impl Future {
         format!("<penstock.Future {word}{detail}>")
     }
 
-    fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
         // What isn't visited is taken to be in use: who holds the lock keeps it alive for this round.
         let Some(state) = self.state.try_lock() else { return Ok(()) };
@@ -538,113 +543,4 @@ pub fn thrown(
         error.set_traceback(py, traceback);
     }
     Ok(error)
-}
-
-/// A future that has ended already.
-pub fn done(py: Python<'_>, result: PyResult<Py<PyAny>>) -> PyResult<Py<Future>> {
-    let future = Future::pending(py, Source::Taken)?;
-    Future::settle(&future, py, Finished::Python(result))?;
-    Ok(future)
-}
-
-/// A promise to settle one future from any thread, attached or not. Dropped unkept, it fails the future with
-/// InternalError.
-pub struct Promise(Option<Py<Future>>);
-
-impl Promise {
-    /// For the running loop of this thread.
-    pub fn pair(py: Python<'_>) -> PyResult<(Self, Py<Future>)> {
-        let future = Future::pending(py, Source::Promise)?;
-        Ok((Self(Some(future.clone_ref(py))), future))
-    }
-
-    /// Whether nobody waits any more: what would be done for it needs not be done.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.as_ref().is_none_or(|future| future.get().is_cancelled())
-    }
-
-    /// Keeps it. The value is made on the loop's thread.
-    pub fn complete(mut self, result: Result<Convert>) {
-        self.settle(Finished::Native(result));
-    }
-
-    fn cancel(mut self) {
-        self.settle(Finished::Cancelled);
-    }
-
-    fn settle(&mut self, finished: Finished) {
-        if let Some(future) = self.0.take() {
-            let mailbox = Arc::clone(future.get().mailbox());
-            drop(mailbox.post(Completion { future, finished }));
-        }
-    }
-}
-
-impl Drop for Promise {
-    fn drop(&mut self) {
-        if self.is_cancelled() {
-            return;
-        }
-        self.settle(Finished::Native(Err(Error::Panic("an operation ended without a result".to_owned()))));
-    }
-}
-
-/// Runs a native operation on the pool's threads, detached, and converts its result on the loop's thread.
-pub fn run_native<T: Send + 'static>(
-    py: Python<'_>,
-    pool: &DispatchPool,
-    op: impl FnOnce() -> Result<T> + Send + 'static,
-    convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
-) -> PyResult<Py<Future>> {
-    let (promise, future) = Promise::pair(py)?;
-    let work: Work = Box::new(move |cancelled| {
-        if cancelled {
-            return promise.cancel();
-        }
-        let result = catch_unwind(AssertUnwindSafe(op)).unwrap_or_else(|panic| Err(Error::from_panic(&*panic)));
-        promise.complete(result.map(|value| Box::new(move |py: Python<'_>| convert(py, value)) as Convert));
-    });
-    let cell: Cell = Arc::new(Mutex::new(Some(work)));
-    let started = pool.start_native(py, |workers| {
-        future.get().state.lock().source = Source::Operation(Arc::clone(&cell), Arc::clone(workers));
-        Box::new(Operation { cell, workers: Arc::clone(workers) })
-    });
-    // Refused, the work still lies in the future, and the future in the work's promise.
-    started.inspect_err(|_| future.get().forsake())?;
-    Ok(future)
-}
-
-/// Runs, or says that it never will. The future goes to its loop with that: a reference that a worker let go of would
-/// only be noticed when some thread next calls this library, and the future's result be kept until then.
-type Work = Box<dyn FnOnce(bool) + Send>;
-
-/// Holds the work of a native operation until a worker or a cancellation takes it, whichever is first.
-type Cell = Arc<Mutex<Option<Work>>>;
-
-/// A native operation in the queue.
-struct Operation {
-    cell: Cell,
-    workers: Arc<Workers>,
-}
-
-impl Native for Operation {
-    fn run(self: Box<Self>) {
-        let work = self.cell.lock().take();
-        match work {
-            Some(work) => work(false),
-            None => self.workers.queue().buried(),
-        }
-    }
-
-    fn cancel(self: Box<Self>) {
-        let work = self.cell.lock().take();
-        match work {
-            Some(work) => work(true),
-            None => self.workers.queue().buried(),
-        }
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.cell.lock().is_none()
-    }
 }

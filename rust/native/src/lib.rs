@@ -17,6 +17,8 @@ mod op;
 mod permit;
 mod policy;
 mod pool;
+mod process;
+mod promise;
 mod receiver;
 mod record;
 mod semaphore;
@@ -26,6 +28,7 @@ mod stats;
 mod strategy;
 mod tunables;
 mod upload;
+mod worker;
 
 use pyo3::prelude::*;
 
@@ -59,7 +62,9 @@ mod _native {
     #[pymodule_export]
     use super::policy::{Direct, Dispatch, Permit};
     #[pymodule_export]
-    use super::pool::{_after_fork_in_child, _join_pools, _nap, DispatchPool, get_default_pool};
+    use super::pool::{_nap, DispatchPool};
+    #[pymodule_export]
+    use super::process::{_after_fork_in_child, _join_pools, default_pool, thread_stats};
     #[pymodule_export]
     use super::receiver::{HeadLimits, Receiver, Scratch, is_readable};
     #[pymodule_export]

@@ -3,8 +3,9 @@
 
 use crate::buffer;
 use crate::errors::Raise;
-use crate::future::{Future, run_native};
+use crate::future::Future;
 use crate::pool::DispatchPool;
+use crate::promise::run_native;
 use parking_lot::Mutex;
 use penstock_core::{Error, Result};
 use pyo3::exceptions::PyRuntimeError;

@@ -11,7 +11,8 @@ use crate::call::{Call, Counts};
 use crate::future::{Future, Source};
 use crate::gil;
 use crate::loops::Finished;
-use crate::pool::{self, DispatchPool};
+use crate::pool::DispatchPool;
+use crate::process;
 use crate::semaphore::Semaphore;
 
 /// Runs the function at once, on the calling thread: the loop stands still meanwhile.
@@ -38,7 +39,7 @@ pub struct Dispatch {
 }
 
 fn pool_or_default(py: Python<'_>, pool: Option<&Py<DispatchPool>>) -> PyResult<Py<DispatchPool>> {
-    pool.map_or_else(|| pool::default_pool(py), |pool| Ok(pool.clone_ref(py)))
+    pool.map_or_else(|| process::default_pool(py), |pool| Ok(pool.clone_ref(py)))
 }
 
 fn stats<'py>(py: Python<'py>, counts: &Counts) -> PyResult<Bound<'py, PyDict>> {

@@ -1,278 +1,55 @@
-//! The class `DispatchPool`: Python functions and native operations on a fixed number of threads. The threads and the
-//! queue are the core's; here is what a worker does while it is attached, and the pools' life: the default pool, the
-//! interpreter's exit, a fork.
+//! The class `DispatchPool`: Python functions and native operations on a fixed number of threads. How jobs get to the
+//! threads is here; what the threads do is in `worker`, and what becomes of them at a fork or at the end in `process`.
 
-use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use parking_lot::Mutex;
-use penstock_core::dispatch::{
-    Config, Job, NativeJob, Overflow, Pool, Queue, Rejected, Runner, Seat, WhenFull, default_threads,
-};
+use penstock_core::dispatch::{Config, Job, Native, NativeJob, Overflow, Rejected, WhenFull, default_threads};
 use penstock_core::drain::Drainer;
 use penstock_core::permit::{Acquire, Grant, Semaphore};
 use penstock_core::{Error, Result};
 use pyo3::exceptions::{PyResourceWarning, PyTypeError, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::call::Call;
-use crate::drains::Drains;
 use crate::errors::{self, Raise};
-use crate::future::{self, Future, Promise, Source};
+use crate::future::{Future, Source};
 use crate::gil;
-use crate::loops::{self, Completion, Finished, Owed};
+use crate::loops::{self, Completion, Finished};
+use crate::process::{Crew, Crews};
+use crate::promise::{self, Promise};
+use crate::size;
+use crate::worker::{Interpreter, Task, Workers};
 
-/// A worker that holds the interpreter's lock takes the next job too, up to so many or so long: then the loop's turn.
-const BATCH_JOBS: usize = 64;
-const BATCH_TIME: Duration = Duration::from_micros(100);
-
-/// The threads and the queue of a pool, usable without the interpreter.
-pub type Workers = Pool<Interpreter>;
-
-/// What the workers do while attached.
-#[derive(Clone)]
-pub struct Interpreter(Arc<Hooks>);
-
-#[derive(Default)]
-struct Hooks {
-    after_start: Option<Py<PyAny>>,
-    before_stop: Option<Py<PyAny>>,
-    /// What `after_start` raised.
-    failure: Mutex<Option<PyErr>>,
-}
-
-/// A job that runs attached.
-pub enum Task {
-    /// For a future of penstock's.
-    Run(Py<Future>),
-    /// For nobody.
-    Dispatch(Box<Call>),
-    /// For a concurrent.futures.Future.
-    Submit(Py<PyAny>, Box<Call>),
-}
-
-impl Task {
-    pub fn is_cancelled(&self) -> bool {
-        matches!(self, Self::Run(future) if future.get().is_cancelled())
-    }
-
-    fn run(self, py: Python<'_>, queue: &Queue<Self>) -> Option<Owed> {
-        match self {
-            Self::Run(future) => {
-                let Some(call) = future.get().start() else {
-                    queue.buried();
-                    return None;
-                };
-                let finished = Finished::Python(call.invoke(py));
-                let mailbox = Arc::clone(future.get().mailbox());
-                mailbox.post(Completion { future, finished })
-            }
-            Self::Dispatch(call) => {
-                let name = call.func(py).clone();
-                if let Err(error) = call.invoke(py) {
-                    log(py, &name, error);
-                }
-                None
-            }
-            Self::Submit(future, call) => {
-                if let Err(error) = fulfil(py, future.bind(py), *call) {
-                    error.write_unraisable(py, Some(future.bind(py)));
-                }
-                None
-            }
-        }
-    }
-
-    /// The pool won't run it.
-    fn cancel(self, py: Python<'_>, queue: &Queue<Self>) {
-        match self {
-            Self::Run(future) if future.get().is_cancelled() => queue.buried(),
-            Self::Run(future) => {
-                let mailbox = Arc::clone(future.get().mailbox());
-                drop(mailbox.post(Completion { future, finished: Finished::Cancelled }));
-            }
-            Self::Dispatch(call) => drop(call),
-            Self::Submit(future, call) => {
-                drop(call);
-                let cancel = || {
-                    future.call_method0(py, intern!(py, "cancel"))?;
-                    future.call_method0(py, intern!(py, "set_running_or_notify_cancel"))
-                };
-                if let Err(error) = cancel() {
-                    error.write_unraisable(py, Some(future.bind(py)));
-                }
-            }
-        }
-    }
-}
-
-/// Runs a call for a concurrent.futures.Future, by that class's protocol for executors.
-fn fulfil(py: Python<'_>, future: &Bound<'_, PyAny>, call: Call) -> PyResult<()> {
-    if !future.call_method0(intern!(py, "set_running_or_notify_cancel"))?.is_truthy()? {
-        return Ok(());
-    }
-    match call.invoke(py) {
-        Ok(value) => future.call_method1(intern!(py, "set_result"), (value,))?,
-        Err(error) => future.call_method1(intern!(py, "set_exception"), (error.into_value(py),))?,
-    };
-    Ok(())
-}
-
-/// An exception that has nobody to go to.
-fn log(py: Python<'_>, func: &Bound<'_, PyAny>, error: PyErr) {
-    let tell = || {
-        let logger = py.import("logging")?.call_method1("getLogger", ("penstock.blocking",))?;
-        let kwargs = PyDict::new(py);
-        kwargs.set_item("exc_info", error.value(py))?;
-        logger.call_method("error", ("exception in the dispatched %r", func), Some(&kwargs))
-    };
-    if let Err(error) = tell() {
-        error.write_unraisable(py, Some(func));
-    }
-}
-
-impl Runner for Interpreter {
-    type Job = Task;
-
-    /// The thread attaches once for good, so that each attachment within its life only swaps the thread state in.
-    fn worker(&self, _index: usize, life: &mut (dyn FnMut() + Send)) {
-        Python::attach(|py| {
-            let named = name_thread(py);
-            if let Err(error) = named {
-                error.write_unraisable(py, None);
-            }
-            py.detach(life);
-            if let Err(error) = forget_thread(py) {
-                error.write_unraisable(py, None);
-            }
-        });
-    }
-
-    fn after_start(&self, index: usize) -> Result<()> {
-        let Some(hook) = &self.0.after_start else { return Ok(()) };
-        Python::attach(|py| hook.call1(py, (index,)).map(drop)).map_err(|error| {
-            *self.0.failure.lock() = Some(error);
-            Error::PoolClosed
-        })
-    }
-
-    fn before_stop(&self, index: usize) {
-        if let Some(hook) = &self.0.before_stop {
-            Python::attach(|py| {
-                if let Err(error) = hook.call1(py, (index,)) {
-                    log(py, hook.bind(py), error);
-                }
-            });
-        }
-    }
-
-    fn run(&self, seat: &mut Seat<'_, Task>) {
-        // The loop is told after the interpreter's lock was let go: told before, it would wake only to wait for it.
-        let owed = Python::attach(|py| batch(py, seat));
-        drop(owed);
-    }
-}
-
-fn batch(py: Python<'_>, seat: &mut Seat<'_, Task>) -> Option<Owed> {
-    let started = Instant::now();
-    let mut owed = None;
-    for _ in 0..BATCH_JOBS {
-        let Some(task) = seat.take() else { break };
-        // The task may block: what is finished must not wait behind it.
-        drop(owed.take());
-        owed = task.run(py, seat.queue());
-        if started.elapsed() >= BATCH_TIME {
-            break;
-        }
-    }
-    owed
-}
-
-/// `threading` knows foreign threads by made-up names; logs should show the real one.
-fn name_thread(py: Python<'_>) -> PyResult<()> {
-    let thread = py.import("threading")?.call_method0("current_thread")?;
-    let current = std::thread::current();
-    thread.setattr("name", current.name().unwrap_or("penstock"))
-}
-
-/// Before 3.12 `threading` remembers a foreign thread after its end.
-fn forget_thread(py: Python<'_>) -> PyResult<()> {
-    let threading = py.import("threading")?;
-    let ident = threading.call_method0("get_ident")?;
-    threading.getattr("_active")?.call_method1("pop", (ident, py.None()))?;
-    Ok(())
-}
-
-/// Forks of this process so far, as its children count.
-static FORKS: AtomicUsize = AtomicUsize::new(0);
-
-/// The workers of one pool in one process. A forked child has none of the parent's threads, and its locks may be held
-/// by them: the parent's link is left as it was, for ever, and the child's is the next.
-struct Link {
-    fork: usize,
-    workers: Arc<Workers>,
-    next: OnceLock<Box<Link>>,
-}
-
-impl Link {
-    fn new(workers: Workers) -> Self {
-        let workers = Arc::new(workers);
-        adopt(&workers);
-        Self { fork: FORKS.load(Ordering::Relaxed), workers, next: OnceLock::new() }
-    }
-}
-
-/// Workers that have to be joined before the interpreter goes.
-static ALIVE: Mutex<Vec<Arc<Workers>>> = Mutex::new(Vec::new());
-
-fn adopt(workers: &Arc<Workers>) {
-    let mut alive = ALIVE.lock();
-    let ended =
-        alive.extract_if(.., |workers| workers.queue().is_closed() && workers.is_finished()).collect::<Vec<_>>();
-    alive.push(Arc::clone(workers));
-    drop(alive);
-    drop(ended);
-}
+/// As `threading.stack_size`: the interpreter needs so much.
+const MIN_STACK: u64 = 32 << 10;
 
 #[pyclass(frozen, subclass, weakref, module = "penstock._native")]
 pub struct DispatchPool {
-    link: Link,
+    crews: Crews,
     closed: AtomicBool,
-    drain_threads: usize,
-    drains: Drains,
 }
 
 impl DispatchPool {
-    /// A draining worker of the pool's.
-    pub fn drainer(&self) -> Result<Arc<Drainer>> {
-        let fork = FORKS.load(Ordering::Relaxed);
-        self.drains.pick(fork, self.core().name_prefix(), self.drain_threads)
+    /// Its threads in this process.
+    fn crew(&self) -> &Crew {
+        self.crews.here(|| self.closed.load(Ordering::Relaxed))
     }
 
     /// The threads and the queue, usable without the interpreter.
-    pub fn core(&self) -> &Arc<Workers> {
-        let forks = FORKS.load(Ordering::Relaxed);
-        let mut link = &self.link;
-        while link.fork != forks {
-            link = link.next.get_or_init(|| {
-                let workers = link.workers.afresh(link.workers.runner().clone());
-                if self.closed.load(Ordering::Relaxed) {
-                    workers.close();
-                }
-                mem::forget(Arc::clone(&link.workers));
-                Box::new(Link::new(workers))
-            });
-        }
-        &link.workers
+    fn core(&self) -> &Arc<Workers> {
+        &self.crew().workers
+    }
+
+    /// A draining worker of the pool's.
+    pub fn drainer(&self) -> Result<Arc<Drainer>> {
+        self.crew().drains.pick()
     }
 
     pub fn drain_threads(&self) -> usize {
-        self.drain_threads
+        self.crew().drains.most()
     }
 
     /// The workers, started. They need the interpreter for that, so it is let go meanwhile.
@@ -280,7 +57,7 @@ impl DispatchPool {
         let workers = self.core();
         if !workers.is_started() {
             let started = py.detach(|| workers.start());
-            if let Some(failure) = workers.runner().0.failure.lock().take() {
+            if let Some(failure) = workers.runner().take_failure() {
                 return Err(failure);
             }
             started.raise(py)?;
@@ -340,11 +117,11 @@ impl DispatchPool {
         Ok(())
     }
 
-    fn stop(&self) -> &Arc<Workers> {
+    fn stop(&self) -> &Crew {
         self.closed.store(true, Ordering::Relaxed);
-        let workers = self.core();
-        workers.close();
-        workers
+        let crew = self.crew();
+        crew.close();
+        crew
     }
 }
 
@@ -389,6 +166,25 @@ fn overflow_word(overflow: Overflow) -> &'static str {
     }
 }
 
+/// A count that may not be negative; `name` is the setting that an error names.
+fn count(py: Python<'_>, name: &'static str, value: i64) -> PyResult<usize> {
+    let negative = || Error::Setting { name, value: value.to_string(), reason: "must not be negative".to_owned() };
+    usize::try_from(value).map_err(|_| errors::to_py(py, negative()))
+}
+
+/// Who waits in `join()`.
+struct Joining(Promise);
+
+impl Native for Joining {
+    fn run(self: Box<Self>) {
+        self.0.complete(Ok(Box::new(|py: Python<'_>| Ok(py.None()))));
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
+
 #[pymethods]
 impl DispatchPool {
     #[new]
@@ -399,30 +195,39 @@ impl DispatchPool {
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
-        threads: Option<usize>,
-        queue_length: usize,
+        threads: Option<i64>,
+        queue_length: i64,
         overflow: &str,
-        drain_threads: usize,
+        drain_threads: i64,
         name_prefix: Option<String>,
         after_start: Option<Py<PyAny>>,
         before_stop: Option<Py<PyAny>>,
-        stack_size: Option<usize>,
-        max_workers: Option<usize>,
+        stack_size: Option<&Bound<'_, PyAny>>,
+        max_workers: Option<i64>,
     ) -> PyResult<Self> {
-        if threads.is_some() && max_workers.is_some() {
-            return Err(PyTypeError::new_err("threads and max_workers are two names of one setting: give one"));
+        let threads = match (threads, max_workers) {
+            (Some(_), Some(_)) => {
+                return Err(PyTypeError::new_err("threads and max_workers are two names of one setting: give one"));
+            }
+            (Some(threads), None) => count(py, "threads", threads)?,
+            (None, Some(workers)) => count(py, "max_workers", workers)?,
+            (None, None) => default_threads(),
+        };
+        let stack_size = size::optional("stack_size", stack_size)?;
+        if let Some(size) = stack_size.filter(|size| *size < MIN_STACK) {
+            let reason = format!("at least {MIN_STACK} bytes are needed");
+            return Err(errors::to_py(py, Error::Setting { name: "stack_size", value: size.to_string(), reason }));
         }
         let config = Config {
-            threads: threads.or(max_workers).unwrap_or_else(default_threads),
-            queue_length,
+            threads,
+            queue_length: count(py, "queue_length", queue_length)?,
             overflow: self::overflow(overflow)?,
             name_prefix,
-            stack_size,
+            stack_size: stack_size.map(|size| usize::try_from(size).unwrap_or(usize::MAX)),
         };
-        let hooks = Hooks { after_start, before_stop, failure: Mutex::new(None) };
-        let workers = Workers::new(config, Interpreter(Arc::new(hooks))).raise(py)?;
-        let pool =
-            Self { link: Link::new(workers), closed: AtomicBool::new(false), drain_threads, drains: Drains::default() };
+        let drain_threads = count(py, "drain_threads", drain_threads)?;
+        let workers = Workers::new(config, Interpreter::new(after_start, before_stop)).raise(py)?;
+        let pool = Self { crews: Crews::new(workers, drain_threads), closed: AtomicBool::new(false) };
         if let Err(error) = pool.started(py) {
             py.detach(|| pool.stop().join());
             return Err(error);
@@ -430,7 +235,14 @@ impl DispatchPool {
         Ok(pool)
     }
 
-    /// Starts `func(*args, **kwargs)` on a thread of the pool, in a copy of the caller's context; gives its future.
+    /// Starts `fn(*args, **kwargs)` on a thread of the pool, in a copy of the caller's context, and gives its future.
+    ///
+    /// To be called on a running loop's thread; await the future, or hand it to whatever takes a coroutine or a future.
+    /// With a full queue and `overflow="wait"` the job waits behind it, and the await with it. Cancelled before a thread
+    /// has taken it, the job never runs and its place is free at once; after that it runs to its end, and what it
+    /// returns or raises is dropped. An exception that nobody retrieves goes to the loop's exception handler.
+    ///
+    /// Raises PoolFull if the queue is full and the overflow policy isn't to wait, and PoolClosed.
     #[pyo3(signature = (r#fn, /, *args, **kwargs))]
     fn run(
         &self,
@@ -443,6 +255,12 @@ impl DispatchPool {
         self.start_call(py, Call::new(r#fn, args, kwargs, Some(context)))
     }
 
+    /// Starts `fn(*args, **kwargs)` on a thread of the pool, in a copy of the caller's context, and forgets it.
+    ///
+    /// What it raises is logged as an error of the logger `penstock.blocking`. From any thread. With a full queue the
+    /// overflow policy decides: `"wait"` blocks the calling thread until there is room, `"caller"` runs the oldest job
+    /// on it; but a thread that runs a loop, or with `"refuse"` any thread, gets PoolFull. A thread of the pool's own is
+    /// never blocked. Raises PoolClosed.
     #[pyo3(signature = (r#fn, /, *args, **kwargs))]
     fn dispatch(
         &self,
@@ -455,6 +273,9 @@ impl DispatchPool {
         self.push(py, Job::Attached(Task::Dispatch(Box::new(call))))
     }
 
+    /// Starts `fn(*args, **kwargs)` on a thread of the pool and gives a `concurrent.futures.Future`.
+    ///
+    /// As executors do, it doesn't carry the context. From any thread; a full queue is treated as by `dispatch`.
     #[pyo3(signature = (r#fn, /, *args, **kwargs))]
     fn submit(
         &self,
@@ -469,71 +290,51 @@ impl DispatchPool {
         Ok(future.unbind())
     }
 
-    #[pyo3(signature = (wait = true, *, cancel_futures = false))]
-    fn shutdown(&self, py: Python<'_>, wait: bool, cancel_futures: bool) {
-        let workers = self.stop();
-        if cancel_futures {
-            for job in workers.queue().clear() {
-                match job {
-                    Job::Attached(task) => task.cancel(py, workers.queue()),
-                    Job::Native(job) => job.cancel(),
-                }
-            }
-        }
-        let drains = self.drains.close();
-        if wait {
-            py.detach(|| {
-                drop(drains);
-                workers.join();
-            });
-        }
-    }
-
-    fn close(&self, py: Python<'_>) {
-        self.shutdown(py, true, false);
-    }
-
-    /// The threads are joined on a thread of their own.
-    fn aclose(&self, py: Python<'_>) -> PyResult<Py<Future>> {
-        let workers = Arc::clone(self.stop());
+    /// Waits until nothing is queued and nothing runs, as `asyncio.Queue.join` does; await what it gives.
+    ///
+    /// The pool stays open: while others go on submitting, the wait goes on. Cancelling it has no effect on the jobs.
+    fn join(&self, py: Python<'_>) -> PyResult<Py<Future>> {
         let (promise, future) = Promise::pair(py)?;
-        let name = format!("{}close", workers.name_prefix());
-        let drains = self.drains.close();
-        let join = move || {
-            drop(drains);
-            workers.join();
-            promise.complete(Ok(Box::new(|py: Python<'_>| Ok(py.None()))));
-        };
-        std::thread::Builder::new().name(name).spawn(join).map_err(Error::io("start a thread")).raise(py)?;
+        self.core().queue().when_quiet(Box::new(Joining(promise)));
         Ok(future)
     }
 
-    fn __enter__(this: Py<Self>) -> Py<Self> {
-        this
+    /// Takes no more jobs: whoever submits one gets PoolClosed. What is queued still runs, or is cancelled with
+    /// `cancel_futures`. With `wait`, blocks until the threads have ended, unless it is called on one of them.
+    #[pyo3(signature = (wait = true, *, cancel_futures = false))]
+    fn shutdown(&self, py: Python<'_>, wait: bool, cancel_futures: bool) -> PyResult<()> {
+        let crew = self.stop();
+        if cancel_futures {
+            let queue = crew.workers.queue();
+            for job in queue.clear() {
+                match job {
+                    Job::Attached(task) => task.cancel(py, queue),
+                    Job::Native(job) => job.cancel(),
+                }
+            }
+            queue.quieten();
+        }
+        if wait {
+            py.detach(|| crew.join());
+        } else if crew.drains.living() > 0 {
+            // They are told by being joined.
+            crew.clone().join_beside(|| ()).raise(py)?;
+        }
+        Ok(())
     }
 
-    fn __exit__(
-        &self,
-        py: Python<'_>,
-        _exc_type: &Bound<'_, PyAny>,
-        _exc: &Bound<'_, PyAny>,
-        _traceback: &Bound<'_, PyAny>,
-    ) {
-        self.close(py);
+    /// `shutdown(wait=True)`: lets queued jobs run and blocks until the threads have ended. May be called again.
+    pub fn close(&self, py: Python<'_>) {
+        let crew = self.stop();
+        py.detach(|| crew.join());
     }
 
-    fn __aenter__(this: Bound<'_, Self>) -> PyResult<Py<Future>> {
-        future::done(this.py(), Ok(this.clone().into_any().unbind()))
-    }
-
-    fn __aexit__(
-        &self,
-        py: Python<'_>,
-        _exc_type: &Bound<'_, PyAny>,
-        _exc: &Bound<'_, PyAny>,
-        _traceback: &Bound<'_, PyAny>,
-    ) -> PyResult<Py<Future>> {
-        self.aclose(py)
+    /// As `close`, but to be awaited: the loop turns meanwhile. Cancelled, the pool is closed all the same.
+    fn aclose(&self, py: Python<'_>) -> PyResult<Py<Future>> {
+        let crew = self.stop().clone();
+        let (promise, future) = Promise::pair(py)?;
+        crew.join_beside(|| promise.complete(Ok(Box::new(|py: Python<'_>| Ok(py.None()))))).raise(py)?;
+        Ok(future)
     }
 
     #[getter]
@@ -558,22 +359,23 @@ impl DispatchPool {
 
     #[getter(drain_threads)]
     fn get_drain_threads(&self) -> usize {
-        self.drain_threads
+        self.drain_threads()
     }
 
+    /// A snapshot: see the reference of `stats()`.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let figures = self.core().figures();
+        let Crew { workers, drains } = self.crew();
+        let figures = workers.figures();
         let stats = PyDict::new(py);
-        stats.set_item("threads", self.core().threads())?;
+        stats.set_item("threads", workers.threads())?;
         stats.set_item("queued", figures.queued)?;
         stats.set_item("waiting", figures.waiting)?;
         stats.set_item("running", figures.running)?;
         stats.set_item("idle", figures.idle)?;
         stats.set_item("taken", figures.taken)?;
         stats.set_item("wakes", figures.wakes)?;
-        let (drain_threads, draining) = self.drains.figures();
-        stats.set_item("drain_threads", drain_threads)?;
-        stats.set_item("draining", draining)?;
+        stats.set_item("drain_threads", drains.living())?;
+        stats.set_item("draining", drains.active())?;
         Ok(stats)
     }
 
@@ -598,32 +400,17 @@ impl Drop for DispatchPool {
         if self.core().queue().is_closed() {
             return;
         }
-        let name = self.stop().name_prefix().to_owned();
+        let crew = self.stop();
+        if crew.drains.living() > 0 {
+            // Without a thread for it, they stay until the exit.
+            let _ = crew.clone().join_beside(|| ());
+        }
+        let message = format!("unclosed DispatchPool {}*", crew.workers.name_prefix());
         gil::in_destructor(|py| {
-            let message = std::ffi::CString::new(format!("unclosed DispatchPool {name}*")).unwrap_or_default();
+            let message = std::ffi::CString::new(message).unwrap_or_default();
             PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &message, 1)
         });
     }
-}
-
-static DEFAULT: PyOnceLock<Py<DispatchPool>> = PyOnceLock::new();
-
-/// The process's default pool, made at first use.
-pub fn default_pool(py: Python<'_>) -> PyResult<Py<DispatchPool>> {
-    if let Some(pool) = DEFAULT.get(py) {
-        return Ok(pool.clone_ref(py));
-    }
-    // Made outside of the lock: making it lets the interpreter go, and a fork may come in between.
-    let made = py.import("penstock.blocking")?.getattr("DispatchPool")?.call0()?.cast_into::<DispatchPool>()?.unbind();
-    if let Err(superfluous) = DEFAULT.set(py, made) {
-        superfluous.get().close(py);
-    }
-    DEFAULT.get(py).map(|pool| pool.clone_ref(py)).ok_or_else(|| errors::to_py(py, Error::PoolClosed))
-}
-
-#[pyfunction(name = "default_pool")]
-pub fn get_default_pool(py: Python<'_>) -> PyResult<Py<DispatchPool>> {
-    default_pool(py)
 }
 
 /// Sleeps on one of the pool's threads as native operations run there: detached. Tests and benchmarks use it.
@@ -637,28 +424,5 @@ pub fn _nap(py: Python<'_>, pool: &Bound<'_, DispatchPool>, seconds: f64) -> PyR
         }
         Ok(())
     };
-    future::run_native(py, pool.get(), op, |py, ()| Ok(py.None()))
-}
-
-/// At the interpreter's exit: queued jobs run, then the threads end.
-#[pyfunction]
-pub fn _join_pools(py: Python<'_>) {
-    loop {
-        let alive = mem::take(&mut *ALIVE.lock());
-        if alive.is_empty() {
-            return;
-        }
-        for workers in &alive {
-            workers.close();
-        }
-        py.detach(|| alive.iter().for_each(|workers| workers.join()));
-    }
-}
-
-/// In a forked child: nothing of the parent's is touched again, and each pool starts afresh when it is next used.
-#[pyfunction]
-pub fn _after_fork_in_child() {
-    FORKS.fetch_add(1, Ordering::Relaxed);
-    penstock_core::body::Pools::after_fork_in_child();
-    mem::forget(mem::take(&mut *ALIVE.lock()));
+    promise::run_native(py, pool.get(), op, |py, ()| Ok(py.None()))
 }

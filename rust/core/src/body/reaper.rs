@@ -55,6 +55,11 @@ pub fn settle(timeout: Duration) -> bool {
     true
 }
 
+/// Whether the thread is there.
+pub fn is_running() -> bool {
+    Pools::current().reaper.state.lock().running
+}
+
 impl Pools {
     fn submit(self: Arc<Self>, value: Option<Box<dyn Any + Send>>) {
         let mut state = self.reaper.state.lock();

@@ -1,8 +1,22 @@
 //! A fixed number of threads that run the jobs of one [`Queue`]. It needs no Python: what attached jobs are, and what
 //! surrounds a worker's life, is the [`Runner`]'s.
 //!
-//! Threads start at [`Pool::start`] or with the first job, and end when the pool is closed and its queue empty. A
-//! dropped pool is closed, not joined.
+//! # States
+//! ```text
+//!   MADE ── start(), or the first job ──▶ OPEN ── close(), or the drop ──▶ CLOSED ── the queue is empty ──▶ ENDED
+//!     └────────────── close(), or a thread or an after_start that failed ──────▲
+//! ```
+//! - MADE: no thread. What a forked child goes on with is in this state.
+//! - OPEN: `threads` of them, each of which has run `after_start`.
+//! - CLOSED: no more jobs are taken; those that are queued run. A dropped pool is closed, not joined.
+//! - ENDED: [`Pool::living`] is 0. [`Pool::join`] waits for it.
+//!
+//! # Invariants
+//! - **A pool that could not start whole is closed**, so that nobody waits for a job that no thread will take.
+//! - **`living` counts a thread from before it is spawned until after its last act**, so 0 means that none will touch the
+//!   runner again.
+//! - **No thread of a pool waits for that pool**: for room in its queue it goes past the limit, and `join` returns at once.
+//! - **A job's panic ends the job.** The thread goes on with the next one.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -74,7 +88,7 @@ pub struct Config {
     pub overflow: Overflow,
     /// A thread's name is this and its index, from 0. `None` is `penstock-N-`, N counting such pools from 0.
     pub name_prefix: Option<String>,
-    /// In bytes; `None` is the platform's.
+    /// In bytes; `None` is what the C library gives a thread, which is more than std does and what interpreters count on.
     pub stack_size: Option<usize>,
 }
 
@@ -93,6 +107,12 @@ impl Default for Config {
 /// min(32, usable CPUs + 4), where std counts as usable what the affinity mask and the quotas of cgroup v1 and v2 allow.
 pub fn default_threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from).saturating_add(4).min(32)
+}
+
+/// The soft limit on stacks is what the C library takes for a thread's; 8 MiB where there is no limit.
+fn platform_stack() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Stack).current;
+    limit.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(8 << 20)
 }
 
 struct Shared<R: Runner> {
@@ -130,6 +150,9 @@ impl<R: Runner> Pool<R> {
         }
         if config.threads == 0 && config.queue_length > 0 {
             return Err(setting("threads", "0".to_owned(), "at least 1 is needed (or queue_length=0)"));
+        }
+        if let Some(prefix) = config.name_prefix.as_ref().filter(|prefix| prefix.contains('\0')) {
+            return Err(setting("name_prefix", format!("{prefix:?}"), "a thread's name can't hold a NUL"));
         }
         let prefix = config.name_prefix.clone().unwrap_or_else(|| {
             let n = NEXT_NAME.fetch_add(1, Ordering::Relaxed);
@@ -196,10 +219,8 @@ impl<R: Runner> Pool<R> {
         }
         let (report, reports) = mpsc::channel();
         let spawned = (0..self.threads()).try_for_each(|index| {
-            let mut builder = thread::Builder::new().name(format!("{}{index}", self.prefix));
-            if let Some(size) = self.config.stack_size {
-                builder = builder.stack_size(size);
-            }
+            let size = self.config.stack_size.unwrap_or_else(platform_stack);
+            let builder = thread::Builder::new().name(format!("{}{index}", self.prefix)).stack_size(size);
             let (shared, report) = (Arc::clone(&self.shared), report.clone());
             self.shared.living.fetch_add(1, Ordering::Relaxed);
             let spawned = builder.spawn(move || shared.live(index, report)).map_err(Error::io("start a thread"));
@@ -281,9 +302,9 @@ impl<R: Runner> Pool<R> {
         }
     }
 
-    /// Whether no thread of it lives.
-    pub fn is_finished(&self) -> bool {
-        self.shared.living.load(Ordering::Acquire) == 0
+    /// How many of its threads live.
+    pub fn living(&self) -> usize {
+        self.shared.living.load(Ordering::Acquire)
     }
 
     pub fn figures(&self) -> Figures {
@@ -368,7 +389,7 @@ mod tests {
         let mut names: Vec<_> = names.iter().collect();
         names.sort_unstable();
         assert_eq!(names, ["io-0", "io-1"]);
-        assert!(pool.is_finished());
+        assert_eq!(pool.living(), 0);
     }
 
     #[test]

@@ -44,6 +44,11 @@
 //! ([`Queue::cancelled`]) and the count is put right when it is taken out ([`Queue::buried`]), in either order, so
 //! the count may be -1 for a moment. Dead jobs are swept out when they are the larger part of the deque.
 //!
+//! # Quiet
+//! The queue is *quiet* when nothing is queued and no worker is busy. Who waits for that is told by whoever makes it so: the
+//! worker that gave up the last seat, or the caller that cancelled the last job. A worker is busy from the lock under
+//! which it popped its job until its seat is dropped, so there is no moment at which a job is in neither place.
+//!
 //! # Closing
 //! A closed queue takes no more jobs, and its workers end when they find it empty: what was queued still runs.
 
@@ -134,11 +139,17 @@ struct State<A> {
     wakes: u64,
     taken: u64,
     closed: bool,
+    /// Told when nothing is queued and nothing runs.
+    joining: Vec<NativeJob>,
 }
 
 impl<A> State<A> {
     fn alive(&self) -> usize {
         self.jobs.len().saturating_add_signed(self.dead.saturating_neg())
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.busy == 0 && self.alive() == 0
     }
 
     /// Whether the caller has to notify `work` once it let the lock go.
@@ -183,6 +194,7 @@ impl<A> Queue<A> {
             wakes: 0,
             taken: 0,
             closed: false,
+            joining: Vec::new(),
         };
         Self { state: Mutex::new(state), work: Condvar::new(), room: Condvar::new(), limit }
     }
@@ -283,6 +295,7 @@ impl<A> Queue<A> {
             swept = gone;
         }
         self.give_room(state);
+        self.quieten();
         swept
     }
 
@@ -302,11 +315,36 @@ impl<A> Queue<A> {
         self.state.lock().closed
     }
 
-    /// Takes out everything that no worker has taken. The caller owes a [`Queue::buried`] for each cancelled job.
+    /// Takes out everything that no worker has taken. The caller owes a [`Queue::buried`] for each cancelled job, and in
+    /// the end a [`Queue::quieten`].
     pub fn clear(&self) -> VecDeque<Job<A>> {
         let jobs = std::mem::take(&mut self.state.lock().jobs);
         self.room.notify_all();
         jobs
+    }
+
+    /// Runs `then` when nothing is queued and nothing runs: now, or on the thread that ends the last job.
+    ///
+    /// What a displaced job does on its submitter's thread is not seen from here.
+    pub fn when_quiet(&self, then: NativeJob) {
+        let mut state = self.state.lock();
+        // Who gave up waiting must not pile up in a queue that is never quiet.
+        let gone: Vec<_> = state.joining.extract_if(.., |joining| joining.is_cancelled()).collect();
+        state.joining.push(then);
+        drop(state);
+        drop(gone);
+        self.quieten();
+    }
+
+    /// Tells those that wait for quiet, if it is.
+    pub fn quieten(&self) {
+        let mut state = self.state.lock();
+        if state.joining.is_empty() || !state.is_quiet() {
+            return;
+        }
+        let joining = std::mem::take(&mut state.joining);
+        drop(state);
+        joining.into_iter().for_each(Native::run);
     }
 
     pub fn figures(&self) -> Figures {
@@ -388,7 +426,13 @@ impl<A> Seat<'_, A> {
 impl<A> Drop for Seat<'_, A> {
     fn drop(&mut self) {
         self.settle(self.queue.state.lock());
-        self.queue.state.lock().busy -= 1;
+        let mut state = self.queue.state.lock();
+        state.busy -= 1;
+        let joined = !state.joining.is_empty();
+        drop(state);
+        if joined {
+            self.queue.quieten();
+        }
     }
 }
 
@@ -518,6 +562,25 @@ mod model {
     }
 
     #[test]
+    fn who_waits_for_quiet_is_told_once_all_have_run() {
+        check(2, 8, 2, |queue, world| {
+            push(queue, Work::Quick);
+            push(queue, Work::Quick);
+            let told = Arc::new((Mutex::new(None), Condvar::new()));
+            let teller = (Arc::clone(&told), Arc::clone(world));
+            queue.when_quiet(Box::new(move || {
+                *teller.0.0.lock() = Some(*teller.1.done.lock());
+                teller.0.1.notify_all();
+            }));
+            let mut done = told.0.lock();
+            while done.is_none() {
+                done = wait(&told.1, done);
+            }
+            assert_eq!(*done, Some(2));
+        });
+    }
+
+    #[test]
     fn what_was_queued_before_the_closing_runs() {
         loom::model(|| {
             let queue = Arc::new(Queue::new(8));
@@ -604,6 +667,29 @@ mod tests {
         let swept: usize = (0..99).map(|_| queue.cancelled(|job| *job < 99).len()).sum();
         assert!(swept >= 99, "{swept}");
         assert_eq!(take(&queue), Some(99));
+    }
+
+    #[test]
+    fn a_queue_is_quiet_when_its_last_job_has_ended_or_was_cancelled() {
+        use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+        static TOLD: AtomicUsize = AtomicUsize::new(0);
+        let tell = || {
+            Box::new(|| {
+                TOLD.fetch_add(1, Relaxed);
+            }) as NativeJob
+        };
+        let queue = Queue::new(8);
+        queue.when_quiet(tell());
+        assert_eq!(TOLD.load(Relaxed), 1);
+        attached(&queue, 1, WhenFull::Refuse);
+        attached(&queue, 2, WhenFull::Refuse);
+        queue.when_quiet(tell());
+        let Some(Found::Attached(mut seat)) = queue.wait() else { panic!("no job") };
+        assert_eq!(seat.take(), Some(1));
+        queue.cancelled(|_| true);
+        assert_eq!(TOLD.load(Relaxed), 1);
+        drop(seat);
+        assert_eq!(TOLD.load(Relaxed), 2);
     }
 
     #[test]

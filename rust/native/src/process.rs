@@ -1,0 +1,182 @@
+//! What the pools are to their process: the threads that each has in it, before and after a fork; the default pool; and
+//! the interpreter's exit.
+
+use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use penstock_core::body::{Pools, reaper};
+use penstock_core::{Error, Result};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
+
+use crate::drains::Drains;
+use crate::errors;
+use crate::pool::DispatchPool;
+use crate::worker::Workers;
+
+/// Forks of this process so far, as its children count.
+static FORKS: AtomicUsize = AtomicUsize::new(0);
+/// Crews that may have threads. Locked only by threads that are attached, so that a fork finds it unlocked.
+static ALIVE: Mutex<Vec<Crew>> = Mutex::new(Vec::new());
+/// Threads that only wait for others to end.
+static CLOSING: AtomicUsize = AtomicUsize::new(0);
+
+/// The threads of one pool in one process.
+#[derive(Clone)]
+pub struct Crew {
+    pub workers: Arc<Workers>,
+    pub drains: Arc<Drains>,
+}
+
+impl Crew {
+    fn enlist(workers: Workers, drain_threads: usize) -> Self {
+        let drains = Arc::new(Drains::new(workers.name_prefix().to_owned(), drain_threads));
+        let crew = Self { workers: Arc::new(workers), drains };
+        let mut alive = ALIVE.lock();
+        let over = alive.extract_if(.., |crew| crew.is_over()).collect::<Vec<_>>();
+        alive.push(crew.clone());
+        drop(alive);
+        drop(over);
+        crew
+    }
+
+    /// Takes no more work; what is queued still runs.
+    pub fn close(&self) {
+        self.workers.close();
+        self.drains.close();
+    }
+
+    /// Waits until the threads have ended, which takes as long as the jobs do.
+    pub fn join(&self) {
+        self.close();
+        self.drains.join();
+        self.workers.join();
+    }
+
+    /// Joins on a thread of its own and then calls `then` there.
+    pub fn join_beside(self, then: impl FnOnce() + Send + 'static) -> Result<()> {
+        let closing = Closing::new();
+        let name = format!("{}close", self.workers.name_prefix());
+        let join = move || {
+            self.join();
+            drop(closing);
+            then();
+        };
+        std::thread::Builder::new().name(name).spawn(join).map(drop).map_err(Error::io("start a thread"))
+    }
+
+    fn is_over(&self) -> bool {
+        self.workers.queue().is_closed() && self.workers.living() == 0 && self.drains.living() == 0
+    }
+}
+
+struct Closing;
+
+impl Closing {
+    fn new() -> Self {
+        CLOSING.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        CLOSING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The crew of one pool, and those that it has in forked children. A child has none of its parent's threads, and the
+/// parent's locks may be held by them: the parent's crew is left as it was, for ever, and the child's is the next.
+pub struct Crews {
+    fork: usize,
+    crew: Crew,
+    next: OnceLock<Box<Crews>>,
+}
+
+impl Crews {
+    pub fn new(workers: Workers, drain_threads: usize) -> Self {
+        let crew = Crew::enlist(workers, drain_threads);
+        Self { fork: FORKS.load(Ordering::Relaxed), crew, next: OnceLock::new() }
+    }
+
+    /// This process's crew. One that is made here is closed if the pool `is_closed`.
+    pub fn here(&self, is_closed: impl Fn() -> bool) -> &Crew {
+        let forks = FORKS.load(Ordering::Relaxed);
+        let mut link = self;
+        while link.fork != forks {
+            link = link.next.get_or_init(|| {
+                let parents = &link.crew;
+                let workers = parents.workers.afresh(parents.workers.runner().clone());
+                if is_closed() {
+                    workers.close();
+                }
+                mem::forget(parents.clone());
+                Box::new(Self::new(workers, parents.drains.most()))
+            });
+        }
+        &link.crew
+    }
+}
+
+static DEFAULT: PyOnceLock<Py<DispatchPool>> = PyOnceLock::new();
+
+/// The process's default pool, made at first use.
+#[pyfunction]
+pub fn default_pool(py: Python<'_>) -> PyResult<Py<DispatchPool>> {
+    if let Some(pool) = DEFAULT.get(py) {
+        return Ok(pool.clone_ref(py));
+    }
+    // Made outside of the lock: making it lets the interpreter go, and a fork may come in between.
+    let made = py.import("penstock.blocking")?.getattr("DispatchPool")?.call0()?.cast_into::<DispatchPool>()?.unbind();
+    if let Err(superfluous) = DEFAULT.set(py, made) {
+        superfluous.get().close(py);
+    }
+    DEFAULT.get(py).map(|pool| pool.clone_ref(py)).ok_or_else(|| errors::to_py(py, Error::PoolClosed))
+}
+
+/// Threads of penstock's in this process: how many there are, of which kind, and how many there can be with the pools
+/// that exist now.
+#[pyfunction]
+pub fn thread_stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let (mut workers, mut drains, mut limit) = (0, 0, 0);
+    for crew in ALIVE.lock().iter().filter(|crew| !crew.is_over()) {
+        workers += crew.workers.living();
+        drains += crew.drains.living();
+        limit += crew.workers.threads() + crew.drains.most();
+    }
+    let closing = CLOSING.load(Ordering::Relaxed);
+    let reaper = usize::from(reaper::is_running());
+    let stats = PyDict::new(py);
+    stats.set_item("workers", workers)?;
+    stats.set_item("drains", drains)?;
+    stats.set_item("closing", closing)?;
+    stats.set_item("reaper", reaper)?;
+    stats.set_item("used", workers + drains + closing + reaper)?;
+    stats.set_item("limit", limit + closing + 1)?;
+    Ok(stats)
+}
+
+/// At the interpreter's exit: queued jobs run, then the threads end.
+#[pyfunction]
+pub fn _join_pools(py: Python<'_>) {
+    loop {
+        let alive = mem::take(&mut *ALIVE.lock());
+        if alive.is_empty() {
+            return;
+        }
+        alive.iter().for_each(Crew::close);
+        py.detach(|| alive.iter().for_each(Crew::join));
+    }
+}
+
+/// In a forked child: nothing of the parent's is touched again, and each pool starts afresh when it is next used.
+#[pyfunction]
+pub fn _after_fork_in_child() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+    CLOSING.store(0, Ordering::Relaxed);
+    Pools::after_fork_in_child();
+    mem::forget(mem::take(&mut *ALIVE.lock()));
+}

@@ -1,0 +1,218 @@
+//! What a worker of a pool does while it is attached to the interpreter: its jobs, in batches, and its hooks. The
+//! threads and the queue are the core's.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use penstock_core::dispatch::{Pool, Queue, Runner, Seat};
+use penstock_core::{Error, Result};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::call::Call;
+use crate::future::Future;
+use crate::loops::{Completion, Finished, Owed};
+
+/// A worker that holds the interpreter's lock takes the next job too, up to so many or so long: then the loop's turn.
+const BATCH_JOBS: usize = 64;
+const BATCH_TIME: Duration = Duration::from_micros(100);
+
+/// The threads and the queue of a pool, usable without the interpreter.
+pub type Workers = Pool<Interpreter>;
+
+/// What the workers do while attached.
+#[derive(Clone)]
+pub struct Interpreter(Arc<Hooks>);
+
+struct Hooks {
+    after_start: Option<Py<PyAny>>,
+    before_stop: Option<Py<PyAny>>,
+    /// What `after_start` raised.
+    failure: Mutex<Option<PyErr>>,
+}
+
+/// A job that runs attached.
+pub enum Task {
+    /// For a future of penstock's.
+    Run(Py<Future>),
+    /// For nobody.
+    Dispatch(Box<Call>),
+    /// For a concurrent.futures.Future.
+    Submit(Py<PyAny>, Box<Call>),
+}
+
+impl Task {
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Run(future) if future.get().is_cancelled())
+    }
+
+    pub fn run(self, py: Python<'_>, queue: &Queue<Self>) -> Option<Owed> {
+        match self {
+            Self::Run(future) => {
+                let Some(call) = future.get().start() else {
+                    queue.buried();
+                    return None;
+                };
+                let finished = Finished::Python(call.invoke(py));
+                let mailbox = Arc::clone(future.get().mailbox());
+                mailbox.post(Completion { future, finished })
+            }
+            Self::Dispatch(call) => {
+                let name = call.func(py).clone();
+                if let Err(error) = call.invoke(py) {
+                    log(py, &name, error);
+                }
+                None
+            }
+            Self::Submit(future, call) => {
+                if let Err(error) = fulfil(py, future.bind(py), *call) {
+                    error.write_unraisable(py, Some(future.bind(py)));
+                }
+                None
+            }
+        }
+    }
+
+    /// The pool won't run it.
+    pub fn cancel(self, py: Python<'_>, queue: &Queue<Self>) {
+        match self {
+            Self::Run(future) => match future.get().start() {
+                Some(call) => {
+                    drop(call);
+                    let mailbox = Arc::clone(future.get().mailbox());
+                    drop(mailbox.post(Completion { future, finished: Finished::Cancelled }));
+                }
+                None => queue.buried(),
+            },
+            Self::Dispatch(call) => drop(call),
+            Self::Submit(future, call) => {
+                drop(call);
+                let cancel = || {
+                    future.call_method0(py, intern!(py, "cancel"))?;
+                    future.call_method0(py, intern!(py, "set_running_or_notify_cancel"))
+                };
+                if let Err(error) = cancel() {
+                    error.write_unraisable(py, Some(future.bind(py)));
+                }
+            }
+        }
+    }
+}
+
+/// Runs a call for a concurrent.futures.Future, by that class's protocol for executors.
+fn fulfil(py: Python<'_>, future: &Bound<'_, PyAny>, call: Call) -> PyResult<()> {
+    if !future.call_method0(intern!(py, "set_running_or_notify_cancel"))?.is_truthy()? {
+        return Ok(());
+    }
+    match call.invoke(py) {
+        Ok(value) => future.call_method1(intern!(py, "set_result"), (value,))?,
+        Err(error) => future.call_method1(intern!(py, "set_exception"), (error.into_value(py),))?,
+    };
+    Ok(())
+}
+
+/// An exception that has nobody to go to.
+fn log(py: Python<'_>, func: &Bound<'_, PyAny>, error: PyErr) {
+    let tell = || {
+        let logger = py.import("logging")?.call_method1("getLogger", ("penstock.blocking",))?;
+        let kwargs = PyDict::new(py);
+        kwargs.set_item("exc_info", error.value(py))?;
+        logger.call_method("error", ("exception in the dispatched %r", func), Some(&kwargs))
+    };
+    if let Err(error) = tell() {
+        error.write_unraisable(py, Some(func));
+    }
+}
+
+impl Interpreter {
+    pub fn new(after_start: Option<Py<PyAny>>, before_stop: Option<Py<PyAny>>) -> Self {
+        Self(Arc::new(Hooks { after_start, before_stop, failure: Mutex::new(None) }))
+    }
+
+    /// What `after_start` raised, once.
+    pub fn take_failure(&self) -> Option<PyErr> {
+        self.0.failure.lock().take()
+    }
+}
+
+impl Runner for Interpreter {
+    type Job = Task;
+
+    /// The thread attaches once for good, so that each attachment within its life only swaps the thread state in.
+    fn worker(&self, _index: usize, life: &mut (dyn FnMut() + Send)) {
+        Python::attach(|py| {
+            if let Err(error) = introduce(py) {
+                error.write_unraisable(py, None);
+            }
+            py.detach(life);
+            if let Err(error) = forget(py) {
+                error.write_unraisable(py, None);
+            }
+        });
+    }
+
+    fn after_start(&self, index: usize) -> Result<()> {
+        let Some(hook) = &self.0.after_start else { return Ok(()) };
+        Python::attach(|py| hook.call1(py, (index,)).map(drop)).map_err(|error| {
+            *self.0.failure.lock() = Some(error);
+            Error::PoolClosed
+        })
+    }
+
+    fn before_stop(&self, index: usize) {
+        if let Some(hook) = &self.0.before_stop {
+            Python::attach(|py| {
+                if let Err(error) = hook.call1(py, (index,)) {
+                    log(py, hook.bind(py), error);
+                }
+            });
+        }
+    }
+
+    fn run(&self, seat: &mut Seat<'_, Task>) {
+        // The loop is told after the interpreter's lock was let go: told before, it would wake only to wait for it.
+        let owed = Python::attach(|py| batch(py, seat));
+        drop(owed);
+    }
+}
+
+fn batch(py: Python<'_>, seat: &mut Seat<'_, Task>) -> Option<Owed> {
+    let started = Instant::now();
+    let mut owed = None;
+    for _ in 0..BATCH_JOBS {
+        let Some(task) = seat.take() else { break };
+        // The task may block: what is finished must not wait behind it.
+        drop(owed.take());
+        owed = task.run(py, seat.queue());
+        if started.elapsed() >= BATCH_TIME {
+            break;
+        }
+    }
+    owed
+}
+
+/// Does for a thread of ours what `threading` does for its own: logs show its name, and debuggers and coverage tools
+/// that asked for new threads see its jobs.
+fn introduce(py: Python<'_>) -> PyResult<()> {
+    let threading = py.import("threading")?;
+    let current = std::thread::current();
+    threading.call_method0("current_thread")?.setattr("name", current.name().unwrap_or("penstock"))?;
+    let sys = py.import("sys")?;
+    for (asked, set) in [("gettrace", "settrace"), ("getprofile", "setprofile")] {
+        let function = threading.call_method0(asked)?;
+        if !function.is_none() {
+            sys.call_method1(set, (function,))?;
+        }
+    }
+    Ok(())
+}
+
+/// Before 3.12 `threading` remembers a foreign thread after its end.
+fn forget(py: Python<'_>) -> PyResult<()> {
+    let threading = py.import("threading")?;
+    let ident = threading.call_method0("get_ident")?;
+    threading.getattr("_active")?.call_method1("pop", (ident, py.None()))?;
+    Ok(())
+}
