@@ -464,7 +464,16 @@ class Head:
 @final
 class HeadLimits:
     def __new__(
-        cls, *, head_bytes: int | None = None, headers: int | None = None, informational: int | None = None
+        cls,
+        *,
+        head_bytes: int | None = None,
+        headers: int | None = None,
+        informational: int | None = None,
+        blank_lines: int | None = None,
+        chunk_size_digits: int | None = None,
+        chunk_extension_bytes: int | None = None,
+        trailer_bytes: int | None = None,
+        trailers: int | None = None,
     ) -> Self: ...
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import socket
 from collections.abc import Callable
@@ -144,21 +145,51 @@ async def test_many_bodies_with_faults_leave_the_client_as_good_as_new() -> None
         assert await (await client.get(server.url)).read() == BODY
 
 
-@pytest.mark.parametrize("how", ["lines", "bytes", "informational"])
-async def test_a_head_over_its_limits_is_refused(how: str) -> None:
-    limits = penstock.Limits(head_bytes=1000, headers=10, informational=3)
-    wire = {
-        "lines": head(*["A: b"] * 11, "Content-Length: 0"),
-        "bytes": head("A: " + "b" * 1000),
-        "informational": head(status="102 Processing") * 4 + response(b""),
-    }[how]
-    setting = {"lines": "Limits.headers", "bytes": "Limits.head_bytes", "informational": "Limits.informational"}[how]
-    async with serve([wire]) as server, penstock.Client(limits=limits) as client:
-        with pytest.raises(penstock.HeadTooLong) as caught:
+def in_chunks(rest: bytes) -> bytes:
+    return head("Transfer-Encoding: chunked") + rest
+
+
+OVER: dict[str, tuple[Any, bytes, bytes]] = {
+    "head_bytes": (100, head("A: " + "b" * 57, "Content-Length: 0"), head("A: " + "b" * 58, "Content-Length: 0")),
+    "headers": (10, head(*["A: b"] * 9, "Content-Length: 0"), head(*["A: b"] * 10, "Content-Length: 0")),
+    "informational": (
+        3,
+        head(status="102 Processing") * 3 + response(b""),
+        head(status="102 Processing") * 4 + response(b""),
+    ),
+    "blank_lines": (2, b"\r\n" * 2 + response(b""), b"\r\n" * 3 + response(b"")),
+    "chunk_size_digits": (3, in_chunks(b"001\r\na\r\n000\r\n\r\n"), in_chunks(b"0001\r\na\r\n0\r\n\r\n")),
+    "chunk_extension_bytes": (
+        4,
+        in_chunks(b"1;a\r\na\r\n1;b\r\nb\r\n0\r\n\r\n"),
+        in_chunks(b"1;a\r\na\r\n1;bc\r\nb\r\n0\r\n\r\n"),
+    ),
+    "trailer_bytes": (10, in_chunks(b"0\r\na: bcd\r\n\r\n"), in_chunks(b"0\r\na: bcde\r\n\r\n")),
+    "trailers": (2, in_chunks(b"0\r\n" + b"a: b\r\n" * 2 + b"\r\n"), in_chunks(b"0\r\n" + b"a: b\r\n" * 3 + b"\r\n")),
+}
+"""A limit, what is just within it, and what is just over it."""
+
+
+@pytest.mark.parametrize("name", OVER)
+async def test_what_surrounds_a_body_has_limits_with_their_own_names(name: str) -> None:
+    limit, within, over = OVER[name]
+    limits = penstock.Limits(**{name: limit})
+    async with serve([within], [over]) as server, penstock.Client(limits=limits) as client:
+        assert (await client.get(server.url)).status == 200
+        with pytest.raises(penstock.HeadTooLong, match=rf"\(Limits\.{name}\)$") as caught:
             await client.get(server.url)
-        assert caught.value.setting == setting
-        assert setting in str(caught.value)
+        assert (caught.value.setting, caught.value.seen, caught.value.limit) == (f"Limits.{name}", limit + 1, limit)
         await check(caught.value, server.url)
+        assert client.stats()["open"] == 0
+
+
+async def test_the_limits_are_the_cores() -> None:
+    defaults = {field.name for field in dataclasses.fields(penstock.Limits)}
+    assert set(OVER) < defaults
+    for name in OVER:
+        least = 0 if name in ("blank_lines", "chunk_extension_bytes", "trailers") else 1
+        with pytest.raises(ValueError, match=f"{least - 1}: must be at least {least}|-1: not between 0 and"):
+            penstock.Limits(**{name: least - 1})
 
 
 async def test_a_head_without_an_end_is_refused_at_its_limit() -> None:

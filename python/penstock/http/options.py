@@ -78,6 +78,16 @@ class Limits:
     """Header lines of a response."""
     informational: int = 16
     """Informational (1xx) responses before the final one."""
+    blank_lines: int = 4
+    """Blank lines before a status line."""
+    chunk_size_digits: int = 16
+    """Digits of a chunk's size, leading zeros included."""
+    chunk_extension_bytes: int | str = 4096
+    """Bytes behind the sizes of chunks, over all chunks of a body."""
+    trailer_bytes: int | str = 16384
+    """Bytes behind the last chunk."""
+    trailers: int = 64
+    """Lines behind the last chunk."""
 
     dns_seconds: float = 60
     """How long the addresses of a name are remembered."""
@@ -89,16 +99,30 @@ class Limits:
             if getattr(self, name) is None:
                 raise TypeError(f"Limits.{name}=None: seconds are a number")
             _seconds("Limits", name, getattr(self, name))
-        object.__setattr__(self, "head_bytes", read_limit(self.head_bytes))
-        for name in ("connections", "per_host", "head_bytes", "headers", "informational"):
+        for name in ("head_bytes", "chunk_extension_bytes", "trailer_bytes"):
+            object.__setattr__(self, name, read_limit(getattr(self, name)))
+        for name in ("connections", "per_host", *_HEAD):
             value = getattr(self, name)
             if value is None and name == "per_host":
                 continue
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"Limits.{name}={value!r}: not an int")
-            if value < 1:
-                raise ValueError(f"Limits.{name}={value}: must be at least 1")
+            least = 0 if name in ("blank_lines", "chunk_extension_bytes", "trailers") else 1
+            if value < least:
+                raise ValueError(f"Limits.{name}={value}: must be at least {least}")
 
     def _head(self) -> HeadLimits:
-        assert isinstance(self.head_bytes, int)  # by __post_init__
-        return HeadLimits(head_bytes=self.head_bytes, headers=self.headers, informational=self.informational)
+        return HeadLimits(**{name: getattr(self, name) for name in _HEAD})
+
+
+_HEAD = (
+    "head_bytes",
+    "headers",
+    "informational",
+    "blank_lines",
+    "chunk_size_digits",
+    "chunk_extension_bytes",
+    "trailer_bytes",
+    "trailers",
+)
+"""What surrounds a body."""

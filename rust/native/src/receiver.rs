@@ -37,14 +37,31 @@ pub struct HeadLimits(Arc<CoreLimits>);
 #[pymethods]
 impl HeadLimits {
     #[new]
-    #[pyo3(signature = (*, head_bytes=None, headers=None, informational=None))]
-    fn new(head_bytes: Option<usize>, headers: Option<usize>, informational: Option<usize>) -> Self {
+    #[pyo3(signature = (
+        *, head_bytes=None, headers=None, informational=None, blank_lines=None, chunk_size_digits=None,
+        chunk_extension_bytes=None, trailer_bytes=None, trailers=None
+    ))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        head_bytes: Option<usize>,
+        headers: Option<usize>,
+        informational: Option<usize>,
+        blank_lines: Option<usize>,
+        chunk_size_digits: Option<usize>,
+        chunk_extension_bytes: Option<usize>,
+        trailer_bytes: Option<usize>,
+        trailers: Option<usize>,
+    ) -> Self {
         let usual = CoreLimits::default();
         Self(Arc::new(CoreLimits {
             head_bytes: head_bytes.unwrap_or(usual.head_bytes),
             headers: headers.unwrap_or(usual.headers),
             informational: informational.unwrap_or(usual.informational),
-            ..usual
+            blank_lines: blank_lines.unwrap_or(usual.blank_lines),
+            chunk_size_digits: chunk_size_digits.unwrap_or(usual.chunk_size_digits),
+            chunk_extension_bytes: chunk_extension_bytes.unwrap_or(usual.chunk_extension_bytes),
+            trailer_bytes: trailer_bytes.unwrap_or(usual.trailer_bytes),
+            trailers: trailers.unwrap_or(usual.trailers),
         }))
     }
 }

@@ -64,6 +64,7 @@ pub(super) fn decide(head: &Head, asked: Asked, at: u64) -> Result<Decision> {
             persistence.take(field);
         }
     }
+    let length = length.map(|(_, value)| value);
     if let Some(transfer) = &transfer {
         transfer_allowed(transfer, head, asked, length, at)?;
     }
@@ -84,9 +85,9 @@ pub(super) fn decide(head: &Head, asked: Asked, at: u64) -> Result<Decision> {
     })
 }
 
-/// Takes one Content-Length line. The same value again, in a list or in another line, is accepted (rule 5); anything
+/// Takes one Content-Length line. The same digits again, in a list or in another line, are accepted (rule 5); anything
 /// else that isn't one run of digits is an error.
-fn content_length(field: Field<'_>, length: &mut Option<u64>, at: u64) -> Result<()> {
+fn content_length<'a>(field: Field<'a>, length: &mut Option<(&'a [u8], u64)>, at: u64) -> Result<()> {
     let refuse = |why: &str| {
         let what = format!("content-length {}: {why}", shown(field.value));
         Err(Error::protocol(what, at + field.at as u64))
@@ -102,10 +103,10 @@ fn content_length(field: Field<'_>, length: &mut Option<u64>, at: u64) -> Result
         let Some(value) = value.map(i64::unsigned_abs) else {
             return refuse("too large a number");
         };
-        if length.is_some_and(|length| length != value) {
+        if length.is_some_and(|(other, _)| other != element) {
             return refuse("differs from another one");
         }
-        *length = Some(value);
+        *length = Some((element, value));
     }
     Ok(())
 }
@@ -122,11 +123,15 @@ struct Transfer {
 fn transfer_encoding(field: Field<'_>, transfer: &mut Transfer, at: u64) -> Result<()> {
     const KNOWN: [&str; 5] = ["gzip", "x-gzip", "deflate", "compress", "x-compress"];
     transfer.at = field.at;
+    let refuse = |why: &str| {
+        let what = format!("transfer-encoding {}: {why}", shown(field.value));
+        Err(Error::protocol(what, at + field.at as u64))
+    };
+    // Some readers keep the last line only.
+    if elements(field).next().is_none() {
+        return refuse("names no coding");
+    }
     for coding in elements(field) {
-        let refuse = |why: &str| {
-            let what = format!("transfer-encoding {}: {why}", shown(field.value));
-            Err(Error::protocol(what, at + field.at as u64))
-        };
         if transfer.chunked {
             return refuse("a coding after chunked");
         }
