@@ -11,6 +11,7 @@ import penstock
 import pytest
 
 from tests.cancellation.conftest import Held, cancel_everywhere
+from tests.coding import put_on
 from tests.http.conftest import STORINGS, Storing, slow_disk, storing_by  # noqa: F401
 from tests.http.serving import TURN, Script, chunked, head, response, serve
 
@@ -36,6 +37,10 @@ SCRIPTS: dict[str, Script] = {
     "small": slowly(response(b"x" * 100), 40),
     "length": slowly(response(BODY), 60_000),
     "chunked": slowly(head("Transfer-Encoding: chunked") + chunked(BODY, 8192), 90_000),
+    "coded": slowly(response(put_on(BODY, "gzip"), "Content-Encoding: gzip"), 400),
+    "coded, chunked": slowly(
+        head("Transfer-Encoding: chunked", "Content-Encoding: br, zstd") + chunked(put_on(BODY, "br", "zstd"), 50), 90
+    ),
     "closes": [response(BODY, "Connection: close")],
 }
 
