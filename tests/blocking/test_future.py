@@ -8,6 +8,7 @@ import collections.abc
 import gc
 import inspect
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import uvloop
 from penstock import DispatchPool
 from penstock._native import Future, _nap
 
+from ..conftest import ELSEWHERE
 from .conftest import Gate
 
 LOOPS = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
@@ -54,6 +56,17 @@ async def test_it_is_a_future_and_a_coroutine(pool: DispatchPool) -> None:
 
 @pytest.mark.asyncio
 async def test_create_task_and_task_group_take_it(pool: DispatchPool) -> None:
+    assert await asyncio.create_task(pool.run(int, "1")) == 1
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(pool.run(int, str(n))) for n in range(10)]
+    assert [task.result() for task in tasks] == list(range(10))
+
+
+@pytest.mark.asyncio
+@pytest.mark.skipif(sys.version_info < (3, 12), reason=f"{ELSEWHERE}: eager tasks came with CPython 3.12")
+async def test_an_eager_task_takes_it(pool: DispatchPool) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009  # mypy checks for 3.11
     assert await asyncio.create_task(pool.run(int, "1")) == 1
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(pool.run(int, str(n))) for n in range(10)]

@@ -107,8 +107,9 @@ async def test_calls_run_in_the_context_of_the_iteration(pool: DispatchPool) -> 
 
 
 async def ended_early(pool: DispatchPool, gate: Gate, how: str) -> None:
-    """Ends an iteration in which one call runs and two are queued."""
+    """Ends an iteration in which one call runs and the others are queued."""
     ran: list[int] = []
+    half_way = asyncio.Event()
 
     def job(n: int) -> int:
         if n == 1:
@@ -129,13 +130,13 @@ async def ended_early(pool: DispatchPool, gate: Gate, how: str) -> None:
                 if how == "error":
                     raise LookupError
                 if how == "cancel":
+                    half_way.set()
                     await asyncio.sleep(20)
                 break
 
     task = asyncio.create_task(iterate())
     if how == "cancel":
-        while pool.stats()["queued"] != 3:
-            await asyncio.sleep(0.001)
+        await half_way.wait()
         task.cancel()
     await asyncio.wait([task])
     if how in ("break", "aclosing"):
@@ -191,6 +192,15 @@ async def test_the_first_exception_ends_it_and_the_others_are_nobodys(one: Dispa
     gc.collect()
     await asyncio.sleep(0.01)
     assert not reported
+
+
+@pytest.mark.asyncio
+async def test_an_exception_that_would_end_an_iteration_does_not_pass_for_its_end(pool: DispatchPool) -> None:
+    def job(_: int) -> None:
+        raise StopAsyncIteration
+
+    with pytest.raises(RuntimeError, match="StopAsyncIteration"):
+        [_ async for _ in pool.map_unordered(job, [1])]
 
 
 @pytest.mark.asyncio

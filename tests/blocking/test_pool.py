@@ -344,6 +344,67 @@ async def test_a_hundred_thousand_jobs_make_no_more_threads(pool: DispatchPool) 
     assert pool.stats()["taken"] == 100_000
 
 
+MEMORY = """
+import asyncio, os, penstock, threading, time
+
+JOBS = 100_000
+MIB = 1 << 20
+
+def resident():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+def held(pool):
+    # Until the gate is opened, nothing that comes later is taken.
+    gate = threading.Event()
+    for _ in range(pool.threads):
+        pool.dispatch(gate.wait)
+    return gate
+
+def dispatched(pool):
+    # From a thread, which is blocked when the queue is full: that is all the memory that it can cost.
+    gate = held(pool)
+    submitter = threading.Thread(target=lambda: [pool.dispatch(int) for _ in range(JOBS)])
+    submitter.start()
+    while pool.stats()["queued"] < pool.queue_length:
+        time.sleep(0.001)
+    full = resident()
+    assert submitter.is_alive() and pool.stats()["waiting"] == 0
+    gate.set()
+    submitter.join()
+    return full
+
+async def run(pool):
+    # From a loop, where each await waits: a job costs what its future does.
+    gate = held(pool)
+    futures = [pool.run(int) for _ in range(JOBS)]
+    full = resident()
+    gate.set()
+    assert await asyncio.gather(*futures) == [0] * JOBS
+    return full
+
+with penstock.DispatchPool(threads=4) as pool:
+    start = resident()
+    first = dispatched(pool)
+    assert first - start < 16 * MIB, (first - start) / MIB
+    again = max(dispatched(pool) for _ in range(3))
+    assert again - first < 4 * MIB, (again - first) / MIB
+    start = resident()
+    first = asyncio.run(run(pool))
+    assert first - start < 100 * MIB, (first - start) / MIB
+    again = max(asyncio.run(run(pool)) for _ in range(3))
+    assert again - first < 32 * MIB, (again - first) / MIB
+print("bounded")
+"""
+
+
+def test_a_hundred_thousand_queued_jobs_take_bounded_memory(
+    script: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = script(MEMORY)
+    assert (done.stdout, done.stderr) == ("bounded\n", "")
+
+
 # Settings
 
 

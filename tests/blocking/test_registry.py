@@ -6,7 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import penstock
 import pytest
@@ -129,6 +129,19 @@ async def test_a_closed_pool_that_is_registered_says_so(named: DispatchPool) -> 
     for call in (penstock.dispatch, penstock.run_blocking):
         with pytest.raises(penstock.PoolClosed):
             call(int)
+    penstock.register(None)
+
+
+@pytest.mark.asyncio
+async def test_bodies_go_by_their_policy_and_not_by_the_registration(named: DispatchPool) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield bytes(100_000)
+
+    penstock.register(named)
+    named.close()
+    image = await penstock.collect(pieces(), penstock.Tunables(max_body_ram=1000))
+    assert image.state == "file"
+    assert len(await image.read()) == 100_000
     penstock.register(None)
 
 

@@ -116,6 +116,10 @@ class Unordered(AsyncIterator[T], Generic[T]):
         self._pending.discard(future)
         try:
             return future.result()
+        except StopAsyncIteration as error:
+            self._end()
+            # As it is, it would look like the end of the items.
+            raise RuntimeError("a call raised StopAsyncIteration") from error
         except BaseException:
             self._end()
             raise
