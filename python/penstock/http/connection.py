@@ -344,9 +344,10 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             if not has_head or held_up:
                 self._rated, self._rated_at = seen, now
             elif now - self._rated_at >= seconds:
-                if seen - self._rated < rate * seconds and not (self._draining and self.unread):
+                if seen - self._rated >= rate * seconds:
+                    self._rated, self._rated_at = seen, now
+                elif not self._draining or not self.unread:
                     return TooSlow
-                self._rated, self._rated_at = seen, now
         if not has_head:
             if timeouts.first_byte is not None and now - exchange.sent >= timeouts.first_byte:
                 return FirstByteTimeout

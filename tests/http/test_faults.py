@@ -1,0 +1,134 @@
+"""Each fault that a server or a network has, at each stage, in each framing, for each store and policy: an error with a
+name and with what was received, in time, and a client that is as good as new."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import penstock
+import pytest
+
+from tests.http.conftest import NOTHING, Storing, at_hand
+from tests.http.serving import CLOSE, HANG, RESET, TURN, UNREAD, chunked, head, response, serve, until
+
+pytestmark = pytest.mark.asyncio
+
+BODY = bytes(i * 5 & 255 for i in range(400_000))
+TIMEOUT = penstock.Timeouts(first_byte=0.3, idle=0.3, min_rate=(1000, 0.4))
+
+WHOLE = {
+    "length": response(BODY),
+    "chunked": head("Transfer-Encoding: chunked") + chunked(BODY, 8192),
+    "until the end": head("Connection: close") + BODY,
+}
+FAULTS = ("reset", "early close", "stall", "garbage", "slow drip")
+STAGES = ("before the head", "in the head", "at the body's start", "in the body", "before the last byte")
+
+
+def script(fault: str, framing: str, stage: str) -> list[Any]:
+    wire = WHOLE[framing]
+    body = wire.index(b"\r\n\r\n") + 4
+    at = {
+        "before the head": 0,
+        "in the head": 20,
+        "at the body's start": body,
+        "in the body": body + 200_000,
+        "before the last byte": len(wire) - 1,
+    }[stage]
+    sent = [wire[:at], TURN] if at else []
+    rest = wire[at:]
+    if fault == "reset":
+        return [*sent, 0.02, RESET]
+    if fault == "early close":
+        return [*sent, CLOSE]
+    if fault == "stall":
+        return [*sent, HANG]
+    if fault == "garbage":
+        return [*sent, b"\0\xff\r\r\n:\n garbage " * 10, CLOSE]
+    drip: list[Any] = []
+    for start in range(min(len(rest), 200)):
+        drip += [rest[start : start + 1], 0.02]
+    return [*sent, *drip, rest[200:], *([CLOSE] if framing == "until the end" else [])]
+
+
+def expected(fault: str, framing: str, stage: str) -> tuple[type[BaseException], ...] | None:
+    """What is raised; `None` is nothing, as the peer said nothing wrong."""
+    early = stage in ("before the head", "in the head")
+    if fault == "stall":
+        return (penstock.FirstByteTimeout,) if early else (penstock.IdleTimeout,)
+    if fault == "slow drip":
+        if early:
+            return (penstock.FirstByteTimeout,)
+        return None if stage == "before the last byte" else (penstock.TooSlow,)
+    if fault == "garbage":
+        if early:
+            return (penstock.ProtocolError,)
+        if framing == "chunked":
+            # In the middle of a chunk it is the body's, and tells itself at the chunk's end.
+            return (penstock.ProtocolError, penstock.Truncated)
+        if framing == "length" and stage != "before the last byte":
+            return (penstock.Truncated,)
+        return None
+    if early:
+        return (penstock.ConnectionLost,)
+    if framing == "until the end" and fault == "early close":
+        # It can't be told from a body that is complete: that is what this framing is.
+        return None
+    return (penstock.Truncated,)
+
+
+@pytest.mark.parametrize("framing", WHOLE)
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_fault_is_an_error_with_what_came_and_the_client_goes_on(
+    storing: Storing, fault: str, framing: str
+) -> None:
+    scripts = [script(fault, framing, stage) for stage in STAGES]
+    async with serve(*scripts, [response(BODY)]) as server, storing.client(timeout=TIMEOUT) as client:
+
+        async def ask(stage: str) -> None:
+            errors = expected(fault, framing, stage)
+            async with asyncio.timeout(10):
+                if errors is None:
+                    answer = await client.get(server.url)
+                    assert answer.status == 200
+                    return
+                with pytest.raises(errors) as caught:
+                    await client.get(server.url)
+            error: Any = caught.value
+            assert error.url == server.url
+            partial = getattr(error, "partial", None)
+            if partial is not None:
+                received = await partial.read()
+                assert BODY.startswith(received) or fault == "garbage"
+            if stage in ("in the body", "before the last byte") and hasattr(error, "partial"):
+                assert partial is not None
+
+        for stage in STAGES:
+            await ask(stage)
+        await until(lambda: at_hand(client)["open"] == at_hand(client)["idle"])
+        async with asyncio.timeout(10):
+            assert await (await client.get(server.url)).read() == BODY
+        await client.aclose()
+        assert at_hand(client) == NOTHING
+
+
+@pytest.mark.parametrize("fault", ["reset", "early close", "stall"])
+@pytest.mark.parametrize("where", ["from memory", "from a file", "in chunks"])
+async def test_a_fault_while_a_body_is_sent(storing: Storing, fault: str, where: str) -> None:
+    async def pieces() -> Any:
+        for _ in range(40):
+            yield BODY
+
+    image = await penstock.collect(pieces(), penstock.Tunables(max_body_ram=0 if where == "from a file" else "64MiB"))
+    content = pieces() if where == "in chunks" else image
+    end = {"reset": RESET, "early close": CLOSE, "stall": HANG}[fault]
+    timeout = penstock.Timeouts(write=0.3)
+    script = [UNREAD, 0.05, end] if fault != "stall" else [UNREAD, 5.0]
+    async with serve(script, [response(b"ok")]) as server, storing.client(timeout=timeout) as client:
+        error = penstock.WriteTimeout if fault == "stall" else penstock.ConnectionLost
+        with pytest.raises(error):
+            await client.put(server.url, content=content)
+        assert at_hand(client) == NOTHING
+        assert (await client.put(server.url, content=image)).status == 200
+        assert server.bodies == [BODY * 40]
