@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import hashlib
+import os
 import re
 import sqlite3
 import subprocess
@@ -12,8 +13,9 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from penstock.bench import server
@@ -24,9 +26,11 @@ ROOT = Path(__file__).resolve().parents[2]
 SHA256 = hashlib.sha256(server.body(SIZE)).hexdigest()
 
 
-def run(program: Path, *arguments: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    program: Path, *arguments: str, cwd: Path, stdin: str = "", timeout: float = 25
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", str(program), *arguments]
-    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=25, check=False)
+    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 Example = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -34,8 +38,8 @@ Example = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def example(tmp_path: Path) -> Example:
-    def started(name: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        return run(ROOT / "examples" / name, *arguments, cwd=tmp_path, stdin=stdin)
+    def started(name: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return run(ROOT / "examples" / name, *arguments, cwd=tmp_path, **options)
 
     return started
 
@@ -108,6 +112,77 @@ def test_crawl(example: Example, url: str) -> None:
         assert found[f"{url}/{size}/8192"] == f"200, {size} bytes, sha256 {digest}"
     assert [found[each].partition(":")[0] for each in wrong] == ["ConnectError", "InvalidURL", "ContentLengthTooLong"]
     assert re.fullmatch(r"\d+ connections\n", done.stderr)
+
+
+SITE = """
+import asyncio
+
+BODY = bytes(i * 31 & 255 for i in range(1 << 20))
+
+async def answer(reader, writer):
+    try:
+        while True:
+            request = await reader.readuntil(b"\\r\\n\\r\\n")
+            _, kind, _, size = request.split(b" ")[1].decode().split("/")
+            size = int(size)
+            if kind == "missing":
+                writer.write(b"HTTP/1.1 404 Not Found\\r\\nContent-Length: 2\\r\\n\\r\\nno")
+            elif kind == "broken":
+                writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % (size + 1) + BODY[:size])
+                return
+            elif size % 3:
+                writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % size + BODY[:size])
+            else:
+                chunk = b"%x\\r\\n%b\\r\\n" % (size, BODY[:size]) if size else b""
+                writer.write(b"HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n" + chunk + b"0\\r\\n\\r\\n")
+            await writer.drain()
+    except (OSError, asyncio.IncompleteReadError):
+        pass
+    finally:
+        writer.close()
+
+async def main():
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+SECONDS = 60 if os.environ.get("CI") or os.environ.get("PENSTOCK_NIGHTLY") else 5
+"""How long the programs run that watch themselves."""
+
+
+@pytest.fixture
+def site() -> Iterator[str]:
+    """A server for the crawler, in a process of its own."""
+    with subprocess.Popen([sys.executable, "-c", SITE], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_the_crawler_stays_within_its_bounds(example: Example, site: str) -> None:
+    done = example("crawler.py", site, f"--seconds={SECONDS}", timeout=110)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    found = dict(line.split(": ") for line in done.stdout.splitlines() if re.match(r"[\w ]+: \d+$", line))
+    assert set(found) == {"200 file", "200 ram", "404 ram", "Truncated"}
+    assert int(found["200 ram"]) > int(found["200 file"]) > int(found["Truncated"]) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_driver_behind_an_app_stays_on_its_threads(example: Example) -> None:
+    done = example("driver_behind_fastapi.py", f"--seconds={SECONDS}", timeout=110)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    queries, rate = re.fullmatch(r"(\d+) queries, (\d+) a second on 4 threads", done.stdout.splitlines()[0]).groups()  # type: ignore[union-attr]
+    # Four threads that sleep five milliseconds: no more than that, and not much less.
+    assert int(queries) > 0
+    assert 100 < int(rate) <= 800
 
 
 def test_save(example: Example, url: str, tmp_path: Path) -> None:

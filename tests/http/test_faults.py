@@ -31,7 +31,7 @@ def script(fault: str, framing: str, stage: str) -> list[Any]:
     body = wire.index(b"\r\n\r\n") + 4
     at = {
         "before the head": 0,
-        "in the head": 20,
+        "in the head": 5,
         "at the body's start": body,
         "in the body": body + 200_000,
         "before the last byte": len(wire) - 1,

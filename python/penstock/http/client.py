@@ -41,9 +41,10 @@ from penstock.http.pool import ConnectionPool
 from penstock.http.proxy import EnvironmentProxies, parse_proxy
 from penstock.http.request import Request, field_lines, lower
 from penstock.http.resolve import Names, Resolver
-from penstock.http.response import Response
+from penstock.http.response import Answer, Response
 from penstock.http.route import Route
 from penstock.http.settings import BODIES, Options, Settings
+from penstock.http.stream import Incoming, StreamedResponse
 from penstock.http.url import parse, with_params
 
 __all__ = ["Client"]
@@ -203,19 +204,58 @@ class Client:
         self._requests += 1
         self._active += 1
         try:
-            return await self._follow(method.upper(), url, began, options)
+            response = await self._follow(method.upper(), url, began, options, streamed=False)
+            assert isinstance(response, Response)
+            return response
         except BaseException:
             self._failed += 1
             raise
         finally:
-            self._active -= 1
-            if self._drained is not None and not self._active and not self._drained.done():
-                self._drained.set_result(None)
+            self._leave()
 
-    async def _follow(self, method: str, url: str, began: float, options: Options) -> Response:
+    @contextlib.asynccontextmanager
+    async def stream(self, method: str, url: str, **options: Unpack[Options]) -> AsyncIterator[StreamedResponse]:
+        """A response whose body is read while it arrives, and isn't kept, for `async with`.
+
+        It begins when the head is there. No more is received than is read, but for half a MiB. `Tunables.max_body`
+        bounds what comes in all; nothing goes to a file. Codings are taken off unless `decode=False`.
+
+        Raises:
+            RequestError, LimitExceeded: As `get`; `response.stream()` and `read()` raise what happens to the body.
+
+        Left before the body's end, or cancelled, the connection is closed.
+        """
+        async with self._counted() as began:
+            response = await self._follow(method.upper(), url, began, options, streamed=True)
+            assert isinstance(response, StreamedResponse)
+            try:
+                yield response
+            finally:
+                await response.aclose()
+
+    @contextlib.asynccontextmanager
+    async def _counted(self) -> AsyncIterator[float]:
+        """Counts what is under way; gives when it began."""
+        began = self._bind().time()
+        self._requests += 1
+        self._active += 1
+        try:
+            yield began
+        except BaseException:
+            self._failed += 1
+            raise
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        self._active -= 1
+        if self._drained is not None and not self._active and not self._drained.done():
+            self._drained.set_result(None)
+
+    async def _follow(self, method: str, url: str, began: float, options: Options, *, streamed: bool) -> Answer:
         """The response in the end, redirects followed."""
         settings = self._settings.overridden(options) if options else self._settings
-        history: tuple[Response, ...] = ()
+        history: tuple[Answer, ...] = ()
         request = None
         try:
             request = self._make(method, url, options)
@@ -224,11 +264,13 @@ class Client:
                 request.content = await encode(*bodies, settings.policy)
             request.check()
             while True:
-                response = await self._send(request, settings, began)
+                response = await self._send(request, settings, began, streamed)
                 response.history = history
                 following = request.following(response) if settings.follow_redirects else None
                 if following is None:
                     break
+                if isinstance(response, StreamedResponse):
+                    await response.aclose()
                 if len(history) >= settings.max_redirects:
                     raise TooManyRedirects(
                         f"redirected to {following.url} after {len(history)} redirects (max_redirects)",
@@ -268,7 +310,7 @@ class Client:
             lines = field_lines(fields)
         return Request(method, url, parse(url), fields, lines)
 
-    async def _send(self, request: Request, settings: Settings, began: float) -> Response:
+    async def _send(self, request: Request, settings: Settings, began: float, streamed: bool) -> Answer:
         """One response, whatever it says; asked for once more, if the connection turned out to be stale."""
         loop = asyncio.get_running_loop()
         hooks = self._hooks
@@ -293,15 +335,20 @@ class Client:
                 settings.budget,
                 settings.file_pool,
                 settings.policy,
-                settings.decode,
+                settings.decode if not streamed else bool(settings.decode),
                 settings.timeout,
                 began,
                 loop.create_future(),
+                None,
                 on_head,
             )
+            if streamed:
+                self._make_stream(exchange, loop)
             connection = await self._acquire(route, exchange, fresh=again)
             reused, before = connection.used > 0, connection.progress
             try:
+                if exchange.incoming is not None:
+                    return await self._begin_stream(connection, exchange, request)
                 found, body, codings = await self._exchange(connection, exchange)
             except ConnectionLost:
                 # The server closed an idle connection just as it was taken again: nothing of the request was
@@ -320,6 +367,29 @@ class Client:
             if hooks is not None and hooks.spilled is not None and body.state == "file":
                 hooks.spilled(request, len(body))
             return response
+
+    @staticmethod
+    def _make_stream(exchange: Exchange, loop: asyncio.AbstractEventLoop) -> None:
+        tunables = exchange.tunables
+        # It stays in memory, of which it takes little, as it is given away while it arrives.
+        exchange.tunables = tunables.replace(max_body_ram=tunables.max_body, digests=())
+        exchange.file_pool = None
+        exchange.incoming = Incoming(loop)
+        exchange.result.add_done_callback(exchange.incoming.wake)
+
+    async def _begin_stream(self, connection: Connection, exchange: Exchange, request: Request) -> StreamedResponse:
+        assert exchange.incoming is not None  # by _make_stream
+        connection.start(exchange)
+        try:
+            head = await exchange.incoming.head(exchange)
+        except asyncio.CancelledError:
+            connection.abandon(exchange)
+            exchange.result.cancel()
+            raise
+        response = StreamedResponse(head, request.url, exchange.now() - exchange.began, connection, exchange)
+        if self._cookies is not None:
+            keep_cookies(self._cookies, request, response)
+        return response
 
     def _route(self, request: Request, settings: Settings) -> Route:
         origin, proxy = request.origin, None

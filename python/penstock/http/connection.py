@@ -145,7 +145,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         transport = self._transport
         assert transport is not None  # `usable`
         pool = exchange.pool
-        drain = self._drainable and pool is not None and pool.drain_threads > 0
+        streamed = exchange.incoming is not None
+        drain = self._drainable and pool is not None and pool.drain_threads > 0 and not streamed
         self._exchange = exchange
         self._expiring = None
         self._budget_until = None
@@ -154,10 +155,11 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             exchange.budget,
             exchange.file_pool,
             exchange.method == "HEAD",
-            exchange.direct,
+            exchange.direct and not streamed,
             drain,
             exchange.expect,
-            exchange.on_head is not None,
+            exchange.on_head is not None or streamed,
+            streamed,
             exchange.decode,
         )
         exchange.sent = self._seen_at = self._rated_at = self._loop.time()
@@ -187,6 +189,11 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._drop()
         elif self._failure is not None and self._failure[0] is exchange:
             self._forgo_partial()
+
+    def taken(self, exchange: Exchange) -> None:
+        """The reader of a stream has taken a piece: more may come, unless too much is waited for otherwise."""
+        if self._exchange is exchange and self._paused and not self.crowded:
+            self._unpause()
 
     def shut(self, error: PenstockError) -> None:
         """Ends the exchange, if there is one, with an error, and closes the connection."""
@@ -233,14 +240,25 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def _on_head(self) -> None:
         exchange, status = self._exchange, self.status
-        if exchange is None or exchange.on_head is None or status is None:
+        if exchange is None or status is None:
             return
         try:
-            exchange.on_head(status)
+            if exchange.on_head is not None:
+                exchange.on_head(status)
         except Exception as error:
             self._fail(error)
-        else:
-            self.resume()
+            return
+        if exchange.incoming is not None and (head := self.head()) is not None:
+            exchange.incoming.begin(head)
+        self.resume()
+
+    def _on_data(self) -> None:
+        if self._exchange is None or (incoming := self._exchange.incoming) is None:
+            return
+        incoming.put(self.take_pieces())
+        if incoming.is_full:
+            self._pause()
+        self.resume()
 
     def _on_work(self) -> None:
         exchange = self._exchange
@@ -251,6 +269,9 @@ class Connection(Receiver, asyncio.BufferedProtocol):
                 self._pause()
             return
         if exchange is None or (op := self.work()) is None:
+            return
+        if exchange.incoming is not None and self.unwritten:
+            self._fail(BudgetExceeded("no budget for the memory of a streamed body (Budget.ram)", resource="ram"))
             return
         try:
             if (pool := exchange.pool) is not None:
@@ -435,6 +456,9 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def _unpause(self) -> None:
         # A work that was under way when the socket was handed over may come back while the worker reads it.
+        exchange = self._exchange
+        if exchange is not None and exchange.incoming is not None and exchange.incoming.is_full:
+            return
         if self._paused and not self._draining and self._transport is not None:
             self._paused = False
             if not self._transport.is_closing():

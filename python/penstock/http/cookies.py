@@ -8,7 +8,7 @@ import urllib.request
 from typing import cast
 
 from penstock.http.request import Request
-from penstock.http.response import Response
+from penstock.http.response import Answer
 
 __all__ = ["cookies_for", "keep_cookies"]
 
@@ -20,7 +20,7 @@ def cookies_for(jar: http.cookiejar.CookieJar, request: Request) -> str | None:
     return asked.get_header("Cookie")
 
 
-def keep_cookies(jar: http.cookiejar.CookieJar, request: Request, response: Response) -> None:
+def keep_cookies(jar: http.cookiejar.CookieJar, request: Request, response: Answer) -> None:
     """Takes the cookies of a response into the jar, as its policy allows."""
     if response.headers.get("set-cookie") is None:
         return

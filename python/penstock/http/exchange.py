@@ -12,6 +12,7 @@ from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.http.content import Content
 from penstock.http.options import Decode, Timeouts
+from penstock.http.stream import Incoming
 
 __all__ = ["Exchange"]
 
@@ -39,6 +40,8 @@ class Exchange:
     """By the loop's clock, as are all times."""
     result: asyncio.Future[tuple[Head, BodyImage, tuple[str, ...]]]
     """Head, body, and its codings, of which `decode` says whether they are off it by now."""
+    incoming: Incoming | None = None
+    """Takes the body while it arrives."""
     on_head: Callable[[int], object] | None = None
     """Told the status when the head is complete."""
     sent: float = 0.0

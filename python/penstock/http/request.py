@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from penstock.errors import RequestError
 from penstock.http.content import Content
-from penstock.http.response import Response
+from penstock.http.response import Answer
 from penstock.http.url import Origin, Target, join, parse
 
 __all__ = ["Fields", "Request", "field_lines", "lower"]
@@ -102,7 +102,7 @@ class Request:
         if actual is not None and int(announced) != actual:
             raise ValueError(f"headers: content-length={announced} for a body of {actual} bytes")
 
-    def following(self, response: Response) -> Request | None:
+    def following(self, response: Answer) -> Request | None:
         """What to ask next, if the response says to ask elsewhere (RFC 9110 section 15.4), or without `expect`.
 
         Raises:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import abc
 import json
 from collections.abc import Iterator, Mapping
 from email.message import Message
-from typing import Any
+from typing import Any, Self
 
 from penstock._native import Head
 from penstock.body.image import BodyImage
 from penstock.errors import HTTPStatusError
 
-__all__ = ["Headers", "Response"]
+__all__ = ["Answer", "Headers", "Response"]
 
 
 class Headers(Mapping[str, str]):
@@ -51,23 +52,21 @@ class Headers(Mapping[str, str]):
         return f"Headers({[(name.decode('latin-1'), value.decode('latin-1')) for name, value in self.raw]})"
 
 
-class Response:
-    """A response with its body. The body stays good when the client is closed."""
+class Answer(abc.ABC):
+    """What responses have, whether their body is there or still comes."""
 
-    __slots__ = ("_head", "body", "decoded", "elapsed", "history", "url")
+    __slots__ = ("_head", "decoded", "elapsed", "history", "url")
 
-    def __init__(self, head: Head, body: BodyImage, url: str, elapsed: float, decoded: tuple[str, ...] = ()) -> None:
+    def __init__(self, head: Head, url: str, elapsed: float, decoded: tuple[str, ...] = ()) -> None:
         self._head = head
-        self.body = body
-        """The body, in memory, in a file, or mapped."""
         self.decoded = decoded
         """The codings that were taken off the body, in the order in which they were applied; the headers are as they
         came."""
         self.url = url
         """The URL that was asked for, the last one if there were redirects."""
         self.elapsed = elapsed
-        """Seconds from the call to the body's last byte."""
-        self.history: tuple[Response, ...] = ()
+        """Seconds from the call to the body's last byte, or to the head of a stream."""
+        self.history: tuple[Answer, ...] = ()
         """The redirects that led here, in order."""
 
     @property
@@ -94,16 +93,16 @@ class Response:
         """Fields that followed a chunked body."""
         return self._head.trailers()
 
+    @abc.abstractmethod
     async def read(self, limit: int | str | None = None) -> bytes:
         """The first `limit` bytes of the body, or all."""
-        return await self.body.read(limit)
 
     async def text(self) -> str:
         """The body as text, by the charset of its content type, else UTF-8; what can't be decoded is replaced."""
         message = Message()
         message["content-type"] = self.headers.get("content-type", "")
         charset = message.get_content_charset("utf-8")
-        data = await self.body.read()
+        data = await self.read()
         try:
             return data.decode(charset, "replace")
         except LookupError:
@@ -111,14 +110,29 @@ class Response:
 
     async def json(self) -> Any:
         """The body parsed as JSON."""
-        return json.loads(await self.body.read())
+        return json.loads(await self.read())
 
-    def raise_for_status(self) -> Response:
+    def raise_for_status(self) -> Self:
         """Raises `HTTPStatusError` for a status of 400 or more; else gives the response."""
         if self.status >= 400:
             message = f"{self.status} {self.reason} for {self.url}"
             raise HTTPStatusError(message, response=self, url=self.url, retryable=self.status in (429, 503))
         return self
+
+
+class Response(Answer):
+    """A response with its body. The body stays good when the client is closed."""
+
+    __slots__ = ("body",)
+
+    def __init__(self, head: Head, body: BodyImage, url: str, elapsed: float, decoded: tuple[str, ...] = ()) -> None:
+        super().__init__(head, url, elapsed, decoded)
+        self.body = body
+        """The body, in memory, in a file, or mapped."""
+
+    async def read(self, limit: int | str | None = None) -> bytes:
+        """The first `limit` bytes of the body, or all."""
+        return await self.body.read(limit)
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.reason} {self.body!r}>"

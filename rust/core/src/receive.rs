@@ -13,6 +13,7 @@ use crate::body::{BodyImage, BodySink, Budget, Errand, FilePool, Pools, SharedSi
 use crate::codec::{Caps, Coding, Decoding, Inflow, SharedInflow, When};
 use crate::http::{Asked, Framing, Head, HeadLimits, HeadStep, Response};
 use crate::{Error, Result};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use std::ops::Range;
 use std::sync::Arc;
@@ -77,6 +78,8 @@ pub struct Plan {
     pub expect: bool,
     /// Whether to tell when the head is complete.
     pub tell_head: bool,
+    /// Whether the body is taken piece by piece while it arrives, with [`Receiver::take_pieces`]. It stays in memory.
+    pub stream: bool,
     pub decode: When,
 }
 
@@ -95,6 +98,8 @@ pub enum Event {
     Continue,
     /// The head of the response is complete; ask for what is next.
     Head,
+    /// There are pieces to be taken; ask for what is next afterwards.
+    Data,
     /// Bytes came for which nobody has asked: close the connection.
     Close,
     /// The response is complete: take it with [`Receiver::finish`].
@@ -473,6 +478,9 @@ impl Receiver {
         let sink = sink.lock();
         let inflow = self.inflow.as_ref().map(|inflow| inflow.lock());
         let drain = self.plan.as_ref().is_some_and(|plan| plan.drain) && !complete && !sink.is_ram();
+        if self.plan.as_ref().is_some_and(|plan| plan.stream) && sink.has_pieces() {
+            return Event::Data;
+        }
         let busy = sink.is_busy() || inflow.as_ref().is_some_and(|inflow| inflow.is_busy());
         let crowded = sink.is_crowded() || inflow.as_ref().is_some_and(|inflow| inflow.is_crowded());
         match (busy, drain) {
@@ -484,6 +492,11 @@ impl Receiver {
             (false, false) if complete => Event::Done,
             (false, false) => Event::More,
         }
+    }
+
+    /// What came of a body that is streamed, in order.
+    pub fn take_pieces(&self) -> Vec<Bytes> {
+        self.sink.as_ref().map_or_else(Vec::new, |sink| sink.lock().take_pieces())
     }
 
     /// Whether so much waits to be decoded or written that no more should be received until a work has come back.

@@ -47,6 +47,7 @@ fn plan(max_body_ram: u64, digests: bool) -> Plan {
         drain: false,
         expect: false,
         tell_head: false,
+        stream: false,
         decode: When::Never,
     }
 }
@@ -555,5 +556,32 @@ proptest! {
         if len as u64 > ram || wire.len() as u64 <= ram {
             prop_assert_eq!(received.body.is_file(), len as u64 > ram);
         }
+    }
+}
+
+#[test]
+fn a_streamed_body_is_given_away_piece_by_piece() {
+    let body: Vec<u8> = (0..900_000u32).map(|i| (i % 251) as u8).collect();
+    for most in [1000, 70_000, 256 << 10] {
+        let budget = Budget::new(Some(4 << 20), None, None);
+        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        let mut scratch = Scratch::default();
+        receiver.begin(Plan { stream: true, direct: false, budget: budget.clone(), ..plan(64 << 20, false) });
+        let wire = by_length(&body);
+        let (mut sent, mut got, mut event) = (0, Vec::new(), Event::More);
+        while event != Event::Done {
+            let (n, next) = receive(&mut receiver, &mut scratch, &wire[sent..], most);
+            sent += n;
+            event = next.unwrap();
+            while event == Event::Data {
+                let pieces = receiver.take_pieces();
+                assert!(!pieces.is_empty());
+                pieces.iter().for_each(|piece| got.extend_from_slice(piece));
+                event = receiver.next();
+            }
+        }
+        assert!(got == body);
+        assert_eq!(receiver.finish().unwrap().body.len(), 0);
+        assert_eq!(budget.meter(penstock_core::Resource::Ram).used(), 0);
     }
 }

@@ -156,6 +156,7 @@ impl Receiver {
             Ok(Event::Done) => intern!(py, "_on_done"),
             Ok(Event::Continue) => intern!(py, "_on_continue"),
             Ok(Event::Head) => intern!(py, "_on_head"),
+            Ok(Event::Data) => intern!(py, "_on_data"),
             Ok(Event::Close) => intern!(py, "close"),
             Err(error) => return slf.call_method1(intern!(py, "_on_failed"), (to_py(py, error),)).map(|_| ()),
         };
@@ -202,6 +203,7 @@ impl Receiver {
         drain: bool,
         expect: bool,
         tell_head: bool,
+        stream: bool,
         decode: Decode,
     ) {
         self.direct.store(direct, Relaxed);
@@ -214,6 +216,7 @@ impl Receiver {
             drain,
             expect,
             tell_head,
+            stream,
             decode: decode.0,
         });
     }
@@ -250,6 +253,17 @@ impl Receiver {
     fn work(&self) -> Option<Op> {
         let work = self.core.lock().take_work()?;
         Some(Op::new(work, |py, ()| Ok(py.None())))
+    }
+
+    /// The head of the response that is being received, once it is complete.
+    fn head(&self) -> Option<Head> {
+        self.core.lock().head().map(|head| Head::of(head.clone(), Vec::new()))
+    }
+
+    /// What came of a body that is streamed.
+    fn take_pieces(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        let pieces = self.core.lock().take_pieces();
+        pieces.into_iter().map(|piece| buffer::view(py, piece)).collect()
     }
 
     /// Whether so much is unwritten that no more should be received until a work has come back.

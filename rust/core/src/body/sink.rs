@@ -385,6 +385,25 @@ impl BodySink {
         Ok(())
     }
 
+    /// Whether something is in memory that can be taken.
+    pub fn has_pieces(&self) -> bool {
+        !self.spilled && (!self.tail.is_empty() || self.pieces.iter().any(|piece| !piece.is_empty()))
+    }
+
+    /// Gives away what is in memory, and the budget that it took; the length goes on counting it.
+    pub fn take_pieces(&mut self) -> Vec<Bytes> {
+        if self.spilled {
+            return Vec::new();
+        }
+        self.close_tail();
+        self.digested = 0;
+        self.prepaid = 0;
+        drop(self.ram.take());
+        let mut pieces = std::mem::take(&mut self.pieces);
+        pieces.retain(|piece| !piece.is_empty());
+        pieces
+    }
+
     /// Copies the pieces from the one numbered `from` on into one buffer of their own size, so that what they were
     /// received into can be used for other bodies.
     pub fn compact(&mut self, from: usize) -> Result<()> {

@@ -1,0 +1,138 @@
+"""A response whose body is read while it arrives: its pieces on their way from the connection to the reader."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
+
+from penstock._native import Head, read_limit
+from penstock.http.response import Answer
+
+if TYPE_CHECKING:
+    from penstock.http.connection import Connection
+    from penstock.http.exchange import Exchange
+
+__all__ = ["Incoming", "StreamedResponse"]
+
+FULL = 512 << 10
+"""Bytes that are received ahead of the reader; what the peer sends beyond stays in the kernel, and with the peer."""
+
+
+class Incoming:
+    """Pieces that were received and not read yet. One connection puts, one task takes."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._pieces: collections.deque[memoryview] = collections.deque()
+        self._size = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._head: Head | None = None
+
+    @property
+    def is_full(self) -> bool:
+        return self._size > FULL
+
+    def begin(self, head: Head) -> None:
+        self._head = head
+        self.wake()
+
+    def put(self, pieces: list[memoryview]) -> None:
+        self._pieces.extend(pieces)
+        self._size += sum(map(len, pieces))
+        self.wake()
+
+    def wake(self, _: object = None) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        await self._waiter
+
+    async def head(self, exchange: Exchange) -> Head:
+        """The head, once it is there."""
+        while self._head is None:
+            if exchange.result.done():
+                # It failed: without a head nothing is complete.
+                return exchange.result.result()[0]
+            await self._wait()
+        return self._head
+
+    async def take(self, size: int, exchange: Exchange) -> memoryview | None:
+        """The next piece, of at most `size` bytes; `None` at the end."""
+        while not self._pieces:
+            if exchange.result.done():
+                exchange.result.result()
+                return None
+            await self._wait()
+        piece = self._pieces.popleft()
+        if len(piece) > size:
+            self._pieces.appendleft(piece[size:])
+            piece = piece[:size]
+        self._size -= len(piece)
+        return piece
+
+
+class StreamedResponse(Answer):
+    """A response of which the head is there, and whose body comes while it is read: what `client.stream` gives."""
+
+    __slots__ = ("_connection", "_exchange", "_incoming")
+
+    def __init__(self, head: Head, url: str, elapsed: float, connection: Connection, exchange: Exchange) -> None:
+        super().__init__(head, url, elapsed)
+        assert exchange.incoming is not None  # it is a stream
+        self._incoming = exchange.incoming
+        self._connection = connection
+        self._exchange = exchange
+
+    async def stream(self, size: int = 65536) -> AsyncGenerator[memoryview, None]:
+        """The body in pieces of at most `size` bytes, as they come; no more than half a MiB is received ahead.
+
+        A view is good for as long as it is kept. Cancelled, it can be read on by another call.
+
+        Raises:
+            Truncated: The body ended early.
+            Timeout: It came too slowly; while nobody reads, no time counts but `Timeouts.total`.
+            BodyTooLong: It is longer than `Tunables.max_body`.
+        """
+        while (piece := await self._incoming.take(size, self._exchange)) is not None:
+            self._connection.taken(self._exchange)
+            yield piece
+        self._settle()
+
+    async def read(self, limit: int | str | None = None) -> bytes:
+        """The first `limit` bytes of what wasn't read yet, or all."""
+        left = read_limit(limit)
+        parts = []
+        while left is None or left > 0:
+            size = 1 << 20 if left is None else min(left, 1 << 20)
+            piece = await self._incoming.take(size, self._exchange)
+            if piece is None:
+                self._settle()
+                break
+            self._connection.taken(self._exchange)
+            parts.append(bytes(piece))
+            left = None if left is None else left - len(piece)
+        return b"".join(parts)
+
+    def _settle(self) -> None:
+        """What is known at the end only."""
+        head, _, codings = self._exchange.result.result()
+        self._head, self.decoded = head, codings
+
+    async def aclose(self) -> None:
+        """Ends the reading; unless all of the body has come, its connection is closed."""
+        result = self._exchange.result
+        if result.done():
+            if not result.cancelled():
+                # It was told by `stream` and `read`, if anybody asked.
+                result.exception()
+            return
+        self._connection.abandon(self._exchange)
+        result.cancel()
+
+    def __repr__(self) -> str:
+        return f"<StreamedResponse {self.status} {self.reason}>"

@@ -1,0 +1,193 @@
+"""Bodies that are read while they arrive: in bounded memory, with what came before an error, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from typing import Any
+
+import penstock
+import pytest
+
+from tests.http.conftest import NOTHING, Storing, at_hand, lent
+from tests.http.serving import CLOSE, HANG, RESET, TURN, chunked, head, response, serve, until
+from tests.http.test_redirects import redirect
+
+pytestmark = pytest.mark.asyncio
+
+BODY = bytes(i * 23 >> 1 & 255 for i in range(2_000_003))
+
+WHOLE = {
+    "length": response(BODY),
+    "chunked": head("Transfer-Encoding: chunked") + chunked(BODY, 5000),
+    "gzip": response(gzip.compress(BODY, 1), "Content-Encoding: gzip"),
+    "small": response(b"x"),
+    "empty": response(b""),
+}
+
+
+async def all_of(answer: Any, size: int = 65536) -> bytes:
+    parts = []
+    async for view in answer.stream(size):
+        assert 0 < len(view) <= size
+        parts.append(bytes(view))
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("what", WHOLE)
+@pytest.mark.parametrize("size", [1000, 65536, 1 << 20])
+async def test_a_body_comes_in_pieces_of_at_most_the_asked_size(storing: Storing, what: str, size: int) -> None:
+    expected = {"small": b"x", "empty": b""}.get(what, BODY)
+    async with serve([WHOLE[what]]) as server, storing.client() as client:
+        for _ in range(2):
+            async with client.stream("GET", server.url) as answer:
+                assert answer.status == 200
+                assert await all_of(answer, size) == expected
+                assert answer.decoded == (("gzip",) if what == "gzip" else ())
+        assert server.connections == 1
+        assert at_hand(client) == NOTHING | {"open": 1, "idle": 1}
+
+
+async def test_the_head_is_there_before_the_body(storing: Storing) -> None:
+    more = asyncio.Event()
+    async with serve([head("Content-Length: 6", "A: b"), b"abc", more, b"def"]) as server, storing.client() as client:
+        async with client.stream("GET", server.url) as answer:
+            assert (answer.headers["a"], client.stats()["active"]) == ("b", 1)
+            pieces = answer.stream()
+            assert bytes(await anext(pieces)) == b"abc"
+            more.set()
+            assert bytes(await anext(pieces)) == b"def"
+            with pytest.raises(StopAsyncIteration):
+                await anext(pieces)
+        assert client.stats()["active"] == 0
+
+
+async def test_read_text_and_json_take_the_rest() -> None:
+    async with serve([response(b'{"a": 1}'), TURN]) as server, penstock.Client() as client:
+        async with client.stream("GET", server.url) as answer:
+            assert await answer.json() == {"a": 1}
+            assert await answer.read() == b""
+        async with client.stream("GET", server.url) as answer:
+            assert (await answer.read(3), await answer.text()) == (b'{"a', '": 1}')
+
+
+async def test_trailers_are_there_at_the_end() -> None:
+    wire = head("Transfer-Encoding: chunked") + chunked(b"abc", 2, trailers=["X-End: yes"])
+    async with serve([wire]) as server, penstock.Client() as client, client.stream("GET", server.url) as answer:
+        await answer.read()
+        assert answer.trailers == ((b"X-End", b"yes"),)
+
+
+async def test_no_more_is_received_than_is_read(storing: Storing) -> None:
+    body = bytes(40 << 20)
+    before = lent()
+    timeout = penstock.Timeouts(idle=0.2, min_rate=(1000, 0.2))
+    async with (
+        serve([response(body)]) as server,
+        storing.client(timeout=timeout) as client,
+        client.stream("GET", server.url) as answer,
+    ):
+        await asyncio.sleep(0.5)
+        # What the kernel's buffers hold is sent, too.
+        assert server.sent < 16 << 20
+        assert lent() - before < 4 << 20
+        total = 0
+        async for view in answer.stream():
+            total += len(view)
+            del view
+            assert lent() - before < 6 << 20
+        assert total == len(body)
+
+
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+async def test_what_came_before_an_error_is_read_before_it_is_raised(end: Any) -> None:
+    script = [head(f"Content-Length: {len(BODY)}"), BODY[:700_000], 0.05, end]
+    async with serve(script) as server, penstock.Client() as client:
+        received = bytearray()
+
+        async def read() -> None:
+            async with client.stream("GET", server.url) as answer:
+                async for view in answer.stream():
+                    received.extend(view)
+
+        with pytest.raises(penstock.Truncated) as caught:
+            await read()
+        assert received == BODY[:700_000]
+        assert caught.value.url == server.url
+        assert at_hand(client) == NOTHING
+
+
+async def test_limits_and_deadlines_hold() -> None:
+    tunables = penstock.Tunables(max_body=100_000)
+    timeout = penstock.Timeouts(idle=0.1, first_byte=0.1)
+    wire = head("Transfer-Encoding: chunked") + chunked(BODY, 5000)
+    idle: list[Any] = [head("Content-Length: 5"), b"abc", HANG]
+    scripts: list[Any] = [[wire], [response(BODY)], idle, [HANG], [b"nonsense\r\n"]]
+    errors = [
+        penstock.BodyTooLong,
+        penstock.ContentLengthTooLong,
+        penstock.IdleTimeout,
+        penstock.FirstByteTimeout,
+        penstock.ProtocolError,
+    ]
+    async with serve(*scripts) as server, penstock.Client(tunables=tunables, timeout=timeout) as client:
+        for error in errors:
+            with pytest.raises(error) as caught:
+                async with client.stream("GET", server.url) as answer:
+                    await answer.read()
+            assert caught.value.url == server.url
+        await until(lambda: at_hand(client) == NOTHING)
+
+
+async def test_left_early_its_connection_is_closed() -> None:
+    async with serve([response(BODY)]) as server, penstock.Client() as client:
+        async with client.stream("GET", server.url) as answer:
+            assert bytes(await anext(answer.stream(100))) == BODY[:100]
+        await until(lambda: at_hand(client) == NOTHING)
+        async with client.stream("GET", server.url):
+            pass
+        await until(lambda: server.closed == 2)
+
+
+async def test_redirects_are_followed_and_bodies_sent() -> None:
+    async with serve(redirect(307, "/there"), [response(BODY)]) as server, penstock.Client() as client:
+        async with client.stream("POST", server.url, content=b"body") as answer:
+            assert len(await answer.read()) == len(BODY)
+            assert [old.status for old in answer.history] == [307]
+        assert server.bodies == [b"body"] * 2
+
+
+async def test_a_closing_client_ends_a_stream() -> None:
+    async with serve([head("Content-Length: 9"), b"abc", HANG]) as server:
+        client = penstock.Client()
+        async with client.stream("GET", server.url) as answer:
+            reading = asyncio.create_task(answer.read())
+            await until(lambda: server.sent > 3)
+            await client.aclose()
+            with pytest.raises(penstock.ClientClosed):
+                await reading
+
+
+async def test_a_stream_cancelled_at_any_turn_leaves_nothing(storing: Storing) -> None:
+    wire = head("Transfer-Encoding: chunked") + chunked(BODY, 50_000)
+    slowly: list[Any] = [TURN]
+    for start in range(0, len(wire), 200_000):
+        slowly += [wire[start : start + 200_000], TURN]
+    before = lent()
+    async with serve(slowly) as server, storing.client() as client:
+
+        async def read() -> int:
+            async with client.stream("GET", server.url) as answer:
+                return len(await answer.read())
+
+        for turns in range(80):
+            reading = asyncio.create_task(read())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+            assert reading.cancelled() or reading.result() == len(BODY)
+            del reading
+        assert await read() == len(BODY)
+        await until(lambda: at_hand(client)["open"] == at_hand(client)["idle"])
+        await until(lambda: lent() <= before + (256 << 10))
