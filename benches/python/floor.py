@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from penstock.bench import report
-from penstock.bench.driver import Variant
 from penstock.bench.results import Framing
+from penstock.bench.rounds import Variant
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = ROOT / "benches" / "rust" / "floor" / "Cargo.toml"

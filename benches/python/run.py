@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from penstock.bench import figures, machine, report
-from penstock.bench.driver import DebugBuildError, Driver, Plan, Variant
+from penstock.bench.driver import Driver, Plan
 from penstock.bench.progress import Progress
 from penstock.bench.results import Framing, Results
+from penstock.bench.rounds import DebugBuildError, Variant
 
 from benches import targets
 from benches.python import floor, scenarios

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from penstock.bench.driver import Plan, Variant
+from penstock.bench.driver import Plan
 from penstock.bench.results import Framing, Kind, Option
+from penstock.bench.rounds import Variant
 
 PENSTOCK = "penstock.bench.variants:open_client"
 POLICIES = ("direct", "permit", "dispatch")

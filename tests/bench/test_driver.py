@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from penstock.bench import demo, driver, report
-from penstock.bench.driver import Driver, Plan, Variant
+from penstock.bench import demo, report
+from penstock.bench.driver import Driver, Plan
 from penstock.bench.progress import Progress
 from penstock.bench.results import Kind, Results, Row
+from penstock.bench.rounds import DebugBuildError, Variant
 
 SCHEMA = Path(__file__).parents[2] / "benches" / "schema.json"
 PLAN = Plan(rounds=2, warmup=1, batches=2, size=50_000, connections=2, held=5, held_size=50_000)
@@ -90,7 +91,7 @@ def test_a_program_that_is_no_row_says_how_it_ended() -> None:
 
 
 def test_debug_builds_are_refused() -> None:
-    with pytest.raises(driver.DebugBuildError, match=r"'debug'.*make develop"):
+    with pytest.raises(DebugBuildError, match=r"'debug'.*make develop"):
         Driver([[variant("whole")]], PLAN, build_profile="debug")
 
 

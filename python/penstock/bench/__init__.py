@@ -4,7 +4,7 @@
 |---|---|
 | `command` | the command line |
 | `demo` | the table and the picture of `make demo` |
-| `driver`, `worker` | interleaved rounds, one process a row |
+| `rounds`, `driver`, `worker` | interleaved rounds, one process a row |
 | `server` | the server that is loaded from |
 | `variants` | how penstock stores and reads a body in each scenario |
 | `reading` | how every row's bodies are read |

@@ -9,10 +9,11 @@ from pathlib import Path
 from statistics import median
 
 from penstock.bench import report
-from penstock.bench.driver import DebugBuildError, Driver, Plan, Variant
+from penstock.bench.driver import Driver, Plan
 from penstock.bench.figures import cpu, quiet, values, wall
 from penstock.bench.progress import Progress
 from penstock.bench.results import Row
+from penstock.bench.rounds import DebugBuildError, Variant
 
 MIB = 1024 * 1024
 HEAD = ("stored in", "time ms", "CPU ms", "peak MiB", "loop lag p99 ms", "worst ms")

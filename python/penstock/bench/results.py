@@ -4,10 +4,10 @@ benches/schema.json says the same for readers in other languages; a test holds t
 milliseconds, sizes bytes.
 """
 
-from typing import Literal, TypeAlias, TypedDict
+from typing import Literal, NotRequired, TypeAlias, TypedDict
 
 Framing = Literal["chunked", "length"]
-Kind = Literal["batch", "lag", "memory"]
+Kind = Literal["batch", "lag", "memory", "echo"]
 Option: TypeAlias = str | int | bool | None
 
 
@@ -29,23 +29,26 @@ class Environment(TypedDict):
 
 
 class Settings(TypedDict):
-    """How the run was done."""
+    """How the run was done; what stands last is about the server that a run loads from, if it does."""
 
-    size: int
-    chunk: int
-    connections: int
     rounds: int
     warmup: int
     batches: int
     seed: int
     noise: float
-    server_cpus: list[int] | None
     client_cpus: list[int] | None
-    server: str
+    size: NotRequired[int]
+    chunk: NotRequired[int]
+    connections: NotRequired[int]
+    server_cpus: NotRequired[list[int] | None]
+    server: NotRequired[str]
 
 
 class Sample(TypedDict):
-    """One row's turn in one round: several batches, one after the other. Times are means of one batch."""
+    """One row's turn in one round: several batches, one after the other. Times are means of one batch.
+
+    In a row of the kind "echo" the lag is that of round trips, and `batches` counts them.
+    """
 
     round: int
     batches: int
@@ -55,6 +58,7 @@ class Sample(TypedDict):
     rss_bytes: int
     lag_worst_ms: float | None
     lag_p99_ms: float | None
+    lag_p50_ms: NotRequired[float]
     growth_bytes: int | None
     noisy: bool
 
@@ -66,7 +70,7 @@ class Row(TypedDict):
     kind: Kind
     scenario: str
     client: str
-    framing: Framing
+    framing: Framing | None
     store: str | None
     loop: str
     options: dict[str, Option]

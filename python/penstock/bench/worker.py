@@ -18,14 +18,18 @@ import os
 import resource
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeAlias
 
 from penstock.bench.machine import raise_descriptor_limit
 from penstock.bench.reading import Factory, Fetch, Summary
+
+# Does one command, and gives the answer.
+Obey: TypeAlias = Callable[[str], Awaitable[dict[str, Any]]]
 
 TICK = 0.001
 # What is freed after a batch (on a reaper thread, say) is paid for by that batch's CPU time.
@@ -72,6 +76,26 @@ def cpu_ms() -> tuple[float, float]:
     return usage.ru_utime * 1000, usage.ru_stime * 1000
 
 
+async def tick(lags: list[float]) -> None:
+    """Appends, each millisecond, how many milliseconds late the loop is; until it is cancelled."""
+    while True:
+        due = time.perf_counter() + TICK
+        await asyncio.sleep(TICK)
+        lags.append((time.perf_counter() - due) * 1000)
+
+
+def lag_figures(lags: list[float]) -> dict[str, float]:
+    """The lag of a sample, if there is any."""
+    if not lags:
+        return {}
+    lags = sorted(lags)
+    return {
+        "lag_worst_ms": lags[-1],
+        "lag_p99_ms": lags[len(lags) * 99 // 100],
+        "lag_p50_ms": lags[len(lags) // 2],
+    }
+
+
 class Worker:
     """Runs what it is told with one open client."""
 
@@ -105,7 +129,7 @@ class Worker:
 
     async def _batches(self, count: int) -> dict[str, Any]:
         self._lags.clear()
-        ticker = asyncio.create_task(self._tick()) if self._spec.ticker else None
+        ticker = asyncio.create_task(tick(self._lags)) if self._spec.ticker else None
         walls = []
         user, system = cpu_ms()
         for _ in range(count):
@@ -116,14 +140,12 @@ class Worker:
         user_after, system_after = cpu_ms()
         if ticker is not None:
             ticker.cancel()
-        lags = sorted(self._lags)
         return {
             "wall_ms": walls,
             "user_ms": user_after - user,
             "system_ms": system_after - system,
             "rss_bytes": peak_rss(),
-            "lag_worst_ms": lags[-1] if lags else None,
-            "lag_p99_ms": lags[len(lags) * 99 // 100] if lags else None,
+            **lag_figures(self._lags),
         }
 
     async def _get(self) -> None:
@@ -131,12 +153,6 @@ class Worker:
         await self._fetch(self._spec.url, summary.add)
         if self._spec.reads:
             summary.check(self._spec.size)
-
-    async def _tick(self) -> None:
-        while True:
-            due = time.perf_counter() + TICK
-            await asyncio.sleep(TICK)
-            self._lags.append((time.perf_counter() - due) * 1000)
 
     async def _hold(self, count: int) -> dict[str, Any]:
         # One body first, so that what is made once (threads, a first connection) is in the baseline; what a later round
@@ -200,15 +216,20 @@ async def commands() -> AsyncGenerator[str]:
         transport.close()
 
 
-async def work(spec: Spec, answers: TextIO) -> None:
+@contextlib.asynccontextmanager
+async def opened(spec: Spec) -> AsyncIterator[Obey]:
+    async with load(spec.factory)(**spec.options) as fetch:
+        yield Worker(spec, fetch).obey
+
+
+async def work(opening: AbstractAsyncContextManager[Obey], answers: TextIO) -> None:
     def answer(message: dict[str, Any]) -> None:
         print(json.dumps(message), file=answers, flush=True)
 
-    async with load(spec.factory)(**spec.options) as fetch, contextlib.aclosing(commands()) as lines:
-        worker = Worker(spec, fetch)
+    async with opening as obey, contextlib.aclosing(commands()) as lines:
         answer({"ready": True})
         async for command in lines:
-            answer(await worker.obey(command))
+            answer(await obey(command))
 
 
 @contextlib.contextmanager
@@ -219,11 +240,16 @@ def own_stdout() -> Iterator[TextIO]:
         yield answers
 
 
+def serve(opening: AbstractAsyncContextManager[Obey], loop: str) -> None:
+    """Be a row's process: what is opened obeys the commands, on a loop of that name."""
+    raise_descriptor_limit()
+    with own_stdout() as answers, asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        runner.run(work(opening, answers))
+
+
 def main() -> None:
     spec = Spec(**json.loads(sys.argv[1]))
-    raise_descriptor_limit()
-    with own_stdout() as answers, asyncio.Runner(loop_factory=loop_factory(spec.loop)) as runner:
-        runner.run(work(spec, answers))
+    serve(opened(spec), spec.loop)
 
 
 if __name__ == "__main__":
