@@ -12,6 +12,7 @@ mod future;
 mod gil;
 mod head;
 mod image;
+mod jobs;
 mod loops;
 mod op;
 mod permit;
@@ -56,13 +57,15 @@ mod _native {
     #[pymodule_export]
     use super::image::{Image, Reader, refuse_in_loop};
     #[pymodule_export]
+    use super::jobs::{_nap, _sort};
+    #[pymodule_export]
     use super::op::{_panicking, Op};
     #[pymodule_export]
     use super::permit::BlockingPermit;
     #[pymodule_export]
     use super::policy::{Direct, Dispatch, Permit};
     #[pymodule_export]
-    use super::pool::{_nap, DispatchPool};
+    use super::pool::DispatchPool;
     #[pymodule_export]
     use super::process::{_after_fork_in_child, _join_pools, default_pool, thread_stats};
     #[pymodule_export]

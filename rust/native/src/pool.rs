@@ -412,17 +412,3 @@ impl Drop for DispatchPool {
         });
     }
 }
-
-/// Sleeps on one of the pool's threads as native operations run there: detached. Tests and benchmarks use it.
-#[pyfunction]
-#[pyo3(signature = (pool, seconds = 0.0))]
-pub fn _nap(py: Python<'_>, pool: &Bound<'_, DispatchPool>, seconds: f64) -> PyResult<Py<Future>> {
-    let nap = Duration::try_from_secs_f64(seconds).map_err(|error| PyValueError::new_err(error.to_string()))?;
-    let op = move || {
-        if !nap.is_zero() {
-            std::thread::sleep(nap);
-        }
-        Ok(())
-    };
-    promise::run_native(py, pool.get(), op, |py, ()| Ok(py.None()))
-}
