@@ -28,14 +28,18 @@ HELD = 500
 MAX_BODY_RAM = 192 * KIB
 
 
+MEASURES: tuple[tuple[str, Metric], ...] = (("CPU", cpu), ("wall", wall))
+
+
 @dataclass(frozen=True)
 class Ratio:
-    """`row` ÷ `base` must be below `limit`."""
+    """`row` ÷ `base` must be below `limit`, by each of the measures."""
 
     name: str
     row: str
     base: str
     limit: float
+    measures: tuple[tuple[str, Metric], ...] = MEASURES
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Bound:
 
     name: str
     row: str
-    metric: Literal["lag_worst_ms", "growth_bytes"]
+    metric: Literal["lag_worst_ms", "lag_p99_ms", "growth_bytes"]
     limit: float
 
 
@@ -79,8 +83,6 @@ def _stored(store: str, fs: float, mmap: float) -> list[Ratio | Bound]:
     ]
 
 
-MEASURES: tuple[tuple[str, Metric], ...] = (("CPU", cpu), ("wall", wall))
-
 TARGETS: list[Ratio | Bound] = [
     Ratio("ram, chunked", "ram/chunked/penstock", "floor/chunked/floor", 1.4),
     Ratio("ram, chunked: half of aiohttp", "ram/chunked/penstock", "ram/chunked/aiohttp naive", 0.5),
@@ -95,16 +97,18 @@ TARGETS: list[Ratio | Bound] = [
 ]
 
 
-def judge(results: Results, min_iterations: int = MIN_ITERATIONS) -> list[Judgement]:
+def judge(
+    results: Results, min_iterations: int = MIN_ITERATIONS, targets: Sequence[Ratio | Bound] = TARGETS
+) -> list[Judgement]:
     """Every target by every measure: CPU time before wall time."""
     judged: list[Judgement] = []
-    for target in TARGETS:
+    for target in targets:
         row = find(results, target.row)
         if isinstance(target, Bound):
             judged.append(_bound(target, row))
             continue
         base = find(results, target.base)
-        judged.extend(_ratio(target, measure, metric, row, base, min_iterations) for measure, metric in MEASURES)
+        judged.extend(_ratio(target, measure, metric, row, base, min_iterations) for measure, metric in target.measures)
     return judged
 
 
@@ -114,7 +118,7 @@ def _ratio(
     # The floor is a time: what the bytes take to come at the least, however much of it the receiver rests.
     base_metric = wall if base and base["scenario"] == report.FLOOR else metric
     found = ratio(row, base, metric, base_metric) if row and base else None
-    limit = f"< {target.limit:g}"
+    limit = f"< {target.limit:.3g}"
     if found is None:
         return Judgement(target.name, measure, limit, "", "no samples")
     seen = f"{found.median:.3f} [{found.low:.3f}, {found.high:.3f}] of {found.iterations}"
@@ -131,7 +135,7 @@ def verdict(found: Interval, limit: float, min_iterations: int = MIN_ITERATIONS)
 
 
 def _bound(target: Bound, row: Row | None) -> Judgement:
-    unit, factor = ("ms", 1) if target.metric == "lag_worst_ms" else ("MiB", MIB)
+    unit, factor = ("MiB", MIB) if target.metric == "growth_bytes" else ("ms", 1)
     limit = f"≤ {target.limit / factor:g} {unit}"
     figures = values(row, lambda sample: sample[target.metric]) if row else []
     if not figures:
@@ -144,10 +148,10 @@ def _bound(target: Bound, row: Row | None) -> Judgement:
     return Judgement(target.name, "worst", limit, seen, "missed" if low > target.limit else "undecided")
 
 
-def table(results: Results, min_iterations: int = MIN_ITERATIONS) -> str:
+def table(results: Results, min_iterations: int = MIN_ITERATIONS, targets: Sequence[Ratio | Bound] = TARGETS) -> str:
     """The judgements as Markdown."""
     head = ("target", "measure", "limit", "seen", "verdict")
-    judged = judge(results, min_iterations)
+    judged = judge(results, min_iterations, targets)
     return report.markdown(head, [astuple(each) for each in judged if each.verdict != "no samples"])
 
 

@@ -1,6 +1,5 @@
-"""Builds the native program of benches/rust/floor and makes its rows: the floor, and the scenarios done by hand."""
+"""The rows of the native program of benches/rust/floor: the floor, and the scenarios done by hand."""
 
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,22 +7,17 @@ from penstock.bench import report
 from penstock.bench.results import Framing
 from penstock.bench.rounds import Variant
 
-ROOT = Path(__file__).resolve().parents[2]
-MANIFEST = ROOT / "benches" / "rust" / "floor" / "Cargo.toml"
-TARGET = ROOT / "target" / "floor"
+from benches.python import native
 
 WAYS = {"ram": "ram", "fs_direct": "fs", "mmap_direct": "mmap"}
 """How the program stores and reads what a scenario does."""
 
 
 def build() -> Path:
-    """The release binary, built if it isn't up to date."""
-    command = ["cargo", "build", "--release", "--locked", "--quiet"]
-    subprocess.run([*command, "--manifest-path", str(MANIFEST), "--target-dir", str(TARGET)], check=True)
-    return TARGET / "release" / "penstock-floor"
+    return native.build("floor", "penstock-floor")
 
 
-def rows(binary: Path, framing: Framing) -> list[Variant]:
+def rows(binary: Path, framing: Framing | None) -> list[Variant]:
     """The floor twice: what differs between the two is noise."""
     command = (str(binary), "forget", "-")
     return [

@@ -28,6 +28,18 @@ def wall(sample: Sample) -> float:
     return sample["wall_ms"]
 
 
+def lag_p50(sample: Sample) -> float | None:
+    return sample.get("lag_p50_ms")
+
+
+def lag_p99(sample: Sample) -> float | None:
+    return sample["lag_p99_ms"]
+
+
+def lag_worst(sample: Sample) -> float | None:
+    return sample["lag_worst_ms"]
+
+
 @dataclass(frozen=True)
 class Spread:
     """A median with the range that nine of ten samples lie in."""

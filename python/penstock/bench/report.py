@@ -5,13 +5,13 @@ The demo, the full run and whoever writes documentation call it.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from statistics import median
 
-from penstock.bench.figures import Interval, Spread, cpu, find, quiet, ratio, spread, values, wall
+from penstock.bench.figures import Interval, Spread, cpu, find, lag_p99, lag_worst, quiet, ratio, spread, values, wall
 from penstock.bench.results import Results, Row
 
 MIB = 1024 * 1024
@@ -36,19 +36,20 @@ class Group:
 
     @property
     def lost(self) -> bool:
-        """A peer takes less CPU than the best of ours."""
+        """A peer costs less than the best of ours."""
         clients = [row["client"] for row in self.rows if not row["client"].startswith(BY_HAND)]
         return any(client.startswith(OURS) for client in clients) and not clients[0].startswith(OURS)
 
 
-def groups(rows: Iterable[Row]) -> list[Group]:
+def _cpu(row: Row) -> float:
+    return median(values(row, cpu))
+
+
+def groups(rows: Iterable[Row], cost: Callable[[Row], float] = _cpu) -> list[Group]:
     """Rows that have samples, grouped; the groups that penstock loses come first."""
 
     def title(row: Row) -> str:
         return ", ".join(part for part in (row["scenario"], row["framing"], row["store"]) if part)
-
-    def cost(row: Row) -> float:
-        return median(values(row, cpu))
 
     shown = sorted((row for row in rows if quiet(row)), key=title)
     found = [Group(name, sorted(members, key=cost)) for name, members in groupby(shown, key=title)]
@@ -71,8 +72,8 @@ def tables(results: Results) -> dict[str, str]:
         "files": _times(results, [row for row in batches if row["store"] is not None]),
         "lag": _lags(row for row in results["rows"] if row["kind"] == "lag"),
         "memory": _memory(row for row in results["rows"] if row["kind"] == "memory"),
-        "left-out": _left_out(results),
-        "environment": _environment(results),
+        "left-out": left_out(results),
+        "environment": environment(results),
     }
     return {name: text for name, text in made.items() if text}
 
@@ -135,8 +136,8 @@ def _lags(rows: Iterable[Row]) -> str:
     lines = []
     for group in groups(rows):
         for row in group.rows:
-            worst = values(row, lambda sample: sample["lag_worst_ms"])
-            p99 = values(row, lambda sample: sample["lag_p99_ms"])
+            worst = values(row, lag_worst)
+            p99 = values(row, lag_p99)
             lines.append((group.title, _name(row), f"{max(worst):.1f}", _spread(spread(worst)), _spread(spread(p99))))
     return markdown(("scenario", "client", "worst ms", "worst of a round", "p99 of a round"), lines)
 
@@ -150,7 +151,7 @@ def _memory(rows: Iterable[Row]) -> str:
     return markdown(("scenario", "client", "most MiB", "median MiB"), lines)
 
 
-def _left_out(results: Results) -> str:
+def left_out(results: Results) -> str:
     """Rows that could not run, and turns that were dropped since others used the machine."""
     lines = []
     for row in results["rows"]:
@@ -162,7 +163,8 @@ def _left_out(results: Results) -> str:
     return markdown(("row", "left out"), lines)
 
 
-def _environment(results: Results) -> str:
+def environment(results: Results) -> str:
+    """The machine, the versions and the settings."""
     lines: list[tuple[str, str]] = []
     for name, value in {**results["environment"], **results["settings"]}.items():
         shown = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)

@@ -1,0 +1,260 @@
+"""`python -m benches.python.blocking`: the ways to run blocking work beside a loop, in upstream's form, and the targets.
+
+The matrix is upstream's: nothing, a shuffle and sort of 300, and sleeps of 1 to 49 µs, in batches of 100 (200 for
+sleep), on 4 threads (40 for sleep), from one loop and from eight loops in eight threads. Beside it stand jobs one by
+one, longer sleeps, native jobs, upstream's own Rust, many jobs in flight, semaphores, and echoes served meanwhile.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from penstock.bench import machine
+from penstock.bench.progress import Progress
+from penstock.bench.results import Kind, Settings
+from penstock.bench.rounds import Child, DebugBuildError, Pace, Rounds, Variant
+
+from benches import blocking_report, blocking_targets, targets
+from benches.python import native
+from benches.python.blocking_worker import TAKES, Shape, Spec
+
+LOOPS = ("asyncio", "uvloop")
+OUTPUT = Path("bench-out")
+PACKAGES = ("penstock", "anyio", "aiologic", "uvloop")
+
+STRATEGIES = ("direct", "permit", "dispatch", "run_in_executor", "to_thread", "anyio")
+OURS = ("direct", "permit", "dispatch", "native")
+UPSTREAM = ("direct", "permit", "dispatch_rx", "spawn_blocking")
+WORKS = {"noop": (100, 4), "expensive": (100, 4), "sleep": (200, 40)}
+SEMAPHORES = ("penstock", "asyncio", "anyio", "anyio fast", "aiologic")
+IN_FLIGHT = 2000
+# How often one task takes a free permit, and how many share four.
+FREE_TAKES = 5000
+TASKS = 1000
+
+# Twenty rounds of so many: what a target close to 1 is judged by has the iterations that it needs.
+CLOSE_BATCHES = 20
+BATCHES = 8
+
+QUICK = Pace(rounds=2, warmup=0, batches=1)
+
+
+def _row(
+    name: str,
+    strategy: str,
+    shape: Shape,
+    loop: str,
+    *,
+    work: str = "",
+    jobs: int = 0,
+    threads: int = 4,
+    loops: int = 1,
+    batches: int = BATCHES,
+    kind: Kind = "batch",
+) -> Variant:
+    """The row `NAME/LOOP/CLIENT`; the client says whose the strategy is."""
+    client = f"penstock {strategy}" if strategy in OURS else strategy
+    return Variant(
+        id=f"{name}/{loop}/{client}",
+        scenario=f"{name}, {loop}",
+        client=client,
+        options={
+            "shape": shape,
+            "strategy": strategy,
+            "work": work,
+            "jobs": jobs,
+            "threads": threads,
+            "loops": loops,
+            "batches": batches,
+        },
+        framing=None,
+        loop=loop,
+        kind=kind,
+    )
+
+
+def _matrix(loop: str) -> Iterator[Variant]:
+    for work, (jobs, threads) in WORKS.items():
+        for strategy in (*STRATEGIES, "native"):
+            # Expensive jobs cost nearly the same everywhere: close.
+            batches = CLOSE_BATCHES if work == "expensive" else BATCHES
+            yield _row(work, strategy, "gathered", loop, work=work, jobs=jobs, threads=threads, batches=batches)
+    for strategy in (*STRATEGIES[1:], "native"):
+        yield _row("noop one by one", strategy, "one by one", loop, work="noop", jobs=20)
+
+
+def _upstream(program: Path) -> Iterator[Variant]:
+    for work, strategy in product(WORKS, UPSTREAM):
+        yield Variant(
+            id=f"{work}/tokio/{strategy}",
+            scenario=f"{work}, tokio",
+            client=strategy,
+            command=(str(program), strategy, work),
+            options={"jobs": WORKS[work][0], "batches": BATCHES},
+            framing=None,
+            loop="tokio",
+        )
+
+
+def _eight_loops(loop: str) -> Iterator[Variant]:
+    for (work, (jobs, threads)), strategy in product(WORKS.items(), STRATEGIES):
+        yield _row(f"{work} x8", strategy, "gathered", loop, work=work, jobs=jobs, threads=threads, loops=8)
+
+
+def _sleeps(loop: str) -> Iterator[Variant]:
+    """Jobs that release the GIL for longer: two for each thread."""
+    for microseconds, threads in product(blocking_targets.SLEEPS, blocking_targets.SLEEPERS):
+        for strategy in ("dispatch", "run_in_executor"):
+            yield _row(
+                f"sleep {microseconds} µs x {threads}",
+                strategy,
+                "gathered",
+                loop,
+                work=f"sleep {microseconds} µs",
+                jobs=2 * threads,
+                threads=threads,
+                batches=CLOSE_BATCHES,
+            )
+
+
+def _fairness(loop: str) -> Iterator[Variant]:
+    for strategy in STRATEGIES[1:]:
+        yield _row("in flight", strategy, "gathered", loop, work="expensive", jobs=IN_FLIGHT, kind="lag")
+
+
+def _semaphores(loop: str) -> Iterator[Variant]:
+    for client in SEMAPHORES:
+        yield _row("semaphore free", client, "semaphore, free", loop, jobs=FREE_TAKES)
+        close = client in ("penstock", "asyncio")
+        yield _row(
+            "semaphore contended",
+            client,
+            "semaphore, contended",
+            loop,
+            jobs=TASKS * TAKES,
+            batches=CLOSE_BATCHES if close else BATCHES // 2,
+        )
+
+
+def _echoes(loop: str) -> Iterator[Variant]:
+    yield _row("echo idle", "direct", "echo", loop, kind="echo")
+    for work, strategy in product(("expensive", "sleep"), STRATEGIES):
+        jobs, threads = WORKS[work]
+        name = f"echo beside {work}"
+        yield _row(name, strategy, "echo", loop, work=work, jobs=jobs, threads=threads, kind="echo")
+
+
+def sessions(loops: Sequence[str], upstream: Path | None) -> Iterator[list[Variant]]:
+    """All rows, in the sessions that compare them."""
+    for loop in loops:
+        yield [*_matrix(loop), *(_upstream(upstream) if upstream else ())]
+        yield list(_eight_loops(loop))
+        yield list(_sleeps(loop))
+        yield [*_fairness(loop), *_semaphores(loop)]
+        yield list(_echoes(loop))
+
+
+class Blocking(Rounds):
+    """The rounds of these rows."""
+
+    def command(self, variant: Variant) -> list[str]:
+        if variant.command:
+            return list(variant.command)
+        options = {name: value for name, value in variant.options.items() if name != "batches"}
+        clients, _ = machine.processors()
+        spec = Spec(**options, loop=variant.loop, cpu=min(clients) if clients else None)  # type: ignore[arg-type]
+        return [sys.executable, "-m", "benches.python.blocking_worker", json.dumps(asdict(spec))]
+
+    def cpus(self, variant: Variant) -> frozenset[int] | None:
+        """Two, as upstream had; but the echoes' clients have one of them to themselves."""
+        clients, served = machine.processors()
+        return served if variant.kind == "echo" or not clients or not served else clients | served
+
+    def settings(self) -> Settings:
+        pace = self._pace
+        clients, served = machine.processors()
+        return {
+            "rounds": pace.rounds,
+            "warmup": pace.warmup,
+            "batches": pace.batches,
+            "seed": pace.seed,
+            "noise": pace.noise,
+            "client_cpus": sorted(clients | served) if clients and served else None,
+        }
+
+    def open(self, child: Child) -> None:
+        super().open(child)
+        if child.variant.kind == "echo":
+            child.helpers = child.ask("helpers")["helpers"]
+
+    def measure(self, child: Child) -> dict[str, Any]:
+        if child.variant.kind == "echo":
+            return child.ask("echo")
+        child.ask("batch 1")
+        if child.variant.kind == "lag":
+            return child.batches(1) | child.ask("lag")
+        figures = child.batches(int(child.variant.options["batches"] or 0) * self._pace.batches)
+        # A program has no loop of ours, and a semaphore's rows do nothing that a loop could wait for.
+        return figures | (child.ask("lag") if child.variant.options.get("work") else {})
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benches.python.blocking", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few rounds, to see that everything runs")
+    parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose id matches")
+    parser.add_argument("--rounds", type=int, default=20, help="(default: %(default)s)")
+    parser.add_argument("--batches", type=int, default=1, help="times each row's own number (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the rows' order (default: %(default)s)")
+    parser.add_argument("--noise", type=float, default=Pace.noise, help="(default: %(default)s)")
+    parser.add_argument("--loop", choices=LOOPS, help="only this one (default: both)")
+    parser.add_argument("--min-iterations", type=int, default=targets.MIN_ITERATIONS, help="for close targets")
+    parser.add_argument("--json", type=Path, default=OUTPUT / "blocking.json", metavar="OUT")
+    parser.add_argument("--list", action="store_true", help="print the rows' ids and end")
+    return parser.parse_args(argv)
+
+
+def upstream() -> Path | None:
+    """Upstream's own program; a line says why it can't be built here."""
+    try:
+        return native.build("upstream", "blocking")
+    except native.Unavailable as reason:
+        print(f"upstream's Rust is skipped: {reason}", file=sys.stderr)
+        return None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse(argv)
+    pace = (
+        QUICK
+        if arguments.quick
+        else Pace(arguments.rounds, batches=arguments.batches, seed=arguments.seed, noise=arguments.noise)
+    )
+    program = Path("blocking") if arguments.list else upstream()
+    wanted = re.compile(arguments.rows)
+    loops = (arguments.loop,) if arguments.loop else LOOPS
+    chosen = [[row for row in session if wanted.search(row.id)] for session in sessions(loops, program)]
+    chosen = [session for session in chosen if session]
+    if arguments.list:
+        print("\n".join(row.id for session in chosen for row in session))
+        return 0
+    try:
+        results = Blocking(chosen, pace, packages=PACKAGES).run(Progress())
+    except DebugBuildError as error:
+        print(error, file=sys.stderr)
+        return 2
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    print("\n".join(blocking_report.lines(results)))
+    print(f"\n{targets.table(results, arguments.min_iterations, blocking_targets.TARGETS)}")
+    print(f"\nresults: {arguments.json}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""The ways to run blocking work that are compared, and the work: what each row of the blocking benchmarks is made of.
+
+A strategy is opened once a process and bound once a loop; what it is bound to starts a job and gives an awaitable. All
+loops of a process share its threads and permits, except under anyio, whose threads belong to one loop.
+"""
+
+import asyncio
+import contextlib
+import functools
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any, TypeAlias
+
+from penstock import Direct, Dispatch, DispatchPool, Permit, Semaphore, _native
+
+# Starts `fn(*args)` on the running loop.
+Run: TypeAlias = Callable[..., Awaitable[Any]]
+Bind: TypeAlias = Callable[[], Run]
+# A function and its arguments.
+Job: TypeAlias = tuple[Any, ...]
+
+SEED = 1
+# As upstream has them: microseconds, in about an exponential distribution.
+DELAYS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 49)
+VALUES = [value % 101 for value in range(500, 800)]
+
+_shuffler = random.Random(SEED)
+
+
+def noop() -> None:
+    pass
+
+
+def expensive() -> int:
+    """Holds the interpreter's lock for some 100 µs."""
+    values = VALUES[:]
+    _shuffler.shuffle(values)
+    values.sort()
+    return values[-1]
+
+
+def jobs(work: str, count: int, strategy: str) -> list[Job]:
+    """`count` jobs of "noop", "expensive", "sleep", or "sleep N µs"; native ones for the strategy "native"."""
+    native = strategy == "native"
+    match work.split():
+        case ["noop"]:
+            return [(_native._nap if native else noop,)] * count
+        case ["expensive"]:
+            return [(_native._sort if native else expensive,)] * count
+        # time.sleep is clock_nanosleep(2) without the interpreter's lock: the same call in every row.
+        case ["sleep"]:
+            source = random.Random(SEED)
+            return [(_native._nap if native else time.sleep, source.choice(DELAYS) / 1e6) for _ in range(count)]
+        case ["sleep", microseconds, "µs"]:
+            return [(_native._nap if native else time.sleep, int(microseconds) / 1e6)] * count
+        case _:
+            raise ValueError(f"unknown work {work!r}")
+
+
+@contextlib.contextmanager
+def _direct(_threads: int, _loops: int) -> Iterator[Bind]:
+    policy = Direct()
+    yield lambda: policy.run
+
+
+@contextlib.contextmanager
+def _permit(threads: int, _loops: int) -> Iterator[Bind]:
+    with DispatchPool(threads) as pool:
+        policy = Permit(Semaphore(threads), pool=pool)
+        yield lambda: policy.run
+
+
+@contextlib.contextmanager
+def _dispatch(threads: int, _loops: int) -> Iterator[Bind]:
+    with DispatchPool(threads) as pool:
+        policy = Dispatch(pool)
+        yield lambda: policy.run
+
+
+@contextlib.contextmanager
+def _native_jobs(threads: int, _loops: int) -> Iterator[Bind]:
+    with DispatchPool(threads) as pool:
+
+        def run(start: Callable[..., Awaitable[Any]], *args: float) -> Awaitable[Any]:
+            return start(pool, *args)
+
+        yield lambda: run
+
+
+@contextlib.contextmanager
+def _run_in_executor(threads: int, _loops: int) -> Iterator[Bind]:
+    with ThreadPoolExecutor(threads) as executor:
+        yield lambda: functools.partial(asyncio.get_running_loop().run_in_executor, executor)
+
+
+@contextlib.contextmanager
+def _to_thread(threads: int, _loops: int) -> Iterator[Bind]:
+    with ThreadPoolExecutor(threads) as executor:
+
+        def bind() -> Run:
+            asyncio.get_running_loop().set_default_executor(executor)
+            return asyncio.to_thread
+
+        yield bind
+
+
+@contextlib.contextmanager
+def _anyio(threads: int, loops: int) -> Iterator[Bind]:
+    import anyio.to_thread
+
+    def bind() -> Run:
+        limiter = anyio.CapacityLimiter(max(1, threads // loops))
+        return functools.partial(anyio.to_thread.run_sync, limiter=limiter)
+
+    yield bind
+
+
+STRATEGIES: dict[str, Callable[[int, int], AbstractContextManager[Bind]]] = {
+    "direct": _direct,
+    "permit": _permit,
+    "dispatch": _dispatch,
+    "native": _native_jobs,
+    "run_in_executor": _run_in_executor,
+    "to_thread": _to_thread,
+    "anyio": _anyio,
+}
+
+
+def semaphore(client: str, permits: int) -> Any:
+    """What `async with` takes, of penstock or of others."""
+    match client:
+        case "penstock":
+            return Semaphore(permits)
+        case "asyncio":
+            return asyncio.Semaphore(permits)
+        case "anyio" | "anyio fast":
+            import anyio
+
+            return anyio.Semaphore(permits, fast_acquire=client.endswith("fast"))
+        case "aiologic":
+            import aiologic
+
+            return aiologic.Semaphore(permits)
+        case _:
+            raise ValueError(f"unknown semaphore {client!r}")
