@@ -1,4 +1,4 @@
-"""`python -m benches.python.blocking`: the ways to run blocking work beside a loop, in upstream's form, and the targets.
+"""`python -m benches.python.blocking`: ways to run blocking work beside a loop, in upstream's form, and the targets.
 
 The matrix is upstream's: nothing, a shuffle and sort of 300, and sleeps of 1 to 49 µs, in batches of 100 (200 for
 sleep), on 4 threads (40 for sleep), from one loop and from eight loops in eight threads. Beside it stand jobs one by
