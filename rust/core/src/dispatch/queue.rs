@@ -9,7 +9,7 @@
 //! ```text
 //!            wait()                    Seat::take() / a native job popped
 //!   start ──────────▶ SEEKING ────────────────────────────────────────────▶ BUSY
-//!                     ▲     │ the deque is empty                             │
+//!                     ▲     │ the deque is empty, or another seeks           │
 //!              woken  │     ▼                                                │ wait()
 //!              (token)│    IDLE                                              │
 //!                     └──────────────────────────────────◀───────────────────┘
@@ -27,15 +27,16 @@
 //! # Invariant
 //! **While the deque is not empty and somebody is idle, somebody is seeking.** No wake-up is lost because each step
 //! under the lock keeps it:
-//! - a push wakes one if fewer are seeking than there are jobs, up to [`MAX_SEEKING`]; so after it at least one seeks,
-//!   or none is idle;
+//! - a push wakes one if nobody seeks; so after it somebody seeks, or nobody is idle;
 //! - a seeker that becomes busy (the only way in which `seeking` falls while the deque is not empty) wakes the next one
 //!   by the same rule: the follower becomes the leader;
-//! - a worker becomes idle only when it sees the deque empty;
+//! - a worker becomes idle only when it sees the deque empty, or an attached job that another seeks;
 //! - a worker that pops more jobs after its first leaves `seeking` as it is.
 //!
-//! The cap is what makes this cheap: a burst of a hundred short jobs costs a few wake-ups, not a hundred, because one
-//! worker runs them in a batch while at most a few others wait to attach.
+//! That only one is woken at a time is what makes this cheap: a burst of a hundred short jobs costs a few wake-ups, not a
+//! hundred, because one worker runs them in a batch while one other waits to attach. That only one *waits to attach* is
+//! what makes it fair: a worker that comes from a batch leaves what it let go to the follower, or to whoever else wants
+//! it (in the binding: the loop), who would need longer to wake than it needs to take it again.
 //!
 //! # Length
 //! `limit` jobs are *queued*; what lies behind them in the deque *waits for room*, put there by submitters that suspend
@@ -56,10 +57,6 @@ use std::collections::VecDeque;
 
 use crate::Error;
 use crate::sync::{Condvar, Mutex, MutexGuard, wait};
-
-/// So many workers at most are woken before one of them has taken a job. The model has few workers: with 1 there, they
-/// depend on each other's wake-ups as a large pool's do.
-const MAX_SEEKING: usize = if cfg!(loom) { 1 } else { 4 };
 
 /// Below so many cancelled jobs a sweep isn't worth its pass over the deque.
 const MIN_SWEEP: isize = 64;
@@ -154,8 +151,7 @@ impl<A> State<A> {
 
     /// Whether the caller has to notify `work` once it let the lock go.
     fn wake(&mut self) -> bool {
-        let wanted = self.jobs.len().min(MAX_SEEKING);
-        if self.idle == 0 || self.seeking >= wanted {
+        if self.idle == 0 || self.seeking > 0 || self.jobs.is_empty() {
             return false;
         }
         self.idle -= 1;
@@ -253,27 +249,35 @@ impl<A> Queue<A> {
                 }
                 Some(attached) => {
                     state.jobs.push_front(attached);
+                    if state.seeking > 1 && !state.closed {
+                        state = self.sleep(state);
+                        continue;
+                    }
                     return Some(Found::Attached(Seat { queue: self, seeking: true }));
                 }
                 None if state.closed => {
                     state.seeking -= 1;
                     return None;
                 }
-                None => {
-                    state.seeking -= 1;
-                    state.idle += 1;
-                    while state.tokens == 0 && !state.closed {
-                        state = wait(&self.work, state);
-                    }
-                    if state.tokens > 0 {
-                        state.tokens -= 1;
-                    } else {
-                        state.idle -= 1;
-                        state.seeking += 1;
-                    }
-                }
+                None => state = self.sleep(state),
             }
         }
+    }
+
+    /// From SEEKING to IDLE and back.
+    fn sleep<'q>(&'q self, mut state: MutexGuard<'q, State<A>>) -> MutexGuard<'q, State<A>> {
+        state.seeking -= 1;
+        state.idle += 1;
+        while state.tokens == 0 && !state.closed {
+            state = wait(&self.work, state);
+        }
+        if state.tokens > 0 {
+            state.tokens -= 1;
+        } else {
+            state.idle -= 1;
+            state.seeking += 1;
+        }
+        state
     }
 
     /// A job in the deque was cancelled: it no longer counts.
@@ -553,6 +557,15 @@ mod model {
     }
 
     #[test]
+    fn a_worker_that_comes_back_leaves_the_next_job_to_the_one_that_seeks() {
+        check(2, 8, 3, |queue, _| {
+            push(queue, Work::Quick);
+            push(queue, Work::After(1));
+            push(queue, Work::Quick);
+        });
+    }
+
+    #[test]
     fn a_submitter_that_blocks_on_a_full_queue_goes_on_when_there_is_room() {
         check(1, 1, 3, |queue, _| {
             for _ in 0..3 {
@@ -638,6 +651,23 @@ mod tests {
         let figures = queue.figures();
         assert_eq!((figures.queued, figures.waiting), (2, 1));
         assert_eq!((take(&queue), take(&queue), take(&queue)), (Some(2), Some(3), Some(4)));
+    }
+
+    #[test]
+    fn one_worker_at_a_time_waits_to_attach_and_the_next_is_woken_when_it_has_its_job() {
+        let queue = Queue::new(2);
+        attached(&queue, 1, WhenFull::Refuse);
+        attached(&queue, 2, WhenFull::Refuse);
+        std::thread::scope(|scope| {
+            let Some(Found::Attached(mut leader)) = queue.wait() else { panic!("no job") };
+            let follower = scope.spawn(|| take(&queue));
+            while queue.figures().idle == 0 {
+                std::thread::yield_now();
+            }
+            assert_eq!(leader.take(), Some(1));
+            assert_eq!(follower.join().unwrap(), Some(2));
+        });
+        assert_eq!(queue.figures().wakes, 1);
     }
 
     #[test]
