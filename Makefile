@@ -52,6 +52,10 @@ docs: say-docs $(VENV)/.docs ## Build the documentation into target/docs, strict
 bench: say-bench $(VENV)/.develop $(VENV)/.bench ## Measure the scenarios against the floor and the peers (minutes; needs a quiet machine)
 	$(BIN)/python -m benches.python.run
 
+.PHONY: bench-blocking
+bench-blocking: say-bench-blocking $(VENV)/.develop $(VENV)/.bench ## Measure ways to run blocking work (10 minutes; needs a quiet machine)
+	$(BIN)/python -m benches.python.blocking
+
 .PHONY: develop
 develop: say-develop $(VENV)/.develop ## Build the release extension into .venv
 

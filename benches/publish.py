@@ -10,11 +10,11 @@ from pathlib import Path
 from penstock.bench import report
 from penstock.bench.results import Results
 
-from benches import targets
+from benches import blocking_report, targets
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benches" / "results"
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/blocking-results.md")
 
 
 def load(name: str) -> Results:
@@ -23,9 +23,13 @@ def load(name: str) -> Results:
 
 
 def made() -> dict[str, str]:
-    """All tables: those of the run, and its targets."""
+    """All tables: those of the runs, and their targets."""
     results = load("bench.json")
-    return {**report.tables(results), "targets": targets.table(results)}
+    return {
+        **report.tables(results),
+        "targets": targets.table(results),
+        **blocking_report.tables(load("blocking.json")),
+    }
 
 
 def main(arguments: list[str]) -> int:
