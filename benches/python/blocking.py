@@ -38,8 +38,8 @@ IN_FLIGHT = 2000
 FREE_TAKES = 5000
 TASKS = 1000
 
-# Twenty rounds of so many: what a target close to 1 is judged by has the iterations that it needs.
-CLOSE_BATCHES = 20
+# What a target close to 1 is judged by has more than the iterations that it needs in ten rounds.
+CLOSE_BATCHES = 45
 BATCHES = 8
 
 QUICK = Pace(rounds=2, warmup=0, batches=1)
@@ -82,8 +82,8 @@ def _row(
 def _matrix(loop: str) -> Iterator[Variant]:
     for work, (jobs, threads) in WORKS.items():
         for strategy in (*STRATEGIES, "native"):
-            # Expensive jobs cost nearly the same everywhere: close.
-            batches = CLOSE_BATCHES if work == "expensive" else BATCHES
+            close = work == "expensive" and strategy in ("dispatch", "run_in_executor")
+            batches = CLOSE_BATCHES if close else BATCHES
             yield _row(work, strategy, "gathered", loop, work=work, jobs=jobs, threads=threads, batches=batches)
     for strategy in (*STRATEGIES[1:], "native"):
         yield _row("noop one by one", strategy, "one by one", loop, work="noop", jobs=20)
@@ -196,19 +196,19 @@ class Blocking(Rounds):
     def measure(self, child: Child) -> dict[str, Any]:
         if child.variant.kind == "echo":
             return child.ask("echo")
-        child.ask("batch 1")
         if child.variant.kind == "lag":
-            return child.batches(1) | child.ask("lag")
+            return child.means("lag")
+        child.ask("batch 1")
         figures = child.batches(int(child.variant.options["batches"] or 0) * self._pace.batches)
         # A program has no loop of ours, and a semaphore's rows do nothing that a loop could wait for.
-        return figures | (child.ask("lag") if child.variant.options.get("work") else {})
+        return {**child.ask("lag"), **figures} if child.variant.options.get("work") else figures
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benches.python.blocking", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds, to see that everything runs")
     parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose id matches")
-    parser.add_argument("--rounds", type=int, default=20, help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, help="(default: %(default)s)")
     parser.add_argument("--batches", type=int, default=1, help="times each row's own number (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the rows' order (default: %(default)s)")
     parser.add_argument("--noise", type=float, default=Pace.noise, help="(default: %(default)s)")
@@ -233,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     pace = (
         QUICK
         if arguments.quick
-        else Pace(arguments.rounds, batches=arguments.batches, seed=arguments.seed, noise=arguments.noise)
+        else Pace(arguments.rounds, warmup=1, batches=arguments.batches, seed=arguments.seed, noise=arguments.noise)
     )
     program = Path("blocking") if arguments.list else upstream()
     wanted = re.compile(arguments.rows)

@@ -1,7 +1,7 @@
 """The process of one row of the blocking benchmarks: `python -m benches.python.blocking_worker SPEC`.
 
-It speaks the protocol of `penstock.bench.worker`: `batch N` times N batches; `lag` gives the lag of the loops during
-batches of their own, since the ticker that shows it costs. Rows of echoes obey `benches.python.echo`.
+It speaks the protocol of `penstock.bench.worker`: `batch N` times N batches; `lag` times batches for a while beside a
+ticker, which costs, and gives the lag of the loops as well. Rows of echoes obey `benches.python.echo`.
 """
 
 import asyncio
@@ -76,16 +76,16 @@ class Worker:
     async def obey(self, command: str) -> dict[str, Any]:
         match command.split():
             case ["batch", count]:
-                return await self._batches(int(count))
+                return await self._batches(lambda walls: len(walls) < int(count))
             case ["lag"]:
                 return await self._lag()
             case _:
                 raise ValueError(f"unknown command {command!r}")
 
-    async def _batches(self, count: int) -> dict[str, Any]:
-        walls = []
+    async def _batches(self, more: Callable[[list[float]], bool]) -> dict[str, Any]:
+        walls: list[float] = []
         user, system = cpu_ms()
-        for _ in range(count):
+        while more(walls):
             start = time.perf_counter()
             await self._batch()
             walls.append((time.perf_counter() - start) * 1000)
@@ -103,12 +103,11 @@ class Worker:
         # Each has begun to wait for its first tick before work comes.
         await asyncio.sleep(0.002)
         end = time.perf_counter() + LAG_SECONDS
-        while time.perf_counter() < end:
-            await self._batch()
+        figures = await self._batches(lambda _: time.perf_counter() < end)
         await asyncio.sleep(0.002)
         for ticker in tickers:
             ticker.cancel()
-        return lag_figures(lags)
+        return {**figures, **lag_figures(lags)}
 
 
 @contextlib.contextmanager

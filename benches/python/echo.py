@@ -84,7 +84,8 @@ async def clients(port: int) -> AsyncIterator[Obey]:
     loop = asyncio.get_running_loop()
     pairs = [await loop.create_connection(Client, "127.0.0.1", port) for _ in range(CONNECTIONS)]
     # Spread over the interval, not in step with the batches.
-    offsets = [random.Random(1).random() * INTERVAL for _ in pairs]
+    source = random.Random(1)
+    offsets = [source.uniform(0, INTERVAL) for _ in pairs]
 
     async def obey(command: str) -> dict[str, Any]:
         now = time.perf_counter()

@@ -113,7 +113,9 @@ def test_debug_builds_are_refused() -> None:
         blocking.Blocking([], PACE, build_profile="debug")
 
 
-def test_a_program_that_cannot_be_built_says_why(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_a_program_that_cannot_be_built_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(native.Unavailable, match="cargo is not installed"):
         native.build("floor", "penstock-floor")

@@ -113,7 +113,12 @@ class Child:
 
     def batches(self, count: int) -> dict[str, Any]:
         """Of `count` batches, the means."""
-        answer = self.ask(f"batch {count}")
+        return self.means(f"batch {count}")
+
+    def means(self, command: str) -> dict[str, Any]:
+        """Of the batches that a command runs, the means."""
+        answer = self.ask(command)
+        count = len(answer["wall_ms"])
         return answer | {
             "batches": count,
             "wall_ms": sum(answer["wall_ms"]) / count,
