@@ -167,25 +167,24 @@ class Blocking(Rounds):
         if variant.command:
             return list(variant.command)
         options = {name: value for name, value in variant.options.items() if name != "batches"}
-        clients, _ = machine.processors()
-        spec = Spec(**options, loop=variant.loop, cpu=min(clients) if clients else None)  # type: ignore[arg-type]
+        spec = Spec(**options, loop=variant.loop)  # type: ignore[arg-type]
         return [sys.executable, "-m", "benches.python.blocking_worker", json.dumps(asdict(spec))]
 
     def cpus(self, variant: Variant) -> frozenset[int] | None:
-        """Two, as upstream had; but the echoes' clients have one of them to themselves."""
-        clients, served = machine.processors()
-        return served if variant.kind == "echo" or not clients or not served else clients | served
+        """Two, as upstream had."""
+        first, second = machine.processors()
+        return first | second if first and second else None
 
     def settings(self) -> Settings:
         pace = self._pace
-        clients, served = machine.processors()
+        first, second = machine.processors()
         return {
             "rounds": pace.rounds,
             "warmup": pace.warmup,
             "batches": pace.batches,
             "seed": pace.seed,
             "noise": pace.noise,
-            "client_cpus": sorted(clients | served) if clients and served else None,
+            "client_cpus": sorted(first | second) if first and second else None,
         }
 
     def open(self, child: Child) -> None:

@@ -38,8 +38,6 @@ class Spec:
     threads: int = 4
     loops: int = 1
     loop: str = "asyncio"
-    # Where the echoes' clients run.
-    cpu: int | None = None
 
 
 async def gathered(run: Run, jobs: list[Job]) -> None:
@@ -167,7 +165,7 @@ async def opened(spec: Spec) -> AsyncIterator[Obey]:
             return
         run = bind()
         if spec.shape == "echo":
-            async with echo.beside(lambda: gathered(run, jobs), spec.cpu) as obey:
+            async with echo.beside(lambda: gathered(run, jobs)) as obey:
                 yield obey
         elif spec.shape == "gathered":
             yield Worker(lambda: gathered(run, jobs), here).obey

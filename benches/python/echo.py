@@ -1,14 +1,13 @@
 """Echoes beside blocking work: how long the round trips of many connections take while batches of jobs run.
 
-The connections' clients are a process of their own (`python -m benches.python.echo PORT CPU`), pinned away from the
-loop that serves them. Each connection sends at fixed times; what comes after its time because the last answer was late
-is counted from when it was due, so that a loop that stands still isn't spared the questions that it missed.
+The connections' clients are a process of their own (`python -m benches.python.echo PORT`). Each connection sends at
+fixed times; what comes after its time because the last answer was late is counted from when it was due, so that a loop
+that stands still isn't spared the questions that it missed.
 """
 
 import asyncio
 import contextlib
 import json
-import os
 import random
 import sys
 import time
@@ -100,12 +99,12 @@ async def clients(port: int) -> AsyncIterator[Obey]:
 
 
 @contextlib.asynccontextmanager
-async def beside(batch: Callable[[], Awaitable[object]], cpu: int | None) -> AsyncIterator[Obey]:
+async def beside(batch: Callable[[], Awaitable[object]]) -> AsyncIterator[Obey]:
     """Serves echoes on this loop. `echo` → their round trips while batches run; `helpers` → the clients' process."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Server, "127.0.0.1", 0, backlog=CONNECTIONS)
     port = server.sockets[0].getsockname()[1]
-    arguments = [sys.executable, "-m", "benches.python.echo", str(port), *([] if cpu is None else [str(cpu)])]
+    arguments = [sys.executable, "-m", "benches.python.echo", str(port)]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*arguments, stdin=pipe, stdout=pipe, limit=1 << 24)
     assert process.stdin is not None
@@ -143,10 +142,7 @@ async def beside(batch: Callable[[], Awaitable[object]], cpu: int | None) -> Asy
 
 
 def main() -> None:
-    port, *cpus = map(int, sys.argv[1:])
-    if cpus and sys.platform == "linux":
-        os.sched_setaffinity(0, cpus)
-    serve(clients(port), "asyncio")
+    serve(clients(int(sys.argv[1])), "asyncio")
 
 
 if __name__ == "__main__":
