@@ -139,11 +139,11 @@ def _lags(rows: Iterable[Row]) -> str:
 
 
 def _lost(results: Results, rows: Iterable[Row]) -> str:
-    """Where another is better than dispatch, or than the semaphore: its row, and by what."""
+    """Where another is better than dispatch, upstream's own among them, or than the semaphore."""
     made = []
     for row in rows:
         name, loop, client = row["id"].split("/")
-        others = [other for other in rows if other["id"].startswith((f"{name}/{loop}/", f"{name}/tokio/"))]
+        others = [other for other in rows if other["id"].startswith((f"{name}/{loop}/", f"{name}/tokio/dispatch_rx"))]
         for other in others:
             if client not in CONTENDERS or other["client"].startswith(report.OURS):
                 continue
