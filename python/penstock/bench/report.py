@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from penstock.bench.figures import Interval, Spread, cpu, find, lag_p99, lag_worst, quiet, ratio, spread, values, wall
-from penstock.bench.results import Results, Row
+from penstock.bench.results import Framing, Results, Row
 
 MIB = 1024 * 1024
 
@@ -56,7 +56,7 @@ def groups(rows: Iterable[Row], cost: Callable[[Row], float] = _cpu) -> list[Gro
     return sorted(found, key=lambda group: not group.lost)
 
 
-def by_hand(scenario: str, framing: str, store: str | None, recycled: bool) -> str:
+def by_hand(scenario: str, framing: Framing | None, store: str | None, recycled: bool) -> str:
     """The id of the row that does the same as a scenario's without a library, on its own thread."""
     storing = "ram" if store is None else f"{scenario.partition('_')[0]}_direct"
     client = f"{BY_HAND}, recycled" if recycled else BY_HAND
