@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use penstock_core::dispatch::{Config, Job, Native, NativeJob, Overflow, Rejected, WhenFull, default_threads};
 use penstock_core::drain::Drainer;
@@ -19,7 +18,7 @@ use crate::future::{Future, Source};
 use crate::gil;
 use crate::loops::{self, Completion, Finished};
 use crate::process::{Crew, Crews};
-use crate::promise::{self, Promise};
+use crate::promise::Promise;
 use crate::size;
 use crate::worker::{Interpreter, Task, Workers};
 
