@@ -164,7 +164,8 @@ impl Inflow {
     pub fn begin(&mut self, sink: &mut BodySink) -> Result<()> {
         let Some(decode) = &mut self.decode else { return Ok(()) };
         let left = INLINE.saturating_sub(decode.chain.produced());
-        if left == 0 || decode.finished {
+        // With more than that at hand it isn't a small body, and the first of it needn't be waited for.
+        if left == 0 || decode.finished || self.waiting > INLINE_RAW {
             return Ok(());
         }
         let mut copies = Copies { sink, buffer: vec![0; 16 << 10] };

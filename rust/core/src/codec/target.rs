@@ -41,6 +41,8 @@ impl Slabs {
         };
         pushed?;
         self.work(false)?;
+        // Decoding would keep a processor for as long as the kernel lets it: a loop that is waiting for one goes first.
+        std::thread::yield_now();
         if !self.slab.reset() {
             self.slab = take()?;
         }
