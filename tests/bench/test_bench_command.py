@@ -26,5 +26,5 @@ def test_help_names_the_commands(module: str) -> None:
 def test_an_unknown_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         cli.main(["bench", "nothing"])
-    assert raised.value.code == 2
+    assert raised.value.code == 1
     assert "nothing" in capsys.readouterr().err
