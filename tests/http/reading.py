@@ -57,7 +57,18 @@ class Machine(Receiver):
 
     def expect(self, method: str) -> None:
         self.outcome = None
-        self.begin(TUNABLES, BUDGET, None, method == "HEAD", True, False, False, False, False)
+        self.begin(
+            TUNABLES,
+            BUDGET,
+            None,
+            head=method == "HEAD",
+            direct=True,
+            drain=False,
+            expect=False,
+            tell_head=False,
+            stream=False,
+            decode=False,
+        )
 
     def feed(self, piece: bytes) -> None:
         window = self.get_buffer(-1)
