@@ -33,6 +33,7 @@ from penstock.errors import __all__ as _errors
 
 if TYPE_CHECKING:
     from penstock import barc
+    from penstock.blocking.monitor import LoopMonitor, Stall
     from penstock.dialog import Dialog, Epilog, Prolog, RequestRecord
     from penstock.http import (
         BasicAuth,
@@ -62,6 +63,7 @@ _CLIENT = (
 _LAZY = {
     **dict.fromkeys(_CLIENT, "penstock.http"),
     **dict.fromkeys(("Dialog", "Epilog", "Prolog", "RequestRecord"), "penstock.dialog"),
+    **dict.fromkeys(("LoopMonitor", "Stall"), "penstock.blocking.monitor"),
 }
 
 __all__ = [
@@ -83,12 +85,14 @@ __all__ = [
     "Headers",
     "Hooks",
     "Limits",
+    "LoopMonitor",
     "Permit",
     "Policy",
     "Prolog",
     "RequestRecord",
     "Response",
     "Semaphore",
+    "Stall",
     "Timeouts",
     "Tunables",
     "__version__",

@@ -1,78 +1,15 @@
-"""The three policies behave alike; each passes this suite."""
+"""What is particular to `Permit`; what all policies have in common is in tests/conformance."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import threading
-from collections.abc import Callable
 
-import penstock
 import pytest
-from penstock import Direct, Dispatch, DispatchPool, Permit, Semaphore
-from penstock.blocking import Policy
+from penstock import DispatchPool, Permit, Semaphore
 from penstock.errors import PoolClosed, SemaphoreClosed
 
 from .conftest import Gate
-
-variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
-
-
-@pytest.fixture(params=["Direct", "Permit", "Permit on a pool", "Dispatch", "Dispatch on a pool"])
-def policy(request: pytest.FixtureRequest, pool: DispatchPool) -> Policy:
-    make: dict[str, Callable[[], Policy]] = {
-        "Direct": Direct,
-        "Permit": lambda: Permit(Semaphore(2)),
-        "Permit on a pool": lambda: Permit(Semaphore(2), pool=pool),
-        "Dispatch": Dispatch,
-        "Dispatch on a pool": lambda: Dispatch(pool),
-    }
-    return make[request.param]()
-
-
-@pytest.mark.asyncio
-async def test_it_gives_the_result(policy: Policy) -> None:
-    assert isinstance(policy, Policy)
-    assert await policy.run(lambda a, *, b: (a, b), 1, b=2) == (1, 2)
-    assert await asyncio.gather(*[policy.run(int, str(n)) for n in range(20)]) == list(range(20))
-    assert await penstock.run_blocking(int, "5", policy=policy) == 5
-
-
-@pytest.mark.asyncio
-async def test_it_gives_the_exception_when_awaited(policy: Policy) -> None:
-    future = policy.run(int, "x")
-    with pytest.raises(ValueError, match="invalid literal"):
-        await future
-
-
-@pytest.mark.asyncio
-async def test_the_function_sees_the_context(policy: Policy) -> None:
-    variable.set("mine")
-    assert await policy.run(variable.get) == "mine"
-
-
-@pytest.mark.asyncio
-async def test_it_counts(policy: Policy) -> None:
-    seen = [(await policy.run(policy.stats))["running"] for _ in range(3)]
-    assert seen == [1, 1, 1]
-    assert policy.stats() == {"count": 3, "running": 0}
-    with pytest.raises(ZeroDivisionError):
-        await policy.run(lambda: 1 / 0)
-    assert policy.stats() == {"count": 4, "running": 0}
-
-
-@pytest.mark.asyncio
-async def test_a_task_takes_it(policy: Policy) -> None:
-    assert await asyncio.create_task(policy.run(int)) == 0
-
-
-@pytest.mark.asyncio
-async def test_direct_runs_on_the_calling_thread_and_the_others_do_not(policy: Policy) -> None:
-    here = await policy.run(threading.get_ident) == threading.get_ident()
-    assert here == isinstance(policy, Direct)
-
-
-# Permit
 
 
 @pytest.mark.asyncio

@@ -225,7 +225,7 @@ async def test_a_file_read_on_the_loop(tmp_path: Path) -> None:
 async def test_a_panic_is_the_result_of_its_job_and_ends_nothing_else() -> None:
     async with penstock.DispatchPool(threads=1) as pool:
         with pytest.raises(penstock.InternalError, match="as asked"):
-            await _native._panicking().on(pool)
+            await penstock.Dispatch(pool).perform(_native._panicking())
         assert await pool.run(int) == 0
 
 

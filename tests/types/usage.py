@@ -54,6 +54,9 @@ async def blocking_work() -> None:
         async for number in pool.map_unordered(int, ["1", "2"], window=4):
             reveal_type(number)  # int
         reveal_type(await pool.join())  # None
+    with penstock.LoopMonitor(threshold=0.2, on_stall=lambda stall: print(stall.stack)) as monitor:
+        reveal_type(monitor.stats())  # dict[str, Any]
+        reveal_type(monitor.prometheus())  # str
     reveal_type(penstock.default_pool())  # penstock.blocking.pool.DispatchPool
 
 

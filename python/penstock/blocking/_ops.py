@@ -21,8 +21,8 @@ async def perform(policy: Policy | None, op: Op[T]) -> T:
     """
     policy = policy or default_policy
     if isinstance(policy, Direct):
-        return op()
+        return policy.perform(op)
     if isinstance(policy, Dispatch):
-        return await op.on(policy.pool)
+        return await policy.perform(op)
     # A permit is held until the operation has really ended, whoever waits for it.
     return await policy.run(op)

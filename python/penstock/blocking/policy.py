@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
+from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from penstock._native import Direct, Dispatch, Future, Permit
 
@@ -20,5 +20,9 @@ class Policy(Protocol):
     def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Starts `fn(*args, **kwargs)` by this policy; await what it returns for the result."""
 
-    def stats(self) -> dict[str, int]:
-        """How many functions it has run (`count`) and how many run now (`running`)."""
+    def stats(self) -> dict[str, Any]:
+        """What it has run: `count` begun, `waiting` and `running` now, and for the `wait` before, the `run` itself, and
+        the `lag`, for which it kept loops from turning, `count`, `sum`, `p50`, `p99`, `max` and `buckets`, in seconds.
+
+        `Direct` knows its lag, which is all that it runs. That of the others is found by a `LoopMonitor`.
+        """

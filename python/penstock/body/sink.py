@@ -151,7 +151,7 @@ class AsyncBodySink(_Sink):
             raise
         if isinstance(self._policy, Direct):
             while (op := self.work(False)) is not None:
-                op()
+                self._policy.perform(op)
         else:
             self._begin()
             while self._writing is not None and self.unwritten > UNWRITTEN:
@@ -183,7 +183,7 @@ class AsyncBodySink(_Sink):
         await self._settled()
         while (op := self.work(True)) is not None:
             if isinstance(self._policy, Direct):
-                op()
+                self._policy.perform(op)
             else:
                 # Its own task, for the sink to know of it if whoever waits is cancelled.
                 self._writing = asyncio.get_running_loop().create_task(perform(self._policy, op))

@@ -144,9 +144,9 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         """Sends a request; its result comes through the exchange's future."""
         transport = self._transport
         assert transport is not None  # `usable`
-        pool = exchange.pool
+        dispatch = exchange.dispatch
         streamed = exchange.incoming is not None
-        drain = self._drainable and pool is not None and pool.drain_threads > 0 and not streamed
+        drain = self._drainable and dispatch is not None and dispatch.pool.drain_threads > 0 and not streamed
         self._exchange = exchange
         self._expiring = None
         self._budget_until = None
@@ -155,7 +155,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             exchange.budget,
             exchange.file_pool,
             exchange.method == "HEAD",
-            exchange.direct and not streamed,
+            None if streamed else exchange.direct,
             drain,
             exchange.expect,
             exchange.on_head is not None or streamed,
@@ -274,8 +274,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._fail(BudgetExceeded("no budget for the memory of a streamed body (Budget.ram)", resource="ram"))
             return
         try:
-            if (pool := exchange.pool) is not None:
-                job = cast("asyncio.Future[Any]", op.on(pool))
+            if (dispatch := exchange.dispatch) is not None:
+                job = cast("asyncio.Future[Any]", dispatch.perform(op))
             else:
                 job = self._loop.create_task(perform(exchange.policy, op))
         except PenstockError as error:
@@ -301,12 +301,12 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def _on_drain(self) -> None:
         exchange = self._exchange
-        if exchange is None or (pool := exchange.pool) is None or self._transport is None:
+        if exchange is None or (dispatch := exchange.dispatch) is None or self._transport is None:
             return
         # Nothing may be received here from now on, not even in this turn of the loop.
         self._pause()
         patience = exchange.timeouts.budget
-        drained = self.drain(self._fd, pool, patience if patience is not None else float("inf"))
+        drained = self.drain(self._fd, dispatch, patience if patience is not None else float("inf"))
         if drained is None:
             self._unpause()
             self.resume()

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from penstock._native import Budget, Direct, Dispatch, DispatchPool, FilePool, Head, Tunables
+from penstock._native import Budget, Direct, Dispatch, FilePool, Head, Tunables
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.http.content import Content
@@ -56,13 +56,14 @@ class Exchange:
         return self.result.get_loop().time()
 
     @property
-    def direct(self) -> bool:
-        return isinstance(self.policy, Direct)
+    def direct(self) -> Direct | None:
+        """The policy, if works are done where they come up."""
+        return self.policy if isinstance(self.policy, Direct) else None
 
     @property
-    def pool(self) -> DispatchPool | None:
-        """The pool that works go to without a permit."""
-        return self.policy.pool if isinstance(self.policy, Dispatch) else None
+    def dispatch(self) -> Dispatch | None:
+        """The policy, if works go to a pool without a permit."""
+        return self.policy if isinstance(self.policy, Dispatch) else None
 
     def describe(self, error: Any, now: float) -> None:
         """Tells an error which request it is about."""

@@ -10,8 +10,11 @@ pub mod dispatch;
 #[cfg(target_os = "linux")]
 pub mod drain;
 pub mod error;
+pub mod histogram;
 pub mod http;
 pub mod permit;
+#[cfg(not(loom))]
+pub mod pulse;
 pub mod receive;
 pub mod size;
 pub mod sync;

@@ -32,13 +32,14 @@ impl ArchiveReader {
     fn open_op(path: PathBuf, tunables: Option<&Tunables>, budget: Option<&Budget>) -> Op {
         let tunables = tunables.map_or_else(Arc::default, |tunables| tunables.0.clone());
         let budget = budget.map_or_else(CoreBudget::shared, |budget| budget.0.clone());
-        Op::new(move || Reader::open(&path, tunables, budget), |py, reader| Self(reader).into_py_any(py))
+        Op::new("barc.open", move || Reader::open(&path, tunables, budget), |py, reader| Self(reader).into_py_any(py))
     }
 
     /// The record at `offset`; `None` where there is none.
     fn read_op(&self, offset: u64) -> Op {
         let mut reader = self.0.again();
         Op::new(
+            "barc.read",
             move || reader.read(offset),
             |py, found| found.map(|(entry, record)| Record::of(entry, record)).into_py_any(py),
         )
@@ -136,6 +137,7 @@ impl ArchiveWalk {
     fn batch_op(&self, at: u64) -> Op {
         let (reader, what, keep_going) = (self.reader.clone(), self.what, self.keep_going);
         Op::new(
+            "barc.batch",
             move || Self::items(&mut reader.lock(), at, what, keep_going),
             |py, items| {
                 let objects = items.into_iter().map(|item| item.object(py)).collect::<PyResult<Vec<_>>>()?;
@@ -154,6 +156,7 @@ impl ArchiveWriter {
     #[staticmethod]
     fn open_op(path: PathBuf, start: u64, sync: bool) -> Op {
         Op::new(
+            "barc.open",
             move || Writer::open(&path, start, sync),
             |py, writer| Self(Arc::new(Mutex::new(Some(writer)))).into_py_any(py),
         )
@@ -163,6 +166,7 @@ impl ArchiveWriter {
     fn append_op(&self, record: &Record, strategy: &Strategy) -> Op {
         let (writer, record, strategy) = (self.0.clone(), record.core.clone(), strategy.0);
         Op::new(
+            "barc.append",
             move || {
                 let mut writer = writer.lock();
                 writer.as_mut().ok_or(Error::ArchiveClosed)?.append(&record, &strategy)
@@ -175,6 +179,7 @@ impl ArchiveWriter {
     fn close_op(&self) -> Op {
         let writer = self.0.clone();
         Op::new(
+            "barc.close",
             move || {
                 drop(writer.lock().take());
                 Ok(())
@@ -188,6 +193,7 @@ impl ArchiveWriter {
 #[pyfunction]
 pub fn repair_op(path: PathBuf) -> Op {
     Op::new(
+        "barc.repair",
         move || penstock_core::barc::repair(&path),
         |py, repairs| {
             let told = repairs.into_iter().map(|repair| {

@@ -1,15 +1,19 @@
 //! A Python call that waits to be made: the function, its arguments, the context it runs in, and what it holds until it
 //! has run. Dropped unrun, it gives back what it holds.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use penstock_core::permit::Grant;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use crate::figures::{Figures, Stay};
 use crate::gil;
+use crate::running::{self, What};
+
+/// What pools run for no policy goes by this name with those who watch loops.
+static POOLS: LazyLock<Arc<Figures>> = LazyLock::new(|| Figures::new("DispatchPool"));
 
 pub struct Call {
     func: Py<PyAny>,
@@ -17,14 +21,7 @@ pub struct Call {
     kwargs: Option<Py<PyDict>>,
     context: Option<Py<PyAny>>,
     grant: Option<Grant>,
-    counts: Option<Arc<Counts>>,
-}
-
-/// How often and how many at this moment.
-#[derive(Debug, Default)]
-pub struct Counts {
-    pub count: AtomicUsize,
-    pub running: AtomicUsize,
+    stay: Option<Stay>,
 }
 
 impl Call {
@@ -40,7 +37,7 @@ impl Call {
             kwargs: kwargs.map(|kwargs| kwargs.clone().unbind()),
             context,
             grant: None,
-            counts: None,
+            stay: None,
         }
     }
 
@@ -50,9 +47,9 @@ impl Call {
         self
     }
 
-    /// Is counted while it runs.
-    pub fn counted(mut self, counts: &Arc<Counts>) -> Self {
-        self.counts = Some(Arc::clone(counts));
+    /// Is in a policy's figures while it waits, from now on, and while it runs.
+    pub fn counted(mut self, figures: &Arc<Figures>) -> Self {
+        self.stay = Some(figures.wait());
         self
     }
 
@@ -60,8 +57,16 @@ impl Call {
         self.func.bind(py)
     }
 
-    pub fn invoke(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let running = self.counts.as_deref().map(Running::new);
+    pub fn invoke(mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let what = || What::Function(self.func.clone_ref(py));
+        let mut stay = self.stay.take();
+        let mark = match &mut stay {
+            Some(stay) => {
+                stay.run(py, what);
+                None
+            }
+            None => running::mark(py, &POOLS, what),
+        };
         let result = gil::within(py, self.context.as_ref(), |py| {
             if self.kwargs.is_none() && self.args.bind(py).is_empty() {
                 self.func.call0(py)
@@ -69,7 +74,7 @@ impl Call {
                 self.func.call(py, self.args.bind(py), self.kwargs.as_ref().map(|kwargs| kwargs.bind(py)))
             }
         });
-        drop(running);
+        drop((stay, mark));
         result
     }
 
@@ -78,21 +83,5 @@ impl Call {
         visit.call(&self.args)?;
         visit.call(&self.kwargs)?;
         visit.call(&self.context)
-    }
-}
-
-struct Running<'a>(&'a Counts);
-
-impl<'a> Running<'a> {
-    fn new(counts: &'a Counts) -> Self {
-        counts.count.fetch_add(1, Ordering::Relaxed);
-        counts.running.fetch_add(1, Ordering::Relaxed);
-        Self(counts)
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }

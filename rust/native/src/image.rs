@@ -34,9 +34,13 @@ impl Image {
     }
 
     /// An op that makes another image of this one.
-    fn becoming(&self, make: impl FnOnce(&BodyImage) -> penstock_core::Result<BodyImage> + Send + 'static) -> Op {
+    fn becoming(
+        &self,
+        name: &'static str,
+        make: impl FnOnce(&BodyImage) -> penstock_core::Result<BodyImage> + Send + 'static,
+    ) -> Op {
         let core = self.core.clone();
-        Op::new(move || make(&core), Self::object)
+        Op::new(name, move || make(&core), Self::object)
     }
 
     /// Refuses a call that may wait for a disk on the thread of a running loop.
@@ -151,18 +155,18 @@ impl Image {
     }
 
     fn to_ram_op(&self) -> Op {
-        self.becoming(BodyImage::to_ram)
+        self.becoming("BodyImage.to_ram", BodyImage::to_ram)
     }
 
     fn to_mmap_op(&self) -> Op {
-        self.becoming(BodyImage::to_mmap)
+        self.becoming("BodyImage.to_mmap", BodyImage::to_mmap)
     }
 
     /// Takes codings off.
     fn decode_op(&self, py: Python<'_>, codings: Vec<String>, tunables: &Tunables, budget: &Budget) -> PyResult<Op> {
         let codings = codings_of(py, &codings)?;
         let (tunables, budget) = (tunables.0.clone(), budget.0.clone());
-        Ok(self.becoming(move |core| codec::decode(core, &codings, tunables, budget)))
+        Ok(self.becoming("BodyImage.decode", move |core| codec::decode(core, &codings, tunables, budget)))
     }
 
     /// Puts codings on.
@@ -177,12 +181,12 @@ impl Image {
     ) -> PyResult<Op> {
         let codings = codings_of(py, &codings)?;
         let (tunables, budget) = (tunables.0.clone(), budget.0.clone());
-        Ok(self.becoming(move |core| codec::encode(core, &codings, level, tunables, budget)))
+        Ok(self.becoming("BodyImage.encode", move |core| codec::encode(core, &codings, level, tunables, budget)))
     }
 
     fn save_op(&self, path: PathBuf, overwrite: bool, fsync: bool) -> Op {
         let core = self.core.clone();
-        Op::new(move || core.save(&path, overwrite, fsync), |py, ()| Ok(py.None()))
+        Op::new("BodyImage.save", move || core.save(&path, overwrite, fsync), |py, ()| Ok(py.None()))
     }
 
     /// Up to `limit` bytes from the start as `bytes`; the disk is waited for without the interpreter.
@@ -275,6 +279,7 @@ impl Reader {
         }
         let mut away = Away { home: slf.get().state.clone(), reader: state.as_mut().and_then(|state| state.take()) };
         let op = Op::new(
+            "BodyImage.stream",
             move || match away.reader.as_mut() {
                 Some(reader) => {
                     let found = reader.next_piece();

@@ -7,6 +7,7 @@ mod call;
 mod drains;
 mod errors;
 mod fields;
+mod figures;
 mod filepool;
 mod future;
 mod gil;
@@ -22,6 +23,7 @@ mod process;
 mod promise;
 mod receiver;
 mod record;
+mod running;
 mod semaphore;
 mod sink;
 mod size;
@@ -29,6 +31,7 @@ mod stats;
 mod strategy;
 mod tunables;
 mod upload;
+mod watch;
 mod worker;
 
 use pyo3::prelude::*;
@@ -48,6 +51,8 @@ mod _native {
     use super::buffer::{Lent, View, summarise};
     #[pymodule_export]
     use super::fields::Fields;
+    #[pymodule_export]
+    use super::figures::Histogram;
     #[pymodule_export]
     use super::filepool::FilePool;
     #[pymodule_export]
@@ -73,6 +78,8 @@ mod _native {
     #[pymodule_export]
     use super::record::Record;
     #[pymodule_export]
+    use super::running::_forget_running;
+    #[pymodule_export]
     use super::semaphore::{Acquire, Semaphore};
     #[pymodule_export]
     use super::sink::Sink;
@@ -88,6 +95,8 @@ mod _native {
     use super::tunables::Tunables;
     #[pymodule_export]
     use super::upload::Upload;
+    #[pymodule_export]
+    use super::watch::LoopWatch;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,56 +1,83 @@
 //! Work of the core that may wait for a disk, as an object that a policy runs: called, it runs on the calling thread
-//! without the interpreter; `on(pool)` runs it on a pool's threads.
+//! without the interpreter; a policy's `perform` runs it as the
+//! policy does, and counts it.
 
 use crate::buffer;
 use crate::errors::Raise;
+use crate::figures::Figures;
 use crate::future::Future;
 use crate::pool::DispatchPool;
 use crate::promise::run_native;
+use crate::running::What;
 use parking_lot::Mutex;
 use penstock_core::{Error, Result};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 type Convert = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 type Work = Box<dyn FnOnce() -> Result<Convert> + Send>;
 
 #[pyclass(frozen, module = "penstock._native")]
-pub struct Op(Mutex<Option<Work>>);
+pub struct Op {
+    /// What it does, for who watches loops.
+    name: &'static str,
+    work: Mutex<Option<Work>>,
+}
 
 impl Op {
     /// `work` runs anywhere, once; `convert` makes a Python value of its result, on the awaiting thread.
     pub fn new<T: Send + 'static>(
+        name: &'static str,
         work: impl FnOnce() -> Result<T> + Send + 'static,
         convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
     ) -> Self {
-        Self(Mutex::new(Some(Box::new(move || {
+        let work: Work = Box::new(move || {
             let value = work()?;
             Ok(Box::new(move |py: Python<'_>| convert(py, value)) as Convert)
-        }))))
+        });
+        Self { name, work: Mutex::new(Some(work)) }
     }
 
     fn take(&self) -> PyResult<Work> {
-        self.0.lock().take().ok_or_else(|| PyRuntimeError::new_err("this operation was run already"))
+        self.work.lock().take().ok_or_else(|| PyRuntimeError::new_err("this operation was run already"))
     }
-}
 
-#[pymethods]
-impl Op {
     /// Runs it on this thread, without the interpreter.
-    fn __call__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    pub fn perform(&self, py: Python<'_>, figures: Option<&Arc<Figures>>) -> PyResult<Py<PyAny>> {
         let work = self.take()?;
+        let running = figures.map(|figures| figures.run(py, || What::Operation(self.name)));
         // As on a pool's thread: a panic is the result.
         let caught = || catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Error::from_panic(&*panic)));
         let done = py.detach(caught);
+        drop(running);
         buffer::give_back(py);
         done.raise(py)?(py)
     }
 
     /// Runs it on a thread of `pool`; the result is awaited.
-    fn on(&self, py: Python<'_>, pool: &DispatchPool) -> PyResult<Py<Future>> {
-        let work = self.take()?;
-        run_native(py, pool, work, |py, convert| convert(py))
+    pub fn start(&self, py: Python<'_>, pool: &DispatchPool, figures: &Arc<Figures>) -> PyResult<Py<Future>> {
+        let (work, mut stay) = (self.take()?, figures.wait());
+        let counted = move || {
+            stay.run_detached();
+            let done = work();
+            drop(stay);
+            done
+        };
+        run_native(py, pool, counted, |py, convert| convert(py))
+    }
+}
+
+#[pymethods]
+impl Op {
+    fn __call__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.perform(py, None)
+    }
+
+    #[getter]
+    fn name(&self) -> &'static str {
+        self.name
     }
 }
 
@@ -58,5 +85,5 @@ impl Op {
 #[pyfunction]
 #[allow(clippy::panic)]
 pub fn _panicking() -> Op {
-    Op::new(|| -> Result<()> { panic!("as asked") }, |py, ()| Ok(py.None()))
+    Op::new("panic", || -> Result<()> { panic!("as asked") }, |py, ()| Ok(py.None()))
 }

@@ -10,6 +10,7 @@
 //! when the block is left keeps it until it returns.
 
 use std::ffi::CString;
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
 use penstock_core::permit::Grant;
@@ -19,8 +20,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTraceback, PyTuple};
 
 use crate::errors;
+use crate::figures::Figures;
 use crate::future::{self, Future};
 use crate::gil;
+use crate::running::{self, What};
 use crate::semaphore::{Ready, Semaphore, Step, Taking};
 
 enum State {
@@ -87,6 +90,9 @@ impl BlockingPermit {
     }
 }
 
+/// What is run under permits goes by this name with those who watch loops.
+static FIGURES: LazyLock<Arc<Figures>> = LazyLock::new(|| Figures::new("BlockingPermit"));
+
 const NEVER_ENTERED: &str = "the BlockingPermit was never entered: it was held for nothing";
 
 #[pymethods]
@@ -147,7 +153,9 @@ impl BlockingPermit {
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
         let grant = self.enter_once(r#fn.py(), |grant| (State::Running, Some(grant)))?;
+        let mark = running::mark(r#fn.py(), &FIGURES, || What::Function(r#fn.clone().unbind()));
         let result = r#fn.call(args, kwargs);
+        drop(mark);
         *self.state.lock() = State::Over;
         drop(grant);
         result.map(Bound::unbind)

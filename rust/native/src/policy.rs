@@ -2,23 +2,25 @@
 //! permit, `Dispatch` on a pool. Each gives the same kind of future, and counts.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::call::{Call, Counts};
+use crate::call::Call;
+use crate::figures::Figures;
 use crate::future::{Future, Source};
 use crate::gil;
 use crate::loops::Finished;
+use crate::op::Op;
 use crate::pool::DispatchPool;
 use crate::process;
+use crate::running::What;
 use crate::semaphore::Semaphore;
 
 /// Runs the function at once, on the calling thread: the loop stands still meanwhile.
 #[pyclass(frozen, module = "penstock._native")]
 pub struct Direct {
-    counts: Arc<Counts>,
+    figures: Arc<Figures>,
 }
 
 /// Runs the function on a pool under a permit, which is held until the function has returned.
@@ -27,7 +29,7 @@ pub struct Permit {
     semaphore: Py<Semaphore>,
     /// `None` is the default pool, made at first use.
     pool: Option<Py<DispatchPool>>,
-    counts: Arc<Counts>,
+    figures: Arc<Figures>,
 }
 
 /// Runs the function on a pool.
@@ -35,25 +37,34 @@ pub struct Permit {
 pub struct Dispatch {
     /// `None` is the default pool, made at first use.
     pool: Option<Py<DispatchPool>>,
-    counts: Arc<Counts>,
+    figures: Arc<Figures>,
+}
+
+impl Direct {
+    pub fn figures(&self) -> &Arc<Figures> {
+        &self.figures
+    }
+}
+
+impl Dispatch {
+    pub fn figures(&self) -> &Arc<Figures> {
+        &self.figures
+    }
+
+    pub fn pool_or_default(&self, py: Python<'_>) -> PyResult<Py<DispatchPool>> {
+        pool_or_default(py, self.pool.as_ref())
+    }
 }
 
 fn pool_or_default(py: Python<'_>, pool: Option<&Py<DispatchPool>>) -> PyResult<Py<DispatchPool>> {
     pool.map_or_else(|| process::default_pool(py), |pool| Ok(pool.clone_ref(py)))
 }
 
-fn stats<'py>(py: Python<'py>, counts: &Counts) -> PyResult<Bound<'py, PyDict>> {
-    let stats = PyDict::new(py);
-    stats.set_item("count", counts.count.load(Ordering::Relaxed))?;
-    stats.set_item("running", counts.running.load(Ordering::Relaxed))?;
-    Ok(stats)
-}
-
 #[pymethods]
 impl Direct {
     #[new]
     fn new() -> Self {
-        Self { counts: Arc::default() }
+        Self { figures: Figures::new("Direct") }
     }
 
     #[pyo3(signature = (r#fn, /, *args, **kwargs))]
@@ -65,15 +76,23 @@ impl Direct {
     ) -> PyResult<Py<Future>> {
         let py = r#fn.py();
         let future = Future::pending(py, Source::Taken)?;
-        match Call::new(r#fn, args, kwargs, None).counted(&self.counts).invoke(py) {
+        let running = self.figures.run(py, || What::Function(r#fn.clone().unbind()));
+        let result = r#fn.call(args, kwargs).map(Bound::unbind);
+        drop(running);
+        match result {
             Err(error) if gil::is_interrupt(py, &error) => return Err(error),
             result => Future::settle(&future, py, Finished::Python(result))?,
         }
         Ok(future)
     }
 
+    /// Runs an operation here and now, and gives its result.
+    fn perform(&self, py: Python<'_>, op: &Op) -> PyResult<Py<PyAny>> {
+        op.perform(py, Some(&self.figures))
+    }
+
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        stats(py, &self.counts)
+        self.figures.stats_on_loop(py)
     }
 
     fn __repr__(&self) -> &'static str {
@@ -86,7 +105,7 @@ impl Permit {
     #[new]
     #[pyo3(signature = (semaphore, /, *, pool = None))]
     fn new(semaphore: Py<Semaphore>, pool: Option<Py<DispatchPool>>) -> Self {
-        Self { semaphore, pool, counts: Arc::default() }
+        Self { semaphore, pool, figures: Figures::new("Permit") }
     }
 
     #[pyo3(signature = (r#fn, /, *args, **kwargs))]
@@ -97,7 +116,7 @@ impl Permit {
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<Future>> {
         let py = r#fn.py();
-        let call = Call::new(r#fn, args, kwargs, Some(gil::copy_context(py)?)).counted(&self.counts);
+        let call = Call::new(r#fn, args, kwargs, Some(gil::copy_context(py)?)).counted(&self.figures);
         let pool = pool_or_default(py, self.pool.as_ref())?;
         pool.get().start_permitted(py, self.semaphore.get().core(), call)
     }
@@ -113,7 +132,7 @@ impl Permit {
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        stats(py, &self.counts)
+        self.figures.stats(py)
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
@@ -126,7 +145,7 @@ impl Dispatch {
     #[new]
     #[pyo3(signature = (pool = None, /))]
     fn new(pool: Option<Py<DispatchPool>>) -> Self {
-        Self { pool, counts: Arc::default() }
+        Self { pool, figures: Figures::new("Dispatch") }
     }
 
     #[pyo3(signature = (r#fn, /, *args, **kwargs))]
@@ -137,17 +156,22 @@ impl Dispatch {
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<Future>> {
         let py = r#fn.py();
-        let call = Call::new(r#fn, args, kwargs, Some(gil::copy_context(py)?)).counted(&self.counts);
-        pool_or_default(py, self.pool.as_ref())?.get().start_call(py, call)
+        let call = Call::new(r#fn, args, kwargs, Some(gil::copy_context(py)?)).counted(&self.figures);
+        self.pool_or_default(py)?.get().start_call(py, call)
+    }
+
+    /// Runs an operation on the pool, without the interpreter.
+    fn perform(&self, py: Python<'_>, op: &Op) -> PyResult<Py<Future>> {
+        op.start(py, self.pool_or_default(py)?.get(), &self.figures)
     }
 
     #[getter]
     fn pool(&self, py: Python<'_>) -> PyResult<Py<DispatchPool>> {
-        pool_or_default(py, self.pool.as_ref())
+        self.pool_or_default(py)
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        stats(py, &self.counts)
+        self.figures.stats(py)
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {

@@ -5,13 +5,16 @@
 use crate::budget::Budget;
 use crate::buffer;
 use crate::errors::{Raise, to_py};
+use crate::figures::Figures;
 use crate::filepool::FilePool;
 use crate::future::Future;
 use crate::head::Head;
 use crate::image::Image;
 use crate::op::Op;
+use crate::policy::{Direct, Dispatch};
 use crate::pool::DispatchPool;
 use crate::promise::Promise;
+use crate::running::What;
 use crate::tunables::Tunables;
 use parking_lot::Mutex;
 use penstock_core::Result;
@@ -27,7 +30,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// Bounds on what surrounds a body; a field that isn't given has its default.
@@ -130,12 +133,15 @@ pub fn is_readable(fd: i32) -> bool {
     file::is_readable(fd)
 }
 
+/// What works on a body that is received are called.
+const WORK: &str = "Client.receive";
+
 #[pyclass(frozen, subclass, module = "penstock._native")]
 pub struct Receiver {
     core: Mutex<Core>,
     scratch: Py<Scratch>,
-    /// Works are done right here, on the loop's thread.
-    direct: AtomicBool,
+    /// Works are done right here, on the loop's thread, and counted here.
+    direct: Mutex<Option<Arc<Figures>>>,
     ticket: Mutex<Option<Ticket>>,
 }
 
@@ -145,9 +151,8 @@ impl Receiver {
         let py = slf.py();
         let name = match event {
             Ok(Event::More) => return Ok(()),
-            Ok(Event::Work) if slf.get().direct.load(Relaxed) => {
-                let receiver = slf.get();
-                let done = py.detach(|| receiver.core.lock().work_here());
+            Ok(Event::Work) if slf.get().works_here() => {
+                let done = slf.get().work_here(py);
                 return Self::tell(slf, done);
             }
             Ok(Event::Pause) => intern!(py, "_on_full"),
@@ -165,6 +170,16 @@ impl Receiver {
 }
 
 impl Receiver {
+    fn works_here(&self) -> bool {
+        self.direct.lock().is_some()
+    }
+
+    fn work_here(&self, py: Python<'_>) -> Result<Event> {
+        let figures = self.direct.lock().clone();
+        let _running = figures.map(|figures| figures.run(py, || What::Operation(WORK)));
+        py.detach(|| self.core.lock().work_here())
+    }
+
     /// What a hand-over needs, if it can be had: both descriptors or none, as bodies that each held one and waited for
     /// the other would wait for each other.
     fn prepare_drain(&self, fd: i32, pool: &DispatchPool) -> Option<(Arc<Drainer>, Lease, OwnedFd)> {
@@ -185,13 +200,13 @@ impl Receiver {
         Self {
             core: Mutex::new(Core::new(limits.0.clone())),
             scratch,
-            direct: AtomicBool::new(false),
+            direct: Mutex::default(),
             ticket: Mutex::default(),
         }
     }
 
-    /// Expects a response. `direct` does works right here; `drain` hands bodies for files over with their socket; `expect`
-    /// tells of a `100 Continue`, `tell_head` of the complete head; `decode` says when codings are taken off.
+    /// Expects a response. With `direct`, works are done right here; `drain` hands bodies for files over with their socket;
+    /// `expect` tells of a `100 Continue`, `tell_head` of the complete head; `decode` says when codings are taken off.
     #[allow(clippy::too_many_arguments)]
     fn begin(
         &self,
@@ -199,20 +214,20 @@ impl Receiver {
         budget: &Budget,
         file_pool: Option<&FilePool>,
         head: bool,
-        direct: bool,
+        direct: Option<&Direct>,
         drain: bool,
         expect: bool,
         tell_head: bool,
         stream: bool,
         decode: Decode,
     ) {
-        self.direct.store(direct, Relaxed);
+        *self.direct.lock() = direct.map(|direct| Arc::clone(direct.figures()));
         self.core.lock().begin(Plan {
             asked: Asked { head, transfer_codings: true, ..Asked::default() },
             tunables: tunables.0.clone(),
             budget: budget.0.clone(),
             files: file_pool.map(|files| files.core.clone()),
-            direct,
+            direct: direct.is_some(),
             drain,
             expect,
             tell_head,
@@ -252,7 +267,7 @@ impl Receiver {
     /// The next work.
     fn work(&self) -> Option<Op> {
         let work = self.core.lock().take_work()?;
-        Some(Op::new(work, |py, ()| Ok(py.None())))
+        Some(Op::new(WORK, work, |py, ()| Ok(py.None())))
     }
 
     /// The head of the response that is being received, once it is complete.
@@ -294,7 +309,7 @@ impl Receiver {
             let image = sink.lock().salvage();
             return Image::object(py, image).map(Some);
         }
-        let op = Op::new(move || Ok(sink.lock().salvage()), Image::object);
+        let op = Op::new("BodySink.salvage", move || Ok(sink.lock().salvage()), Image::object);
         Ok(Some(Py::new(py, op)?.into_any()))
     }
 
@@ -316,11 +331,12 @@ impl Receiver {
         self.core.lock().progress().load(Relaxed)
     }
 
-    /// Hands the rest of the body and the socket to a draining worker of `pool`. The awaitable ends when the worker
+    /// Hands the rest of the body and the socket to a draining worker of the policy's pool. The awaitable ends when the worker
     /// has let go of the socket. `None` if that can't be now; the body is then received here.
-    fn drain(slf: &Bound<'_, Self>, fd: i32, pool: &DispatchPool, patience: f64) -> PyResult<Option<Py<Future>>> {
+    fn drain(slf: &Bound<'_, Self>, fd: i32, policy: &Dispatch, patience: f64) -> PyResult<Option<Py<Future>>> {
         let (py, receiver) = (slf.py(), slf.get());
-        let Some((worker, lease, socket)) = receiver.prepare_drain(fd, pool) else {
+        let pool = policy.pool_or_default(py)?;
+        let Some((worker, lease, socket)) = receiver.prepare_drain(fd, pool.get()) else {
             receiver.core.lock().forgo_drain();
             return Ok(None);
         };
@@ -331,7 +347,10 @@ impl Receiver {
         let patience = Duration::try_from_secs_f64(patience).unwrap_or(Duration::MAX / 4);
         let (promise, future) = Promise::pair(py)?;
         let owner = slf.clone().unbind();
+        let mut stay = policy.figures().wait();
+        stay.run_detached();
         let report = move |outcome: Outcome| {
+            drop(stay);
             promise.complete(Ok(Box::new(move |py: Python<'_>| {
                 let Outcome { body, result } = outcome;
                 let excess = matches!(&result, Ok(drained) if drained.excess);

@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// The next work of a sink as an op.
 pub fn work(sink: &SharedSink, all: bool) -> Option<Op> {
     let errand = Errand::new(sink, all)?;
-    Some(Op::new(move || errand.run(), |py, ()| Ok(py.None())))
+    Some(Op::new("BodySink.write", move || errand.run(), |py, ()| Ok(py.None())))
 }
 
 #[pyclass(frozen, subclass, module = "penstock._native")]
@@ -83,7 +83,7 @@ impl Sink {
     fn salvage(&self) -> PyResult<Op> {
         let sink = self.open()?;
         *self.sink.lock() = None;
-        Ok(Op::new(move || Ok(sink.lock().salvage()), Image::object))
+        Ok(Op::new("BodySink.salvage", move || Ok(sink.lock().salvage()), Image::object))
     }
 
     /// Drops what was collected. A work that is out goes on, for nobody.

@@ -33,6 +33,6 @@ impl Upload {
     /// Sends what the socket takes now, without waiting for the peer: how many bytes that were.
     fn step(&self) -> Op {
         let core = self.core.clone();
-        Op::new(move || core.lock().step(), |py, sent| Ok(sent.into_pyobject(py)?.into_any().unbind()))
+        Op::new("Upload.step", move || core.lock().step(), |py, sent| Ok(sent.into_pyobject(py)?.into_any().unbind()))
     }
 }

@@ -140,17 +140,8 @@ impl Interpreter {
 impl Runner for Interpreter {
     type Job = Task;
 
-    /// The thread attaches once for good, so that each attachment within its life only swaps the thread state in.
     fn worker(&self, _index: usize, life: &mut (dyn FnMut() + Send)) {
-        Python::attach(|py| {
-            if let Err(error) = introduce(py) {
-                error.write_unraisable(py, None);
-            }
-            py.detach(life);
-            if let Err(error) = forget(py) {
-                error.write_unraisable(py, None);
-            }
-        });
+        live(life);
     }
 
     fn after_start(&self, index: usize) -> Result<()> {
@@ -191,6 +182,19 @@ fn batch(py: Python<'_>, seat: &mut Seat<'_, Task>) -> Option<Owed> {
         }
     }
     owed
+}
+
+/// The life of a thread of ours. It attaches once for good, so that each attachment within only swaps the thread state in.
+pub fn live(life: impl FnOnce() + Send) {
+    Python::attach(|py| {
+        if let Err(error) = introduce(py) {
+            error.write_unraisable(py, None);
+        }
+        py.detach(life);
+        if let Err(error) = forget(py) {
+            error.write_unraisable(py, None);
+        }
+    });
 }
 
 /// Does for a thread of ours what `threading` does for its own: logs show its name, and debuggers and coverage tools
