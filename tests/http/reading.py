@@ -62,7 +62,7 @@ class Machine(Receiver):
             BUDGET,
             None,
             head=method == "HEAD",
-            direct=True,
+            direct=penstock.Direct(),
             drain=False,
             expect=False,
             tell_head=False,
