@@ -22,8 +22,6 @@ from typing import Any
 import penstock
 import uvicorn
 
-POOL = penstock.DispatchPool(threads=4, queue_length=256, overflow="wait", name_prefix="driver-")
-POLICY = penstock.Dispatch(POOL)
 PLACES = 64
 PROC = Path("/proc/self")
 MOST = {"rss_mib": 200, "threads": 24, "descriptors": 300, "lag_ms": 250}
@@ -31,26 +29,35 @@ MOST = {"rss_mib": 200, "threads": 24, "descriptors": 300, "lag_ms": 250}
 
 
 class Driver:
-    """Blocks, as drivers do; a connection for each thread."""
+    """Blocks, as drivers do; a pool for it, with a connection for each thread."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._local = threading.local()
+        self._mine = threading.local()
+        self.pool = penstock.DispatchPool(
+            threads=4,
+            queue_length=256,
+            name_prefix="driver-",
+            after_start=self._connect,
+            before_stop=self._disconnect,
+        )
+        self.policy = penstock.Dispatch(self.pool)
 
-    def _connection(self) -> sqlite3.Connection:
-        if not hasattr(self._local, "connection"):
-            self._local.connection = sqlite3.connect(self._path)
-        found: sqlite3.Connection = self._local.connection
-        return found
+    def _connect(self, index: int) -> None:
+        self._mine.connection = sqlite3.connect(self._path)
+
+    def _disconnect(self, index: int) -> None:
+        self._mine.connection.close()
 
     def prepare(self) -> None:
-        with self._connection() as connection:
+        connection: sqlite3.Connection = self._mine.connection
+        with connection:
             connection.execute("create table things (id integer primary key, name text)")
             connection.executemany("insert into things values (?, ?)", [(n, f"thing {n}") for n in range(1000)])
 
     def thing(self, number: int) -> str:
         time.sleep(0.005)  # a network, or a lock
-        found = self._connection().execute("select name from things where id = ?", (number,)).fetchone()
+        found = self._mine.connection.execute("select name from things where id = ?", (number,)).fetchone()
         return str(found[0])
 
 
@@ -63,7 +70,7 @@ def app_of(driver: Driver) -> Any:
 
     @app.get("/things/{number}")
     async def thing(number: int) -> dict[str, str]:
-        return {"name": await penstock.run_blocking(driver.thing, number, policy=POLICY)}
+        return {"name": await penstock.run_blocking(driver.thing, number, policy=driver.policy)}
 
     return app
 
@@ -71,7 +78,7 @@ def app_of(driver: Driver) -> Any:
 def by_hand(driver: Driver) -> Any:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         number = int(scope["path"].rpartition("/")[2])
-        name = await penstock.run_blocking(driver.thing, number, policy=POLICY)
+        name = await penstock.run_blocking(driver.thing, number, policy=driver.policy)
         body = json.dumps({"name": name}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -109,9 +116,8 @@ async def watch(worst: dict[str, float]) -> None:
         worst.update({name: max(worst[name], now[name]) for name in MOST})
 
 
-async def serve(path: str, seconds: float) -> int:
-    driver = Driver(path)
-    await penstock.run_blocking(driver.prepare, policy=POLICY)
+async def serve(driver: Driver, seconds: float) -> int:
+    await penstock.run_blocking(driver.prepare, policy=driver.policy)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app_of(driver), log_level="error", lifespan="off"))
     serving = asyncio.create_task(server.serve([listener]))
@@ -124,7 +130,7 @@ async def serve(path: str, seconds: float) -> int:
     watching.cancel()
     server.should_exit = True
     await serving
-    print(f"{asked} queries, {asked / seconds:.0f} a second on {POOL.threads} threads")
+    print(f"{asked} queries, {asked / seconds:.0f} a second on {driver.pool.threads} threads")
     broken = [name for name, most in MOST.items() if worst[name] > most]
     for name, most in MOST.items():
         print(f"{name}: {worst[name]:.0f} of {most}", file=sys.stderr if name in broken else sys.stdout)
@@ -135,5 +141,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=60)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory, POOL:
-        sys.exit(asyncio.run(serve(str(Path(directory) / "things.db"), given.seconds)))
+    with tempfile.TemporaryDirectory() as directory:
+        driver = Driver(str(Path(directory) / "things.db"))
+        with driver.pool:
+            sys.exit(asyncio.run(serve(driver, given.seconds)))

@@ -224,6 +224,8 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def drop(self) -> None:
         self.images = self.images[:-1]
+        # Hypothesis may have left the image in a cycle with what it drew.
+        gc.collect()
 
     def teardown(self) -> None:
         if self.sink is not None:
