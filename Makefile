@@ -25,7 +25,7 @@ test: say-test test-rust test-python ## Run the Rust tests, the models of the co
 test-rust: say-test-rust ## Run the Rust tests (nextest if present, else cargo test), then the models under loom
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run -p penstock-core; else cargo test -p penstock-core; fi
 	@# Only what takes its primitives from the core's `sync` runs under loom; the bound keeps it to seconds.
-	CARGO_TARGET_DIR=target/loom RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=2 \
+	CARGO_TARGET_DIR=target/loom CARGO_PROFILE_RELEASE_LTO=off RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=2 \
 		cargo test -p penstock-core --lib --release -- dispatch:: permit::
 
 .PHONY: test-python
@@ -51,6 +51,11 @@ docs: say-docs $(VENV)/.docs ## Build the documentation into target/docs, strict
 .PHONY: bench
 bench: say-bench $(VENV)/.develop $(VENV)/.bench ## Measure the scenarios against the floor and the peers (minutes; needs a quiet machine)
 	$(BIN)/python -m benches.python.run
+
+.PHONY: bench-close
+bench-close: say-bench-close $(VENV)/.develop $(VENV)/.bench ## Measure the policies beside each other, 400 times each (10 minutes; needs a quiet machine)
+	$(BIN)/python -m benches.python.run --framing chunked --store bench-out --rounds 140 \
+		--rows '(fs|mmap)_(direct|permit|dispatch)/.*/penstock$$' --json bench-out/close.json
 
 .PHONY: bench-blocking
 bench-blocking: say-bench-blocking $(VENV)/.develop $(VENV)/.bench ## Measure ways to run blocking work (10 minutes; needs a quiet machine)

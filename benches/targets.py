@@ -72,7 +72,16 @@ def _stored(store: str, fs: float, mmap: float) -> list[Ratio | Bound]:
         Ratio(f"mmap_direct, {store}", f"mmap_direct/{chunked}/penstock", floor, mmap),
         Ratio(f"fs with FilePool, {store}", f"fs_direct/{length}/penstock FilePool", floor_length, 1.8),
         Ratio(f"mmap with FilePool, {store}", f"mmap_direct/{length}/penstock FilePool", floor_length, 1.6),
-        Ratio(f"dispatch ÷ direct, {store}", f"fs_dispatch/{chunked}/penstock", f"fs_direct/{chunked}/penstock", 1.05),
+        *(
+            Ratio(
+                f"{kind}: {policy} ÷ direct, {store}",
+                f"{kind}_{policy}/{chunked}/penstock",
+                f"{kind}_direct/{chunked}/penstock",
+                1.05,
+            )
+            for kind in ("fs", "mmap")
+            for policy in ("dispatch", "permit")
+        ),
         Bound(
             f"{HELD} connections, {store}",
             f"held/{chunked}/penstock",

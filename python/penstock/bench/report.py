@@ -123,7 +123,7 @@ def _times(results: Results, rows: list[Row]) -> str:
                     _ratio(ratio(row, base, cpu, wall) if base else None),
                     _spread(spread(values(row, wall))),
                     _ratio(ratio(row, base, wall) if base else None),
-                    _ratio(ratio(row, hand, wall) if hand and hand is not row else None),
+                    _ratio(ratio(row, hand, wall) if hand and not row["client"].startswith(BY_HAND) else None),
                     f"{max(sample['rss_bytes'] for sample in quiet(row)) / MIB:.0f}",
                     f"{sum(sample['batches'] for sample in quiet(row))}",
                 )
