@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// A window is never smaller: a slab with less left is full.
 const LEAST_WINDOW: usize = 4 << 10;
 
-/// Pieces smaller than this are moved up to the one before: a piece costs a reader about a microsecond in Python, the time
-/// in which the processor moves this much within its cache.
+/// Pieces smaller than this are moved up to the one before: in Python a piece costs its reader more than it costs to move
+/// within the cache.
 const CLOSE_UP: usize = 32 << 10;
 
 /// With this much on its way to files, windows are small: what a socket keeps costs no memory here.

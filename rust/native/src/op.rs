@@ -1,6 +1,5 @@
 //! Work of the core that may wait for a disk, as an object that a policy runs: called, it runs on the calling thread
-//! without the interpreter; a policy's `perform` runs it as the
-//! policy does, and counts it.
+//! without the interpreter; a policy's `perform` runs it as the policy does, and counts it.
 
 use crate::buffer;
 use crate::errors::Raise;
