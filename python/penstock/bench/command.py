@@ -1,7 +1,10 @@
-"""The benchmarks' command line: `python -m penstock.bench ...`, and `penstock bench ...` by way of `penstock.cli`."""
+"""The benchmarks' command line: `python -m penstock.bench ...`, and `penstock bench ...` by way of
+`penstock.cli`. It does with the standard library alone."""
 
 import argparse
+import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from penstock.bench.driver import CHUNK, MIB
 
@@ -16,8 +19,16 @@ def size(text: str) -> int:
     return int(text)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the commands to `parser`; what it parses then has `run`, to be called with it."""
+class Parser(argparse.ArgumentParser):
+    """Wrong usage is status 1, as with all commands of penstock."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(1, f"{self.prog}: {message}\n")
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = Parser(prog=prog)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="16 concurrent GETs of 8 MiB to RAM, files and mappings: table and picture")
@@ -31,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     server.add_argument("--chunk", type=size, default=CHUNK, help="of its chunks (default: %(default)s)")
     server.add_argument("--framing", choices=("chunked", "length"), default="chunked", help="(default: %(default)s)")
     server.set_defaults(run=_server)
+    return parser
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -46,9 +58,8 @@ def _server(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m penstock.bench")
-    configure(parser)
-    arguments = parser.parse_args(argv)
+def main(argv: Sequence[str] | None = None, prog: str = "python -m penstock.bench") -> int:
+    """Run a command line, `sys.argv` by default, and return its exit status; it needs no extra."""
+    arguments = _parser(prog).parse_args(argv)
     status: int = arguments.run(arguments)
     return status

@@ -1,0 +1,82 @@
+"""`penstock` itself: its commands put together, and how errors become exit statuses."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from click.shell_completion import get_completion_class
+
+import penstock
+from penstock.cli import archives
+from penstock.cli.common import Command, Failure
+from penstock.errors import PenstockError
+
+__all__ = ["run"]
+
+COMPLETE = "_PENSTOCK_COMPLETE"
+"""The variable by which a shell asks for candidates."""
+
+
+class Commands(click.Group):
+    """Whatever goes wrong in use is a line on standard error and status 2; upstream's `barc` has the same statuses."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            status = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The interpreter would fail once more when it flushes at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 2
+        except KeyboardInterrupt:
+            return 130
+        except (Failure, PenstockError, OSError, ValueError) as error:
+            print(f"penstock: {error}", file=sys.stderr)
+            return 2
+        return status
+
+
+@click.group("penstock", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(penstock.__version__, "-V", "--version", message="%(prog)s %(version)s")
+def commands() -> None:
+    """Read, copy and mend archives of HTTP exchanges, and measure."""
+
+
+for command in archives.COMMANDS:
+    commands.add_command(command)
+
+
+@commands.command(cls=Command, examples='eval "$(penstock completion bash)"  # in ~/.bashrc')
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> int:
+    """Print what has a shell complete command lines."""
+    kind = get_completion_class(shell)
+    assert kind is not None  # click knows the three
+    print(kind(commands, {}, "penstock", COMPLETE).source())
+    return 0
+
+
+@commands.command(
+    add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bench(arguments: tuple[str, ...]) -> int:
+    """Measure on this machine: python -m penstock.bench."""
+    from penstock.bench import command
+
+    return command.main(arguments, "penstock bench")
+
+
+def run(argv: Sequence[str] | None) -> int:
+    try:
+        status: int = commands.main(argv, "penstock", COMPLETE, standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        return 1
+    except click.Abort:
+        return 130
+    return status

@@ -1,0 +1,294 @@
+"""The commands on archives: `cat`, `cp`, `ls`, `check` and `repair`. `cat` and `cp` have the options and the output of
+upstream's `barc`."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import itertools
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import click
+
+from penstock import barc
+from penstock.body.image import BodyImage
+from penstock.cli.common import Command, Failure, exclusive, json_option, print_json
+from penstock.errors import ArchiveError
+
+__all__ = ["COMMANDS", "FILE", "compressed", "strategy_of"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PIECE = 3 << 14
+"""Bytes of a body that are made into base64 at a time: a multiple of three, so that no padding comes between."""
+
+FILE = click.Path()
+"""A name that shells complete; whether there is such a file is found out when it is opened."""
+
+several = click.argument("files", metavar="FILE...", nargs=-1, required=True, type=FILE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """Which records of an archive are asked for."""
+
+    offset: int | None
+    index: int | None
+    count: int | None
+
+    def of(self, archive: barc.Archive) -> Iterator[barc.Record]:
+        start = self.offset or 0
+        if self.index:
+            before = list(itertools.islice(archive.entries(), self.index))
+            if len(before) < self.index:
+                return iter(())
+            start = before[-1].end
+        return itertools.islice(archive.records(start), self.count)
+
+
+def compressed(command: F) -> F:
+    """Adds the options that choose how records are stored."""
+    command = click.option("-b", "--brotli", is_flag=True, help="The same with brotli.")(command)
+    return click.option("-z", "--gzip", is_flag=True, help="Compress what is worth it; plain by default.")(command)
+
+
+def strategy_of(gzip: bool, brotli: bool) -> barc.Strategy:
+    exclusive({"--gzip": gzip, "--brotli": brotli})
+    if gzip or brotli:
+        return barc.Strategy.gzip() if gzip else barc.Strategy.brotli()
+    return barc.Strategy.plain()
+
+
+def _number(name: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if re.fullmatch("[0-9]+", text):
+        return int(text)
+    if name == "offset" and re.fullmatch("0x[0-9a-fA-F]+", text):
+        return int(text, 16)
+    raise Failure(f"--{name} {text}: not a number")
+
+
+def spanned(command: F) -> F:
+    """Adds the options that choose records of a single file."""
+    for option in (
+        click.option("-c", "--count", metavar="N", help="So many records."),
+        click.option("-i", "--index", metavar="N", help="Start at this record, counted from 0."),
+        click.option("-o", "--offset", metavar="N", help="Start at this byte, in decimal or as 0x…"),
+    ):
+        command = option(command)
+    return command
+
+
+def _span(files: tuple[str, ...], texts: dict[str, str | None]) -> Span:
+    exclusive({"--offset": texts["offset"], "--index": texts["index"]})
+    span = Span(**{name: _number(name, text) for name, text in texts.items()})
+    for name, number in dataclasses.asdict(span).items():
+        if number is not None and len(files) > 1:
+            raise Failure(f"--{name} flag can't be applied to more than one input file")
+    return span
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+penstock cat crawl.barc
+penstock cat --meta --index 10 --count 2 crawl.barc
+penstock cat --res-body --offset 0x1a0 --count 1 crawl.barc""",
+)
+@spanned
+@click.option("--meta-head", "meta", is_flag=True, hidden=True)
+@click.option("--meta", is_flag=True, help="Only the lines on the dialog, and other parts asked for.")
+@click.option("--req-head", is_flag=True, help="Only the request's headers, and other parts asked for.")
+@click.option("--req-body", is_flag=True, help="Only the request's body, and other parts asked for.")
+@click.option("--res-head", is_flag=True, help="Only the response's headers, and other parts asked for.")
+@click.option("--res-body", is_flag=True, help="Only the response's body, and other parts asked for.")
+@json_option
+@several
+def cat(
+    files: tuple[str, ...],
+    offset: str | None,
+    index: str | None,
+    count: str | None,
+    as_json: bool,
+    **parts: bool,
+) -> int:
+    """Print records of archives."""
+    span = _span(files, {"offset": offset, "index": index, "count": count})
+    asked = {part for part, given in parts.items() if given} or set(parts)
+    show = _show_as_json if as_json else _show
+    for name in files:
+        with barc.open(name) as archive:
+            for record in span.of(archive):
+                show(name, record, asked, sys.stdout.buffer)
+    return 0
+
+
+def _parts(record: barc.Record, asked: set[str]) -> Iterator[tuple[str, Any]]:
+    """Those that were asked for, in the order of the file: lines of headers, or a body."""
+    parts = {
+        "meta": record.meta.raw,
+        "req_head": record.req_headers.raw,
+        "req_body": record.req_body,
+        "res_head": record.res_headers.raw,
+        "res_body": record.res_body,
+    }
+    return ((name, part) for name, part in parts.items() if name in asked)
+
+
+def _show(name: str, record: barc.Record, asked: set[str], out: BinaryIO) -> None:
+    out.write(f"====== file {name:-<38} offset 0x{record.offset:010x} ======\n".encode(errors="surrogateescape"))
+    for _, part in _parts(record, asked):
+        if not part:
+            continue
+        if isinstance(part, BodyImage):
+            part.write_to(out)
+        else:
+            out.writelines(b"%b: %b\r\n" % line for line in part)
+        out.write(b"\r\n")
+
+
+def _show_as_json(name: str, record: barc.Record, asked: set[str], out: BinaryIO) -> None:
+    """Headers as pairs of text (latin-1), bodies in base64, a piece at a time."""
+    out.write(json.dumps({"file": name, "offset": record.offset}).removesuffix("}").encode())
+    for key, part in _parts(record, asked):
+        out.write(f', "{key}": '.encode())
+        if isinstance(part, BodyImage):
+            out.write(b'"')
+            with part.open(PIECE) as body:
+                while piece := body.read(PIECE):
+                    out.write(base64.b64encode(piece))
+            out.write(b'"')
+        else:
+            out.write(json.dumps([[field.decode("latin-1") for field in line] for line in part]).encode())
+    out.write(b"}\n")
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+penstock cp -z crawl.barc small.barc
+penstock cp monday.barc tuesday.barc week.barc
+penstock cp --keep-going damaged.barc good.barc""",
+)
+@spanned
+@compressed
+@click.option("--keep-going", is_flag=True, help="Go past damage, and tell of it.")
+@several
+@click.argument("out", type=FILE)
+def cp(
+    files: tuple[str, ...],
+    out: str,
+    offset: str | None,
+    index: str | None,
+    count: str | None,
+    gzip: bool,
+    brotli: bool,
+    keep_going: bool,
+) -> int:
+    """Append the records of archives to another one."""
+    span = _span(files, {"offset": offset, "index": index, "count": count})
+    strategy = strategy_of(gzip, brotli)
+    for name in files:
+        if Path(out).exists() and Path(name).samefile(out):
+            raise Failure(f"BARC input and output file are the same: {name}")
+        # A missing one makes no output.
+        barc.open(name).close()
+    damaged = False
+    with barc.open(out, "a", strategy=strategy) as target:
+        for name in files:
+            with barc.open(name, keep_going=keep_going) as archive:
+                for record in span.of(archive):
+                    target.append(record)
+                for error in archive.damage:
+                    print(_place(name, error), file=sys.stderr)
+                damaged |= bool(archive.damage)
+    return 2 if damaged else 0
+
+
+def _place(name: str, error: ArchiveError) -> str:
+    return f"{name}: 0x{error.offset:010x}: {error.kind}: {error}"
+
+
+@click.command(cls=Command, examples="penstock ls crawl.barc\npenstock ls --json crawl.barc | jq .url")
+@json_option
+@several
+def ls(files: tuple[str, ...], as_json: bool) -> int:
+    """List the records of archives.
+
+    A line has offset, storage, status, sizes of the request's and the response's body, method and URL.
+    """
+    for name in files:
+        with barc.open(name) as archive:
+            for record in archive:
+                status = record.meta.get("response-status", "")[:3]
+                method, url = record.meta.get("method", ""), record.meta.get("url", "")
+                sizes = len(record.req_body), len(record.res_body)
+                if as_json:
+                    print_json(
+                        file=name,
+                        offset=record.offset,
+                        end=record.end,
+                        compression=record.compression,
+                        status=int(status) if status.isdigit() else None,
+                        method=method or None,
+                        url=url or None,
+                        req_body=sizes[0],
+                        res_body=sizes[1],
+                    )
+                else:
+                    place = f"0x{record.offset:010x} {record.compression:6}"
+                    print(f"{place} {status or '-':>3} {sizes[0]:>9} {sizes[1]:>11} {method or '-':4} {url or '-'}")
+    return 0
+
+
+@click.command(cls=Command, examples="penstock check crawl.barc && echo good")
+@json_option
+@several
+def check(files: tuple[str, ...], as_json: bool) -> int:
+    """Read all of each archive, and tell what is wrong and where."""
+    damaged = False
+    for name in files:
+        good = bad = 0
+        with barc.open(name) as archive:
+            for found in archive.check():
+                if not isinstance(found, ArchiveError):
+                    good += 1
+                    continue
+                bad += 1
+                if as_json:
+                    print_json(file=name, offset=found.offset, end=found.end, kind=found.kind, error=str(found))
+                else:
+                    print(_place(name, found))
+        if as_json:
+            print_json(file=name, good=good, damaged=bad)
+        else:
+            print(f"{name}: {good} good records, {bad} damaged places")
+        damaged |= bad > 0
+    return 2 if damaged else 0
+
+
+@click.command(cls=Command, examples="penstock repair crawl.barc")
+@json_option
+@click.argument("file", type=FILE)
+def repair(file: str, as_json: bool) -> int:
+    """Mend an archive in place: no good record is moved."""
+    mended = barc.repair(file)
+    for offset, end, cut, error in mended:
+        if as_json:
+            print_json(file=file, offset=offset, end=end, cut=cut, error=str(error))
+        else:
+            print(f"{file}: 0x{offset:010x}: {end - offset} bytes {'cut off' if cut else 'covered'}: {error}")
+    if as_json:
+        print_json(file=file, mended=len(mended))
+    else:
+        print(f"{file}: {len(mended)} places mended")
+    return 0
+
+
+COMMANDS = (cat, cp, ls, check, repair)

@@ -1,0 +1,98 @@
+"""The command line as a whole: help, version, what it needs, and what shells complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import penstock
+import pytest
+from penstock.cli.app import commands
+
+from tests.cli.conftest import Done
+
+COMMANDS = sorted(set(commands.commands) - {"bench"})
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help(command: str, run: Callable[..., Done], snapshot: Callable[[str, str], None]) -> None:
+    done = run(*command.split(), "--help")
+    assert (done.status, done.err) == (0, "")
+    assert run(*command.split(), "-h") == done
+    if command:
+        assert "Examples:\n  " in done.out
+        assert f"penstock {command} " in done.out.split("Examples:")[1]
+        assert "Exit status:\n  0 done, 1 wrong usage, 2 " in done.out
+    snapshot(f"help-{command}" if command else "help", done.out)
+
+
+@pytest.mark.parametrize("flag", ["-V", "--version"])
+def test_the_version(flag: str, run: Callable[..., Done]) -> None:
+    assert run(flag) == (0, f"penstock {penstock.__version__}\n", "")
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_without_the_extra_it_says_what_to_install(missing: str, tmp_path: Path) -> None:
+    # A path that has penstock, and of the extra nothing or the other half.
+    (tmp_path / "penstock").symlink_to(Path(penstock.__file__).parent)
+    other = {"click": "rich", "rich": "click"}[missing]
+    (tmp_path / other).mkdir()
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from penstock.cli import main; sys.exit(main(['ls']))"
+    done = subprocess.run([sys.executable, "-S", "-I", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"penstock: {missing} missing: pip install 'penstock[cli]'\n"
+    script = script.replace("penstock.cli ", "penstock.bench.command ").replace("'ls'", "'--help'")
+    done = subprocess.run([sys.executable, "-S", "-I", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "candidates"),
+    [
+        (["penstock", "re"], {"repair"}),
+        (["penstock", "cp", "--b"], {"--brotli"}),
+        (["penstock", "completion", ""], {"bash", "fish", "zsh"}),
+    ],
+)
+def test_shells_are_given_candidates(words: list[str], candidates: set[str]) -> None:
+    asked = {"bash": str(len(words) - 1), "zsh": str(len(words) - 1), "fish": words[-1]}
+    for shell, word in asked.items():
+        environment = {**os.environ, "_PENSTOCK_COMPLETE": f"{shell}_complete", "COMP_WORDS": " ".join(words)}
+        command = [sys.executable, "-m", "penstock.cli"]
+        done = subprocess.run(
+            command, env={**environment, "COMP_CWORD": word}, capture_output=True, text=True, check=True
+        )
+        if shell == "zsh":
+            # Three lines each: kind, value, help.
+            given = set(done.stdout.splitlines()[1::3])
+        else:
+            given = {line.split(",")[1].split("\t")[0] for line in done.stdout.splitlines()}
+        assert candidates <= given, shell
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish", "zsh"])
+def test_completion_prints_what_the_shell_reads(shell: str, run: Callable[..., Done], tmp_path: Path) -> None:
+    done = run("completion", shell)
+    assert (done.status, done.err) == (0, "")
+    assert f"_PENSTOCK_COMPLETE={shell}_complete" in done.out
+    if shutil.which(shell):
+        (tmp_path / "completion").write_text(done.out)
+        subprocess.run([shell, "-n", tmp_path / "completion"], check=True)
+
+
+def test_bash_completes_a_command(run: Callable[..., Done], tmp_path: Path) -> None:
+    (tmp_path / "completion").write_text(run("completion", "bash").out)
+    (tmp_path / "penstock").write_text(f'#!/bin/sh\nexec {sys.executable} -m penstock.cli "$@"\n')
+    (tmp_path / "penstock").chmod(0o755)
+    script = "source completion; COMP_WORDS=(penstock che); COMP_CWORD=1; _penstock_completion penstock; "
+    script += 'echo "${COMPREPLY[@]}"'
+    environment: dict[str, Any] = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("check\n", "")
