@@ -102,8 +102,8 @@ async def test_many_that_gave_up_cost_nothing_and_hold_up_nobody() -> None:
                 task.cancel()
             await asyncio.wait(crowd)
         assert client.stats()["waiting"] == 0
-        assert len(client._pool._ready) < 50
-        assert not client._pool._queues
+        assert len(client._supply.pool._ready) < 50
+        assert not client._supply.pool._queues
         last = asyncio.create_task(client.get(server.url))
         go.set()
         await asyncio.gather(first, last)
@@ -190,7 +190,7 @@ async def storm(cancellations: int, seed: int) -> None:
         await until(lambda: at_hand(client)["open"] == at_hand(client)["idle"] <= 4)
         figures = at_hand(client)
         assert (figures["active"], figures["waiting"], figures["connecting"]) == (0, 0, 0)
-        pool = client._pool
+        pool = client._supply.pool
         assert pool._slots == pool.open == sum(pool._by_route.values())
         del answers, running, victim, task
         await client.aclose()

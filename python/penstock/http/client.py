@@ -13,38 +13,33 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from penstock._native import Budget, FilePool, Head, Scratch, Tunables
+from penstock._native import Budget, FilePool, Tunables
 from penstock.blocking._ops import default_policy
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.errors import (
     ClientClosed,
     ConnectionLost,
-    ConnectTimeout,
     PenstockError,
-    PoolTimeout,
     RequestError,
-    Timeout,
     TooManyRedirects,
-    TotalTimeout,
 )
 from penstock.http.auth import Auth, authorization
-from penstock.http.connect import AllowAddress, Connector
+from penstock.http.connect import AllowAddress
 from penstock.http.connection import Connection
 from penstock.http.content import encode
 from penstock.http.cookies import cookies_for, keep_cookies
-from penstock.http.deadlines import Deadlines
 from penstock.http.exchange import Exchange
 from penstock.http.hooks import Hooks
 from penstock.http.options import Decode, Limits, Timeouts
-from penstock.http.pool import ConnectionPool
 from penstock.http.proxy import EnvironmentProxies, parse_proxy
 from penstock.http.request import Request, field_lines, lower
-from penstock.http.resolve import Names, Resolver
+from penstock.http.resolve import Resolver
 from penstock.http.response import Answer, Response
 from penstock.http.route import Route
 from penstock.http.settings import BODIES, Options, Settings
 from penstock.http.stream import Incoming, StreamedResponse
+from penstock.http.supply import Supply
 from penstock.http.url import parse, with_params
 
 __all__ = ["Client"]
@@ -54,7 +49,6 @@ log = logging.getLogger(__name__)
 USER_AGENT = "penstock/0.1"
 ACCEPT_ENCODING = "gzip, deflate, br, zstd"
 """What is taken off a body again."""
-CLOSED_IN_FLIGHT = "the client was closed while the request was in flight"
 
 
 class Client:
@@ -129,21 +123,14 @@ class Client:
             proxy,
             ssl_context,
         )
-        self._limits = limits if limits is not None else Limits()
-        self._head_limits = self._limits._head()
         if proxy:
             parse_proxy(proxy)
         self._env = EnvironmentProxies() if trust_env else None
         self._cookies = cookies
         self._uds = uds
         self._hooks = hooks
-        self._scratch = Scratch()
+        self._supply = Supply(limits if limits is not None else Limits(), resolver, allow_address, hooks)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._deadlines: Deadlines | None = None
-        self._names = Names(resolver, self._limits.dns_seconds, self._limits.dns_failed_seconds)
-        self._connector = Connector(self._names, allow_address)
-        self._pool = ConnectionPool(self._limits)
-        self._bounds: set[asyncio.Timeout] = set()
         self._closed = False
         self._drained: asyncio.Future[None] | None = None
         self._active = 0
@@ -312,7 +299,6 @@ class Client:
 
     async def _send(self, request: Request, settings: Settings, began: float, streamed: bool) -> Answer:
         """One response, whatever it says; asked for once more, if the connection turned out to be stale."""
-        loop = asyncio.get_running_loop()
         hooks = self._hooks
         on_head = None
         if hooks is not None:
@@ -320,36 +306,24 @@ class Client:
                 hooks.request(request)
             if hooks.head is not None:
                 on_head = functools.partial(hooks.head, request)
+        if streamed:
+            settings = settings.for_stream()
         route = self._route(request, settings)
         head = request.head(self._extra(request, route))
         again = False
         while True:
-            exchange = Exchange(
-                request.method,
-                request.url,
-                head,
-                request.content,
-                request.length,
-                request.expect,
-                settings.tunables,
-                settings.budget,
-                settings.file_pool,
-                settings.policy,
-                settings.decode if not streamed else bool(settings.decode),
-                settings.timeout,
-                began,
-                loop.create_future(),
-                None,
-                on_head,
-            )
-            if streamed:
-                self._make_stream(exchange, loop)
-            connection = await self._acquire(route, exchange, fresh=again)
+            exchange = self._exchange(request, head, settings, began, streamed, on_head)
+            connection = await self._supply.take(route, exchange, fresh=again)
             reused, before = connection.used > 0, connection.progress
             try:
                 if exchange.incoming is not None:
-                    return await self._begin_stream(connection, exchange, request)
-                found, body, codings = await self._exchange(connection, exchange)
+                    return await self._begin_stream(connection, exchange)
+                connection.start(exchange)
+                found, body, codings = await exchange.result
+            except asyncio.CancelledError:
+                connection.abandon(exchange)
+                exchange.result.cancel()
+                raise
             except ConnectionLost:
                 # The server closed an idle connection just as it was taken again: nothing of the request was
                 # answered, so it is safe to ask once more (RFC 9110 section 9.2.2).
@@ -361,7 +335,7 @@ class Client:
                 continue
             if codings and settings.decode == "after":
                 body = await self._decode_after(body, codings, exchange)
-            response = Response(found, body, request.url, loop.time() - began, codings)
+            response = Response(found, body, request.url, exchange.now() - began, codings)
             if self._cookies is not None:
                 keep_cookies(self._cookies, request, response)
             if hooks is not None and hooks.spilled is not None and body.state == "file":
@@ -369,23 +343,27 @@ class Client:
             return response
 
     @staticmethod
-    def _make_stream(exchange: Exchange, loop: asyncio.AbstractEventLoop) -> None:
-        tunables = exchange.tunables
-        # It stays in memory, of which it takes little, as it is given away while it arrives.
-        exchange.tunables = tunables.replace(max_body_ram=tunables.max_body, digests=())
-        exchange.file_pool = None
-        exchange.incoming = Incoming(loop)
-        exchange.result.add_done_callback(exchange.incoming.wake)
+    def _exchange(
+        request: Request,
+        head: bytes,
+        settings: Settings,
+        began: float,
+        streamed: bool,
+        on_head: Callable[[int], object] | None,
+    ) -> Exchange:
+        loop = asyncio.get_running_loop()
+        result = loop.create_future()
+        incoming = None
+        if streamed:
+            incoming = Incoming(loop)
+            result.add_done_callback(incoming.wake)
+        return Exchange(request, head, settings, began, result, incoming, on_head)
 
-    async def _begin_stream(self, connection: Connection, exchange: Exchange, request: Request) -> StreamedResponse:
-        assert exchange.incoming is not None  # by _make_stream
+    async def _begin_stream(self, connection: Connection, exchange: Exchange) -> StreamedResponse:
+        assert exchange.incoming is not None  # it is streamed
+        request = exchange.request
         connection.start(exchange)
-        try:
-            head = await exchange.incoming.head(exchange)
-        except asyncio.CancelledError:
-            connection.abandon(exchange)
-            exchange.result.cancel()
-            raise
+        head = await exchange.incoming.head(exchange)
         response = StreamedResponse(head, request.url, exchange.now() - exchange.began, connection, exchange)
         if self._cookies is not None:
             keep_cookies(self._cookies, request, response)
@@ -413,19 +391,11 @@ class Client:
         return extra.encode("latin-1")
 
     @staticmethod
-    async def _exchange(connection: Connection, exchange: Exchange) -> tuple[Head, BodyImage, tuple[str, ...]]:
-        connection.start(exchange)
-        try:
-            return await exchange.result
-        except asyncio.CancelledError:
-            connection.abandon(exchange)
-            raise
-
-    @staticmethod
     async def _decode_after(body: BodyImage, codings: tuple[str, ...], exchange: Exchange) -> BodyImage:
         try:
+            settings = exchange.settings
             return await body.decode(
-                codings, tunables=exchange.tunables, budget=exchange.budget, policy=exchange.policy
+                codings, tunables=settings.tunables, budget=settings.budget, policy=settings.policy
             )
         except PenstockError as error:
             exchange.describe(error, exchange.now())
@@ -434,7 +404,7 @@ class Client:
                 error.partial = body
             raise
 
-    # Connections
+    # Its life
 
     def _bind(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
@@ -442,100 +412,22 @@ class Client:
             raise ClientClosed("the client is closed")
         if self._loop is None:
             self._loop = loop
-            self._deadlines = Deadlines(loop)
+            self._supply.bind(loop)
         elif self._loop is not loop:
             raise ClientClosed("the client belongs to another event loop: make one for each")
         if self._drained is not None:
             raise ClientClosed("the client is being closed: it takes no more requests")
         return loop
 
-    async def _acquire(self, route: Route, exchange: Exchange, *, fresh: bool) -> Connection:
-        """A usable connection that nobody else has: an idle one, a new one, or the next that comes free. With `fresh`
-        only a new one."""
-        grant = self._pool.try_take(route, fresh)
-        if grant is None:
-            seconds = exchange.timeouts.pool
-            until = None if seconds is None else exchange.now() + seconds
-            late = functools.partial(
-                PoolTimeout,
-                f"no connection to {route} came free within {seconds} s (Timeouts.pool): {self._pool.explain(route)}",
-            )
-            grant = await self._pool.wait(route, fresh, self._within(exchange, until, late))
-        if isinstance(grant, Connection):
-            return grant
-        try:
-            connection = await self._connect(route, exchange)
-        except BaseException:
-            self._pool.release(route)
-            raise
-        self._pool.add(connection)
-        return connection
-
-    @contextlib.asynccontextmanager
-    async def _within(
-        self, exchange: Exchange, until: float | None, late: Callable[[], Timeout]
-    ) -> AsyncIterator[None]:
-        """Bounds a wait by a time of its own and by that of the request as a whole. `aclose` ends it, too."""
-        bound = asyncio.timeout_at(min((t for t in (until, exchange.until) if t is not None), default=None))
-        self._bounds.add(bound)
-        try:
-            async with bound:
-                yield
-        except TimeoutError as cause:
-            if isinstance(cause, PenstockError):
-                raise
-            if self._closed:
-                raise ClientClosed(CLOSED_IN_FLIGHT) from None
-            # By the times themselves: the timer may fire a clock's tick early.
-            if exchange.until is not None and (until is None or exchange.until <= until):
-                total = exchange.timeouts.total
-                late = functools.partial(TotalTimeout, f"no connection within {total} s (Timeouts.total)")
-            error = late()
-            exchange.describe(error, exchange.now())
-            raise error from cause
-        finally:
-            self._bounds.discard(bound)
-
-    async def _connect(self, route: Route, exchange: Exchange) -> Connection:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        seconds = exchange.timeouts.connect
-        until = None if seconds is None else began + seconds
-        late = functools.partial(ConnectTimeout, f"not connected to {route} within {seconds} s (Timeouts.connect)")
-        assert self._deadlines is not None  # bound
-        make: Callable[[], Connection] = functools.partial(
-            Connection, self._scratch, self._head_limits, route, self._deadlines, self._pool.put, self._pool.lost
-        )
-        async with self._within(exchange, until, late):
-            connection = await self._connector.connect(route, make)
-        if self._closed:
-            connection.close()
-            raise ClientClosed(CLOSED_IN_FLIGHT)
-        if self._hooks is not None and self._hooks.connected is not None:
-            self._hooks.connected(str(route), loop.time() - began)
-        return connection
-
-    # Its life
-
     def stats(self) -> dict[str, int]:
         """What it has done since its start, and has at hand now; the documentation has a row for each figure."""
-        pool, names = self._pool, self._names
         return {
             "requests": self._requests,
             "failed": self._failed,
             "redirects": self._redirects,
             "retried": self._retried,
             "active": self._active,
-            "waiting": pool.waiting,
-            "connected": pool.made,
-            "reused": pool.reused,
-            "aged": pool.aged,
-            "evicted": pool.evicted,
-            "connecting": pool.connecting,
-            "open": pool.open,
-            "idle": pool.idle,
-            "lookups": names.lookups,
-            "lookups_saved": names.hits,
+            **self._supply.stats(),
         }
 
     async def aclose(self, *, drain: float | None = None) -> None:
@@ -552,18 +444,7 @@ class Client:
                 await asyncio.wait([self._drained], timeout=drain)
         finally:
             self._closed = True
-            self._pool.close(lambda: ClientClosed(CLOSED_IN_FLIGHT))
-            for bound in self._bounds:
-                if not bound.expired():
-                    bound.reschedule(0)
-            if self._deadlines is not None:
-                self._deadlines.close()
-        # The transports' last callbacks, and the last steps of those that waited for a connection.
-        while not self._pool.gone or self._bounds:  # noqa: ASYNC110, it takes a turn or two
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        self._names.close()
-        self._scratch.close()
+            await self._supply.aclose()
 
     async def __aenter__(self) -> Self:
         self._bind()
@@ -580,7 +461,7 @@ class Client:
         return f"<Client {' '.join(f'{name}={count}' for name, count in self.stats().items() if count)}>"
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
-        if not getattr(self, "_closed", True) and self._pool.open:
+        if not getattr(self, "_closed", True) and self._supply.pool.open:
             warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
 

@@ -144,36 +144,38 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         """Sends a request; its result comes through the exchange's future."""
         transport = self._transport
         assert transport is not None  # `usable`
-        dispatch = exchange.dispatch
+        request, settings = exchange.request, exchange.settings
+        dispatch = settings.dispatch
         streamed = exchange.incoming is not None
         drain = self._drainable and dispatch is not None and dispatch.pool.drain_threads > 0 and not streamed
+        expect = request.expect
         self._exchange = exchange
         self._expiring = None
         self._budget_until = None
         self.begin(
-            exchange.tunables,
-            exchange.budget,
-            exchange.file_pool,
-            exchange.method == "HEAD",
-            None if streamed else exchange.direct,
+            settings.tunables,
+            settings.budget,
+            settings.file_pool,
+            request.method == "HEAD",
+            None if streamed else settings.direct,
             drain,
-            exchange.expect,
+            expect,
             exchange.on_head is not None or streamed,
             streamed,
-            exchange.decode,
+            settings.decode,
         )
         exchange.sent = self._seen_at = self._rated_at = self._loop.time()
         self._seen = self._rated = self.progress
-        content = exchange.content
+        content = request.content
         if content is None:
             transport.write(exchange.head)
-        elif (small := content.small) is not None and not exchange.expect:
+        elif (small := content.small) is not None and not expect:
             transport.write(exchange.head + small)
         else:
             transport.write(exchange.head)
             self._send(exchange, content)
         self.used += 1
-        if watched := exchange.timeouts._watched:
+        if watched := settings.timeout._watched:
             self._deadlines.watch(self, watched[0])
             for seconds in watched:
                 if seconds >= 2 * TICK:
@@ -215,7 +217,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             return
         if self._sending is not None and not self._sending.done():
             assert self._writer is not None  # it is sending
-            if self._writer.waiting or self._continue is not None or exchange.length is None:
+            if self._writer.waiting or self._continue is not None or exchange.request.length is None:
                 # What is left of it would be taken for the next request.
                 self._fit = False
             else:
@@ -226,7 +228,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         reusable = reusable and self._fit
         self._end(exchange)
         if not exchange.result.done():
-            exchange.result.set_result((head, BodyImage(image, exchange.policy), tuple(codings)))
+            exchange.result.set_result((head, BodyImage(image, exchange.settings.policy), tuple(codings)))
         if reusable and self.usable:
             self._unpause()
             self.idle_since = self._loop.time()
@@ -274,10 +276,10 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._fail(BudgetExceeded("no budget for the memory of a streamed body (Budget.ram)", resource="ram"))
             return
         try:
-            if (dispatch := exchange.dispatch) is not None:
+            if (dispatch := exchange.settings.dispatch) is not None:
                 job = cast("asyncio.Future[Any]", dispatch.perform(op))
             else:
-                job = self._loop.create_task(perform(exchange.policy, op))
+                job = self._loop.create_task(perform(exchange.settings.policy, op))
         except PenstockError as error:
             self._fail(error)
             return
@@ -301,11 +303,11 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def _on_drain(self) -> None:
         exchange = self._exchange
-        if exchange is None or (dispatch := exchange.dispatch) is None or self._transport is None:
+        if exchange is None or (dispatch := exchange.settings.dispatch) is None or self._transport is None:
             return
         # Nothing may be received here from now on, not even in this turn of the loop.
         self._pause()
-        patience = exchange.timeouts.budget
+        patience = exchange.settings.timeout.budget
         drained = self.drain(self._fd, dispatch, patience if patience is not None else float("inf"))
         if drained is None:
             self._unpause()
@@ -349,7 +351,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._loop.call_soon(self._loop.call_soon, self._expire, exchange)
 
     def _late(self, exchange: Exchange, now: float) -> type[Timeout] | None:
-        timeouts = exchange.timeouts
+        timeouts = exchange.settings.timeout
         if timeouts.total is not None and now - exchange.began >= timeouts.total:
             return TotalTimeout
         if self._sending is not None and self._is_stuck(exchange, now):
@@ -387,7 +389,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         taken = self._writer.taken
         if taken != self._taken or not self._writer.waiting:
             self._taken, self._taken_at = taken, now
-        return exchange.timeouts.write is not None and now - self._taken_at >= exchange.timeouts.write
+        return exchange.settings.timeout.write is not None and now - self._taken_at >= exchange.settings.timeout.write
 
     def _expire(self, exchange: Exchange) -> None:
         if self._exchange is not exchange or self._expiring is None:
@@ -395,12 +397,12 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._expiring = None
         late = self._late(exchange, self._loop.time())
         if late is TooSlow:
-            rate, seconds = exchange.timeouts.min_rate or (0, 0)
+            rate, seconds = exchange.settings.timeout.min_rate or (0, 0)
             came = self.progress - self._rated
             self._fail(TooSlow(f"{came} bytes came in {seconds} s, less than {rate} a second (Timeouts.min_rate)"))
         elif late is not None:
             name, what = LATE[late]
-            self._fail(late(f"{what} within {getattr(exchange.timeouts, name)} s (Timeouts.{name})"))
+            self._fail(late(f"{what} within {getattr(exchange.settings.timeout, name)} s (Timeouts.{name})"))
 
     def _check_after(self, seconds: float, exchange: Exchange) -> None:
         """A timer of its own, for a timeout that the coarse one would be late for."""
@@ -422,7 +424,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._writer = Writer(self._loop, transport, plain=plain)
         self._writer.stopping = False
         self._taken, self._taken_at = self._writer.taken, self._loop.time()
-        if exchange.expect:
+        if exchange.request.expect:
             self._continue = self._loop.create_future()
         self._sending = self._loop.create_task(self._send_content(self._writer, exchange, content))
         self._sending.add_done_callback(functools.partial(self._on_sent, exchange))
@@ -431,7 +433,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if self._continue is not None:
             await asyncio.wait([self._continue], timeout=CONTINUE)
             self._continue = None
-        await writer.send(content, exchange.length, exchange.policy)
+        await writer.send(content, exchange.request.length, exchange.settings.policy)
 
     def _on_sent(self, exchange: Exchange, sending: asyncio.Task[None]) -> None:
         error = None if sending.cancelled() else sending.exception()
@@ -467,7 +469,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
     def _has_patience(self, exchange: Exchange) -> bool:
         now = self._loop.time()
         if self._budget_until is None:
-            patience = exchange.timeouts.budget
+            patience = exchange.settings.timeout.budget
             self._budget_until = now + (patience if patience is not None else float("inf"))
         return now < self._budget_until
 
@@ -477,7 +479,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._blocked = False
         self.resume()
         # A work that is done right here has failed by now or not at all; any other tells when it comes back.
-        if exchange.direct and not self._blocked:
+        if exchange.settings.direct and not self._blocked:
             self._budget_until = None
             self._unpause()
 
@@ -524,7 +526,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if self._failure is None:
             self.give_up()
             return
-        policy = self._failure[0].policy
+        policy = self._failure[0].settings.policy
         found = self.give_up()
         if isinstance(found, Op):
             self._salvage = self._loop.create_task(perform(policy, found))
@@ -542,7 +544,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if failure is not None:
             exchange, error = failure
             if partial is not None and not exchange.result.done():
-                error.partial = BodyImage(partial, exchange.policy)  # type: ignore[attr-defined]
+                error.partial = BodyImage(partial, exchange.settings.policy)  # type: ignore[attr-defined]
             _reject(exchange, error)
         self._leave()
 

@@ -3,70 +3,64 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from penstock._native import Budget, Direct, Dispatch, FilePool, Head, Tunables
-from penstock.blocking.policy import Policy
+from penstock._native import Head
 from penstock.body.image import BodyImage
-from penstock.http.content import Content
-from penstock.http.options import Decode, Timeouts
+from penstock.http.request import Request
+from penstock.http.settings import Settings
 from penstock.http.stream import Incoming
 
 __all__ = ["Exchange"]
 
 
-@dataclasses.dataclass(slots=True, eq=False)
 class Exchange:
-    """A request and the wait for its response."""
+    """A request and the wait for its response. Times are by the loop's clock.
 
-    method: str
-    url: str
-    head: bytes
-    """The request as it is sent, up to its body."""
-    content: Content | None
-    length: int | None
-    """Of the content; `None` says that it goes in chunks."""
-    expect: bool
-    """Whether the content waits for a `100 Continue`."""
-    tunables: Tunables
-    budget: Budget
-    file_pool: FilePool | None
-    policy: Policy
-    decode: Decode
-    timeouts: Timeouts
-    began: float
-    """By the loop's clock, as are all times."""
-    result: asyncio.Future[tuple[Head, BodyImage, tuple[str, ...]]]
-    """Head, body, and its codings, of which `decode` says whether they are off it by now."""
-    incoming: Incoming | None = None
-    """Takes the body while it arrives."""
-    on_head: Callable[[int], object] | None = None
-    """Told the status when the head is complete."""
-    sent: float = 0.0
-    """When the request was written."""
+    Args:
+        request: What is asked.
+        head: The request as it is sent, up to its body.
+        settings: What holds for it.
+        began: When the call began.
+        result: Of head, body, and the body's codings, of which `settings.decode` says whether they are off it by now.
+        incoming: Takes the body while it arrives.
+        on_head: Told the status when the head is complete.
+    """
+
+    __slots__ = ("began", "head", "incoming", "on_head", "request", "result", "sent", "settings")
+
+    def __init__(
+        self,
+        request: Request,
+        head: bytes,
+        settings: Settings,
+        began: float,
+        result: asyncio.Future[tuple[Head, BodyImage, tuple[str, ...]]],
+        incoming: Incoming | None,
+        on_head: Callable[[int], object] | None,
+    ) -> None:
+        self.request = request
+        self.head = head
+        self.settings = settings
+        self.began = began
+        self.result = result
+        self.incoming = incoming
+        self.on_head = on_head
+        self.sent = 0.0
+        """When the request was written."""
 
     @property
     def until(self) -> float | None:
         """When the request as a whole has taken too long."""
-        return None if self.timeouts.total is None else self.began + self.timeouts.total
+        total = self.settings.timeout.total
+        return None if total is None else self.began + total
 
     def now(self) -> float:
         return self.result.get_loop().time()
 
-    @property
-    def direct(self) -> Direct | None:
-        """The policy, if works are done where they come up."""
-        return self.policy if isinstance(self.policy, Direct) else None
-
-    @property
-    def dispatch(self) -> Dispatch | None:
-        """The policy, if works go to a pool without a permit."""
-        return self.policy if isinstance(self.policy, Dispatch) else None
-
     def describe(self, error: Any, now: float) -> None:
         """Tells an error which request it is about."""
-        error.request = self.method
-        error.url = self.url
+        error.request = self.request.method
+        error.url = self.request.url
         error.elapsed = now - self.began

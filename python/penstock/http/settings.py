@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from penstock._native import Budget, FilePool, Tunables
+from penstock._native import Budget, Direct, Dispatch, FilePool, Tunables
 from penstock.blocking.policy import Policy
 from penstock.http.auth import Auth
 from penstock.http.content import Files, Source
@@ -65,13 +65,25 @@ class Settings:
     decode: Decode
     proxy: str | None
     ssl_context: ssl.SSLContext | None
+    direct: Direct | None = dataclasses.field(init=False)
+    """The policy, if works are done where they come up."""
+    dispatch: Dispatch | None = dataclasses.field(init=False)
+    """The policy, if works go to a pool without a permit."""
 
     def __post_init__(self) -> None:
+        policy = self.policy
+        object.__setattr__(self, "direct", policy if isinstance(policy, Direct) else None)
+        object.__setattr__(self, "dispatch", policy if isinstance(policy, Dispatch) else None)
         most = self.max_redirects
         if isinstance(most, bool) or not isinstance(most, int) or most < 0:
             raise ValueError(f"max_redirects={most!r}: a number of redirects, 0 or more")
         if not isinstance(self.decode, bool) and self.decode != "after":
             raise ValueError(f'decode={self.decode!r}: not True, False or "after"')
+
+    def for_stream(self) -> Settings:
+        """For a body that is given away while it arrives: it stays in memory, of which it takes little."""
+        tunables = self.tunables.replace(max_body_ram=self.tunables.max_body, digests=())
+        return dataclasses.replace(self, tunables=tunables, file_pool=None, decode=bool(self.decode))
 
     def overridden(self, options: Options) -> Settings:
         """With what a request was given.
@@ -85,4 +97,4 @@ class Settings:
         return dataclasses.replace(self, **own) if own else self  # type: ignore[arg-type]
 
 
-_FIELDS = frozenset(field.name for field in dataclasses.fields(Settings))
+_FIELDS = frozenset(field.name for field in dataclasses.fields(Settings) if field.init)
