@@ -34,7 +34,7 @@ from penstock.errors import __all__ as _errors
 if TYPE_CHECKING:
     from penstock import barc
     from penstock.blocking.monitor import LoopMonitor, Stall
-    from penstock.dialog import Dialog, Epilog, Prolog, RequestRecord
+    from penstock.dialog import Dialog, Epilog, Prolog, RequestRecord, Trace
     from penstock.http import (
         BasicAuth,
         BearerAuth,
@@ -62,7 +62,7 @@ _CLIENT = (
 )
 _LAZY = {
     **dict.fromkeys(_CLIENT, "penstock.http"),
-    **dict.fromkeys(("Dialog", "Epilog", "Prolog", "RequestRecord"), "penstock.dialog"),
+    **dict.fromkeys(("Dialog", "Epilog", "Prolog", "RequestRecord", "Trace"), "penstock.dialog"),
     **dict.fromkeys(("LoopMonitor", "Stall"), "penstock.blocking.monitor"),
 }
 
@@ -94,6 +94,7 @@ __all__ = [
     "Semaphore",
     "Stall",
     "Timeouts",
+    "Trace",
     "Tunables",
     "__version__",
     "barc",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import http
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from penstock._native import Fields
+from penstock._native import Fields, Head
 from penstock.body.image import BodyImage
 
 if TYPE_CHECKING:
     from penstock.http.response import Headers, Response
 
-__all__ = ["Dialog", "Epilog", "Pairs", "Prolog", "RequestRecord", "headers_of"]
+__all__ = ["Dialog", "Epilog", "Pairs", "Prolog", "RequestRecord", "Trace", "headers_of"]
 
 Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 """Header fields as they may be given: a mapping or pairs of names and values, each bytes or text (latin-1)."""
@@ -67,7 +69,7 @@ class _Value:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Prolog(_Value):
-    """A request as its maker meant it: without what a client adds on the way.
+    """A request: as its maker meant it, or, from `Client.record`, with all the header fields that were sent.
 
     Two are equal when their fields are and their bodies are the same image.
     """
@@ -103,12 +105,44 @@ class Epilog(_Value):
         object.__setattr__(self, "res_headers", headers_of(self.res_headers))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trace:
+    """How a dialog went, of which its request and response say nothing. What isn't known is `None`, or empty.
+
+    Seconds are by a monotonic clock, from `started` on, to the microsecond.
+    """
+
+    started: datetime.datetime | None = None
+    """When the request set out for a connection, in UTC."""
+    sent: float | None = None
+    """Seconds until all of the request was sent, its body included; or what of it the server wanted."""
+    first_byte: float | None = None
+    """Seconds until the response's head was there, as `Timeouts.first_byte` counts."""
+    done: float | None = None
+    """Seconds until its body was there, decoded."""
+    peer: tuple[str, int] | None = None
+    """Address and port that were connected to, a proxy's if there was one; `None` for a Unix socket."""
+    req_head: bytes = b""
+    """The request up to its body, byte for byte as sent."""
+    res_head: bytes = b""
+    """The response's status line, field lines and empty line, byte for byte as received."""
+    trailers: tuple[tuple[bytes, bytes], ...] = ()
+    """Fields that followed a chunked body."""
+    history: tuple[Dialog, ...] = ()
+    """The dialogs whose redirects led here, in order."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Dialog:
-    """A request and its response. Immutable, like its halves: `replace` gives another one."""
+    """A request and its response. Immutable, like its halves: `replace` gives another one.
+
+    Two are equal when both halves are, whenever they were recorded.
+    """
 
     prolog: Prolog
     epilog: Epilog
+    trace: Trace = dataclasses.field(default=Trace(), compare=False, repr=False)
+    """Times, the peer's address, and both heads as they were on the wire, if it was recorded."""
 
     @property
     def method(self) -> str:
@@ -147,11 +181,46 @@ class Dialog:
         return self.epilog.res_decoded
 
     def replace(self, **changes: Any) -> Self:
-        """The same with some fields changed, by their names in `Prolog` and `Epilog`."""
+        """The same with some fields changed, by their names in `Prolog` and `Epilog`, or with another `trace`.
+
+        Where a head changes, its bytes as they were on the wire are left out of the trace.
+        """
+        trace = changes.pop("trace", None)
+        if trace is None:
+            trace = self.trace
+            if trace.req_head and not changes.keys().isdisjoint(("method", "url", "req_headers")):
+                trace = dataclasses.replace(trace, req_head=b"")
+            if trace.res_head and not changes.keys().isdisjoint(("version", "status", "res_headers")):
+                trace = dataclasses.replace(trace, res_head=b"")
         names = {field.name for field in dataclasses.fields(Prolog)}
         prolog = {name: value for name, value in changes.items() if name in names}
         epilog = {name: value for name, value in changes.items() if name not in names}
-        return type(self)(dataclasses.replace(self.prolog, **prolog), dataclasses.replace(self.epilog, **epilog))
+        halves = dataclasses.replace(self.prolog, **prolog), dataclasses.replace(self.epilog, **epilog)
+        return type(self)(*halves, trace)
+
+    def response(self) -> Response:
+        """The response, as the client that got it had it; it shares the body.
+
+        The head is the recorded one if the trace has it, else made of status and fields: with a reason phrase of our
+        own, and as HTTP/1.1 where it was something newer.
+        """
+        from penstock.http.response import Response
+
+        trace = self.trace
+        head = Head(trace.res_head or self._head(), trace.trailers)
+        decoded = tuple(coding for coding in reversed(self.res_decoded) if coding not in ("chunked", "identity"))
+        response = Response(head, self.res_body, self.url, trace.done or 0.0, decoded)
+        response.history = tuple(dialog.response() for dialog in trace.history)
+        return response
+
+    def _head(self) -> bytes:
+        try:
+            phrase = http.HTTPStatus(self.status).phrase
+        except ValueError:
+            phrase = ""
+        version = "HTTP/1.0" if self.version == "HTTP/1.0" else "HTTP/1.1"
+        lines = b"".join(b"%s: %s\r\n" % pair for pair in self.res_headers.raw)
+        return f"{version} {self.status} {phrase}\r\n".encode() + lines + b"\r\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,12 +229,15 @@ class RequestRecord:
 
     prolog: Prolog
 
-    def answered(self, response: Response, res_decoded: Iterable[str] | None = None) -> Dialog:
+    def answered(
+        self, response: Response, res_decoded: Iterable[str] | None = None, *, trace: Trace | None = None
+    ) -> Dialog:
         """The dialog of this request and `response`, whose body it shares.
 
         Args:
             response: What came back.
             res_decoded: The codings that were removed from its body; `None` is what the response says.
+            trace: How it went; `None` is that the response came after `elapsed` seconds, with its head and trailers.
         """
         if res_decoded is None:
             res_decoded = _removed(response)
@@ -176,7 +248,10 @@ class RequestRecord:
             res_body=response.body,
             res_decoded=tuple(res_decoded),
         )
-        return Dialog(self.prolog, epilog)
+        if trace is None:
+            head = response._head
+            trace = Trace(done=response.elapsed, res_head=head.raw, trailers=head.trailers())
+        return Dialog(self.prolog, epilog, trace)
 
 
 def _removed(response: Response) -> Iterator[str]:

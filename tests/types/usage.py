@@ -159,6 +159,11 @@ async def requests() -> None:
         reveal_type(await response.read())  # bytes
         reveal_type(response.raise_for_status())  # penstock.http.response.Response
         reveal_type(client.stats()["open"])  # int
+        dialog = await client.record("PUT", "/data", content=b"body", decode=False)
+        reveal_type(dialog)  # penstock.dialog.Dialog
+        reveal_type(dialog.trace.started)  # datetime.datetime | None
+        reveal_type(dialog.trace.peer)  # tuple[str, int] | None
+        reveal_type(dialog.response())  # penstock.http.response.Response
 
 
 def archives() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import http
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from penstock import _native
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
-from penstock.dialog import EMPTY, Dialog, Epilog, Pairs, Prolog, headers_of
+from penstock.dialog import EMPTY, Dialog, Epilog, Pairs, Prolog, Trace, headers_of
 from penstock.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -136,6 +138,7 @@ class Record:
         ]
         if dialog.res_decoded:
             meta.append(("response-decoded", ", ".join(dialog.res_decoded)))
+        meta += _timing(dialog.trace)
         return cls(
             meta=meta,
             req_headers=dialog.req_headers,
@@ -145,7 +148,8 @@ class Record:
         )
 
     def dialog(self) -> Dialog:
-        """The dialog that this is a record of; meta that a dialog has no place for is left behind.
+        """The dialog that this is a record of; meta that a dialog has no place for is left behind. Of its trace there
+        are the times and the peer.
 
         Raises:
             ArchiveError: Meta lacks something, or says what can't be; `.kind` is `"no-dialog"`.
@@ -173,6 +177,7 @@ class Record:
                     res_body=self.res_body,
                     res_decoded=() if decoded is None else tuple(item.strip() for item in decoded.split(",")),
                 ),
+                _trace(meta),
             )
         except KeyError as error:
             raise self._no_dialog(f"no {error.args[0]} in its meta") from None
@@ -190,6 +195,33 @@ class Record:
     def __repr__(self) -> str:
         where = "" if self.offset is None else f" at {self.offset}"
         return f"<Record{where} {self.meta.get('method', '-')} {self.meta.get('url', '-')}>"
+
+
+def _timing(trace: Trace) -> list[tuple[str, str]]:
+    """Lines of meta that upstream's tools don't know, and leave alone."""
+    lines = []
+    if trace.started is not None:
+        lines.append(("started", trace.started.isoformat(timespec="microseconds")))
+    seconds = (("sent", trace.sent), ("first-byte", trace.first_byte), ("done", trace.done))
+    lines += [(name, f"{value:.6f}") for name, value in seconds if value is not None]
+    if trace.peer is not None:
+        address, port = trace.peer
+        lines.append(("peer", f"[{address}]:{port}" if ":" in address else f"{address}:{port}"))
+    return lines
+
+
+def _trace(meta: Headers) -> Trace:
+    """What these lines say; what isn't in their form, someone else has written."""
+    found: dict[str, Any] = {}
+    for name in ("sent", "first-byte", "done"):
+        with contextlib.suppress(KeyError, ValueError):
+            found[name.replace("-", "_")] = float(meta[name])
+    with contextlib.suppress(KeyError, ValueError):
+        found["started"] = datetime.datetime.fromisoformat(meta["started"])
+    with contextlib.suppress(KeyError, ValueError):
+        address, _, port = meta["peer"].rpartition(":")
+        found["peer"] = (address.strip("[]"), int(port))
+    return Trace(**found)
 
 
 def _unpickled(meta: Pairs, req_headers: Pairs, req_body: BodyImage, res_headers: Pairs, res_body: BodyImage) -> Record:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import http.cookiejar
 import logging
@@ -11,7 +12,7 @@ import ssl
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from penstock._native import Budget, FilePool, Tunables
 from penstock.blocking._ops import default_policy
@@ -41,6 +42,10 @@ from penstock.http.settings import BODIES, Options, Settings
 from penstock.http.stream import Incoming, StreamedResponse
 from penstock.http.supply import Supply
 from penstock.http.url import parse, with_params
+
+if TYPE_CHECKING:
+    from penstock.dialog import Dialog
+    from penstock.http.tape import Tape
 
 __all__ = ["Client"]
 
@@ -200,6 +205,31 @@ class Client:
         finally:
             self._leave()
 
+    async def record(self, method: str, url: str, **options: Unpack[Options]) -> Dialog:
+        """Makes a request, and keeps all of it: both heads as they were sent and received, both bodies, when what
+        happened, and the peer's address.
+
+        A body of the request that is at hand is shared; the pieces of an asynchronous iterable, and the parts of a form
+        with files, are collected while they are sent, with the same tunables as a response's body. The dialog of a
+        redirected request is the last one, with the others in `trace.history`.
+
+        Header fields are recorded as sent, secrets among them: authorization, cookies, a proxy's credentials.
+
+        Args: As `request`.
+
+        Raises: As `request`, and
+            BodyTooLong: What is collected of the request's body is over `Tunables.max_body`.
+            HeadTooLong: A head has more than 128 lines; a dialog holds no more.
+
+        Cancelled, the connection is closed, and what was received and collected is dropped.
+        """
+        from penstock.http.tape import Tape
+
+        async with self._counted() as began, Tape() as tape:
+            await self._follow(method.upper(), url, began, options, streamed=False, tape=tape)
+            *history, dialog = tape.dialogs
+            return dialog.replace(trace=dataclasses.replace(dialog.trace, history=tuple(history)))
+
     @contextlib.asynccontextmanager
     async def stream(self, method: str, url: str, **options: Unpack[Options]) -> AsyncIterator[StreamedResponse]:
         """A response whose body is read while it arrives, and isn't kept, for `async with`.
@@ -239,7 +269,9 @@ class Client:
         if self._drained is not None and not self._active and not self._drained.done():
             self._drained.set_result(None)
 
-    async def _follow(self, method: str, url: str, began: float, options: Options, *, streamed: bool) -> Answer:
+    async def _follow(
+        self, method: str, url: str, began: float, options: Options, *, streamed: bool, tape: Tape | None = None
+    ) -> Answer:
         """The response in the end, redirects followed."""
         settings = self._settings.overridden(options) if options else self._settings
         history: tuple[Answer, ...] = ()
@@ -251,7 +283,7 @@ class Client:
                 request.content = await encode(*bodies, settings.policy)
             request.check()
             while True:
-                response = await self._send(request, settings, began, streamed)
+                response = await self._send(request, settings, began, streamed, tape)
                 response.history = history
                 following = request.following(response) if settings.follow_redirects else None
                 if following is None:
@@ -297,7 +329,9 @@ class Client:
             lines = field_lines(fields)
         return Request(method, url, parse(url), fields, lines)
 
-    async def _send(self, request: Request, settings: Settings, began: float, streamed: bool) -> Answer:
+    async def _send(
+        self, request: Request, settings: Settings, began: float, streamed: bool, tape: Tape | None
+    ) -> Answer:
         """One response, whatever it says; asked for once more, if the connection turned out to be stale."""
         hooks = self._hooks
         on_head = None
@@ -312,9 +346,14 @@ class Client:
         head = request.head(self._extra(request, route))
         again = False
         while True:
-            exchange = self._exchange(request, head, settings, began, streamed, on_head)
+            take = None if tape is None else tape.begin(request, settings, on_head)
+            if take is None:
+                exchange = self._exchange(request, head, settings, began, streamed, on_head)
+            else:
+                exchange = self._exchange(take.request, head, settings, began, streamed, take.note_head)
             connection = await self._supply.take(route, exchange, fresh=again)
             reused, before = connection.used > 0, connection.progress
+            peer = None if take is None else connection.peer
             try:
                 if exchange.incoming is not None:
                     return await self._begin_stream(connection, exchange)
@@ -336,6 +375,8 @@ class Client:
             if codings and settings.decode == "after":
                 body = await self._decode_after(body, codings, exchange)
             response = Response(found, body, request.url, exchange.now() - began, codings)
+            if tape is not None and take is not None:
+                tape.dialogs.append(await take.dialog(exchange, peer, response))
             if self._cookies is not None:
                 keep_cookies(self._cookies, request, response)
             if hooks is not None and hooks.spilled is not None and body.state == "file":

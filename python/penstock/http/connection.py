@@ -136,6 +136,12 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         return transport is not None and not transport.is_closing() and not self.excess and self._exchange is None
 
     @property
+    def peer(self) -> tuple[str, int] | None:
+        """Address and port of the other end; `None` for a Unix socket, and when it is gone."""
+        name = None if self._transport is None else self._transport.get_extra_info("peername")
+        return name[:2] if isinstance(name, tuple) else None
+
+    @property
     def unread(self) -> bool:
         """Whether bytes, or the connection's end, lie in its socket."""
         return self._transport is not None and is_readable(self._fd)

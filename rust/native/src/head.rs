@@ -66,6 +66,12 @@ impl Head {
         latin1(py, self.core.reason())
     }
 
+    /// Status line, field lines and the empty line, as received.
+    #[getter]
+    fn raw<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.core.raw())
+    }
+
     /// Names and values as received, in order.
     fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         pairs(py, self.core.headers())

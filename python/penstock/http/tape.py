@@ -1,0 +1,138 @@
+"""What `Client.record` keeps of its requests while they are made: the bodies that are sent, and when what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Any, Self
+
+from penstock.body.image import BodyImage
+from penstock.body.sink import AsyncBodySink
+from penstock.dialog import EMPTY, Dialog, Prolog, RequestRecord, Trace, headers_of
+from penstock.http.content import Content
+from penstock.http.exchange import Exchange
+from penstock.http.request import Request
+from penstock.http.response import Response
+from penstock.http.settings import Settings
+
+__all__ = ["Tape"]
+
+OnHead = Callable[[int], object] | None
+
+PIECE = 256 << 10
+"""Bytes of a part of a form that are read at once."""
+
+
+class Tape:
+    """The dialogs of one call, for `async with`: redirects, and the one in the end."""
+
+    def __init__(self) -> None:
+        self.dialogs: list[Dialog] = []
+        self._sinks: list[AsyncBodySink] = []
+
+    def begin(self, request: Request, settings: Settings, on_head: OnHead) -> Take:
+        """A request is about to be sent, maybe for the second time."""
+        content, sink = request.content, None
+        if content is not None and (content.source is not None or len(content.parts) > 1):
+            sink = AsyncBodySink(
+                settings.tunables, policy=settings.policy, budget=settings.budget, size_hint=content.length
+            )
+            self._sinks.append(sink)
+        return Take(request, settings, on_head, sink)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for sink in self._sinks:
+            await sink.aclose()
+
+
+class Take:
+    """One request on its way."""
+
+    def __init__(self, request: Request, settings: Settings, on_head: OnHead, sink: AsyncBodySink | None) -> None:
+        self.request = request
+        """What is to be sent: the same, with what wouldn't be at hand afterwards kept on its way."""
+        if request.content is not None and sink is not None:
+            kept = Content.streaming(_keep(request.content, settings.policy, sink))
+            kept.length = request.content.length
+            self.request = dataclasses.replace(request, content=kept)
+        self._on_head = on_head
+        self._sink = sink
+        self._loop = asyncio.get_running_loop()
+        self._started = datetime.datetime.now(datetime.UTC)
+        self._began = self._loop.time()
+        self._first_byte: float | None = None
+
+    def note_head(self, status: int) -> None:
+        """The response's head is there."""
+        self._first_byte = self._loop.time()
+        if self._on_head is not None:
+            self._on_head(status)
+
+    async def body(self) -> BodyImage:
+        """What was sent of the request's body."""
+        if self._sink is not None:
+            return await self._sink.prepare()
+        content = self.request.content
+        if content is None or not content.parts:
+            return EMPTY
+        part = content.parts[0]
+        return part if isinstance(part, BodyImage) else BodyImage.from_bytes(part)
+
+    async def dialog(self, exchange: Exchange, peer: tuple[str, int] | None, response: Response) -> Dialog:
+        """Of what was sent, and of what came back."""
+        done = self._loop.time()
+        first_byte = done if self._first_byte is None else self._first_byte
+        head = response._head
+        trace = Trace(
+            started=self._started,
+            # An answer may be there before the request is.
+            sent=round(min(exchange.sent, first_byte) - self._began, 6),
+            first_byte=round(first_byte - self._began, 6),
+            done=round(done - self._began, 6),
+            peer=peer,
+            req_head=exchange.head,
+            res_head=head.raw,
+            trailers=head.trailers(),
+        )
+        fields = headers_of(_fields(exchange.head))
+        prolog = Prolog(
+            method=self.request.method, url=self.request.url, req_headers=fields, req_body=await self.body()
+        )
+        return RequestRecord(prolog).answered(response, trace=trace)
+
+
+async def _keep(content: Content, policy: Any, sink: AsyncBodySink) -> AsyncIterator[bytes]:
+    """The pieces of a body; what was given before each of them is in the sink."""
+    pieces = content.source if content.source is not None else _parts(content, policy)
+    iterator = aiter(pieces)
+    try:
+        async for piece in iterator:
+            data = piece if isinstance(piece, bytes) else bytes(memoryview(piece))
+            await sink.write(data)
+            yield data
+    finally:
+        if (close := getattr(iterator, "aclose", None)) is not None:
+            await close()
+
+
+async def _parts(content: Content, policy: Any) -> AsyncIterator[bytes]:
+    for part in content.parts:
+        if isinstance(part, bytes):
+            yield part
+        else:
+            async for view in part.stream(PIECE, policy=policy):
+                yield bytes(view)
+
+
+def _fields(head: bytes) -> list[tuple[bytes, bytes]]:
+    """The fields of a head of our own making."""
+    pairs = (line.partition(b":") for line in head.split(b"\r\n")[1:-2])
+    return [(name, value.strip(b" \t")) for name, _, value in pairs]
