@@ -61,6 +61,10 @@ bench-close: say-bench-close $(VENV)/.develop $(VENV)/.bench ## Measure the poli
 bench-blocking: say-bench-blocking $(VENV)/.develop $(VENV)/.bench ## Measure ways to run blocking work (10 minutes; needs a quiet machine)
 	$(BIN)/python -m benches.python.blocking
 
+.PHONY: compare
+compare: say-compare $(VENV)/.develop $(VENV)/.bench ## Remake upstream's tables, Rust and Python side by side (90 minutes; QUICK=1: 15; needs a quiet machine)
+	$(BIN)/python -m benches.cross.compare $(if $(QUICK),--quick)
+
 .PHONY: develop
 develop: say-develop $(VENV)/.develop ## Build the release extension into .venv
 

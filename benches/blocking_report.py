@@ -63,7 +63,9 @@ def tables(results: Results) -> dict[str, str]:
         "blocking-single": _costs(results, named("noop one by one"), EXECUTOR),
         "blocking-lead": _lead(results),
         "blocking-fairness": _lags(named("in flight")),
-        "blocking-semaphores": _costs(results, named("semaphore free", "semaphore contended"), "asyncio"),
+        "blocking-semaphores": _costs(
+            results, named("semaphore free", "semaphore contended", "semaphore cancelled"), "asyncio"
+        ),
         "blocking-echo": _lags(named("echo idle", "echo beside expensive", "echo beside sleep")),
         "blocking-lost": _lost(results, rows),
         "blocking-targets": targets.table(results, targets=blocking_targets.TARGETS),

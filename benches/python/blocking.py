@@ -34,7 +34,7 @@ UPSTREAM = ("direct", "permit", "dispatch_rx", "spawn_blocking")
 WORKS = {"noop": (100, 4), "expensive": (100, 4), "sleep": (200, 40)}
 SEMAPHORES = ("penstock", "asyncio", "anyio", "anyio fast", "aiologic")
 IN_FLIGHT = 2000
-# How often one task takes a free permit, and how many share four.
+# How often one task takes a free permit, and how many share four, or wait for one in vain.
 FREE_TAKES = 5000
 TASKS = 1000
 
@@ -140,6 +140,7 @@ def _semaphores(loop: str) -> Iterator[Variant]:
             jobs=TASKS * TAKES,
             batches=CLOSE_BATCHES if close else BATCHES // 2,
         )
+        yield _row("semaphore cancelled", client, "semaphore, cancelled", loop, jobs=TASKS)
 
 
 def _echoes(loop: str) -> Iterator[Variant]:

@@ -23,7 +23,7 @@ LAG_SECONDS = 0.05
 # How often each of the tasks that share a semaphore's permits takes one.
 TAKES = 3
 
-Shape = Literal["gathered", "one by one", "semaphore, free", "semaphore, contended", "echo"]
+Shape = Literal["gathered", "one by one", "semaphore, free", "semaphore, contended", "semaphore, cancelled", "echo"]
 Batch: TypeAlias = Callable[[], Awaitable[object]]
 
 
@@ -62,6 +62,24 @@ async def take_contended(semaphore: Any, count: int) -> None:
                 await asyncio.sleep(0)
 
     await asyncio.gather(*[take() for _ in range(count // TAKES)])
+
+
+async def take_in_vain(semaphore: Any, permits: int, count: int) -> None:
+    """Tasks that wait while all permits are held, and are cancelled."""
+
+    async def take() -> None:
+        async with semaphore:
+            raise AssertionError("there is no permit left")
+
+    async with contextlib.AsyncExitStack() as held:
+        for _ in range(permits):
+            await held.enter_async_context(semaphore)
+        tasks = [asyncio.create_task(take()) for _ in range(count)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert all(task.cancelled() for task in tasks)
 
 
 class Worker:
@@ -154,8 +172,12 @@ async def opened(spec: Spec) -> AsyncIterator[Obey]:
     here = [asyncio.get_running_loop()]
     if spec.shape.startswith("semaphore"):
         semaphore = strategies.semaphore(spec.strategy, spec.threads)
-        take = take_free if spec.shape.endswith("free") else take_contended
-        yield Worker(lambda: take(semaphore, spec.jobs), here).obey
+        batches: dict[str, Batch] = {
+            "semaphore, free": lambda: take_free(semaphore, spec.jobs),
+            "semaphore, contended": lambda: take_contended(semaphore, spec.jobs),
+            "semaphore, cancelled": lambda: take_in_vain(semaphore, spec.threads, spec.jobs),
+        }
+        yield Worker(batches[spec.shape], here).obey
         return
     jobs = strategies.jobs(spec.work, spec.jobs, spec.strategy) if spec.work else []
     with strategies.STRATEGIES[spec.strategy](spec.threads, spec.loops) as bind:

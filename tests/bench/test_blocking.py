@@ -24,6 +24,7 @@ ROWS = (
     "in flight/asyncio/penstock dispatch",
     "semaphore free/asyncio/penstock",
     "semaphore contended/asyncio/asyncio",
+    "semaphore cancelled/asyncio/penstock",
     "echo beside sleep/asyncio/penstock permit",
 )
 ALL = {row.id: row for session in blocking.sessions(blocking.LOOPS, Path("blocking")) for row in session}

@@ -10,9 +10,26 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
-from penstock.bench.figures import Interval, Spread, cpu, find, lag_p99, lag_worst, quiet, ratio, spread, values, wall
+from penstock.bench.figures import (
+    Interval,
+    Metric,
+    Spread,
+    cpu,
+    find,
+    lag_p99,
+    lag_worst,
+    quiet,
+    ratio,
+    spread,
+    values,
+    wall,
+)
 from penstock.bench.results import Framing, Results, Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MIB = 1024 * 1024
 
@@ -23,7 +40,9 @@ BY_HAND = "by hand"
 MARKED = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 OUR_COLOUR = "#1f6f8b"
+OUR_RUST_COLOUR = "#7fb6c9"
 PEER_COLOUR = "#b8b8b8"
+RUST_COLOUR = "#d9a05b"
 BAR_INCHES = 0.28
 
 
@@ -196,30 +215,44 @@ def _ratio(figure: Interval | None) -> str:
 
 def picture(rows: Iterable[Row], path: Path) -> None:
     """Draw the CPU time of each row as a bar with its spread into `path`; needs matplotlib."""
+    bars(groups(rows), {"CPU ms a batch: median, and the range of nine rounds in ten": cpu}).savefig(path, dpi=120)
+
+
+def bars(found: Sequence[Group], metrics: Mapping[str, Metric]) -> "Figure":
+    """A bar for each row, with its spread, and a panel for each metric, by its label; needs matplotlib."""
     # Only who draws needs matplotlib: it is the extra `bench`, and takes half a second to import.
     from matplotlib.figure import Figure
 
-    found = groups(rows)
     # From the bottom up, as the axis goes, with a gap between groups.
-    bars: list[tuple[float, Group, Row]] = []
+    places: list[tuple[float, Group, Row]] = []
     place = 0.0
     for group in reversed(found):
         for row in reversed(group.rows):
-            bars.append((place, group, row))
+            places.append((place, group, row))
             place += 1
         place += 0.6
-    figure = Figure(figsize=(9, 1 + BAR_INCHES * place), layout="constrained")
-    axes = figure.add_subplot()
-    spreads = [spread(values(row, cpu)) for _, _, row in bars]
-    axes.barh(
-        [place for place, _, _ in bars],
-        [each.median for each in spreads],
-        xerr=[[each.median - each.low for each in spreads], [each.high - each.median for each in spreads]],
-        color=[OUR_COLOUR if row["client"].startswith(OURS) else PEER_COLOUR for _, _, row in bars],
-        error_kw={"elinewidth": 1, "capsize": 2},
+    figure = Figure(figsize=(4.5 + 4.5 * len(metrics), 1 + BAR_INCHES * place), layout="constrained")
+    panels = figure.subplots(ncols=len(metrics), sharey=True, squeeze=False)[0]
+    for axes, (label, metric) in zip(panels, metrics.items(), strict=True):
+        spreads = [spread(values(row, metric)) for _, _, row in places]
+        drawn = axes.barh(
+            [place for place, _, _ in places],
+            [each.median for each in spreads],
+            xerr=[[each.median - each.low for each in spreads], [each.high - each.median for each in spreads]],
+            color=[_colour(row) for _, _, row in places],
+            error_kw={"elinewidth": 1, "capsize": 2},
+        )
+        axes.bar_label(drawn, [f"{each.median:.3g}" for each in spreads], padding=3, fontsize=7)
+        axes.set_xlabel(label)
+        axes.margins(x=0.1, y=0.02)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(
+        [place for place, _, _ in places], [f"{group.title}: {row['client']}" for _, group, row in places]
     )
-    axes.set_yticks([place for place, _, _ in bars], [f"{group.title}: {row['client']}" for _, group, row in bars])
-    axes.set_xlabel("CPU ms a batch: median, and the range of nine rounds in ten")
-    axes.margins(y=0.02)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+    return figure
+
+
+def _colour(row: Row) -> str:
+    if row["client"].startswith(OURS):
+        return OUR_RUST_COLOUR if row["loop"] == "tokio" else OUR_COLOUR
+    return RUST_COLOUR if row["loop"] == "tokio" else PEER_COLOUR

@@ -4,21 +4,19 @@
 //! ways do what a scenario asks for with the fewest calls that the kernel offers, so that a reader sees how much of a row
 //! is the machine's: they keep the bytes as they come, framing included, and read each response once when it is complete.
 //!
-//! Speaks the protocol of `penstock.bench.worker`: `batch N` on a line of stdin is answered with a line of JSON. It parses
-//! nothing: how long a response is on the wire is learned from one that the server ends by closing.
+//! It parses nothing: how long a response is on the wire is learned from one that the server ends by closing.
 //! Started by the benchmark driver as `penstock-floor WAY DIRECTORY URL SIZE CHUNK CONNECTIONS`.
 
 mod keep;
 
 use std::error::Error;
-use std::io::{self, BufRead, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::Instant;
+use std::time::Duration;
 
 use keep::{Store, Way};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::resource::{Usage, UsageWho, getrusage};
 
 struct Floor {
     connections: Vec<TcpStream>,
@@ -83,13 +81,6 @@ fn wire_length(host: &str, path: &str) -> io::Result<usize> {
     Ok(io::copy(&mut connection, &mut io::sink())? as usize)
 }
 
-fn cpu_ms(usage: &Usage) -> (f64, f64) {
-    let user = usage.user_time();
-    let system = usage.system_time();
-    let ms = |seconds: i64, micros: i64| seconds as f64 * 1e3 + micros as f64 / 1e3;
-    (ms(user.tv_sec(), user.tv_usec()), ms(system.tv_sec(), system.tv_usec()))
-}
-
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [way, dir, url, size, chunk, connections] = arguments.as_slice() else {
@@ -98,25 +89,5 @@ fn main() -> Result<(), Box<dyn Error>> {
     let host = url.strip_prefix("http://").ok_or("the URL must begin with http://")?;
     let path = format!("/{size}/{chunk}");
     let mut floor = Floor::open(way.parse()?, Path::new(dir), host, &path, connections.parse()?)?;
-    println!("{{\"ready\": true}}");
-    for command in io::stdin().lock().lines() {
-        let command = command?;
-        let count: usize = command.strip_prefix("batch ").ok_or("the only command is: batch N")?.parse()?;
-        let mut walls = Vec::with_capacity(count);
-        let before = cpu_ms(&getrusage(UsageWho::RUSAGE_SELF)?);
-        for _ in 0..count {
-            let start = Instant::now();
-            floor.batch()?;
-            walls.push(start.elapsed().as_secs_f64() * 1e3);
-        }
-        let usage = getrusage(UsageWho::RUSAGE_SELF)?;
-        let after = cpu_ms(&usage);
-        println!(
-            "{{\"wall_ms\": {walls:?}, \"user_ms\": {}, \"system_ms\": {}, \"rss_bytes\": {}}}",
-            after.0 - before.0,
-            after.1 - before.1,
-            usage.max_rss() * 1024,
-        );
-    }
-    Ok(())
+    penstock_protocol::serve(Duration::ZERO, || floor.batch())
 }

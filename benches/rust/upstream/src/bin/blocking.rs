@@ -1,80 +1,23 @@
 //! Upstream's benchmarks of blocking work, as its crate `blocking-permit` has them: noop, expensive and sleep, directly,
 //! under a permit, by `dispatch_rx`, and by tokio's `spawn_blocking`.
 //!
-//! Speaks the protocol of `penstock.bench.worker`: `batch N` on a line of stdin is answered with a line of JSON. Threads,
-//! batches and delays are upstream's. The generator of random numbers is not: it is the one that penstock's own native job
-//! uses, so that both do the same.
+//! Threads and batches are upstream's.
 //! Started by the benchmark driver as `blocking STRATEGY WORK`.
 
-use std::cell::Cell;
 use std::error::Error;
-use std::io::{self, BufRead};
+use std::io;
 use std::sync::OnceLock;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use blocking_permit::{
     DispatchPool, Semaphore, Semaphorish, blocking_permit_future, deregister_dispatch_pool, dispatch_rx,
     register_dispatch_pool,
 };
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use nix::sys::resource::{Usage, UsageWho, getrusage};
+use penstock_protocol::Work;
 use tokio::runtime::{Builder, Runtime};
 
 const CORE_THREADS: usize = 4;
-const DELAYS: [u64; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 12, 49];
-
-/// The operation under test.
-#[derive(Clone, Copy)]
-enum Work {
-    Noop,
-    Expensive,
-    Sleep,
-}
-
-impl Work {
-    fn batch(self) -> usize {
-        if matches!(self, Self::Sleep) { 200 } else { 100 }
-    }
-
-    /// Threads for blocking work, and permits.
-    fn extra(self) -> usize {
-        if matches!(self, Self::Sleep) { 40 } else { 4 }
-    }
-
-    fn run(self) -> usize {
-        match self {
-            Self::Noop => 100,
-            Self::Expensive => expensive(),
-            Self::Sleep => {
-                thread::sleep(Duration::from_micros(DELAYS[random(DELAYS.len() as u64)]));
-                100
-            }
-        }
-    }
-}
-
-/// xorshift64*, reduced to less than `bound`: as in `rust/native/src/jobs.rs`.
-fn random(bound: u64) -> usize {
-    thread_local!(static STATE: Cell<u64> = const { Cell::new(0x9E37_79B9_7F4A_7C15) });
-    STATE.with(|state| {
-        let mut value = state.get();
-        value ^= value >> 12;
-        value ^= value << 25;
-        value ^= value >> 27;
-        state.set(value);
-        ((u128::from(value.wrapping_mul(0x2545_F491_4F6C_DD1D)) * u128::from(bound)) >> 64) as usize
-    })
-}
-
-fn expensive() -> usize {
-    let mut values: Vec<usize> = (500..800).map(|value| value % 101).collect();
-    for last in (1..values.len()).rev() {
-        values.swap(last, random(last as u64 + 1));
-    }
-    values.sort();
-    values[values.len() - 1]
-}
 
 #[derive(Clone, Copy)]
 enum Strategy {
@@ -133,13 +76,6 @@ fn batch(runtime: &Runtime, strategy: Strategy, work: Work) {
     runtime.block_on(join).expect("no job panics");
 }
 
-fn cpu_ms(usage: &Usage) -> (f64, f64) {
-    let user = usage.user_time();
-    let system = usage.system_time();
-    let ms = |seconds: i64, micros: i64| seconds as f64 * 1e3 + micros as f64 / 1e3;
-    (ms(user.tv_sec(), user.tv_usec()), ms(system.tv_sec(), system.tv_usec()))
-}
-
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [strategy, work] = arguments.as_slice() else {
@@ -152,32 +88,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         "spawn_blocking" => Strategy::SpawnBlocking,
         _ => return Err(format!("unknown strategy {strategy}").into()),
     };
-    let work = match work.as_str() {
-        "noop" => Work::Noop,
-        "expensive" => Work::Expensive,
-        "sleep" => Work::Sleep,
-        _ => return Err(format!("unknown work {work}").into()),
-    };
+    let work: Work = work.parse()?;
     let runtime = strategy.runtime(work)?;
-    println!("{{\"ready\": true}}");
-    for command in io::stdin().lock().lines() {
-        let command = command?;
-        let count: usize = command.strip_prefix("batch ").ok_or("the only command is: batch N")?.parse()?;
-        let mut walls = Vec::with_capacity(count);
-        let before = cpu_ms(&getrusage(UsageWho::RUSAGE_SELF)?);
-        for _ in 0..count {
-            let start = Instant::now();
-            batch(&runtime, strategy, work);
-            walls.push(start.elapsed().as_secs_f64() * 1e3);
-        }
-        let usage = getrusage(UsageWho::RUSAGE_SELF)?;
-        let after = cpu_ms(&usage);
-        println!(
-            "{{\"wall_ms\": {walls:?}, \"user_ms\": {}, \"system_ms\": {}, \"rss_bytes\": {}}}",
-            after.0 - before.0,
-            after.1 - before.1,
-            usage.max_rss() * 1024,
-        );
-    }
-    Ok(())
+    penstock_protocol::serve(Duration::ZERO, || {
+        batch(&runtime, strategy, work);
+        Ok(())
+    })
 }

@@ -1,0 +1,199 @@
+"""The sections of the comparison's page: losing rows first, then each of upstream's tables, then what isn't there."""
+
+from collections.abc import Iterable, Mapping
+from statistics import median
+
+from penstock.bench import report
+from penstock.bench.figures import cpu, lag_p50, lag_p99, lag_worst, quiet, ratio, spread, values, wall
+from penstock.bench.page import Section
+from penstock.bench.report import Group
+from penstock.bench.results import Results, Row
+
+from benches.cross import published, verdict
+
+MIB = 1024 * 1024
+BARS = {"CPU ms a batch": cpu, "wall ms a batch: median, and the range of nine rounds in ten": wall}
+ECHO_BARS = {"p50 of a round trip, ms": lag_p50, "p99 of a round trip, ms": lag_p99}
+
+# Rows whose client is one of these are what the others of their group are held against.
+BASES = (
+    "upstream as published",
+    "upstream direct",
+    "upstream permit",
+    "upstream dispatch_rx",
+    "tokio",
+    "deque, mutex, condvar",
+)
+
+NOT_MEASURED = {
+    "wall time of clients on two CPUs": "needs a third CPU for the server; clients are pinned to one",
+    "peak memory as a cgroup counts it": "the tables have the peak of resident memory",
+    "hyper 1 with today's tokio, penstock-core as a client on tokio": "no such program yet",
+    "TLS, a stream without an image, 2 and 4 passes over a body": "no such rows yet",
+    "peers with MALLOC_ settings or jemalloc": "no such rows yet",
+    "bodies of which 10 % and 1 % are over the limit": "no such part yet",
+    "bodies of twice a cgroup's memory, with swap": "no such part yet",
+    "stream forwarding": "no such part yet",
+    "cost curves over size, concurrency and chunk": "no such part yet; threads are in the section on queues",
+}
+
+
+def sections(parts: Mapping[str, Results], missing: Mapping[str, str]) -> list[Section]:
+    found = {part: _groups(part, results) for part, results in parts.items()}
+    made = [
+        Section(
+            "Where penstock loses",
+            "Each of penstock's rows that another of its group beats by more than the run's uncertainty (the 95 % "
+            "interval of the ratio, paired by round, lies above 1): the one that beats it most, and how many do.",
+            verdict.lost(
+                group for groups in found.values() for group in groups if not group.title.startswith("permit")
+            ),
+        )
+    ]
+    if "clients" in parts:
+        text = "The same client with another policy, as multiples of doing it on the thread that receives."
+        made.append(Section("What policies cost", text, verdict.costs(parts["clients"]["rows"])))
+    for part, results in parts.items():
+        made += _part(part, results, found[part])
+    made.append(Section("Not here", "", report.markdown(("what", "why"), list(missing.items()))))
+    left_out = [report.left_out(results) for results in parts.values()]
+    made += [Section(f"Left out of {part}", "", text) for part, text in zip(parts, left_out, strict=True) if text]
+    made += [
+        Section(f"Machine and settings of {part}", "", report.environment(results)) for part, results in parts.items()
+    ]
+    return [section for section in made if section.text or section.table]
+
+
+def _groups(part: str, results: Results) -> list[Group]:
+    """The rows of a part that may be compared with each other, those that penstock loses first."""
+    named: list[Row] = [{**row, "scenario": _scenario(part, row)} for row in results["rows"]]
+    return report.groups((row for row in named if row["scenario"] != report.FLOOR), _cost)
+
+
+def _cost(row: Row) -> float:
+    return median(values(row, lag_p99 if row["kind"] == "echo" else wall))
+
+
+def _scenario(part: str, row: Row) -> str:
+    """Blocking work is compared by what is done with it: a thread of the loop's, a permit, or other threads."""
+    name = row["id"].partition("/")[0]
+    if part == "clients":
+        return row["scenario"]
+    if part != "strategies" or row["kind"] == "echo":
+        return name
+    ways = {"direct": "directly", "permit": "under a permit"}
+    return f"{name}, {next((title for way, title in ways.items() if way in row['client']), 'on other threads')}"
+
+
+def _part(part: str, results: Results, groups: Iterable[Group]) -> Iterable[Section]:
+    """A section for each family of groups: a kind of work, or a place that files go to."""
+    families: dict[str, list[Group]] = {}
+    for group in groups:
+        families.setdefault(_family(part, group), []).append(group)
+    for family, members in sorted(families.items()):
+        echo = members[0].rows[0]["kind"] == "echo"
+        yield Section(
+            f"{TITLES[part]}: {family}",
+            TEXTS["echo" if echo else part],
+            _echoes(members) if echo else _table(part, results, members),
+            report.bars(members, ECHO_BARS if echo else BARS),
+        )
+
+
+def _family(part: str, group: Group) -> str:
+    row = group.rows[0]
+    if part == "clients":
+        return f"{row['store'] or 'RAM'}, {row['framing']}"
+    if part == "queues":
+        return row["scenario"].removeprefix("queue, ").partition(" x ")[0]
+    return "beside echoes" if row["kind"] == "echo" else row["scenario"].partition(",")[0].removeprefix("permit ")
+
+
+TITLES = {
+    "strategies": "Blocking work",
+    "semaphores": "Semaphores",
+    "queues": "Queues",
+    "clients": "Clients",
+}
+TEXTS = {
+    "strategies": "Batches of 100 jobs (200 sleeps of 1 to 49 µs) on 4 threads beside the loop's (40 for sleeps), in "
+    "Rust from tokio's 4 threads, in Python from one loop. `published` is " + published.SOURCE + ".",
+    "echo": "200 connections echo every 50 ms while the jobs run: how long a round trip takes.",
+    "semaphores": "Jobs under a permit of each semaphore, beside the same jobs without one; then each semaphore by "
+    "itself: free, contended by 1,000 tasks for 4 permits, and with waiters that are cancelled. `published` is "
+    + published.SOURCE
+    + ".",
+    "queues": "1,000 jobs on a pool of threads, from tokio's 4 threads: the same pool on crossbeam's channel for many "
+    "consumers and on a deque under a mutex with a condition variable, and penstock-core's own.",
+    "clients": "16 concurrent GETs of 8 MiB, stored, read back and summarised; server and client on a CPU each. "
+    "Upstream as published makes a client for each batch and looks at each 1973rd byte; its other rows, and all "
+    "others', keep their clients and read every byte. `published` is "
+    + published.SOURCE
+    + ", and a server on another machine.",
+}
+
+
+def _table(part: str, results: Results, groups: Iterable[Group]) -> str:
+    lines = []
+    clients = part == "clients"
+    for group in groups:
+        base = next((row for row in group.rows if row["client"] in BASES), None)
+        for row in group.rows:
+            user, system = (
+                median(values(row, lambda sample, key=key: sample[key])) for key in ("user_ms", "system_ms")
+            )
+            times = [ratio(row, base, metric) if base and row is not base else None for metric in (cpu, wall)]
+            lines.append(
+                (
+                    group.title,
+                    f"**{verdict.named(row)}**" if row["client"].startswith(report.OURS) else verdict.named(row),
+                    _spread(row, cpu),
+                    f"{user:.3g} + {system:.3g}",
+                    verdict.shown(times[0]) if times[0] else "",
+                    _spread(row, wall),
+                    verdict.shown(times[1]) if times[1] else "",
+                    _published(part, row),
+                    *([_rate(results, row)] if clients else []),
+                    f"{max(sample['rss_bytes'] for sample in quiet(row)) / MIB:.0f}",
+                )
+            )
+    rate = ("GiB/s (Gib/s)",) if clients else ()
+    against = {"clients": "upstream", "strategies": "upstream", "semaphores": "tokio", "queues": "condvar"}[part]
+    head = ("group", "how", "CPU ms", "user + system", f"÷ {against}", "wall ms", f"÷ {against}", "published", *rate)
+    return report.markdown((*head, "peak MiB"), lines)
+
+
+def _echoes(groups: Iterable[Group]) -> str:
+    lines = []
+    for group in groups:
+        for row in group.rows:
+            lags = [_spread(row, metric) for metric in (lag_p50, lag_p99)]
+            lines.append(
+                (group.title, verdict.named(row), *lags, f"{max(values(row, lag_worst)):.3g}", _spread(row, wall))
+            )
+    return report.markdown(("group", "how", "p50 ms", "p99 ms", "worst ms", "batch: wall ms"), lines)
+
+
+def _spread(row: Row, metric: report.Metric) -> str:
+    figure = spread(values(row, metric))
+    return f"{figure.median:.3g} ({figure.low:.3g} to {figure.high:.3g})"
+
+
+def _rate(results: Results, row: Row) -> str:
+    settings = results["settings"]
+    rate = settings["size"] * settings["connections"] / (median(values(row, wall)) / 1000) / 2**30
+    return f"{rate:.2f} ({rate * 8:.1f})"
+
+
+def _published(part: str, row: Row) -> str:
+    """What upstream's author had for the same."""
+    figure = None
+    if part == "clients" and row["client"] == "upstream as published" and row["framing"] == "length":
+        figure = published.CLIENT.get(row["store"], {}).get(row["scenario"])
+    elif part == "strategies" and row["client"].startswith("upstream "):
+        figure = published.BLOCKING.get(f"{row['id'].partition('/')[0]} {row['client'].removeprefix('upstream ')}")
+    elif part == "semaphores" and row["id"].startswith("permit "):
+        work = row["id"].partition("/")[0].removeprefix("permit ")
+        strategy = {"tokio": "permit", "futures-intrusive, Sync": "intrusive"}.get(row["client"])
+        figure = published.BLOCKING.get(f"{work} {strategy}")
+    return f"{figure:.3g}" if figure else ""

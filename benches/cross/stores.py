@@ -1,0 +1,50 @@
+"""The directories that files go to: on disk, in shared memory, and in huge pages where these may be mounted."""
+
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from penstock.bench import machine
+
+SHARED_MEMORY = Path("/dev/shm")
+HUGE = "tmpfs huge"
+MOUNT = ("mount", "-t", "tmpfs", "-o", "size=1G,huge=always", "tmpfs")
+
+
+@dataclass
+class Stores:
+    """Directories by the type of their file system, and why others are missing."""
+
+    directories: dict[str, Path] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def add(self, directory: Path) -> None:
+        self.directories[machine.file_system(directory)] = directory
+
+
+@contextmanager
+def opened(disk: Path, more: Sequence[Path]) -> Iterator[Stores]:
+    """`disk`, shared memory, huge pages, and `more`; of two on one type of file system the last counts."""
+    with ExitStack() as stack:
+        stores = Stores()
+        if SHARED_MEMORY.is_dir():
+            stores.add(SHARED_MEMORY)
+        else:
+            stores.missing["tmpfs"] = f"{SHARED_MEMORY} is missing"
+        for directory in (disk, *more):
+            stores.add(Path(stack.enter_context(tempfile.TemporaryDirectory(dir=directory))))
+        mounted = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        try:
+            done = subprocess.run([*MOUNT, str(mounted)], capture_output=True, text=True, check=False)
+            reason = done.stderr.strip() if done.returncode else None
+        except FileNotFoundError:
+            reason = "there is no mount(8)"
+        if reason is None:
+            stack.callback(subprocess.run, ["umount", str(mounted)], check=True)
+            stores.directories[HUGE] = mounted
+        else:
+            stores.missing[HUGE] = f"{reason}; run it as root, or under `unshare --user --map-root-user --mount`"
+        yield stores

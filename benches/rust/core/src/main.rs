@@ -1,0 +1,32 @@
+//! penstock-core without Python, on tokio: blocking work by its semaphore and its pool, beside other semaphores and queues
+//! in their place, which exist inside these benchmarks only.
+//!
+//! Started by the benchmark driver as `penstock-from-rust blocking STRATEGY WORK JOBS THREADS` or as
+//! `penstock-from-rust semaphore KIND free|contended|cancelled JOBS`.
+
+mod permits;
+mod queues;
+mod strategy;
+mod takes;
+
+use std::error::Error;
+use std::time::Duration;
+
+use strategy::Strategy;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["blocking", strategy, work, jobs, threads] => {
+            let strategy = Strategy::open(strategy, threads.parse()?)?;
+            let (work, jobs) = (work.parse()?, jobs.parse()?);
+            penstock_protocol::serve(Duration::ZERO, || strategy.batch(work, jobs))
+        }
+        ["semaphore", kind, shape, jobs] => {
+            let jobs = jobs.parse()?;
+            let takes = takes::Takes::open(kind, shape)?;
+            penstock_protocol::serve(Duration::ZERO, || takes.batch(jobs))
+        }
+        _ => Err("usage: penstock-from-rust blocking STRATEGY WORK JOBS THREADS | semaphore KIND SHAPE JOBS".into()),
+    }
+}

@@ -1,0 +1,184 @@
+"""The comparison of languages: which rows it has, what a small run writes, and what is said of who loses."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from penstock.bench import page, report
+from penstock.bench.driver import Plan
+from penstock.bench.results import Results, Row
+
+from benches.cross import compare, compare_report, rows, stores, verdict
+
+BENCHES = Path(__file__).parents[2] / "benches"
+PROGRAMS = rows.Programs(*[Path(name) for name in ("floor", "blocking", "client", "client_mimalloc", "core")])
+NONE = rows.Programs(None, None, None, None, None)
+STORES = {"ext4": Path("/on-disk"), "tmpfs huge": Path("/in-huge-pages")}
+
+
+def clients_of(sessions: list, name: str) -> set[str]:
+    return {row.client for session in sessions for row in session if row.id.startswith(f"{name}/")}
+
+
+def test_each_table_has_both_languages() -> None:
+    found = compare.sessions(PROGRAMS, STORES, Plan(rounds=1), quick=True)
+    for work in ("noop", "expensive", "sleep"):
+        assert clients_of(found["strategies"], work) >= {
+            *("upstream direct", "upstream permit", "upstream dispatch_rx", "upstream spawn_blocking"),
+            *("penstock-core direct", "penstock-core permit", "penstock-core dispatch"),
+            *("penstock direct", "penstock permit", "penstock dispatch", "run_in_executor", "to_thread", "anyio"),
+        }
+        assert clients_of(found["semaphores"], f"permit {work}") >= {
+            *("tokio", "futures-intrusive", "futures-intrusive, Sync", "penstock-core", "penstock permit"),
+        }
+    for shape in ("free", "contended", "cancelled"):
+        assert clients_of(found["semaphores"], f"semaphore {shape}") >= {
+            *("tokio", "futures-intrusive", "penstock-core", "penstock", "asyncio", "anyio", "aiologic"),
+        }
+    assert clients_of(found["queues"], "queue, sleep x 200") == {
+        *("crossbeam's channel", "deque, mutex, condvar", "penstock-core"),
+    }
+    for framing, store in (("length", "ext4"), ("chunked", "ext4"), ("length", "tmpfs huge")):
+        for policy in ("direct", "permit", "dispatch"):
+            for kind in ("fs", "mmap"):
+                found_clients = clients_of(found["clients"], f"{kind}_{policy}/{framing}/{store}")
+                assert found_clients >= {"upstream as published", "upstream, client kept, all read", "penstock"}
+
+
+def test_without_cargo_pythons_rows_are_left() -> None:
+    found = compare.sessions(NONE, STORES, Plan(rounds=1), quick=False)
+    assert not found["queues"]
+    assert clients_of(found["strategies"], "sleep x8") >= {"penstock dispatch", "run_in_executor"}
+    assert {row.loop for part in found.values() for session in part for row in session} == {"asyncio"}
+
+
+def test_an_upstream_row_is_told_where_and_how() -> None:
+    found = compare.sessions(PROGRAMS, STORES, Plan(rounds=1), quick=False)["clients"]
+    commands = {row.id: row.command for session in found for row in session}
+    assert commands["mmap_copy_permit/length/ext4/upstream as published"] == (
+        *("client", "mmap_copy", "permit", "fresh", "sampled", "/on-disk"),
+    )
+    assert commands["ram_gather/chunked/upstream with mimalloc, client kept, all read"] == (
+        *("client_mimalloc", "ram_gather", "direct", "shared", "whole", "-"),
+    )
+
+
+def test_a_program_that_cannot_be_built_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    builds = compare.Builds()
+    assert builds.all() == NONE
+    assert builds.missing["rows of benches/rust/core, penstock-from-rust"] == "cargo is not installed"
+    assert "building benches/rust/core" in capsys.readouterr().err
+
+
+def test_a_store_that_cannot_be_mounted_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(stores, "MOUNT", ("sh", "-c", "echo not permitted >&2; exit 32", "mount"))
+    with stores.opened(tmp_path, []) as found:
+        assert found.missing[stores.HUGE].startswith("not permitted; run it as root")
+        assert stores.HUGE not in found.directories
+        directory = next(path for path in found.directories.values() if path.is_relative_to(tmp_path))
+        assert directory.is_dir()
+    assert not directory.exists()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of few rows that need no program."""
+    path = tmp_path_factory.mktemp("compared") / "compare.json"
+    pattern = r"^noop/asyncio/(penstock (direct|dispatch)|run_in_executor)$|^semaphore free/asyncio/(penstock|asyncio)$"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", "/nowhere")
+        arguments = ["--quick", "--rounds", "1", "--noise", "1000", "--rows", pattern, "--json", str(path)]
+        assert compare.main(arguments) == 0
+    return path
+
+
+def test_a_run_follows_the_schema(written: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    referencing = pytest.importorskip("referencing")
+    comparison = json.loads(written.read_text())
+    assert list(comparison["parts"]) == ["strategies", "semaphores"]
+    schema = referencing.Resource.from_contents(json.loads((BENCHES / "schema.json").read_text()))
+    validator = jsonschema.Draft202012Validator(
+        json.loads((BENCHES / "compare-schema.json").read_text()),
+        registry=referencing.Registry().with_resource("schema.json", schema),
+    )
+    validator.validate(comparison)
+
+
+def test_the_page_needs_nothing_beside_it(written: Path) -> None:
+    text = written.with_suffix(".html").read_text()
+    assert "<h2>Blocking work: noop</h2>" in text
+    assert "<svg" in text
+    assert "<strong>penstock dispatch</strong>" in text
+    assert not re.search(r'(src|href)="(?!#)[^"]*"', re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL))
+
+
+def test_the_markdown_has_its_pictures_beside_it(written: Path) -> None:
+    text = written.with_suffix(".md").read_text()
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert pictures
+    assert all((written.parent / picture).is_file() for picture in pictures)
+    assert "| stream forwarding | no such part yet |" in text
+
+
+def test_a_report_is_made_anew_from_a_runs_json(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page_path = written.with_suffix(".html")
+    before = page_path.read_text()
+    page_path.unlink()
+    assert compare.main(["--report", str(written)]) == 0
+    assert page_path.read_text() == before
+    assert capsys.readouterr().out.splitlines() == [str(page_path), str(written.with_suffix(".md"))]
+
+
+def test_losses_are_told_with_the_best_other(row: Callable[..., Row]) -> None:
+    ours = row("fs_direct/length/ext4/penstock", [20.0, 22.0, 21.0])
+    group = report.groups(
+        [
+            ours,
+            row("fs_direct/length/ext4/upstream as published", [10.0, 11.0, 10.5], loop="tokio"),
+            row("fs_direct/length/ext4/aiohttp tuned", [15.0, 16.0, 15.5]),
+            row("fs_direct/length/ext4/aiohttp naive", [40.0, 41.0, 40.5]),
+        ]
+    )
+    loss = verdict.losses(group)[0]
+    assert (loss.ours, loss.winner, loss.winners) == ("penstock", "upstream as published (Rust)", 2)
+    assert loss.times.median == pytest.approx(2.0)
+    assert not verdict.losses(report.groups([ours, row("fs_direct/length/ext4/aiohttp", [40.0, 41.0, 40.5])]))
+
+
+def test_policies_are_held_against_direct(row: Callable[..., Row]) -> None:
+    made = [
+        row(f"fs_{policy}/length/ext4/penstock", [each, each])
+        for policy, each in (("direct", 10.0), ("permit", 11.0), ("dispatch", 9.0))
+    ]
+    assert verdict.costs(made).splitlines()[-1] == (
+        "| fs, length, ext4: penstock | 1.10 [1.10, 1.10] | 1.10 [1.10, 1.10] | 0.90 [0.90, 0.90] | 0.90 [0.90, 0.90] |"
+    )
+    assert verdict.costs(made[:2]) == ""
+
+
+def test_published_figures_stand_beside_the_same_experiment(
+    row: Callable[..., Row], results: Callable[..., Results]
+) -> None:
+    made = results(
+        row("fs_direct/length/ext4/upstream as published", [10.0], loop="tokio"),
+        row("fs_direct/length/ext4/penstock", [10.0]),
+        row("ram/length/upstream as published", [10.0], loop="tokio"),
+    )
+    (files, ram) = [each for each in compare_report.sections({"clients": made}, {}) if "Clients" in each.title][::-1]
+    assert " | 120 | " in files.table or " | 120 | " in ram.table
+    assert " | 58.5 | " in files.table + ram.table
+
+
+def test_markdowns_bars_and_emphasis_reach_the_page(tmp_path: Path) -> None:
+    table = report.markdown(("a", "b"), [("**x**", "1 \\| 2"), ("`y`", "<3")])
+    path, _ = page.write("A < B", [page.Section("One", "Text of `code`.", table)], tmp_path / "made")
+    text = path.read_text()
+    assert "<h1>A &lt; B</h1>" in text
+    assert "<td><strong>x</strong></td><td>1 | 2</td>" in text
+    assert "<td><code>y</code></td><td>&lt;3</td>" in text
