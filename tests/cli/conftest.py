@@ -2,23 +2,92 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-from collections.abc import Callable
+import pty
+import struct
+import subprocess
+import sys
+import termios
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from penstock.cli import main
 
+from tests.cli import site as site_module
+from tests.conftest import ELSEWHERE
+
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 WIDTH = 100
 """Columns of the terminal that there seems to be."""
+
+
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason=f"{ELSEWHERE}: it has no /proc")
 
 
 class Done(NamedTuple):
     status: int
     out: str
     err: str
+
+
+def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+    """Runs a command line as a process of its own."""
+    command = [sys.executable, "-m", "penstock.cli", *map(str, arguments)]
+    return subprocess.Popen(command, **options)
+
+
+def in_terminal(*arguments: Any, **options: Any) -> tuple[int, str]:
+    """Runs a command line with all its output on a terminal; gives its status, and what the terminal was sent."""
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as screen:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, WIDTH, 0, 0))
+        environment = {**os.environ, "TERM": "xterm-256color"}
+        process = start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, **options)
+        os.close(theirs)
+        sent = b""
+        with process, contextlib.suppress(OSError):
+            # EIO says that nobody has it open any more.
+            while data := screen.read(1 << 16):
+                sent += data
+    return process.returncode, sent.decode()
+
+
+def watched(process: subprocess.Popen[bytes]) -> int:
+    """Waits for the end of a process; gives the most memory that it had, in bytes."""
+    peak = 0
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        peak = max([peak, *(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM"))])
+        time.sleep(0.01)
+    return peak
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits until a condition holds, ten seconds at most."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def asked(site: str, path: str | None = None) -> int:
+    """How many requests a site had, of all paths or of those that begin with one."""
+    with urllib.request.urlopen(f"{site}/heads") as response:
+        heads = response.read().decode().split("\n\n")
+    return sum(head.startswith(f"GET /{path or ''}") for head in heads)
+
+
+@pytest.fixture
+def site() -> Iterator[str]:
+    """The URL of a site of its own for a test."""
+    with site_module.running() as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)

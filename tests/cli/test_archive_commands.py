@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,26 @@ def test_repair_tells_what_it_did_and_then_check_is_content(run: Any) -> None:
     assert "306 bytes cut off" in run("repair", "truncated_body.barc").out
     assert Path("truncated_body.barc").stat().st_size == 0
     assert run("repair", "plain.barc").out == "plain.barc: 0 places mended\n"
+
+
+def test_stats_has_figures_for_people_and_machines(run: Any, snapshot: Callable[[str, str], None]) -> None:
+    with barc.open("coded.barc", "a") as archive:
+        for number in range(12):
+            coding = [("Content-Type", "text/plain"), *([("Content-Encoding", "gzip")] if number % 3 == 0 else [])]
+            changes: dict[str, Any] = {"res_headers": coding, "status": 200 if number % 4 else 503}
+            body = b"text " * 1000 * number
+            archive.append(make_dialog(number, body, url=f"http://host-{number % 5}.test/{number}", **changes))
+    done = run("stats", "--top", "4", "multi.barc", "coded.barc")
+    assert (done.status, done.err) == (0, "")
+    snapshot("stats", done.out)
+    (line,) = run("stats", "--json", "multi.barc").out.splitlines()
+    figures = json.loads(line)
+    assert (figures["records"], figures["stored"]) == (5, 3223)
+    assert figures["statuses"] == {"200": 2, "201": 1, "204": 1, "302": 1}
+    # What they take when they are copied without compression.
+    assert run("cp", "multi.barc", "plain-multi.barc").status == 0
+    assert figures["plain"] == Path("plain-multi.barc").stat().st_size
+    assert run("stats", "truncated_body.barc").status == 2
 
 
 def test_a_closed_pipe_ends_it_without_a_word() -> None:

@@ -13,6 +13,9 @@ from click.shell_completion import get_completion_class
 import penstock
 from penstock.cli import archives
 from penstock.cli.common import Command, Failure
+from penstock.cli.get import get
+from penstock.cli.record import record
+from penstock.cli.stats import stats
 from penstock.errors import PenstockError
 
 __all__ = ["run"]
@@ -43,10 +46,10 @@ class Commands(click.Group):
 @click.group("penstock", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(penstock.__version__, "-V", "--version", message="%(prog)s %(version)s")
 def commands() -> None:
-    """Read, copy and mend archives of HTTP exchanges, and measure."""
+    """Fetch bodies, record HTTP exchanges in archives, and read these."""
 
 
-for command in archives.COMMANDS:
+for command in (*archives.COMMANDS, get, record, stats):
     commands.add_command(command)
 
 

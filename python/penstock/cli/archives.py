@@ -17,10 +17,11 @@ import click
 
 from penstock import barc
 from penstock.body.image import BodyImage
-from penstock.cli.common import Command, Failure, exclusive, json_option, print_json
+from penstock.cli.common import Command, Failure, exclusive, json_option, print_json, quiet_option
+from penstock.cli.progress import Progress
 from penstock.errors import ArchiveError
 
-__all__ = ["COMMANDS", "FILE", "compressed", "strategy_of"]
+__all__ = ["COMMANDS", "FILE", "compressed", "extent", "reading", "several", "strategy_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -179,6 +180,7 @@ penstock cp --keep-going damaged.barc good.barc""",
 @spanned
 @compressed
 @click.option("--keep-going", is_flag=True, help="Go past damage, and tell of it.")
+@quiet_option
 @several
 @click.argument("out", type=FILE)
 def cp(
@@ -190,6 +192,7 @@ def cp(
     gzip: bool,
     brotli: bool,
     keep_going: bool,
+    quiet: bool,
 ) -> int:
     """Append the records of archives to another one."""
     span = _span(files, {"offset": offset, "index": index, "count": count})
@@ -200,15 +203,29 @@ def cp(
         # A missing one makes no output.
         barc.open(name).close()
     damaged = False
-    with barc.open(out, "a", strategy=strategy) as target:
+    with barc.open(out, "a", strategy=strategy) as target, reading(files, quiet) as progress:
         for name in files:
             with barc.open(name, keep_going=keep_going) as archive:
                 for record in span.of(archive):
                     target.append(record)
+                    progress.add(1, extent(record))
                 for error in archive.damage:
                     print(_place(name, error), file=sys.stderr)
                 damaged |= bool(archive.damage)
     return 2 if damaged else 0
+
+
+def reading(files: tuple[str, ...], quiet: bool) -> Progress:
+    """For a command that reads all of these."""
+    total = sum(Path(name).stat().st_size for name in files)
+    return Progress("records", total, by_size=True, quiet=quiet)
+
+
+def extent(record: barc.Record | barc.Entry) -> int:
+    """Bytes of the archive that a record, read from there, takes."""
+    assert record.offset is not None
+    assert record.end is not None
+    return record.end - record.offset
 
 
 def _place(name: str, error: ArchiveError) -> str:
@@ -249,27 +266,30 @@ def ls(files: tuple[str, ...], as_json: bool) -> int:
 
 @click.command(cls=Command, examples="penstock check crawl.barc && echo good")
 @json_option
+@quiet_option
 @several
-def check(files: tuple[str, ...], as_json: bool) -> int:
+def check(files: tuple[str, ...], as_json: bool, quiet: bool) -> int:
     """Read all of each archive, and tell what is wrong and where."""
     damaged = False
-    for name in files:
-        good = bad = 0
-        with barc.open(name) as archive:
-            for found in archive.check():
-                if not isinstance(found, ArchiveError):
-                    good += 1
-                    continue
-                bad += 1
-                if as_json:
-                    print_json(file=name, offset=found.offset, end=found.end, kind=found.kind, error=str(found))
-                else:
-                    print(_place(name, found))
-        if as_json:
-            print_json(file=name, good=good, damaged=bad)
-        else:
-            print(f"{name}: {good} good records, {bad} damaged places")
-        damaged |= bad > 0
+    with reading(files, quiet) as progress:
+        for name in files:
+            good = bad = 0
+            with barc.open(name) as archive:
+                for found in archive.check():
+                    if not isinstance(found, ArchiveError):
+                        good += 1
+                        progress.add(1, extent(found))
+                        continue
+                    bad += 1
+                    if as_json:
+                        print_json(file=name, offset=found.offset, end=found.end, kind=found.kind, error=str(found))
+                    else:
+                        print(_place(name, found))
+            if as_json:
+                print_json(file=name, good=good, damaged=bad)
+            else:
+                print(f"{name}: {good} good records, {bad} damaged places")
+            damaged |= bad > 0
     return 2 if damaged else 0
 
 

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
-__all__ = ["Command", "Failure", "exclusive", "json_option", "print_json"]
+from penstock._native import Tunables
+
+__all__ = [
+    "Command",
+    "Failure",
+    "exclusive",
+    "human",
+    "json_option",
+    "limited",
+    "print_json",
+    "quiet_option",
+    "tell",
+    "tunables_of",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,6 +60,43 @@ def exclusive(options: Mapping[str, object]) -> None:
 
 def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="An object a line, for machines.")(command)
+
+
+def quiet_option(command: F) -> F:
+    return click.option("-q", "--quiet", is_flag=True, help="No progress, even on a terminal.")(command)
+
+
+def limited(command: F) -> F:
+    """Adds the limit of a body."""
+    return click.option("--max-body", metavar="SIZE", default="1GiB", show_default=True, help="No body may be longer.")(
+        command
+    )
+
+
+def tunables_of(max_body: str) -> Tunables:
+    """With that limit.
+
+    Raises:
+        click.UsageError: It is no size.
+    """
+    try:
+        return Tunables(max_body=max_body)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--max-body") from None
+
+
+def tell(name: str, error: object) -> None:
+    """A line of standard error on something that goes wrong while others go on."""
+    print(f"penstock: {name}: {error}", file=sys.stderr, flush=True)
+
+
+def human(size: float) -> str:
+    """A number of bytes with a unit, in three or four digits."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1000 or unit == "GiB":
+            break
+        size /= 1024
+    return f"{size:,.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
 
 
 def print_json(**fields: Any) -> None:

@@ -1,0 +1,124 @@
+"""`get`: bodies to standard output or to files, one URL after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import urllib.parse
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import click
+
+import penstock
+from penstock.cli.archives import FILE
+from penstock.cli.common import (
+    Command,
+    Failure,
+    json_option,
+    limited,
+    print_json,
+    quiet_option,
+    tell,
+    tunables_of,
+)
+from penstock.cli.progress import Progress
+from penstock.errors import PenstockError
+from penstock.http.stream import StreamedResponse
+
+__all__ = ["get"]
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+penstock get https://example.com/ | less
+penstock get -o page.html https://example.com/
+penstock get -o downloads/ https://example.com/one.tar https://example.com/two.tar""",
+)
+@click.option("-o", "--output", metavar="FILE|DIR", type=FILE, help="A file, or a directory: names are the URLs' last.")
+@click.option("-f", "--force", is_flag=True, help="Replace files that are there.")
+@limited
+@json_option
+@quiet_option
+@click.argument("urls", metavar="URL...", nargs=-1, required=True)
+def get(urls: tuple[str, ...], output: str | None, force: bool, max_body: str, as_json: bool, quiet: bool) -> int:
+    """GET bodies, to standard output or to files.
+
+    Redirects are followed and codings removed. A status of 400 or more is an error; so is a body that ends early, of
+    which nothing is in a file, and what came of it in standard output. The other URLs are fetched anyway.
+    """
+    if as_json and output is None:
+        raise click.UsageError("--json needs --output: standard output is for the bodies")
+    targets: list[Path | None] = [None] * len(urls)
+    if output is not None:
+        folder = len(urls) > 1 or output.endswith("/") or Path(output).is_dir()
+        if folder:
+            Path(output).mkdir(parents=True, exist_ok=True)
+        targets = [Path(output, _name(url)) if folder else Path(output) for url in urls]
+    # Two of them on one terminal would be a muddle.
+    quiet = quiet or (output is None and sys.stdout.isatty())
+    total = None if len(urls) == 1 else len(urls)
+    tunables = tunables_of(max_body)
+    with Progress("bodies", total, by_size=total is None, quiet=quiet) as progress:
+        fetched = Fetched(force, tunables, progress)
+        return asyncio.run(fetched.all(list(zip(urls, targets, strict=True)), as_json))
+
+
+def _name(url: str) -> str:
+    """The last part of a URL's path, which can't lead out of a directory."""
+    last = urllib.parse.urlsplit(url).path.rpartition("/")[2]
+    return "index.html" if last in ("", ".", "..") else last
+
+
+class Fetched:
+    """What is common to the URLs of a command line."""
+
+    def __init__(self, force: bool, tunables: penstock.Tunables, progress: Progress) -> None:
+        self._force = force
+        self._tunables = tunables
+        self._progress = progress
+
+    async def all(self, wanted: list[tuple[str, Path | None]], as_json: bool) -> int:
+        status = 0
+        async with penstock.Client(tunables=self._tunables) as client:
+            for url, target in wanted:
+                before = self._progress.size
+                try:
+                    await self._one(client, url, target)
+                except BrokenPipeError:
+                    raise
+                except (Failure, PenstockError, OSError, ValueError) as error:
+                    status = 2
+                    tell(url, error)
+                    if as_json:
+                        print_json(url=url, error=str(error))
+                else:
+                    self._progress.add(1)
+                    if as_json:
+                        print_json(url=url, file=str(target), size=self._progress.size - before)
+        return status
+
+    async def _one(self, client: penstock.Client, url: str, target: Path | None) -> None:
+        if target is not None and not self._force and await penstock.run_blocking(target.exists):
+            raise FileExistsError(f"{target} is there: --force replaces it")
+        async with client.stream("GET", url) as response:
+            if response.status >= 400:
+                raise Failure(f"{response.status} {response.reason}")
+            if "content-encoding" not in response.headers:
+                self._progress.expect_size(int(response.headers.get("content-length", 0)))
+            if target is None:
+                async for piece in self._pieces(response):
+                    # On the loop's thread: nobody else waits for it, and Ctrl-C gets through.
+                    sys.stdout.buffer.write(piece)
+                sys.stdout.buffer.flush()
+                return
+            # Unnamed and in that directory until all of it is there.
+            tunables = self._tunables.replace(temp_dir=target.parent)
+            image = await penstock.collect(self._pieces(response), tunables)
+            await image.save(target, overwrite=self._force)
+
+    async def _pieces(self, response: StreamedResponse) -> AsyncIterator[memoryview]:
+        async for piece in response.stream(1 << 18):
+            yield piece
+            self._progress.add(size=len(piece))

@@ -1,0 +1,226 @@
+"""`record`: requests and their answers into an archive, many at a time, and on with it after an interruption."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import AsyncIterator
+
+import click
+
+import penstock
+from penstock import barc
+from penstock.cli.archives import FILE, compressed, strategy_of
+from penstock.cli.common import (
+    Command,
+    Failure,
+    json_option,
+    limited,
+    print_json,
+    quiet_option,
+    tell,
+    tunables_of,
+)
+from penstock.cli.progress import Progress
+from penstock.dialog import Dialog
+from penstock.errors import HeadTooLong, PenstockError, UnsupportedEncoding
+from penstock.http.client import ACCEPT_ENCODING
+
+__all__ = ["record"]
+
+ACCEPT = "text/html, application/xhtml+xml, application/xml;q=0.9, */*;q=0.8"
+
+PIECE = 1 << 16
+"""Bytes of a list of URLs that are read at once."""
+
+LONGEST = 1 << 20
+"""Bytes that a line of it may have."""
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+penstock record https://example.com/ https://example.org/ pages.barc
+penstock record -z --concurrency 50 --from urls.txt crawl.barc
+penstock record -z --concurrency 50 --from urls.txt --resume crawl.barc
+generate | penstock record --json --from - crawl.barc""",
+)
+@click.option("--from", "source", metavar="URLS", type=click.Path(allow_dash=True), help="A file of URLs, or -.")
+@click.option("--concurrency", metavar="N", type=click.IntRange(1), default=16, show_default=True, help="At a time.")
+@click.option("--accept", metavar="VALUE", default=ACCEPT, help="The Accept header, instead of a browser's.")
+@click.option("--no-decode", is_flag=True, help="Leave bodies in the coding in which they come.")
+@compressed
+@click.option("--resume", is_flag=True, help="Skip URLs that FILE has a record of.")
+@limited
+@json_option
+@quiet_option
+@click.argument("urls", metavar="URL...", nargs=-1)
+@click.argument("file", type=FILE)
+def record(
+    urls: tuple[str, ...],
+    file: str,
+    source: str | None,
+    concurrency: int,
+    accept: str,
+    no_decode: bool,
+    gzip: bool,
+    brotli: bool,
+    resume: bool,
+    max_body: str,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """GET URLs, and append requests with their answers to an archive.
+
+    Whatever the status is, it is recorded; redirects are not followed. A URL that fails is told of, and the others are
+    recorded anyway. Ctrl-C writes the answers that are complete, and ends. What a kill leaves unfinished in FILE is cut
+    off when it is opened again.
+    """
+    if not urls and source is None:
+        raise click.UsageError("Missing argument 'URL...', or --from.")
+    strategy = strategy_of(gzip, brotli)
+    tunables = tunables_of(max_body)
+    client = penstock.Client(
+        headers={"accept": accept, "accept-language": "en", "accept-encoding": ACCEPT_ENCODING},
+        tunables=tunables,
+        decode=not no_decode,
+        follow_redirects=False,
+        limits=penstock.Limits(connections=concurrency),
+    )
+    archive = barc.AsyncArchive(file, "a", strategy=strategy, tunables=tunables)
+    with contextlib.ExitStack() as stack:
+        listed = None
+        if source is not None:
+            listed = 0 if source == "-" else os.open(source, os.O_RDONLY)
+        if listed:
+            stack.callback(os.close, listed)
+        progress = stack.enter_context(Progress("records", _count(urls, listed), quiet=quiet))
+        recording = Recording(client, archive, progress, as_json)
+        try:
+            asyncio.run(recording.run(_wanted(urls, listed), concurrency, resume))
+        except KeyboardInterrupt:
+            print(f"penstock: interrupted after {progress.count:,} records; --resume goes on", file=sys.stderr)
+            raise
+    return 2 if recording.failed else 0
+
+
+def _count(urls: tuple[str, ...], listed: int | None) -> int | None:
+    """How many there will be; `None` if that can't be known."""
+    if listed is None:
+        return len(urls)
+    if not stat.S_ISREG(os.fstat(listed).st_mode):
+        return None
+    here = os.lseek(listed, 0, os.SEEK_CUR)
+    with open(listed, "rb", closefd=False) as lines:
+        count = sum(map(_is_url, lines))
+    os.lseek(listed, here, os.SEEK_SET)
+    return len(urls) + count
+
+
+def _is_url(line: bytes) -> bool:
+    """Not blank, and no comment."""
+    return bool(line.strip()) and not line.startswith(b"#")
+
+
+async def _wanted(urls: tuple[str, ...], listed: int | None) -> AsyncIterator[str]:
+    """URLs of the command line, then those of a list, as they come."""
+    for url in urls:
+        yield url
+    if listed is None:
+        return
+    rest = b""
+    while data := await _read(listed):
+        *lines, rest = (rest + data).split(b"\n")
+        for line in filter(_is_url, lines):
+            yield line.decode(errors="replace").strip()
+        if len(rest) > LONGEST:
+            raise Failure(f"--from: a line of more than {LONGEST:,} bytes is no URL")
+    if _is_url(rest):
+        yield rest.decode(errors="replace").strip()
+
+
+async def _read(fd: int) -> bytes:
+    """What comes next; a pipe is waited for without a thread, which Ctrl-C couldn't end."""
+    mode = os.fstat(fd).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(fd)):
+        return await penstock.run_blocking(os.read, fd, PIECE)
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(fd, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(fd)
+    return os.read(fd, PIECE)
+
+
+class Recording:
+    """A run: the answers to many URLs on their way to one archive."""
+
+    def __init__(self, client: penstock.Client, archive: barc.AsyncArchive, progress: Progress, as_json: bool) -> None:
+        self.failed = 0
+        self._client = client
+        self._archive = archive
+        self._progress = progress
+        self._as_json = as_json
+
+    async def run(self, urls: AsyncIterator[str], concurrency: int, resume: bool) -> None:
+        """Records all of them, so many at a time; those of which there is a record are skipped by `resume`."""
+        slots = penstock.Semaphore(concurrency)
+        async with self._client, self._archive:
+            recorded = set()
+            if resume:
+                async for record in self._archive:
+                    recorded.add(record.meta.get("url"))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    async for url in urls:
+                        if url in recorded:
+                            self._progress.skip()
+                            continue
+                        if resume:
+                            # A list may have it twice.
+                            recorded.add(url)
+                        await slots.acquire()
+                        group.create_task(self._one(url)).add_done_callback(lambda _: slots.release())
+            except BaseExceptionGroup as errors:
+                # The first one ended the others: the disk is full, or whoever read standard output has gone.
+                raise errors.exceptions[0] from None
+
+    async def _one(self, url: str) -> None:
+        try:
+            dialog = await self._client.record("GET", url)
+        except UnsupportedEncoding as error:
+            self._fail(url, f"{error}; --no-decode records it as it comes")
+            return
+        except (PenstockError, OSError, ValueError) as error:
+            self._fail(url, error)
+            return
+        # What is complete is written, whatever happens meanwhile.
+        writing = asyncio.create_task(self._write(url, dialog))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            writing.result()
+            raise
+
+    async def _write(self, url: str, dialog: Dialog) -> None:
+        try:
+            offset = await self._archive.append(dialog)
+        except (HeadTooLong, ValueError) as error:
+            self._fail(url, error)
+            return
+        self._progress.add(1, len(dialog.res_body))
+        if self._as_json:
+            print_json(url=url, offset=offset, status=dialog.status, size=len(dialog.res_body))
+
+    def _fail(self, url: str, error: object) -> None:
+        self.failed += 1
+        self._progress.skip()
+        tell(url, error)
+        if self._as_json:
+            print_json(url=url, error=str(error))

@@ -1,0 +1,135 @@
+"""`penstock get`: bodies to standard output and to files, and what is said of those that don't come."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import asked, needs_proc, start, until, watched
+from tests.cli.site import ZIPPED, text
+
+
+def test_bodies_go_to_standard_output_one_after_the_other(run: Any, site: str) -> None:
+    assert run("get", f"{site}/text/1", f"{site}/to/text/2", f"{site}/gzip") == (
+        0,
+        (text(1) + text(2) + ZIPPED).decode(),
+        "",
+    )
+
+
+def test_an_output_is_a_file_or_a_directory(run: Any, site: str, tmp_path: Path) -> None:
+    assert run("get", "-o", tmp_path / "a", f"{site}/text/1") == (0, "", "")
+    assert run("get", "-o", tmp_path, f"{site}/text/2") == (0, "", "")
+    assert run("get", "-o", tmp_path / "made/here", f"{site}/text/3?x=/y", f"{site}/gzip", f"{site}/to/text/4") == (
+        0,
+        "",
+        "",
+    )
+    files = {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {
+        "a": text(1),
+        "2": text(2),
+        "made/here/3": text(3),
+        "made/here/gzip": ZIPPED,
+        "made/here/4": text(4),
+    }
+
+
+@pytest.mark.parametrize("path", ["", "/", "/text/", "/text/..", "/."])
+def test_a_url_without_a_name_gives_an_index_in_the_directory(path: str, run: Any, site: str, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    run("get", "-o", folder, f"{site}{path}", f"{site}/text/1")
+    assert {file.name for file in folder.iterdir()} <= {"index.html", "1"}
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_fails_is_named_and_the_others_come_anyway(run: Any, site: str, tmp_path: Path, snapshot: Any) -> None:
+    (tmp_path / "6").write_bytes(b"mine")
+    urls = [
+        f"{site}/status/404",
+        f"{site}/cut",
+        "ftp://sample.test/",
+        f"{site}/text/5",
+        f"{site}/text/6",
+        "http://127.0.0.1:1/x",
+    ]
+    done = run("get", "-o", tmp_path, "--max-body", "64KiB", *urls, f"{site}/text/7/65537", f"{site}/text/8/65536")
+    assert (done.status, done.out) == (2, "")
+    snapshot("get-errors", done.err.replace(site, "http://SITE").replace(str(tmp_path), "DIR"))
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert files == {"5": text(5), "6": b"mine", "65536": text(8, 65536)}
+
+
+def test_it_tells_machines_what_became_of_each(run: Any, site: str, tmp_path: Path) -> None:
+    done = run("get", "--json", "-o", tmp_path, f"{site}/text/5", f"{site}/status/500", f"{site}/gzip")
+    assert done.status == 2
+    assert [json.loads(line) for line in done.out.splitlines()] == [
+        {"url": f"{site}/text/5", "file": str(tmp_path / "5"), "size": len(text(5))},
+        {"url": f"{site}/status/500", "error": "500 Sorry"},
+        {"url": f"{site}/gzip", "file": str(tmp_path / "gzip"), "size": len(ZIPPED)},
+    ]
+
+
+def test_a_file_is_replaced_only_by_force(run: Any, site: str, tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    target.write_bytes(b"mine")
+    assert run("get", "-o", target, f"{site}/text/1").status == 2
+    assert target.read_bytes() == b"mine"
+    assert run("get", "--force", "-o", target, f"{site}/text/1").status == 0
+    assert target.read_bytes() == text(1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["get"], "Missing argument 'URL...'"),
+        (["get", "--json", "http://sample.test/"], "--json needs --output: standard output is for the bodies"),
+        (["get", "--max-body", "much", "http://sample.test/"], "Invalid value for --max-body"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], message: str, run: Any) -> None:
+    done = run(*arguments)
+    assert (done.status, done.out) == (1, "")
+    assert message in done.err
+
+
+@needs_proc
+@pytest.mark.parametrize("output", [[], ["-o", "large"]])
+def test_a_large_body_takes_little_memory(output: list[str], site: str, tmp_path: Path) -> None:
+    size = 96 << 20
+    with (
+        open(tmp_path / "out", "wb") as out,
+        start("get", *output, f"{site}/text/1/{size}", cwd=tmp_path, stdout=out) as process,
+    ):
+        peak = watched(process)
+    assert process.returncode == 0
+    assert sorted((path.name, path.stat().st_size) for path in tmp_path.iterdir()) == (
+        [("large", size), ("out", 0)] if output else [("out", size)]
+    )
+    assert 0 < peak < 100 << 20
+
+
+def test_interrupted_it_leaves_no_half_file(site: str, tmp_path: Path) -> None:
+    with start("get", "-o", "half", f"{site}/half/{1 << 20}", cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        until(lambda: asked(site, "half"))
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert (process.returncode, err) == (130, b"")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_goes_ends_it_without_a_word(site: str) -> None:
+    urls = [f"{site}/text/1/{1 << 20}"] * 3
+    with start("get", *urls, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 2

@@ -1,0 +1,94 @@
+"""Progress on standard error, where that is a terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from penstock import barc
+from penstock.cli.common import human
+
+from tests.barc.conftest import make_dialog
+from tests.cli.conftest import in_terminal, start
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    path = tmp_path / "a.barc"
+    with barc.open(path, "a") as archive:
+        for number in range(1200):
+            archive.append(make_dialog(number, bytes(1000)))
+    return path
+
+
+def last_line(sent: str) -> str:
+    """What stands there in the end: without colours, and after the last return to the line's start."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent)
+    return plain.replace("\r\n", "\n").rstrip("\n").split("\n")[-1].split("\r")[-1].strip()
+
+
+@pytest.mark.parametrize("command", ["cp", "check", "stats"])
+def test_a_terminal_shows_records_bytes_rate_and_what_is_left(command: str, archive: Path) -> None:
+    rest = ["out.barc"] if command == "cp" else []
+    status, sent = in_terminal(command, archive.name, *rest, cwd=archive.parent)
+    assert status == 0
+    assert re.search(r"1,200 records, 1\.\d MiB, [\d.]+ .?i?B/s ETA 00:00", re.sub(r"\x1b\[[0-9;]*m", "", sent)), sent
+    assert len(last_line(sent)) <= 100
+
+
+def test_output_goes_above_it(archive: Path) -> None:
+    _, sent = in_terminal("check", archive.name, cwd=archive.parent)
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent).replace("\r\n", "\n").splitlines()
+    assert "a.barc: 1200 good records, 0 damaged places" in [line.split("\r")[-1] for line in lines]
+    assert "1,200 records" in last_line(sent)
+
+
+def test_quiet_shows_nothing(archive: Path) -> None:
+    assert in_terminal("cp", "--quiet", archive.name, "out.barc", cwd=archive.parent) == (0, "")
+    assert in_terminal("check", "-q", archive.name, cwd=archive.parent) == (
+        0,
+        "a.barc: 1200 good records, 0 damaged places\r\n",
+    )
+
+
+def test_without_a_terminal_nothing_is_shown_and_rich_is_not_loaded(archive: Path) -> None:
+    environment: dict[str, Any] = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    done = start(
+        "check", archive.name, cwd=archive.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, err = done.communicate()
+    assert out == b"a.barc: 1200 good records, 0 damaged places\n"
+    told = [line for line in err.decode().splitlines() if not line.startswith("import time:")]
+    assert told == []
+    assert "penstock.cli.archives" in err.decode()
+    assert "rich." not in err.decode()
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_get_shows_it_beside_files_and_never_beside_bodies(quiet: bool, site: str, tmp_path: Path) -> None:
+    flag = ["--quiet"] if quiet else []
+    urls = [f"{site}/text/1/{1 << 20}", f"{site}/text/2"]
+    status, sent = in_terminal("get", *flag, "-o", ".", *urls, cwd=tmp_path)
+    assert status == 0
+    assert ("2 bodies, 1.0 MiB" in sent) is not quiet
+    assert in_terminal("get", *flag, f"{site}/text/1") == (0, "text 1, ")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.0 KiB"),
+        (10_240, "10.0 KiB"),
+        (512_000, "500 KiB"),
+        (1 << 30, "1.0 GiB"),
+        (5 << 40, "5,120 GiB"),
+    ],
+)
+def test_sizes_for_people(size: int, text: str) -> None:
+    assert human(size) == text

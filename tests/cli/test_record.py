@@ -1,0 +1,233 @@
+"""`penstock record`: URLs into an archive, what is said of those that fail, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from penstock import barc
+
+from tests.barc.conftest import urls as urls_of
+from tests.cli.conftest import asked, in_terminal, needs_proc, start, until, watched
+from tests.cli.site import ZIPPED, text
+
+MANY = 10_000
+
+
+@pytest.fixture
+def listed(site: str, tmp_path: Path) -> Path:
+    """A list of many URLs."""
+    path = tmp_path / "urls.txt"
+    path.write_text("".join(f"{site}/text/{number}/{number % 40_000}\n" for number in range(MANY)))
+    return path
+
+
+def test_requests_and_answers_are_appended(run: Any, site: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.barc"
+    assert run("record", f"{site}/text/1", f"{site}/gzip", file) == (0, "", "")
+    assert run("record", f"{site}/status/404", f"{site}/to/text/1", file) == (0, "", "")
+    with barc.open(file) as archive:
+        records = {record.meta["url"].removeprefix(site): record for record in archive}
+    assert sorted(records) == ["/gzip", "/status/404", "/text/1", "/to/text/1"]
+    assert [records[path].meta["response-status"] for path in sorted(records)] == [
+        "200 OK",
+        "404 Not Found",
+        "200 OK",
+        "302 Found",
+    ]
+    assert bytes(records["/text/1"].res_body) == text(1)
+    zipped = records["/gzip"]
+    assert (bytes(zipped.res_body), zipped.meta["response-decoded"]) == (ZIPPED, "gzip, identity")
+    assert zipped.res_headers["content-encoding"] == "gzip"
+    sent = zipped.req_headers
+    assert sent["accept"] == "text/html, application/xhtml+xml, application/xml;q=0.9, */*;q=0.8"
+    assert sent["accept-language"] == "en"
+    assert sent["accept-encoding"] == "gzip, deflate, br, zstd"
+    assert sent["user-agent"].startswith("penstock/")
+
+
+def test_bodies_can_be_left_coded_and_something_else_accepted(run: Any, site: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.barc"
+    assert run("record", "--no-decode", "--accept", "text/x", f"{site}/gzip", file).status == 0
+    with barc.open(file) as archive:
+        (record,) = archive
+    assert record.req_headers["accept"] == "text/x"
+    assert record.req_headers["accept-encoding"] == "gzip, deflate, br, zstd"
+    assert "response-decoded" not in record.meta
+    assert bytes(record.res_body)[:2] == b"\x1f\x8b"
+
+
+@pytest.mark.parametrize(("flag", "kind"), [("-z", "gzip"), ("-b", "brotli")])
+def test_what_is_worth_it_is_compressed(flag: str, kind: str, run: Any, site: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.barc"
+    assert run("record", flag, f"{site}/text/1/20000", f"{site}/text/1", file).status == 0
+    with barc.open(file) as archive:
+        assert sorted(entry.compression for entry in archive.entries()) == sorted([kind, "plain"])
+
+
+def test_a_url_that_fails_is_told_of_and_the_others_are_recorded(
+    run: Any, site: str, tmp_path: Path, snapshot: Any
+) -> None:
+    file = tmp_path / "a.barc"
+    bad = [f"{site}/cut", "/relative", f"{site}/compress", f"{site}/text/1/65537"]
+    done = run("record", "--max-body", "64KiB", "--concurrency", 1, *bad, f"{site}/text/2", f"{site}/text/3", file)
+    assert (done.status, done.out) == (2, "")
+    snapshot("record-errors", done.err.replace(site, "http://SITE"))
+    assert urls_of(file) == [f"{site}/text/2", f"{site}/text/3"]
+    done = run("record", "--json", "http://127.0.0.1:1/", f"{site}/text/4/50", file)
+    assert done.status == 2
+    assert "http://127.0.0.1:1/: cannot connect to " in done.err
+    lines = {line["url"]: line for line in map(json.loads, done.out.splitlines())}
+    assert lines["http://127.0.0.1:1/"]["error"] in done.err
+    with barc.open(file) as archive:
+        (last,) = archive.records(lines[f"{site}/text/4/50"].pop("offset"))
+    assert lines[f"{site}/text/4/50"] == {"url": f"{site}/text/4/50", "status": 200, "size": 50}
+    assert bytes(last.res_body) == text(4, 50)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 1, "Missing argument 'FILE'"),
+        (["a.barc"], 1, "Missing argument 'URL...', or --from."),
+        (["--concurrency", "0", "http://sample.test/", "a.barc"], 1, "0 is not in the range x>=1"),
+        (["-z", "-b", "http://sample.test/", "a.barc"], 1, "--gzip can't be given together with --brotli"),
+        (["--from", "gone.txt", "a.barc"], 2, "No such file or directory: 'gone.txt'"),
+        (["http://sample.test/", "no/such/directory/a.barc"], 2, "No such file or directory"),
+    ],
+)
+def test_what_cannot_be_begun(
+    arguments: list[str], status: int, message: str, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("record", *arguments)
+    assert (done.status, done.out) == (status, "")
+    assert message in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_list_may_be_a_file_or_a_pipe_that_goes_on(site: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.barc"
+    (tmp_path / "urls.txt").write_text(f"# first\n{site}/text/1\n\n  {site}/text/2  \r\n{site}/text/3")
+    with start("record", "--from", "urls.txt", f"{site}/text/0", file, cwd=tmp_path) as process:
+        pass
+    assert process.returncode == 0
+    assert sorted(urls_of(file)) == [f"{site}/text/{number}" for number in range(4)]
+    with start("record", "--from", "-", file, stdin=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdin is not None
+        for number in (4, 5):
+            process.stdin.write(f"{site}/text/{number}\n{site}/te".encode())
+            # What is there is recorded before the rest comes.
+            until(lambda number=number: f"{site}/text/{number}" in urls_of(file))  # type: ignore[misc]
+            process.stdin.write(f"xt/{number + 10}\n".encode())
+        process.stdin.close()
+    assert process.returncode == 0
+    assert sorted(urls_of(file)[4:]) == sorted(f"{site}/text/{number}" for number in (4, 5, 14, 15))
+
+
+def test_a_line_without_an_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "endless").write_bytes(b"x" * (2 << 20))
+    done = start("record", "--from", "endless", "a.barc", cwd=tmp_path, stderr=subprocess.PIPE)
+    assert (done.communicate()[1], done.returncode) == (
+        b"penstock: --from: a line of more than 1,048,576 bytes is no URL\n",
+        2,
+    )
+
+
+def test_resume_skips_what_is_recorded(run: Any, site: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.barc"
+    assert run("record", f"{site}/text/1", file).status == 0
+    urls = [f"{site}/text/{number}" for number in (1, 2, 2, 1, 3)]
+    assert run("record", "--resume", *urls, file) == (0, "", "")
+    assert sorted(urls_of(file)) == sorted(set(urls))
+    assert asked(site) == 3
+    assert run("record", *urls, file).status == 0
+    assert len(urls_of(file)) == 8
+
+
+def test_interrupted_it_finishes_what_is_in_hand_and_goes_on_by_resume(site: str, tmp_path: Path) -> None:
+    urls = [f"{site}/text/1", f"{site}/held", f"{site}/half/1000", f"{site}/text/2"]
+    with start("record", *urls, "a.barc", cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        until(lambda: asked(site) == 4 and len(urls_of(tmp_path / "a.barc")) == 2)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert (process.returncode, err) == (130, b"penstock: interrupted after 2 records; --resume goes on\n")
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.barc"]
+    with barc.open(tmp_path / "a.barc") as archive:
+        assert not [found for found in archive.check() if isinstance(found, Exception)]
+    with start("record", "--resume", *urls[::3], f"{site}/text/3", "a.barc", cwd=tmp_path) as process:
+        pass
+    assert sorted(urls_of(tmp_path / "a.barc")) == [f"{site}/text/{number}" for number in (1, 2, 3)]
+
+
+def test_interrupted_at_any_time_it_leaves_whole_records(site: str, listed: Path) -> None:
+    file = listed.with_name("a.barc")
+    with start("record", "--from", listed, "--json", file, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert process.returncode == 130
+    # Each one that was told of is there, and the other way round.
+    told = [json.loads(line) for line in out.splitlines()]
+    with barc.open(file) as archive:
+        found = list(archive.check())
+    assert not [error for error in found if isinstance(error, Exception)]
+    assert len(found) == len(told) + 1 < MANY
+    assert err.decode() == f"penstock: interrupted after {len(found):,} records; --resume goes on\n"
+
+
+@needs_proc
+@pytest.mark.slow
+def test_killed_at_any_time_resume_ends_with_each_url_once_in_little_memory(site: str, listed: Path) -> None:
+    file = listed.with_name("a.barc")
+    command = ["record", "-z", "--from", listed, "--concurrency", "200", "--resume", file]
+    size = 0
+    for _ in range(2):
+        least = size + random.randrange(2 << 20)
+        with start(*command) as process:
+            until(lambda least=least: file.exists() and file.stat().st_size > least)  # type: ignore[misc]
+            process.kill()
+        size = file.stat().st_size
+        assert process.returncode == -signal.SIGKILL
+    with start(*command) as process:
+        peak = watched(process)
+    assert process.returncode == 0
+    counts = Counter(urls_of(file))
+    assert counts == Counter(listed.read_text().split()), f"killed at {least} bytes"
+    assert peak < 150 << 20
+    with barc.open(file) as archive:
+        for record in archive:
+            number = int(record.meta["url"].split("/")[-2])
+            assert bytes(record.res_body) == text(number, number % 40_000)
+
+
+def test_a_terminal_shows_how_far_it_is(site: str, tmp_path: Path) -> None:
+    (tmp_path / "urls.txt").write_text(f"{site}/text/1/5000\n{site}/text/2/5000\n")
+    status, sent = in_terminal("record", "--from", "urls.txt", f"{site}/cut", "a.barc", cwd=tmp_path)
+    assert status == 2
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent)
+    assert re.search(r"2 records, 9\.8 KiB, [\d.]+ .*/s ETA 00:00", plain), plain
+    # Above the bar.
+    assert f"penstock: {site}/cut: body ended after 4 bytes of 8" in [
+        line.split("\r")[-1].strip() for line in plain.replace("\r\n", "\n").split("\n")
+    ]
+
+
+def test_a_reader_of_its_report_that_goes_ends_it(site: str, listed: Path) -> None:
+    command = ["record", "--json", "--from", listed, "a.barc"]
+    with start(*command, cwd=listed.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 2
+    assert 0 < len(urls_of(listed.with_name("a.barc"))) < MANY
