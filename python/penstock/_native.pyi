@@ -522,7 +522,7 @@ class Receiver:
         budget: Budget,
         file_pool: FilePool | None,
         head: bool,
-        direct: Direct | None,
+        here: Direct | Permit | None,
         drain: bool,
         expect: bool,
         tell_head: bool,

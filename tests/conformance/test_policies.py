@@ -315,7 +315,8 @@ async def read(pieces: int, store: str, directory: Path) -> int:
 async def test_direct_adds_no_call_for_each_piece_that_the_client_receives(tmp_path: Path) -> None:
     few = await received(1 << 20, "file", tmp_path)
     assert few > 0
-    assert await received(16 << 20, "file", tmp_path) == few
+    # Windows of 256 KiB: 60 more of them. A turn more or less of the loop while connecting makes a call or two.
+    assert await received(16 << 20, "file", tmp_path) < few + 10
 
 
 async def test_direct_adds_no_call_for_each_piece_that_a_sink_takes(tmp_path: Path) -> None:

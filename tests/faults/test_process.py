@@ -18,7 +18,7 @@ BODY = bytes(400_000)
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("name", ["windows", "permit", "drained"])
+@pytest.mark.parametrize("name", ["windows", "drained"])
 async def test_a_pool_closed_under_a_response_fails_it_by_name(
     storing_by: Callable[[str], Storing],  # noqa: F811
     name: str,

@@ -50,6 +50,8 @@ async def test_a_body_whose_writes_must_wait_is_not_received(
     wire = response(body) if framing == "length" else head("Transfer-Encoding: chunked") + chunked(body, 8192)
     before = penstock.stats()["slabs"]["lent"]
     async with serve([wire]) as server, storing.client(timeout=penstock.Timeouts(idle=0.3)) as client:
+        if name == "permit":
+            assert storing.policy.semaphore.try_acquire(2)
         blocked = [storing.pool.run(gate.wait, 20) for _ in range(2)]
         asking = asyncio.create_task(client.get(server.url))
         await asyncio.sleep(0)
@@ -62,10 +64,53 @@ async def test_a_body_whose_writes_must_wait_is_not_received(
         assert not asking.done()
         gate.set()
         await asyncio.gather(*blocked)
+        if name == "permit":
+            storing.policy.semaphore.release(2)
         answer = await asking
         assert await answer.read() == body
         assert server.sent == len(wire)
     assert unwritten() == 0
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_with_a_free_permit_a_body_is_written_where_it_is_received(
+    storing_by: Callable[[str], Storing], framing: str
+) -> None:
+    storing = storing_by("permit")
+    body = bytes(range(256)) * (4 * 4096)
+    wire = response(body) if framing == "length" else head("Transfer-Encoding: chunked") + chunked(body, 8192)
+    async with serve([wire]) as server, storing.client() as client:
+        answer = await client.get(server.url)
+        assert storing.policy.stats()["run"]["count"] > 1
+        assert storing.pool.stats()["taken"] == 0
+        assert storing.policy.semaphore.stats() == {"permits": 2, "free": 2, "waiting": 0, "waits": 0, "hand_overs": 0}
+        assert await answer.read() == body
+
+
+async def test_a_body_that_gets_no_permit_is_written_once_it_does(storing_by: Callable[[str], Storing]) -> None:
+    storing = storing_by("permit")
+    semaphore = storing.policy.semaphore
+    body = bytes(range(256)) * (4 * 4096)
+    async with serve([response(body)]) as server, storing.client() as client:
+        async with asyncio.timeout(10):
+            assert semaphore.try_acquire(2)
+            asking = asyncio.create_task(client.get(server.url))
+            while not semaphore.waiting:
+                await asyncio.sleep(0.001)
+            semaphore.release(2)
+            answer = await asking
+        assert await answer.read() == body
+        assert (semaphore.free, semaphore.stats()["waits"] > 0) == (2, True)
+
+
+async def test_a_closed_semaphore_fails_the_request_that_needs_a_permit(
+    storing_by: Callable[[str], Storing],
+) -> None:
+    storing = storing_by("permit")
+    storing.policy.semaphore.close()
+    async with serve([response(bytes(MIB))]) as server, storing.client() as client:
+        with pytest.raises(penstock.SemaphoreClosed):
+            await client.get(server.url)
 
 
 async def test_the_unwritten_bytes_of_all_bodies_together_are_bounded(

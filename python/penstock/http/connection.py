@@ -163,7 +163,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             settings.budget,
             settings.file_pool,
             request.method == "HEAD",
-            None if streamed else settings.direct,
+            None if streamed else settings.here,
             drain,
             expect,
             exchange.on_head is not None or streamed,
@@ -485,7 +485,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._blocked = False
         self.resume()
         # A work that is done right here has failed by now or not at all; any other tells when it comes back.
-        if exchange.settings.direct and not self._blocked:
+        if exchange.settings.here and not self._blocked and self._job is None:
             self._budget_until = None
             self._unpause()
 

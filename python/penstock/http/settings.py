@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from penstock._native import Budget, Direct, Dispatch, FilePool, Tunables
+from penstock._native import Budget, Direct, Dispatch, FilePool, Permit, Tunables
 from penstock.blocking.policy import Policy
 from penstock.http.auth import Auth
 from penstock.http.content import Files, Source
@@ -65,14 +65,14 @@ class Settings:
     decode: Decode
     proxy: str | None
     ssl_context: ssl.SSLContext | None
-    direct: Direct | None = dataclasses.field(init=False)
-    """The policy, if works are done where they come up."""
+    here: Direct | Permit | None = dataclasses.field(init=False)
+    """The policy, if works are done where they come up: with `Permit`, as long as a permit is free."""
     dispatch: Dispatch | None = dataclasses.field(init=False)
     """The policy, if works go to a pool without a permit."""
 
     def __post_init__(self) -> None:
         policy = self.policy
-        object.__setattr__(self, "direct", policy if isinstance(policy, Direct) else None)
+        object.__setattr__(self, "here", policy if isinstance(policy, Direct | Permit) else None)
         object.__setattr__(self, "dispatch", policy if isinstance(policy, Dispatch) else None)
         most = self.max_redirects
         if isinstance(most, bool) or not isinstance(most, int) or most < 0:

@@ -47,6 +47,13 @@ impl Figures {
         Stay { figures: Arc::clone(self), since: Instant::now(), runs: true, mark }
     }
 
+    /// Something runs from now on, on this thread, that would have waited if it had to.
+    pub fn run_at_once(self: &Arc<Self>, py: Python<'_>, what: impl FnOnce() -> What) -> Stay {
+        let mut stay = self.wait();
+        stay.run(py, what);
+        stay
+    }
+
     /// A loop stood still for what it ran.
     pub fn stalled(&self, lag: Duration, interval: Duration) {
         self.lag.record_all_within(lag, interval);

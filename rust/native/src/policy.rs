@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use penstock_core::permit;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -43,6 +44,16 @@ pub struct Dispatch {
 impl Direct {
     pub fn figures(&self) -> &Arc<Figures> {
         &self.figures
+    }
+}
+
+impl Permit {
+    pub fn figures(&self) -> &Arc<Figures> {
+        &self.figures
+    }
+
+    pub fn core(&self) -> permit::Semaphore {
+        self.semaphore.get().core().clone()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::future::Future;
 use crate::head::Head;
 use crate::image::Image;
 use crate::op::Op;
-use crate::policy::{Direct, Dispatch};
+use crate::policy::{Direct, Dispatch, Permit};
 use crate::pool::DispatchPool;
 use crate::promise::Promise;
 use crate::running::What;
@@ -23,6 +23,7 @@ use penstock_core::codec::When;
 use penstock_core::drain::{Drainer, Job, Outcome, Ticket};
 use penstock_core::error::Resource;
 use penstock_core::http::{Asked, HeadLimits as CoreLimits};
+use penstock_core::permit::Semaphore;
 use penstock_core::receive::{Event, Plan, Receiver as Core, Scratch as CoreScratch};
 use pyo3::Borrowed;
 use pyo3::exceptions::PyValueError;
@@ -133,6 +134,28 @@ pub fn is_readable(fd: i32) -> bool {
     file::is_readable(fd)
 }
 
+/// A policy by which works are done right here, on the loop's thread.
+#[derive(Clone)]
+struct Here {
+    figures: Arc<Figures>,
+    /// Only under a permit. While none is free, works go the policy's other way: they wait for one, and receiving goes
+    /// on or stops as for any work that is out.
+    semaphore: Option<Semaphore>,
+}
+
+impl FromPyObject<'_, '_> for Here {
+    type Error = PyErr;
+
+    fn extract(policy: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        if let Ok(permit) = policy.cast::<Permit>() {
+            let semaphore = Some(permit.get().core());
+            return Ok(Self { figures: Arc::clone(permit.get().figures()), semaphore });
+        }
+        let direct = policy.cast::<Direct>()?;
+        Ok(Self { figures: Arc::clone(direct.get().figures()), semaphore: None })
+    }
+}
+
 /// What works on a body that is received are called.
 const WORK: &str = "Client.receive";
 
@@ -140,8 +163,7 @@ const WORK: &str = "Client.receive";
 pub struct Receiver {
     core: Mutex<Core>,
     scratch: Py<Scratch>,
-    /// Works are done right here, on the loop's thread, and counted here.
-    direct: Mutex<Option<Arc<Figures>>>,
+    here: Mutex<Option<Here>>,
     ticket: Mutex<Option<Ticket>>,
 }
 
@@ -149,12 +171,12 @@ impl Receiver {
     /// Tells the Python side what is to be done.
     fn tell(slf: &Bound<'_, Self>, event: Result<Event>) -> PyResult<()> {
         let py = slf.py();
+        let event = match event {
+            Ok(Event::Work) => slf.get().work_here(py),
+            event => event,
+        };
         let name = match event {
             Ok(Event::More) => return Ok(()),
-            Ok(Event::Work) if slf.get().works_here() => {
-                let done = slf.get().work_here(py);
-                return Self::tell(slf, done);
-            }
             Ok(Event::Pause) => intern!(py, "_on_full"),
             Ok(Event::Work) => intern!(py, "_on_work"),
             Ok(Event::Drain) => intern!(py, "_on_drain"),
@@ -170,14 +192,22 @@ impl Receiver {
 }
 
 impl Receiver {
-    fn works_here(&self) -> bool {
-        self.direct.lock().is_some()
-    }
-
+    /// Does what is to be done, if it may be done here; else it is still to be done.
     fn work_here(&self, py: Python<'_>) -> Result<Event> {
-        let figures = self.direct.lock().clone();
-        let _running = figures.map(|figures| figures.run(py, || What::Operation(WORK)));
-        py.detach(|| self.core.lock().work_here())
+        let Some(Here { figures, semaphore }) = self.here.lock().clone() else { return Ok(Event::Work) };
+        if let Some(semaphore) = &semaphore
+            && !semaphore.take(1)?
+        {
+            return Ok(Event::Work);
+        }
+        let what = || What::Operation(WORK);
+        let running = if semaphore.is_some() { figures.run_at_once(py, what) } else { figures.run(py, what) };
+        let done = py.detach(|| self.core.lock().work_here());
+        drop(running);
+        if let Some(semaphore) = &semaphore {
+            semaphore.release(1)?;
+        }
+        done
     }
 
     /// What a hand-over needs, if it can be had: both descriptors or none, as bodies that each held one and waited for
@@ -200,12 +230,12 @@ impl Receiver {
         Self {
             core: Mutex::new(Core::new(limits.0.clone())),
             scratch,
-            direct: Mutex::default(),
+            here: Mutex::default(),
             ticket: Mutex::default(),
         }
     }
 
-    /// Expects a response. With `direct`, works are done right here; `drain` hands bodies for files over with their socket;
+    /// Expects a response. Works are done right here by the policy `here`; `drain` hands bodies for files over with their socket;
     /// `expect` tells of a `100 Continue`, `tell_head` of the complete head; `decode` says when codings are taken off.
     #[allow(clippy::too_many_arguments)]
     fn begin(
@@ -214,20 +244,21 @@ impl Receiver {
         budget: &Budget,
         file_pool: Option<&FilePool>,
         head: bool,
-        direct: Option<&Direct>,
+        here: Option<Here>,
         drain: bool,
         expect: bool,
         tell_head: bool,
         stream: bool,
         decode: Decode,
     ) {
-        *self.direct.lock() = direct.map(|direct| Arc::clone(direct.figures()));
+        let direct = here.as_ref().is_some_and(|here| here.semaphore.is_none());
+        *self.here.lock() = here;
         self.core.lock().begin(Plan {
             asked: Asked { head, transfer_codings: true, ..Asked::default() },
             tunables: tunables.0.clone(),
             budget: budget.0.clone(),
             files: file_pool.map(|files| files.core.clone()),
-            direct: direct.is_some(),
+            direct,
             drain,
             expect,
             tell_head,
