@@ -83,20 +83,20 @@ def expected(fault: str, framing: str, stage: str) -> tuple[type[BaseException],
 async def test_a_fault_is_an_error_with_what_came_and_the_client_goes_on(
     storing: Storing, fault: str, framing: str
 ) -> None:
-    scripts = [script(fault, framing, stage) for stage in STAGES]
-    async with serve(*scripts, [response(BODY)]) as server, storing.client(timeout=TIMEOUT) as client:
+    async with serve([response(BODY)]) as sound, storing.client(timeout=TIMEOUT) as client:
 
         async def ask(stage: str) -> None:
             errors = expected(fault, framing, stage)
-            async with asyncio.timeout(10):
+            async with serve(script(fault, framing, stage)) as server, asyncio.timeout(10):
+                url = server.url
                 if errors is None:
-                    answer = await client.get(server.url)
+                    answer = await client.get(url)
                     assert answer.status == 200
                     return
                 with pytest.raises(errors) as caught:
-                    await client.get(server.url)
+                    await client.get(url)
             error: Any = caught.value
-            assert error.url == server.url
+            assert error.url == url
             partial = getattr(error, "partial", None)
             if partial is not None:
                 received = await partial.read()
@@ -104,11 +104,11 @@ async def test_a_fault_is_an_error_with_what_came_and_the_client_goes_on(
             if stage in ("in the body", "before the last byte") and hasattr(error, "partial"):
                 assert partial is not None
 
-        for stage in STAGES:
-            await ask(stage)
+        # All at once, as most of them wait for a timeout.
+        await asyncio.gather(*map(ask, STAGES))
         await until(lambda: at_hand(client)["open"] == at_hand(client)["idle"])
         async with asyncio.timeout(10):
-            assert await (await client.get(server.url)).read() == BODY
+            assert await (await client.get(sound.url, timeout=penstock.Timeouts())).read() == BODY
         await client.aclose()
         assert at_hand(client) == NOTHING
 
