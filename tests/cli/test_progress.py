@@ -36,7 +36,9 @@ def test_a_terminal_shows_records_bytes_rate_and_what_is_left(command: str, arch
     rest = ["out.barc"] if command == "cp" else []
     status, sent = in_terminal(command, archive.name, *rest, cwd=archive.parent)
     assert status == 0
-    assert re.search(r"1,200 records, 1\.\d MiB, [\d.]+ .?i?B/s ETA 00:00", re.sub(r"\x1b\[[0-9;]*m", "", sent)), sent
+    assert re.search(r"1,200 records, 1\.\d MiB, [\d.]+ .?i?B/s, ETA 0:00:00", re.sub(r"\x1b\[[0-9;]*m", "", sent)), (
+        sent
+    )
     assert len(last_line(sent)) <= 100
 
 
@@ -74,7 +76,7 @@ def test_get_shows_it_beside_files_and_never_beside_bodies(quiet: bool, site: st
     urls = [f"{site}/text/1/{1 << 20}", f"{site}/text/2"]
     status, sent = in_terminal("get", *flag, "-o", ".", *urls, cwd=tmp_path)
     assert status == 0
-    assert ("2 bodies, 1.0 MiB" in sent) is not quiet
+    assert ("2 files, 1.0 MiB" in sent) is not quiet
     assert in_terminal("get", *flag, f"{site}/text/1") == (0, "text 1, ")
 
 
@@ -82,6 +84,7 @@ def test_get_shows_it_beside_files_and_never_beside_bodies(quiet: bool, site: st
     ("size", "text"),
     [
         (0, "0 bytes"),
+        (1, "1 byte"),
         (999, "999 bytes"),
         (1000, "1.0 KiB"),
         (10_240, "10.0 KiB"),

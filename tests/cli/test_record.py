@@ -169,7 +169,8 @@ def test_interrupted_it_finishes_what_is_in_hand_and_goes_on_by_resume(site: str
 
 def test_interrupted_at_any_time_it_leaves_whole_records(site: str, listed: Path) -> None:
     file = listed.with_name("a.barc")
-    with start("record", "--from", listed, "--json", file, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
+    with start("record", "--from", listed, "--json", file, **pipes) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
@@ -214,7 +215,7 @@ def test_a_terminal_shows_how_far_it_is(site: str, tmp_path: Path) -> None:
     status, sent = in_terminal("record", "--from", "urls.txt", f"{site}/cut", "a.barc", cwd=tmp_path)
     assert status == 2
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent)
-    assert re.search(r"2 records, 9\.8 KiB, [\d.]+ .*/s ETA 00:00", plain), plain
+    assert re.search(r"2 records, 9\.8 KiB, [\d.]+ .*/s, ETA 0:00:00", plain), plain
     # Above the bar.
     assert f"penstock: {site}/cut: body ended after 4 bytes of 8" in [
         line.split("\r")[-1].strip() for line in plain.replace("\r\n", "\n").split("\n")

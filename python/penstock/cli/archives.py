@@ -218,7 +218,7 @@ def cp(
 def reading(files: tuple[str, ...], quiet: bool) -> Progress:
     """For a command that reads all of these."""
     total = sum(Path(name).stat().st_size for name in files)
-    return Progress("records", total, by_size=True, quiet=quiet)
+    return Progress("record", total, by_size=True, quiet=quiet)
 
 
 def extent(record: barc.Record | barc.Entry) -> int:

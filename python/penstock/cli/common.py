@@ -92,6 +92,8 @@ def tell(name: str, error: object) -> None:
 
 def human(size: float) -> str:
     """A number of bytes with a unit, in three or four digits."""
+    if size == 1:
+        return "1 byte"
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if size < 1000 or unit == "GiB":
             break
@@ -100,5 +102,5 @@ def human(size: float) -> str:
 
 
 def print_json(**fields: Any) -> None:
-    """A line of standard output."""
-    print(json.dumps(fields))
+    """A line of standard output, there at once."""
+    print(json.dumps(fields), flush=True)

@@ -60,7 +60,7 @@ def get(urls: tuple[str, ...], output: str | None, force: bool, max_body: str, a
     quiet = quiet or (output is None and sys.stdout.isatty())
     total = None if len(urls) == 1 else len(urls)
     tunables = tunables_of(max_body)
-    with Progress("bodies", total, by_size=total is None, quiet=quiet) as progress:
+    with Progress("file", total, by_size=total is None, quiet=quiet) as progress:
         fetched = Fetched(force, tunables, progress)
         return asyncio.run(fetched.all(list(zip(urls, targets, strict=True)), as_json))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import sys
 import time
 from types import TracebackType
@@ -19,7 +20,7 @@ class Progress:
     """How many of what, how many bytes, at which rate, and how long it will still take; for `with`.
 
     Args:
-        unit: What is counted, "records" for example.
+        unit: What is counted, "record" for example.
         total: How many there will be, or, `by_size`, how many bytes; `None` if nobody knows, which leaves out what it
             still takes.
         quiet: Show nothing; nor is anything shown where standard error is no terminal.
@@ -38,18 +39,15 @@ class Progress:
     @staticmethod
     def _make() -> Bar:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
         return Progress(
-            BarColumn(bar_width=None),
+            BarColumn(bar_width=30),
             # Formatted when it is drawn, not when something was added.
             TextColumn("{task.fields[state]}"),
-            TextColumn("ETA"),
-            TimeRemainingColumn(compact=True),
             console=Console(stderr=True),
             # Lines for a terminal go above the bar; those for a file must not go to standard error.
             redirect_stdout=sys.stdout.isatty(),
-            expand=True,
         )
 
     def expect_size(self, size: int) -> None:
@@ -71,7 +69,9 @@ class Progress:
 
     def __str__(self) -> str:
         rate = self.size / max(time.monotonic() - self._began, 0.001)
-        return f"{self.count:,} {self._unit}, {human(self.size)}, {human(rate)}/s"
+        done = f"{self.count:,} {self._unit}{'' if self.count == 1 else 's'}, {human(self.size)}, {human(rate)}/s"
+        left = None if self._bar is None else self._bar.tasks[0].time_remaining
+        return done if left is None else f"{done}, ETA {datetime.timedelta(seconds=round(left))}"
 
     def __enter__(self) -> Self:
         if self._bar is not None:

@@ -48,8 +48,16 @@ penstock record -z --concurrency 50 --from urls.txt crawl.barc
 penstock record -z --concurrency 50 --from urls.txt --resume crawl.barc
 generate | penstock record --json --from - crawl.barc""",
 )
-@click.option("--from", "source", metavar="URLS", type=click.Path(allow_dash=True), help="A file of URLs, or -.")
-@click.option("--concurrency", metavar="N", type=click.IntRange(1), default=16, show_default=True, help="At a time.")
+@click.option(
+    "--from",
+    "source",
+    metavar="URLS",
+    type=click.Path(allow_dash=True),
+    help="A list of URLs, one a line; - is standard input.",
+)
+@click.option(
+    "--concurrency", metavar="N", type=click.IntRange(1), default=16, show_default=True, help="So many at a time."
+)
 @click.option("--accept", metavar="VALUE", default=ACCEPT, help="The Accept header, instead of a browser's.")
 @click.option("--no-decode", is_flag=True, help="Leave bodies in the coding in which they come.")
 @compressed
@@ -97,7 +105,7 @@ def record(
             listed = 0 if source == "-" else os.open(source, os.O_RDONLY)
         if listed:
             stack.callback(os.close, listed)
-        progress = stack.enter_context(Progress("records", _count(urls, listed), quiet=quiet))
+        progress = stack.enter_context(Progress("record", _count(urls, listed), quiet=quiet))
         recording = Recording(client, archive, progress, as_json)
         try:
             asyncio.run(recording.run(_wanted(urls, listed), concurrency, resume))
