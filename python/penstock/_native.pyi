@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Generic, Literal, ParamSpec, Self, Type
 from typing_extensions import Buffer, disjoint_base
 
 import penstock.blocking.pool
+from penstock.blocking.policy import Policy
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -39,6 +40,7 @@ __all__ = [
     "LoopWatch",
     "Op",
     "Permit",
+    "Plan",
     "Reader",
     "Receiver",
     "Record",
@@ -318,7 +320,9 @@ class Lent(Buffer):
 
 @disjoint_base
 class Image(Buffer):
-    def __new__(cls, source: Image, direct: bool = False) -> Self: ...
+    def __new__(cls, source: Image, policy: Policy | None = None) -> Self: ...
+    @property
+    def _policy(self) -> Policy | None: ...
     @staticmethod
     def from_buffer(data: Buffer) -> Image: ...
     @staticmethod
@@ -513,22 +517,29 @@ class Scratch:
     def __new__(cls) -> Self: ...
     def close(self) -> None: ...
 
+@final
+class Plan:
+    def __new__(
+        cls,
+        tunables: Tunables,
+        budget: Budget,
+        file_pool: FilePool | None,
+        policy: Policy,
+        decode: bool | Literal["after"],
+    ) -> Self: ...
+
 @disjoint_base
 class Receiver:
     def __new__(cls, scratch: Scratch, limits: HeadLimits) -> Self: ...
     def begin(
         self,
-        tunables: Tunables,
-        budget: Budget,
-        file_pool: FilePool | None,
+        plan: Plan,
         head: bool,
-        here: Direct | Permit | None,
         drain: bool,
         expect: bool,
         tell_head: bool,
         stream: bool,
-        decode: bool | Literal["after"],
-    ) -> None: ...
+    ) -> int: ...
     def head(self) -> Head | None: ...
     def take_pieces(self) -> list[memoryview]: ...
     def get_buffer(self, sizehint: int) -> memoryview: ...
@@ -540,7 +551,7 @@ class Receiver:
     def crowded(self) -> bool: ...
     @property
     def unwritten(self) -> int: ...
-    def finish(self) -> tuple[Head, Image, list[str], bool]: ...
+    def finish(self) -> tuple[Head, Image, tuple[str, ...], bool]: ...
     def give_up(self) -> Image | Op[Image] | None: ...
     @property
     def complete(self) -> bool: ...

@@ -9,13 +9,14 @@ from typing import Any
 
 import h11
 import penstock
-from penstock._native import HeadLimits, Receiver, Scratch
+from penstock._native import HeadLimits, Plan, Receiver, Scratch
 
 __all__ = ["Message", "Reading", "by_h11", "by_penstock", "disagreement", "first_of"]
 
 TUNABLES = penstock.Tunables(max_body_ram="1MiB", max_body="1MiB")
 BUDGET = penstock.Budget(ram="1MiB")
 LIMITS = HeadLimits()
+PLAN = Plan(TUNABLES, BUDGET, None, penstock.Direct(), False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,18 +58,7 @@ class Machine(Receiver):
 
     def expect(self, method: str) -> None:
         self.outcome = None
-        self.begin(
-            TUNABLES,
-            BUDGET,
-            None,
-            head=method == "HEAD",
-            direct=penstock.Direct(),
-            drain=False,
-            expect=False,
-            tell_head=False,
-            stream=False,
-            decode=False,
-        )
+        self.begin(PLAN, head=method == "HEAD", drain=False, expect=False, tell_head=False, stream=False)
 
     def feed(self, piece: bytes) -> None:
         window = self.get_buffer(-1)

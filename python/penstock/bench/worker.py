@@ -51,6 +51,8 @@ class Spec:
     url: str
     size: int
     connections: int
+    # One after the other over each connection, in a batch.
+    requests: int = 1
     loop: str = "asyncio"
     ticker: bool = False
     reads: bool = True
@@ -149,10 +151,11 @@ class Worker:
         }
 
     async def _get(self) -> None:
-        summary = Summary()
-        await self._fetch(self._spec.url, summary.add)
-        if self._spec.reads:
-            summary.check(self._spec.size)
+        for _ in range(self._spec.requests):
+            summary = Summary()
+            await self._fetch(self._spec.url, summary.add)
+            if self._spec.reads:
+                summary.check(self._spec.size)
 
     async def _hold(self, count: int) -> dict[str, Any]:
         # One body first, so that what is made once (threads, a first connection) is in the baseline; what a later round

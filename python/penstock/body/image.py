@@ -55,13 +55,7 @@ class BodyImage(_native.Image):
     protocol 5. Source: upstream's `BodyImage`.
     """
 
-    __slots__ = ("_policy",)
-    _policy: Policy | None
-
-    def __new__(cls, source: _native.Image, policy: Policy | None = None) -> Self:
-        image = super().__new__(cls, source, isinstance(policy, Direct))
-        image._policy = policy
-        return image
+    __slots__ = ()
 
     @classmethod
     def from_bytes(cls, data: Any) -> Self:
@@ -138,7 +132,7 @@ class BodyImage(_native.Image):
         A few that the kernel's page cache holds are given at once, as are those of a body in memory or mapped.
         Cancelled, the read runs to its end and its result is dropped.
         """
-        most = read_limit(limit)
+        most = None if limit is None else read_limit(limit)
         if self.state != "file" or isinstance(self._policy, Direct):
             return self.read_now(most)
         count = len(self) if most is None else min(most, len(self))

@@ -203,7 +203,9 @@ class Client:
             self._failed += 1
             raise
         finally:
-            self._leave()
+            self._active -= 1
+            if self._drained is not None:
+                self._notice_drained(self._drained)
 
     async def record(self, method: str, url: str, **options: Unpack[Options]) -> Dialog:
         """Makes a request, and keeps all of it: both heads as they were sent and received, both bodies, when what
@@ -262,12 +264,13 @@ class Client:
             self._failed += 1
             raise
         finally:
-            self._leave()
+            self._active -= 1
+            if self._drained is not None:
+                self._notice_drained(self._drained)
 
-    def _leave(self) -> None:
-        self._active -= 1
-        if self._drained is not None and not self._active and not self._drained.done():
-            self._drained.set_result(None)
+    def _notice_drained(self, drained: asyncio.Future[None]) -> None:
+        if not self._active and not drained.done():
+            drained.set_result(None)
 
     async def _follow(
         self, method: str, url: str, began: float, options: Options, *, streamed: bool, tape: Tape | None = None
@@ -278,14 +281,15 @@ class Client:
         request = None
         try:
             request = self._make(method, url, options)
-            if BODIES & options.keys():
+            if options and BODIES & options.keys():
                 bodies = (options.get("content"), options.get("json"), options.get("form"), options.get("files"))
                 request.content = await encode(*bodies, settings.policy)
             request.check()
             while True:
                 response = await self._send(request, settings, began, streamed, tape)
                 response.history = history
-                following = request.following(response) if settings.follow_redirects else None
+                follow = response.status >= 300 and settings.follow_redirects
+                following = request.following(response) if follow else None
                 if following is None:
                     break
                 if isinstance(response, StreamedResponse):
@@ -333,6 +337,8 @@ class Client:
         self, request: Request, settings: Settings, began: float, streamed: bool, tape: Tape | None
     ) -> Answer:
         """One response, whatever it says; asked for once more, if the connection turned out to be stale."""
+        loop = self._loop
+        assert loop is not None  # bound
         hooks = self._hooks
         on_head = None
         if hooks is not None:
@@ -343,16 +349,22 @@ class Client:
         if streamed:
             settings = settings.for_stream()
         route = self._route(request, settings)
-        head = request.head(self._extra(request, route))
+        plain = route.proxy is None and self._cookies is None
+        head = request.head(b"" if plain else self._extra(request, route))
         again = False
         while True:
             take = None if tape is None else tape.begin(request, settings, on_head)
             if take is None:
-                exchange = self._exchange(request, head, settings, began, streamed, on_head)
+                exchange = Exchange(request, head, settings, began, loop.create_future(), on_head)
             else:
-                exchange = self._exchange(take.request, head, settings, began, streamed, take.note_head)
-            connection = await self._supply.take(route, exchange, fresh=again)
-            reused, before = connection.used > 0, connection.progress
+                exchange = Exchange(take.request, head, settings, began, loop.create_future(), take.note_head)
+            if streamed:
+                exchange.incoming = incoming = Incoming(loop)
+                exchange.result.add_done_callback(incoming.wake)
+            connection = self._supply.try_take(route, again)
+            if not isinstance(connection, Connection):
+                connection = await self._supply.take(route, exchange, connection, again)
+            reused = connection.used > 0
             peer = None if take is None else connection.peer
             try:
                 if exchange.incoming is not None:
@@ -366,7 +378,7 @@ class Client:
             except ConnectionLost:
                 # The server closed an idle connection just as it was taken again: nothing of the request was
                 # answered, so it is safe to ask once more (RFC 9110 section 9.2.2).
-                if again or not reused or connection.progress != before or not request.idempotent:
+                if again or not reused or connection.progress != connection.before or not request.idempotent:
                     raise
                 again = True
                 self._retried += 1
@@ -374,7 +386,7 @@ class Client:
                 continue
             if codings and settings.decode == "after":
                 body = await self._decode_after(body, codings, exchange)
-            response = Response(found, body, request.url, exchange.now() - began, codings)
+            response = Response(found, body, request.url, loop.time() - began, codings)
             if tape is not None and take is not None:
                 tape.dialogs.append(await take.dialog(exchange, peer, response))
             if self._cookies is not None:
@@ -382,23 +394,6 @@ class Client:
             if hooks is not None and hooks.spilled is not None and body.state == "file":
                 hooks.spilled(request, len(body))
             return response
-
-    @staticmethod
-    def _exchange(
-        request: Request,
-        head: bytes,
-        settings: Settings,
-        began: float,
-        streamed: bool,
-        on_head: Callable[[int], object] | None,
-    ) -> Exchange:
-        loop = asyncio.get_running_loop()
-        result = loop.create_future()
-        incoming = None
-        if streamed:
-            incoming = Incoming(loop)
-            result.add_done_callback(incoming.wake)
-        return Exchange(request, head, settings, began, result, incoming, on_head)
 
     async def _begin_stream(self, connection: Connection, exchange: Exchange) -> StreamedResponse:
         assert exchange.incoming is not None  # it is streamed

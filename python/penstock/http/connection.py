@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from penstock._native import HeadLimits, Image, Op, Receiver, Scratch, is_readable
+from penstock._native import Direct, Dispatch, HeadLimits, Image, Op, Permit, Receiver, Scratch, is_readable
 from penstock.blocking._ops import perform
 from penstock.body.image import BodyImage
 from penstock.errors import (
@@ -94,6 +95,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._fd = -1
         self._drainable = False
         self.used = 0
+        self.before = 0
+        """The progress before the exchange."""
         self.idle_since = 0.0
 
     # asyncio's calls
@@ -150,29 +153,21 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         """Sends a request; its result comes through the exchange's future."""
         transport = self._transport
         assert transport is not None  # `usable`
-        request, settings = exchange.request, exchange.settings
-        dispatch = settings.dispatch
-        streamed = exchange.incoming is not None
-        drain = self._drainable and dispatch is not None and dispatch.pool.drain_threads > 0 and not streamed
-        expect = request.expect
+        request, timeout = exchange.request, exchange.settings.timeout
+        content = request.content
+        expect = content is not None and request.expect
         self._exchange = exchange
         self._expiring = None
         self._budget_until = None
-        self.begin(
-            settings.tunables,
-            settings.budget,
-            settings.file_pool,
+        self.before = self._seen = self._rated = self.begin(
+            exchange.settings.plan,
             request.method == "HEAD",
-            None if streamed else settings.here,
-            drain,
+            self._drainable,
             expect,
-            exchange.on_head is not None or streamed,
-            streamed,
-            settings.decode,
+            exchange.on_head is not None,
+            exchange.incoming is not None,
         )
         exchange.sent = self._seen_at = self._rated_at = self._loop.time()
-        self._seen = self._rated = self.progress
-        content = request.content
         if content is None:
             transport.write(exchange.head)
         elif (small := content.small) is not None and not expect:
@@ -181,12 +176,10 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             transport.write(exchange.head)
             self._send(exchange, content)
         self.used += 1
-        if watched := settings.timeout._watched:
+        if watched := timeout._watched:
             self._deadlines.watch(self, watched[0])
-            for seconds in watched:
-                if seconds >= 2 * TICK:
-                    break
-                self._check_after(seconds, exchange)
+            if watched[0] < 2 * TICK:
+                self._check_after(watched, exchange)
 
     def abandon(self, exchange: Exchange) -> None:
         """Gives up an exchange whose task was cancelled, and closes the connection; unless the exchange is over, and
@@ -234,9 +227,10 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         reusable = reusable and self._fit
         self._end(exchange)
         if not exchange.result.done():
-            exchange.result.set_result((head, BodyImage(image, exchange.settings.policy), tuple(codings)))
+            exchange.result.set_result((head, BodyImage(image, exchange.settings.policy), codings))
         if reusable and self.usable:
-            self._unpause()
+            if self._paused:
+                self._unpause()
             self.idle_since = self._loop.time()
             self._on_free(self)
         elif self._transport is not None:
@@ -282,10 +276,11 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._fail(BudgetExceeded("no budget for the memory of a streamed body (Budget.ram)", resource="ram"))
             return
         try:
-            if (dispatch := exchange.settings.dispatch) is not None:
-                job = cast("asyncio.Future[Any]", dispatch.perform(op))
+            policy = exchange.settings.policy
+            if isinstance(policy, Dispatch):
+                job = cast("asyncio.Future[Any]", policy.perform(op))
             else:
-                job = self._loop.create_task(perform(exchange.settings.policy, op))
+                job = self._loop.create_task(perform(policy, op))
         except PenstockError as error:
             self._fail(error)
             return
@@ -309,12 +304,14 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def _on_drain(self) -> None:
         exchange = self._exchange
-        if exchange is None or (dispatch := exchange.settings.dispatch) is None or self._transport is None:
+        if exchange is None or self._transport is None:
             return
+        policy = exchange.settings.policy
+        assert isinstance(policy, Dispatch)  # by the plan
         # Nothing may be received here from now on, not even in this turn of the loop.
         self._pause()
         patience = exchange.settings.timeout.budget
-        drained = self.drain(self._fd, dispatch, patience if patience is not None else float("inf"))
+        drained = self.drain(self._fd, policy, patience if patience is not None else float("inf"))
         if drained is None:
             self._unpause()
             self.resume()
@@ -347,6 +344,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         """Looks whether a deadline has passed."""
         exchange = self._exchange
         if exchange is None:
+            self._deadlines.forget(self)
             return
         late = self._late(exchange, now)
         if late is None:
@@ -410,15 +408,16 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             name, what = LATE[late]
             self._fail(late(f"{what} within {getattr(exchange.settings.timeout, name)} s (Timeouts.{name})"))
 
-    def _check_after(self, seconds: float, exchange: Exchange) -> None:
-        """A timer of its own, for a timeout that the coarse one would be late for."""
+    def _check_after(self, watched: Iterable[float], exchange: Exchange) -> None:
+        """Timers of their own, for timeouts that the coarse one would be late for."""
 
-        def check() -> None:
+        def check(seconds: float) -> None:
             if self._exchange is exchange:
                 self.check(self._loop.time())
-                self._check_after(max(seconds / 4, 0.001), exchange)
+                self._loop.call_later(max(seconds / 4, 0.001), check, seconds)
 
-        self._loop.call_later(seconds, check)
+        for seconds in itertools.takewhile(lambda seconds: seconds < 2 * TICK, watched):
+            self._loop.call_later(seconds, check, seconds)
 
     # Sending
 
@@ -485,18 +484,18 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._blocked = False
         self.resume()
         # A work that is done right here has failed by now or not at all; any other tells when it comes back.
-        if exchange.settings.here and not self._blocked and self._job is None:
+        if isinstance(exchange.settings.policy, Direct | Permit) and not self._blocked and self._job is None:
             self._budget_until = None
             self._unpause()
 
     def _end(self, exchange: Exchange) -> None:
         self._exchange = None
-        self._deadlines.forget(self)
         if self._sending is not None:
             self._sending.cancel()
             self._sending = self._continue = None
 
     def _leave(self) -> None:
+        self._deadlines.forget(self)
         if self._transport is None and self._failure is None and self._salvage is None:
             self._on_closed(self)
 

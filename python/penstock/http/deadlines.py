@@ -26,8 +26,12 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, watched: Watched, shortest: float) -> None:
-        """Checks often enough for a timeout of `shortest` seconds: late by `TICK` or 2 %, whichever is more."""
+        """Checks often enough for a timeout of `shortest` seconds: late by `TICK` or 2 %, whichever is more; until
+        told to forget it."""
         every = max(TICK, shortest * 0.02)
+        known = self._watched.get(watched)
+        if known is not None and known[1] <= every:
+            return
         self._watched[watched] = (self._loop.time() + every, every)
         if self._timer is None:
             self._timer = self._loop.call_later(TICK, self._tick)

@@ -24,7 +24,6 @@ class Exchange:
         settings: What holds for it.
         began: When the call began.
         result: Of head, body, and the body's codings, of which `settings.decode` says whether they are off it by now.
-        incoming: Takes the body while it arrives.
         on_head: Told the status when the head is complete.
     """
 
@@ -37,7 +36,6 @@ class Exchange:
         settings: Settings,
         began: float,
         result: asyncio.Future[tuple[Head, BodyImage, tuple[str, ...]]],
-        incoming: Incoming | None,
         on_head: Callable[[int], object] | None,
     ) -> None:
         self.request = request
@@ -45,7 +43,8 @@ class Exchange:
         self.settings = settings
         self.began = began
         self.result = result
-        self.incoming = incoming
+        self.incoming: Incoming | None = None
+        """Takes the body while it arrives."""
         self.on_head = on_head
         self.sent = 0.0
         """When the request was written."""

@@ -21,7 +21,7 @@ from penstock.http.connection import Connection
 from penstock.http.options import Limits
 from penstock.http.route import Route
 
-__all__ = ["ConnectionPool"]
+__all__ = ["ConnectionPool", "Grant"]
 
 log = logging.getLogger(__name__)
 
@@ -254,7 +254,8 @@ class ConnectionPool:
         self._idle.setdefault(connection.route, []).append(connection)
         if self._sweeper is None:
             self._sweep()
-        self._stir(connection.route)
+        if self._queues:
+            self._stir(connection.route)
 
     def lost(self, connection: Connection) -> None:
         """A connection's transport is gone."""

@@ -16,6 +16,7 @@ __all__ = ["Fields", "Request", "field_lines", "lower"]
 Fields = Mapping[str, str]
 
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
+KNOWN = frozenset(("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"))
 WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 """Methods that say so when they have no body (RFC 9110 section 8.6)."""
 IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
@@ -62,11 +63,10 @@ class Request:
 
     def head(self, extra: bytes = b"") -> bytes:
         """Everything before the body, with more lines than its own."""
-        method = self.method.encode()
-        line = f" {self.target} HTTP/1.1\r\n".encode() if self.absolute else self.target.line
-        if "host" in self.fields:
-            return method + line + extra + self._framing() + self.lines
-        return method + line + self.target.host + extra + self._framing() + self.lines
+        target = self.target
+        line = f" {target} HTTP/1.1\r\n".encode() if self.absolute else target.line
+        host = b"" if "host" in self.fields else target.host
+        return b"".join((self.method.encode(), line, host, extra, self._framing(), self.lines))
 
     def _framing(self) -> bytes:
         """The fields that follow from the content."""
@@ -87,7 +87,7 @@ class Request:
         Raises:
             ValueError: Which, and why.
         """
-        if not _TOKEN.fullmatch(self.method):
+        if self.method not in KNOWN and not _TOKEN.fullmatch(self.method):
             raise ValueError(f"method={self.method!r}: not a token (RFC 9110 section 5.6.2)")
         if self.method == "CONNECT":
             raise ValueError("method='CONNECT': tunnels are made by proxy=")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from email.message import Message
 from typing import Any, Self
 
@@ -55,10 +55,12 @@ class Headers(Mapping[str, str]):
 class Answer(abc.ABC):
     """What responses have, whether their body is there or still comes."""
 
-    __slots__ = ("_head", "decoded", "elapsed", "history", "url")
+    __slots__ = ("_head", "decoded", "elapsed", "history", "status", "url")
 
     def __init__(self, head: Head, url: str, elapsed: float, decoded: tuple[str, ...] = ()) -> None:
         self._head = head
+        self.status = head.status
+        """The status code."""
         self.decoded = decoded
         """The codings that were taken off the body, in the order in which they were applied; the headers are as they
         came."""
@@ -68,11 +70,6 @@ class Answer(abc.ABC):
         """Seconds from the call to the body's last byte, or to the head of a stream."""
         self.history: tuple[Answer, ...] = ()
         """The redirects that led here, in order."""
-
-    @property
-    def status(self) -> int:
-        """The status code."""
-        return self._head.status
 
     @property
     def reason(self) -> str:
@@ -130,9 +127,9 @@ class Response(Answer):
         self.body = body
         """The body, in memory, in a file, or mapped."""
 
-    async def read(self, limit: int | str | None = None) -> bytes:
+    def read(self, limit: int | str | None = None) -> Coroutine[Any, Any, bytes]:
         """The first `limit` bytes of the body, or all."""
-        return await self.body.read(limit)
+        return self.body.read(limit)
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.reason} {self.body!r}>"

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from penstock._native import Budget, Direct, Dispatch, FilePool, Permit, Tunables
+from penstock._native import Budget, FilePool, Plan, Tunables
 from penstock.blocking.policy import Policy
 from penstock.http.auth import Auth
 from penstock.http.content import Files, Source
@@ -65,20 +65,15 @@ class Settings:
     decode: Decode
     proxy: str | None
     ssl_context: ssl.SSLContext | None
-    here: Direct | Permit | None = dataclasses.field(init=False)
-    """The policy, if works are done where they come up: with `Permit`, as long as a permit is free."""
-    dispatch: Dispatch | None = dataclasses.field(init=False)
-    """The policy, if works go to a pool without a permit."""
+    plan: Plan = dataclasses.field(init=False)
+    """How bodies are received."""
 
     def __post_init__(self) -> None:
-        policy = self.policy
-        object.__setattr__(self, "here", policy if isinstance(policy, Direct | Permit) else None)
-        object.__setattr__(self, "dispatch", policy if isinstance(policy, Dispatch) else None)
+        plan = Plan(self.tunables, self.budget, self.file_pool, self.policy, self.decode)
+        object.__setattr__(self, "plan", plan)
         most = self.max_redirects
         if isinstance(most, bool) or not isinstance(most, int) or most < 0:
             raise ValueError(f"max_redirects={most!r}: a number of redirects, 0 or more")
-        if not isinstance(self.decode, bool) and self.decode != "after":
-            raise ValueError(f'decode={self.decode!r}: not True, False or "after"')
 
     def for_stream(self) -> Settings:
         """For a body that is given away while it arrives: it stays in memory, of which it takes little."""

@@ -17,7 +17,7 @@ from penstock.http.deadlines import Deadlines
 from penstock.http.exchange import Exchange
 from penstock.http.hooks import Hooks
 from penstock.http.options import Limits
-from penstock.http.pool import ConnectionPool
+from penstock.http.pool import ConnectionPool, Grant
 from penstock.http.resolve import Names, Resolver
 from penstock.http.route import Route
 
@@ -41,13 +41,14 @@ class Supply:
         self._bounds: set[asyncio.Timeout] = set()
         self._closed = False
         self.pool = ConnectionPool(limits)
+        self.try_take = self.pool.try_take
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Tells whose connections these are; once, before any is asked for."""
         self._deadlines = Deadlines(loop)
 
-    async def take(self, route: Route, exchange: Exchange, *, fresh: bool) -> Connection:
-        """A usable connection that nobody else has; with `fresh` only a new one.
+    async def take(self, route: Route, exchange: Exchange, grant: Grant | None, fresh: bool) -> Connection:
+        """A usable connection that nobody else has, by what `try_take` has given; with `fresh` only a new one.
 
         Raises:
             PoolTimeout, ConnectTimeout, TotalTimeout: It took too long.
@@ -56,7 +57,6 @@ class Supply:
 
         Cancelled, nothing is left of it: what was given goes to the next who waits.
         """
-        grant = self.pool.try_take(route, fresh)
         if grant is None:
             seconds = exchange.settings.timeout.pool
             until = None if seconds is None else exchange.now() + seconds

@@ -19,6 +19,11 @@ impl Head {
 
 /// Field values are latin-1 (RFC 9110 section 5.5 calls what lies outside ASCII opaque).
 pub fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
+    if let Ok(text) = str::from_utf8(bytes)
+        && bytes.is_ascii()
+    {
+        return PyString::new(py, text);
+    }
     let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
     PyString::new(py, &text)
 }

@@ -4,6 +4,7 @@ use crate::budget::Budget;
 use crate::buffer;
 use crate::errors::{Raise, declared};
 use crate::op::Op;
+use crate::policy::Direct;
 use crate::tunables::Tunables;
 use parking_lot::Mutex;
 use penstock_core::body::digest::Algorithm;
@@ -20,13 +21,13 @@ use std::sync::Arc;
 #[pyclass(frozen, subclass, module = "penstock._native", weakref)]
 pub struct Image {
     pub core: BodyImage,
-    /// The caller chose to run blocking work on the loop's thread.
-    direct: bool,
+    /// Runs what waits for a disk; `None` is the default pool's.
+    policy: Option<Py<PyAny>>,
 }
 
 impl Image {
     pub fn of(core: BodyImage) -> Self {
-        Self { core, direct: false }
+        Self { core, policy: None }
     }
 
     pub fn object(py: Python<'_>, core: BodyImage) -> PyResult<Py<PyAny>> {
@@ -45,10 +46,15 @@ impl Image {
 
     /// Refuses a call that may wait for a disk on the thread of a running loop.
     fn may_block(&self, py: Python<'_>, call: &str) -> PyResult<()> {
-        if self.direct || !self.core.is_file() {
+        if !self.core.is_file() || self.is_direct(py) {
             return Ok(());
         }
         refuse_in_loop(py, call)
+    }
+
+    /// Whether its owner chose to run blocking work on the loop's thread.
+    fn is_direct(&self, py: Python<'_>) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.bind(py).is_instance_of::<Direct>())
     }
 }
 
@@ -74,9 +80,14 @@ pub fn refuse_in_loop(py: Python<'_>, call: &str) -> PyResult<()> {
 #[pymethods]
 impl Image {
     #[new]
-    #[pyo3(signature = (source, direct=false))]
-    fn new(source: &Self, direct: bool) -> Self {
-        Self { core: source.core.clone(), direct }
+    #[pyo3(signature = (source, policy=None))]
+    fn new(source: &Self, policy: Option<Py<PyAny>>) -> Self {
+        Self { core: source.core.clone(), policy }
+    }
+
+    #[getter(_policy)]
+    fn policy(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.policy.as_ref().map(|policy| policy.clone_ref(py))
     }
 
     #[staticmethod]
@@ -146,12 +157,12 @@ impl Image {
     }
 
     fn gather_now(&self, py: Python<'_>) -> PyResult<Self> {
-        Ok(Self { core: py.detach(|| self.core.gather()).raise(py)?, direct: self.direct })
+        Ok(Self { core: py.detach(|| self.core.gather()).raise(py)?, policy: self.policy(py) })
     }
 
     fn mmap_now(&self, py: Python<'_>) -> PyResult<Self> {
         self.may_block(py, "mmap()")?;
-        Ok(Self { core: py.detach(|| self.core.to_mmap()).raise(py)?, direct: self.direct })
+        Ok(Self { core: py.detach(|| self.core.to_mmap()).raise(py)?, policy: self.policy(py) })
     }
 
     fn to_ram_op(&self) -> Op {
@@ -223,11 +234,11 @@ impl Image {
         buffer::with_slice_mut(target, |room| self.core.copy_to(room, offset))?.raise(py)
     }
 
-    fn reader(&self, piece: usize) -> Reader {
+    fn reader(&self, py: Python<'_>, piece: usize) -> Reader {
         Reader {
             core: self.core.clone(),
             state: Arc::new(Mutex::new(Some(self.core.reader(piece)))),
-            direct: self.direct,
+            direct: self.is_direct(py),
         }
     }
 

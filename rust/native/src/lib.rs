@@ -17,6 +17,7 @@ mod jobs;
 mod loops;
 mod op;
 mod permit;
+mod plan;
 mod policy;
 mod pool;
 mod process;
@@ -67,6 +68,8 @@ mod _native {
     use super::op::{_panicking, Op};
     #[pymodule_export]
     use super::permit::BlockingPermit;
+    #[pymodule_export]
+    use super::plan::Plan;
     #[pymodule_export]
     use super::policy::{Direct, Dispatch, Permit};
     #[pymodule_export]

@@ -2,33 +2,27 @@
 //! `asyncio.BufferedProtocol`, one call into the core each, and a call back into Python only when something is to be
 //! decided there.
 
-use crate::budget::Budget;
 use crate::buffer;
 use crate::errors::{Raise, to_py};
-use crate::figures::Figures;
-use crate::filepool::FilePool;
 use crate::future::Future;
 use crate::head::Head;
 use crate::image::Image;
 use crate::op::Op;
-use crate::policy::{Direct, Dispatch, Permit};
+use crate::plan::{Here, Plan};
+use crate::policy::Dispatch;
 use crate::pool::DispatchPool;
 use crate::promise::Promise;
 use crate::running::What;
-use crate::tunables::Tunables;
 use parking_lot::Mutex;
 use penstock_core::Result;
 use penstock_core::body::{Lease, WINDOW, file};
-use penstock_core::codec::When;
 use penstock_core::drain::{Drainer, Job, Outcome, Ticket};
 use penstock_core::error::Resource;
 use penstock_core::http::{Asked, HeadLimits as CoreLimits};
-use penstock_core::permit::Semaphore;
-use penstock_core::receive::{Event, Plan, Receiver as Core, Scratch as CoreScratch};
-use pyo3::Borrowed;
-use pyo3::exceptions::PyValueError;
+use penstock_core::receive::{Event, Plan as Reception, Receiver as Core, Scratch as CoreScratch};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -67,22 +61,6 @@ impl HeadLimits {
             trailer_bytes: trailer_bytes.unwrap_or(usual.trailer_bytes),
             trailers: trailers.unwrap_or(usual.trailers),
         }))
-    }
-}
-
-/// `True`, `False` or `"after"`.
-struct Decode(When);
-
-impl<'py> FromPyObject<'_, 'py> for Decode {
-    type Error = PyErr;
-
-    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        match value.extract::<bool>() {
-            Ok(true) => Ok(Self(When::Arriving)),
-            Ok(false) => Ok(Self(When::Never)),
-            Err(_) if value.eq("after")? => Ok(Self(When::After)),
-            Err(_) => Err(PyValueError::new_err(format!("decode={}: not True, False or \"after\"", value.repr()?))),
-        }
     }
 }
 
@@ -132,28 +110,6 @@ impl Shared {
 #[pyfunction]
 pub fn is_readable(fd: i32) -> bool {
     file::is_readable(fd)
-}
-
-/// A policy by which works are done right here, on the loop's thread.
-#[derive(Clone)]
-struct Here {
-    figures: Arc<Figures>,
-    /// Only under a permit. While none is free, works go the policy's other way: they wait for one, and receiving goes
-    /// on or stops as for any work that is out.
-    semaphore: Option<Semaphore>,
-}
-
-impl FromPyObject<'_, '_> for Here {
-    type Error = PyErr;
-
-    fn extract(policy: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
-        if let Ok(permit) = policy.cast::<Permit>() {
-            let semaphore = Some(permit.get().core());
-            return Ok(Self { figures: Arc::clone(permit.get().figures()), semaphore });
-        }
-        let direct = policy.cast::<Direct>()?;
-        Ok(Self { figures: Arc::clone(direct.get().figures()), semaphore: None })
-    }
 }
 
 /// What works on a body that is received are called.
@@ -235,36 +191,23 @@ impl Receiver {
         }
     }
 
-    /// Expects a response. Works are done right here by the policy `here`; `drain` hands bodies for files over with their socket;
-    /// `expect` tells of a `100 Continue`, `tell_head` of the complete head; `decode` says when codings are taken off.
-    #[allow(clippy::too_many_arguments)]
-    fn begin(
-        &self,
-        tunables: &Tunables,
-        budget: &Budget,
-        file_pool: Option<&FilePool>,
-        head: bool,
-        here: Option<Here>,
-        drain: bool,
-        expect: bool,
-        tell_head: bool,
-        stream: bool,
-        decode: Decode,
-    ) {
-        let direct = here.as_ref().is_some_and(|here| here.semaphore.is_none());
-        *self.here.lock() = here;
-        self.core.lock().begin(Plan {
-            asked: Asked { head, transfer_codings: true, ..Asked::default() },
-            tunables: tunables.0.clone(),
-            budget: budget.0.clone(),
-            files: file_pool.map(|files| files.core.clone()),
-            direct,
-            drain,
+    /// Expects a response, with no body if only its `head` is asked for. `drain` says whether the socket may be handed
+    /// over; `expect` tells of a `100 Continue`, `tell_head` of the complete head; a body that is `stream`ed is taken piece
+    /// by piece. Gives the progress so far.
+    fn begin(&self, plan: &Plan, head: bool, drain: bool, expect: bool, tell_head: bool, stream: bool) -> u64 {
+        let usual = &plan.core;
+        *self.here.lock() = plan.here.clone().filter(|_| !stream);
+        let mut core = self.core.lock();
+        core.begin(Reception {
+            asked: Asked { head, ..usual.asked },
+            direct: usual.direct && !stream,
+            drain: usual.drain && drain && !stream,
             expect,
-            tell_head,
+            tell_head: tell_head || stream,
             stream,
-            decode: decode.0,
+            ..usual.clone()
         });
+        core.progress().load(Relaxed)
     }
 
     fn get_buffer(&self, py: Python<'_>, sizehint: isize) -> PyResult<Py<PyAny>> {
@@ -326,9 +269,9 @@ impl Receiver {
 
     /// Head, body, the codings that were taken off it (or are still to be, if they are after it arrived), and whether
     /// the connection may be used again.
-    fn finish(&self, py: Python<'_>) -> PyResult<(Head, Image, Vec<&'static str>, bool)> {
+    fn finish<'py>(&self, py: Python<'py>) -> PyResult<(Head, Image, Bound<'py, PyTuple>, bool)> {
         let received = self.core.lock().finish().raise(py)?;
-        let codings = received.codings.iter().map(|coding| coding.name()).collect();
+        let codings = PyTuple::new(py, received.codings.iter().map(|coding| coding.name()))?;
         Ok((Head::of(received.head, received.trailers), Image::of(received.body), codings, received.reusable))
     }
 
