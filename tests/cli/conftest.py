@@ -69,8 +69,8 @@ def watched(process: subprocess.Popen[bytes]) -> int:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Waits until a condition holds, ten seconds at most."""
-    end = time.monotonic() + 10
+    """Waits until a condition holds, twenty seconds at most."""
+    end = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -25,7 +25,7 @@ MANY = 10_000
 def listed(site: str, tmp_path: Path) -> Path:
     """A list of many URLs."""
     path = tmp_path / "urls.txt"
-    path.write_text("".join(f"{site}/text/{number}/{number % 40_000}\n" for number in range(MANY)))
+    path.write_text("".join(f"{site}/text/{number}/{number % 5000}\n" for number in range(MANY)))
     return path
 
 
@@ -187,9 +187,10 @@ def test_interrupted_at_any_time_it_leaves_whole_records(site: str, listed: Path
 
 @needs_proc
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_killed_at_any_time_resume_ends_with_each_url_once_in_little_memory(site: str, listed: Path) -> None:
     file = listed.with_name("a.barc")
-    command = ["record", "-z", "--from", listed, "--concurrency", "200", "--resume", file]
+    command = ["record", "--from", listed, "--concurrency", "200", "--resume", file]
     size = 0
     for _ in range(2):
         least = size + random.randrange(2 << 20)
@@ -201,13 +202,11 @@ def test_killed_at_any_time_resume_ends_with_each_url_once_in_little_memory(site
     with start(*command) as process:
         peak = watched(process)
     assert process.returncode == 0
-    counts = Counter(urls_of(file))
-    assert counts == Counter(listed.read_text().split()), f"killed at {least} bytes"
     assert peak < 150 << 20
     with barc.open(file) as archive:
-        for record in archive:
-            number = int(record.meta["url"].split("/")[-2])
-            assert bytes(record.res_body) == text(number, number % 40_000)
+        bodies = [(record.meta["url"], bytes(record.res_body)) for record in archive]
+    expected = ((url, text(number, number % 5000)) for number, url in enumerate(listed.read_text().split()))
+    assert Counter(bodies) == Counter(expected), f"killed at {least} bytes"
 
 
 def test_a_terminal_shows_how_far_it_is(site: str, tmp_path: Path) -> None:
