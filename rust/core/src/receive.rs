@@ -7,8 +7,9 @@
 //! window is still hot: whoever reads the body then gets it in pieces of a window, not of a server's chunk, and moving a
 //! byte costs a fraction of what a piece more does. Large chunks stay where the kernel wrote them.
 
-use crate::body::sink::{SMALL_PIECE, close_up, unwritten};
+use crate::body::sink::{SMALL_PIECE, close_up};
 use crate::body::slab::{self, SlabPool, SlabWriter, Window};
+use crate::body::writer::unwritten;
 use crate::body::{BodyImage, BodySink, Budget, Errand, FilePool, Pools, SharedSink, Tunables, WINDOW};
 use crate::codec::{Caps, Coding, Decoding, Inflow, SharedInflow, When};
 use crate::http::{Asked, Framing, Head, HeadLimits, HeadStep, Response};

@@ -1,7 +1,7 @@
 //! Figures of what bodies share in a process, and the calls that tests and tidy programs use on it.
 
 use crate::buffer;
-use penstock_core::body::{Pools, file, reaper, sink};
+use penstock_core::body::{Pools, file, reaper, writer};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ pub fn slab_stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     stats.set_item("held", slabs.lent + slabs.idle)?;
     stats.set_item("recycled", slabs.recycled)?;
     stats.set_item("mapped", slabs.mapped)?;
-    stats.set_item("unwritten", sink::unwritten())?;
+    stats.set_item("unwritten", writer::unwritten())?;
     Ok(stats)
 }
 

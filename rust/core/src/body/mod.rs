@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub mod digest;
+pub mod errand;
 pub mod file;
 pub mod filepool;
 pub mod image;
@@ -12,12 +13,15 @@ pub mod sink;
 pub mod slab;
 pub mod tunables;
 pub mod upload;
+pub mod writer;
 
 pub use budget::{Budget, Lease};
+pub use errand::{Errand, SharedSink};
 pub use filepool::FilePool;
 pub use image::{BodyImage, Reader, State};
 pub use pools::Pools;
-pub use sink::{BodySink, Errand, SharedSink, Work};
+pub use sink::BodySink;
 pub use slab::{SlabPool, WINDOW};
 pub use tunables::Tunables;
 pub use upload::Upload;
+pub use writer::Work;
