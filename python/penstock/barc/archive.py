@@ -63,7 +63,7 @@ def open(
         ArchiveError: The file to append to is damaged, so that readers wouldn't find what comes behind; see `repair`.
         BlockingInLoop: This thread runs an event loop.
     """
-    refuse_in_loop("barc.open()")
+    refuse_in_loop("barc.open()", "use an AsyncArchive")
     archive = Archive(path, mode, strategy, keep_going)
     if mode == "a":
         archive._writer = ArchiveWriter.open_op(os.fspath(path), known_end, fsync)()
@@ -91,7 +91,7 @@ def repair(path: PathLike) -> list[Repair]:
         ValueError: There are too few bytes for a record between others; copy the good ones to another file.
         BlockingInLoop: This thread runs an event loop.
     """
-    refuse_in_loop("barc.repair()")
+    refuse_in_loop("barc.repair()", "await run_blocking(barc.repair, path)")
     return [Repair(*mended) for mended in _native.repair_op(path)()]
 
 
@@ -190,7 +190,7 @@ class Records(Generic[T]):
 
     def __next__(self) -> T:
         while (taken := self._take()) is None:
-            refuse_in_loop("iterating over an Archive")
+            refuse_in_loop("iterating over an Archive", "use an AsyncArchive")
             self._archive._reading()
             if not self._put(self._walk.batch_op(self._fetched)()):
                 raise StopIteration
@@ -249,7 +249,7 @@ class Archive(_Archive):
 
         Raises: As `records`.
         """
-        refuse_in_loop("Archive.read()")
+        refuse_in_loop("Archive.read()", "use an AsyncArchive")
         native = self._reading().read_op(offset)()
         return native and Record.of(native, None)
 
@@ -267,7 +267,7 @@ class Archive(_Archive):
             ValueError, HeadTooLong: What a record can't hold; nothing was written.
             OSError: The disk is full, or something without a lock wrote to the file. It is cut back to what it was.
         """
-        refuse_in_loop("Archive.append()")
+        refuse_in_loop("Archive.append()", "use an AsyncArchive")
         return self._writing().append_op(_record(dialog), strategy or self.strategy)()
 
     def check(self, start: int = 0) -> Iterator[Entry | ArchiveError]:

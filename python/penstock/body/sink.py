@@ -81,7 +81,7 @@ class BodySink(_Sink):
     def _work(self, *, all_of_it: bool) -> None:
         while (op := self.work(all_of_it)) is not None:
             if not self.is_ram:
-                refuse_in_loop("a BodySink's write")
+                refuse_in_loop("a BodySink's write", "use an AsyncBodySink")
             op()
 
     def write_back(self) -> None:

@@ -38,5 +38,5 @@ def fetch_sync(url: str, method: str = "GET", **options: Unpack[Options]) -> Res
     Raises:
         BlockingInLoop: This thread runs an event loop: `await fetch(...)` there.
     """
-    refuse_in_loop("fetch_sync()")
+    refuse_in_loop("fetch_sync()", "await fetch()")
     return asyncio.run(fetch(url, method, **options))

@@ -49,7 +49,7 @@ impl Image {
         if !self.core.is_file() || self.is_direct(py) {
             return Ok(());
         }
-        refuse_in_loop(py, call)
+        refuse_in_loop(py, call, INSTEAD)
     }
 
     /// Whether its owner chose to run blocking work on the loop's thread.
@@ -63,17 +63,17 @@ fn codings_of(py: Python<'_>, names: &[String]) -> PyResult<Vec<Coding>> {
     Coding::parse(names.iter().map(String::as_bytes)).raise(py)
 }
 
-/// `BlockingInLoop`, if a loop is running on this thread.
+/// What there is for an image's calls that may wait.
+const INSTEAD: &str = "await the method that has a policy, or give the image the policy Direct()";
+
+/// `BlockingInLoop`, if a loop is running on this thread; it says what to do instead.
 #[pyfunction]
-pub fn refuse_in_loop(py: Python<'_>, call: &str) -> PyResult<()> {
+pub fn refuse_in_loop(py: Python<'_>, call: &str, instead: &str) -> PyResult<()> {
     static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if RUNNING.import(py, "asyncio", "_get_running_loop")?.call0()?.is_none() {
         return Ok(());
     }
-    let message = format!(
-        "{call} may wait for a disk, and this thread runs an event loop: await the method that has a policy, \
-         or give the image the policy Direct()"
-    );
+    let message = format!("{call} may block, and this thread runs an event loop: {instead}");
     Err(declared(py, "BlockingInLoop", (message,), &[]))
 }
 
@@ -311,7 +311,7 @@ impl Reader {
     /// As `step`, waiting here.
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         if self.core.is_file() && !self.direct {
-            refuse_in_loop(py, "chunks()")?;
+            refuse_in_loop(py, "chunks()", INSTEAD)?;
         }
         // What is at hand costs no hand-over of the interpreter.
         if let Some(mut state) = self.state.try_lock()
