@@ -266,6 +266,17 @@ def test_repair_tells_what_it_did_and_then_check_is_content(run: Any) -> None:
     assert run("repair", "plain.barc").out == "plain.barc: 0 places mended\n"
 
 
+@pytest.mark.parametrize("command", ["cat", "cp", "ls", "stats"])
+def test_a_body_over_the_limit_ends_it(command: str, run: Any) -> None:
+    with barc.open("large.barc", "a") as archive:
+        archive.append(make_dialog(0, bytes(70_000)))
+    rest = ["out.barc"] if command == "cp" else []
+    done = run(command, "--max-body", "64KiB", "large.barc", *rest)
+    assert (done.status, done.out) == (2, "")
+    assert "over the limit of 65536 bytes (Tunables.max_body)" in done.err
+    assert run(command, "--max-body", "70000B", "large.barc", *rest).status == 0
+
+
 def test_stats_has_figures_for_people_and_machines(run: Any, snapshot: Callable[[str, str], None]) -> None:
     with barc.open("coded.barc", "a") as archive:
         for number in range(12):

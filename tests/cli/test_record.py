@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,42 @@ def test_what_cannot_be_begun(
     assert (done.status, done.out) == (status, "")
     assert message in done.err
     assert not list(tmp_path.iterdir())
+
+
+def test_an_archive_that_cannot_be_appended_to_is_found_before_anything_is_fetched(
+    run: Any, site: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.barc"
+    with barc.open(file, "a"):
+        busy = run("record", f"{site}/text/1", file)
+    assert (busy.status, busy.out) == (2, "")
+    assert "another writer" in busy.err
+    file.write_bytes(b"something else")
+    damaged = run("record", "--resume", f"{site}/text/1", file)
+    assert (damaged.status, damaged.out) == (2, "")
+    assert "byte 0 of the archive" in damaged.err
+    assert file.read_bytes() == b"something else"
+    assert asked(site) == 0
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+from penstock.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_file_that_takes_no_more_ends_the_run_with_whole_records(site: str, listed: Path) -> None:
+    command = [sys.executable, "-c", LIMITED, "record", "--from", listed, "a.barc"]
+    done = subprocess.run(command, cwd=listed.parent, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"penstock: .*File too large.*\n", done.stderr), done.stderr
+    file = listed.with_name("a.barc")
+    with barc.open(file) as archive:
+        found = list(archive.check())
+    assert not [error for error in found if isinstance(error, Exception)]
+    assert 90_000 < file.stat().st_size <= 100_000
 
 
 def test_a_list_may_be_a_file_or_a_pipe_that_goes_on(site: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import click
 
 from penstock import barc
 from penstock.body.image import BodyImage
-from penstock.cli.common import Command, Failure, exclusive, json_option, print_json, quiet_option
+from penstock.cli.common import Command, Failure, exclusive, json_option, limited, print_json, quiet_option, tunables_of
 from penstock.cli.progress import Progress
 from penstock.errors import ArchiveError
 
@@ -109,6 +109,7 @@ penstock cat --res-body --offset 0x1a0 --count 1 crawl.barc""",
 @click.option("--req-body", is_flag=True, help="Only the request's body, and other parts asked for.")
 @click.option("--res-head", is_flag=True, help="Only the response's headers, and other parts asked for.")
 @click.option("--res-body", is_flag=True, help="Only the response's body, and other parts asked for.")
+@limited
 @json_option
 @several
 def cat(
@@ -116,6 +117,7 @@ def cat(
     offset: str | None,
     index: str | None,
     count: str | None,
+    max_body: str,
     as_json: bool,
     **parts: bool,
 ) -> int:
@@ -123,8 +125,9 @@ def cat(
     span = _span(files, {"offset": offset, "index": index, "count": count})
     asked = {part for part, given in parts.items() if given} or set(parts)
     show = _show_as_json if as_json else _show
+    tunables = tunables_of(max_body)
     for name in files:
-        with barc.open(name) as archive:
+        with barc.open(name, tunables=tunables) as archive:
             for record in span.of(archive):
                 show(name, record, asked, sys.stdout.buffer)
     return 0
@@ -180,6 +183,7 @@ penstock cp --keep-going damaged.barc good.barc""",
 @spanned
 @compressed
 @click.option("--keep-going", is_flag=True, help="Go past damage, and tell of it.")
+@limited
 @quiet_option
 @several
 @click.argument("out", type=FILE)
@@ -192,11 +196,13 @@ def cp(
     gzip: bool,
     brotli: bool,
     keep_going: bool,
+    max_body: str,
     quiet: bool,
 ) -> int:
     """Append the records of archives to another one."""
     span = _span(files, {"offset": offset, "index": index, "count": count})
     strategy = strategy_of(gzip, brotli)
+    tunables = tunables_of(max_body)
     for name in files:
         if Path(out).exists() and Path(name).samefile(out):
             raise Failure(f"BARC input and output file are the same: {name}")
@@ -205,7 +211,7 @@ def cp(
     damaged = False
     with barc.open(out, "a", strategy=strategy) as target, reading(files, quiet) as progress:
         for name in files:
-            with barc.open(name, keep_going=keep_going) as archive:
+            with barc.open(name, tunables=tunables, keep_going=keep_going) as archive:
                 for record in span.of(archive):
                     target.append(record)
                     progress.add(1, extent(record))
@@ -233,15 +239,17 @@ def _place(name: str, error: ArchiveError) -> str:
 
 
 @click.command(cls=Command, examples="penstock ls crawl.barc\npenstock ls --json crawl.barc | jq .url")
+@limited
 @json_option
 @several
-def ls(files: tuple[str, ...], as_json: bool) -> int:
+def ls(files: tuple[str, ...], max_body: str, as_json: bool) -> int:
     """List the records of archives.
 
     A line has offset, storage, status, sizes of the request's and the response's body, method and URL.
     """
+    tunables = tunables_of(max_body)
     for name in files:
-        with barc.open(name) as archive:
+        with barc.open(name, tunables=tunables) as archive:
             for record in archive:
                 status = record.meta.get("response-status", "")[:3]
                 method, url = record.meta.get("method", ""), record.meta.get("url", "")

@@ -12,7 +12,7 @@ import click
 
 from penstock import barc
 from penstock.cli.archives import extent, reading, several
-from penstock.cli.common import Command, human, json_option, print_json, quiet_option
+from penstock.cli.common import Command, human, json_option, limited, print_json, quiet_option, tunables_of
 from penstock.http.response import Headers
 
 __all__ = ["stats"]
@@ -99,15 +99,17 @@ def _show(name: str, figures: Mapping[str, Any]) -> None:
     cls=Command, examples="penstock stats crawl.barc\npenstock stats --json --top 100 crawl.barc | jq .hosts"
 )
 @click.option("--top", metavar="N", type=click.IntRange(0), default=10, show_default=True, help="So many of each kind.")
+@limited
 @json_option
 @quiet_option
 @several
-def stats(files: tuple[str, ...], top: int, as_json: bool, quiet: bool) -> int:
+def stats(files: tuple[str, ...], top: int, max_body: str, as_json: bool, quiet: bool) -> int:
     """Tell what archives hold: sizes, storage, codings, statuses, hosts, and the biggest bodies."""
+    tunables = tunables_of(max_body)
     with reading(files, quiet) as progress:
         for name in files:
             figures = Figures(top)
-            with barc.open(name) as archive:
+            with barc.open(name, tunables=tunables) as archive:
                 for record in archive:
                     figures.add(record)
                     progress.add(1, extent(record))
