@@ -32,7 +32,7 @@ from penstock.errors import *  # noqa: F403
 from penstock.errors import __all__ as _errors
 
 if TYPE_CHECKING:
-    from penstock import barc
+    from penstock import barc, replay
     from penstock.blocking.monitor import LoopMonitor, Stall
     from penstock.dialog import Dialog, Epilog, Prolog, RequestRecord, Trace
     from penstock.http import (
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         fetch,
         fetch_sync,
     )
+    from penstock.replay import Replay
 
 _CLIENT = (
     "BasicAuth",
@@ -64,6 +65,7 @@ _LAZY = {
     **dict.fromkeys(_CLIENT, "penstock.http"),
     **dict.fromkeys(("Dialog", "Epilog", "Prolog", "RequestRecord", "Trace"), "penstock.dialog"),
     **dict.fromkeys(("LoopMonitor", "Stall"), "penstock.blocking.monitor"),
+    "Replay": "penstock.replay",
 }
 
 __all__ = [
@@ -89,6 +91,7 @@ __all__ = [
     "Permit",
     "Policy",
     "Prolog",
+    "Replay",
     "RequestRecord",
     "Response",
     "Semaphore",
@@ -107,6 +110,7 @@ __all__ = [
     "fetch_sync",
     "register",
     "registered",
+    "replay",
     "run_blocking",
     "stats",
     *_errors,
@@ -130,8 +134,8 @@ def stats() -> dict[str, Any]:
 
 def __getattr__(name: str) -> Any:
     # The client is imported when it is first asked for: programs that only dispatch don't pay for it. So are archives.
-    if name == "barc":
-        return importlib.import_module("penstock.barc")
+    if name in ("barc", "replay"):
+        return importlib.import_module(f"penstock.{name}")
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,6 +28,7 @@ __all__ = [
     "InternalError",
     "InvalidURL",
     "LimitExceeded",
+    "NotRecorded",
     "PenstockError",
     "PermitError",
     "PoolClosed",
@@ -198,6 +199,12 @@ class HTTPStatusError(RequestError):
     """`raise_for_status` met a status of 400 or more."""
 
     response: Any = None
+
+
+class NotRecorded(RequestError):
+    """A replay has no answer for the request; `.nearest` is the method and URL of one that it has, if there is any."""
+
+    nearest: tuple[str, str] | None = None
 
 
 class Timeout(RequestError, TimeoutError):

@@ -38,6 +38,7 @@ TREE: dict[str, tuple[type[BaseException], ...]] = {
     "UnsupportedEncoding": (errors.RequestError,),
     "DecodeError": (errors.RequestError,),
     "HTTPStatusError": (errors.RequestError,),
+    "NotRecorded": (errors.RequestError,),
     "Timeout": (errors.RequestError, TimeoutError),
     "ConnectTimeout": (errors.Timeout,),
     "FirstByteTimeout": (errors.Timeout,),

@@ -185,6 +185,16 @@ async def archives_of_tasks(dialog: penstock.Dialog) -> None:
             reveal_type(record.offset)  # int | None
 
 
+async def replayed(dialog: penstock.Dialog) -> None:
+    replay = penstock.Replay([dialog], key=lambda prolog: (prolog.method, prolog.url))
+    reveal_type(await replay.answer(dialog.prolog))  # penstock.dialog.Dialog
+    async with penstock.Client(transport=replay) as client, penstock.replay.ReplayServer("crawl.barc") as server:
+        reveal_type(await client.get(server.url))  # penstock.http.response.Response
+        reveal_type(server.recorded)  # int
+    with penstock.replay.serving([dialog], port=8080) as server:
+        reveal_type(server.url)  # str
+
+
 def failures(error: BaseException) -> None:
     if isinstance(error, penstock.LimitExceeded):
         reveal_type(error.seen)  # int

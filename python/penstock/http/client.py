@@ -46,6 +46,7 @@ from penstock.http.url import parse, with_params
 if TYPE_CHECKING:
     from penstock.dialog import Dialog
     from penstock.http.tape import Tape
+    from penstock.http.transport import Transport
 
 __all__ = ["Client"]
 
@@ -82,6 +83,8 @@ class Client:
             taken off: `True` while it arrives, `"after"` when all of it is there, in one go on the pool. They are asked
             for by Accept-Encoding. With `False` nothing is asked for, and a body stays as it comes.
         file_pool: Recycles the files of bodies, with their mappings; `None` makes a new file for each.
+        transport: Answers all requests in place of the network, as `Replay` does; `None` is the network. Deadlines and
+            limits of what is received don't apply to it.
 
     Use it as `async with`, or call `aclose`. Bodies stay good afterwards.
     """
@@ -109,6 +112,7 @@ class Client:
         hooks: Hooks | None = None,
         decode: Decode = True,
         file_pool: FilePool | None = None,
+        transport: Transport | None = None,
     ) -> None:
         self._base = None if base_url is None else str(parse(base_url)).rstrip("/")
         self._own = {"user-agent": USER_AGENT, "accept": "*/*", **lower(headers)}
@@ -134,6 +138,7 @@ class Client:
         self._cookies = cookies
         self._uds = uds
         self._hooks = hooks
+        self._transport = transport
         self._supply = Supply(limits if limits is not None else Limits(), resolver, allow_address, hooks)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -346,11 +351,13 @@ class Client:
                 hooks.request(request)
             if hooks.head is not None:
                 on_head = functools.partial(hooks.head, request)
-        if streamed:
-            settings = settings.for_stream()
         route = self._route(request, settings)
         plain = route.proxy is None and self._cookies is None
         head = request.head(b"" if plain else self._extra(request, route))
+        if self._transport is not None:
+            return await self._ask(self._transport, request, head, settings, began, streamed, on_head, tape)
+        if streamed:
+            settings = settings.for_stream()
         again = False
         while True:
             take = None if tape is None else tape.begin(request, settings, on_head)
@@ -394,6 +401,24 @@ class Client:
             if hooks is not None and hooks.spilled is not None and body.state == "file":
                 hooks.spilled(request, len(body))
             return response
+
+    async def _ask(
+        self,
+        transport: Transport,
+        request: Request,
+        head: bytes,
+        settings: Settings,
+        began: float,
+        streamed: bool,
+        on_head: Callable[[int], object] | None,
+        tape: Tape | None,
+    ) -> Answer:
+        from penstock.http.transport import StoredResponse, ask
+
+        response = await ask(transport, request, head, settings, began, on_head, tape)
+        if self._cookies is not None:
+            keep_cookies(self._cookies, request, response)
+        return StoredResponse(response, settings.policy) if streamed else response
 
     async def _begin_stream(self, connection: Connection, exchange: Exchange) -> StreamedResponse:
         assert exchange.incoming is not None  # it is streamed

@@ -98,10 +98,8 @@ class StreamedResponse(Answer):
             Timeout: It came too slowly; while nobody reads, no time counts but `Timeouts.total`.
             BodyTooLong: It is longer than `Tunables.max_body`.
         """
-        while (piece := await self._incoming.take(size, self._exchange)) is not None:
-            self._connection.taken(self._exchange)
+        while (piece := await self._take(size)) is not None:
             yield piece
-        self._settle()
 
     async def read(self, limit: int | str | None = None) -> bytes:
         """The first `limit` bytes of what wasn't read yet, or all."""
@@ -109,19 +107,22 @@ class StreamedResponse(Answer):
         parts = []
         while left is None or left > 0:
             size = 1 << 20 if left is None else min(left, 1 << 20)
-            piece = await self._incoming.take(size, self._exchange)
+            piece = await self._take(size)
             if piece is None:
-                self._settle()
                 break
-            self._connection.taken(self._exchange)
             parts.append(bytes(piece))
             left = None if left is None else left - len(piece)
         return b"".join(parts)
 
-    def _settle(self) -> None:
-        """What is known at the end only."""
-        head, _, codings = self._exchange.result.result()
-        self._head, self.decoded = head, codings
+    async def _take(self, size: int) -> memoryview | None:
+        """The next piece, of at most `size` bytes; `None` at the end."""
+        piece = await self._incoming.take(size, self._exchange)
+        if piece is None:
+            # Known at the end only.
+            self._head, _, self.decoded = self._exchange.result.result()
+        else:
+            self._connection.taken(self._exchange)
+        return piece
 
     async def aclose(self) -> None:
         """Ends the reading; unless all of the body has come, its connection is closed."""

@@ -76,8 +76,12 @@ class Take:
         if self._on_head is not None:
             self._on_head(status)
 
-    async def body(self) -> BodyImage:
-        """What was sent of the request's body."""
+    async def prolog(self, head: bytes) -> Prolog:
+        """What was sent, with this head."""
+        fields = headers_of(_fields(head))
+        return Prolog(method=self.request.method, url=self.request.url, req_headers=fields, req_body=await self._body())
+
+    async def _body(self) -> BodyImage:
         if self._sink is not None:
             return await self._sink.prepare()
         content = self.request.content
@@ -86,27 +90,26 @@ class Take:
         part = content.parts[0]
         return part if isinstance(part, BodyImage) else BodyImage.from_bytes(part)
 
-    async def dialog(self, exchange: Exchange, peer: tuple[str, int] | None, response: Response) -> Dialog:
-        """Of what was sent, and of what came back."""
+    def trace(self, head: bytes, sent: float, peer: tuple[str, int] | None, response: Response) -> Trace:
+        """How it went until now; `sent` is by the loop's clock."""
         done = self._loop.time()
         first_byte = done if self._first_byte is None else self._first_byte
-        head = response._head
-        trace = Trace(
+        return Trace(
             started=self._started,
             # An answer may be there before the request is.
-            sent=round(min(exchange.sent, first_byte) - self._began, 6),
+            sent=round(min(sent, first_byte) - self._began, 6),
             first_byte=round(first_byte - self._began, 6),
             done=round(done - self._began, 6),
             peer=peer,
-            req_head=exchange.head,
-            res_head=head.raw,
-            trailers=head.trailers(),
+            req_head=head,
+            res_head=response._head.raw,
+            trailers=response.trailers,
         )
-        fields = headers_of(_fields(exchange.head))
-        prolog = Prolog(
-            method=self.request.method, url=self.request.url, req_headers=fields, req_body=await self.body()
-        )
-        return RequestRecord(prolog).answered(response, trace=trace)
+
+    async def dialog(self, exchange: Exchange, peer: tuple[str, int] | None, response: Response) -> Dialog:
+        """Of what was sent, and of what came back."""
+        trace = self.trace(exchange.head, exchange.sent, peer, response)
+        return RequestRecord(await self.prolog(exchange.head)).answered(response, trace=trace)
 
 
 async def _keep(content: Content, policy: Any, sink: AsyncBodySink) -> AsyncIterator[bytes]:

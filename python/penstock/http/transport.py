@@ -1,0 +1,115 @@
+"""Answers that come from somewhere else than the network: what a client's `transport` is, and how it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from penstock._native import Op
+from penstock.blocking._ops import perform
+from penstock.blocking.policy import Policy
+from penstock.body.image import PIECE
+from penstock.http.response import Answer, Response
+from penstock.http.stream import StreamedResponse
+
+if TYPE_CHECKING:
+    from penstock.dialog import Dialog, Prolog
+    from penstock.http.request import Request
+    from penstock.http.settings import Settings
+    from penstock.http.tape import Tape
+
+__all__ = ["StoredResponse", "Transport", "ask", "codings_left"]
+
+
+class Transport(Protocol):
+    """Answers a client's requests in place of the network."""
+
+    async def answer(self, prolog: Prolog, /) -> Dialog:
+        """The dialog whose response it is. `prolog` is the request, with all that would have been sent."""
+
+
+async def ask(
+    transport: Transport,
+    request: Request,
+    head: bytes,
+    settings: Settings,
+    began: float,
+    on_head: Callable[[int], object] | None,
+    tape: Tape | None,
+) -> Response:
+    """The response to a request by a transport. Codings that are still on its body are taken off as by a connection."""
+    from penstock.dialog import EMPTY, RequestRecord
+    from penstock.http.tape import Tape
+
+    loop = asyncio.get_running_loop()
+    async with Tape() as own:
+        take = own.begin(request, settings, on_head)
+        content = take.request.content
+        if content is not None and content.source is not None:
+            async for _ in content.source:
+                pass
+        sent, prolog = loop.time(), await take.prolog(head)
+        answer = await transport.answer(prolog)
+        take.note_head(answer.status)
+        stored = answer.response()
+        body, decoded = stored.body if request.method != "HEAD" else EMPTY, stored.decoded
+        if settings.decode and (codings := codings_left(answer)) and body:
+            body = await body.decode(
+                codings, tunables=settings.tunables, budget=settings.budget, policy=settings.policy
+            )
+            decoded = codings + decoded
+        response = Response(stored._head, body, request.url, loop.time() - began, decoded)
+        if tape is not None:
+            trace = take.trace(head, sent, None, response)
+            tape.dialogs.append(RequestRecord(prolog).answered(response, trace=trace))
+        return response
+
+
+def codings_left(dialog: Dialog) -> tuple[str, ...]:
+    """The codings that are still on a response's body, in the order in which they were applied."""
+    if "identity" in dialog.res_decoded:
+        return ()
+    fields = dialog.res_headers.get_all("content-encoding") + dialog.res_headers.get_all("transfer-encoding")
+    names = (name.strip().lower() for name in ",".join(fields).split(","))
+    applied = [name for name in names if name not in ("", "chunked", "identity")]
+    removed = sum(coding != "chunked" for coding in dialog.res_decoded)
+    return tuple(applied[: len(applied) - removed])
+
+
+class StoredResponse(StreamedResponse):
+    """A response whose body is read as if it came while it is read."""
+
+    __slots__ = ("_ahead", "_policy", "_reader", "_reading")
+
+    def __init__(self, response: Response, policy: Policy) -> None:
+        Answer.__init__(self, response._head, response.url, response.elapsed, response.decoded)
+        self._reader = response.body.reader(PIECE)
+        self._policy = policy
+        self._ahead = memoryview(b"")
+        self._reading: asyncio.Task[memoryview | None] | None = None
+
+    async def _take(self, size: int) -> memoryview | None:
+        if not self._ahead:
+            piece = await self._next()
+            if piece is None:
+                return None
+            self._ahead = piece
+        piece, self._ahead = self._ahead[:size], self._ahead[size:]
+        return piece
+
+    async def _next(self) -> memoryview | None:
+        if self._reading is None:
+            step = self._reader.step()
+            if not isinstance(step, Op):
+                return step
+            self._reading = asyncio.get_running_loop().create_task(perform(self._policy, step))
+        # Whoever waits may be cancelled; the next one gets the piece.
+        await asyncio.wait([self._reading])
+        reading, self._reading = self._reading, None
+        return reading.result()
+
+    async def aclose(self) -> None:
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+            self._reading = None

@@ -1,0 +1,60 @@
+"""`penstock_replay`, a fixture for pytest, which finds it by itself where penstock is installed.
+
+What answers is imported when a test asks for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from penstock.replay import Key, Replay, ReplayServer, Source
+
+__all__ = ["Replayed", "penstock_replay"]
+
+
+class Replayed:
+    """Recorded dialogs, for the test that asked for them."""
+
+    def __init__(self, source: Source, key: Key | None, stack: contextlib.ExitStack) -> None:
+        self._source = source
+        self._key = key
+        self._stack = stack
+
+    @functools.cached_property
+    def transport(self) -> Replay:
+        """For `penstock.Client(transport=...)`: no socket."""
+        from penstock.replay import Replay
+
+        return Replay(self._source, key=self._key)
+
+    @functools.cached_property
+    def server(self) -> ReplayServer:
+        """A server on a thread of its own, started when it is first asked for, until the test ends."""
+        from penstock.replay import serving
+
+        return self._stack.enter_context(serving(self._source, key=self._key))
+
+    @property
+    def url(self) -> str:
+        """The server's, `http://127.0.0.1:port`, for any client."""
+        return self.server.url
+
+
+@pytest.fixture
+def penstock_replay() -> Iterator[Callable[..., Replayed]]:
+    """Gives `penstock_replay(source, key=None)`: recorded answers in place of servers, by `.transport` or at `.url`.
+
+    `source` is an archive's path, or dialogs; `key` is what requests are compared by, see `penstock.Replay`.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def replay(source: Any, *, key: Any = None) -> Replayed:
+            return Replayed(source, key, stack)
+
+        yield replay

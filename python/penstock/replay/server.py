@@ -1,0 +1,235 @@
+"""`ReplayServer`: recorded dialogs over HTTP, on a socket of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from penstock._native import Tunables
+from penstock.blocking.policy import Policy
+from penstock.dialog import Prolog, headers_of
+from penstock.errors import LimitExceeded, NotRecorded
+from penstock.replay.messages import PIECE, Peer, Reply, plain, read_body, read_head, recorded
+from penstock.replay.store import Key, Source, Store
+from penstock.replay.transport import by_url
+
+__all__ = ["ReplayServer", "serving"]
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS = 1000
+"""Open connections; a further one waits."""
+
+OnAnswer = Callable[[str, str, int], object]
+
+
+class ReplayServer:
+    """Serves recorded answers, for `async with`: `url` is where.
+
+    A request for `/path?query` gets what was recorded for that on any host, unless its Host field names a recorded one;
+    one for a whole URL, as clients send it to a proxy, what was recorded for exactly that. Answers come in turn, as
+    from `Replay`. What isn't recorded is a 404 that names the nearest.
+
+    The recorded head is sent byte for byte where the dialog has it in its trace, and else with the names in lower case
+    that an archive keeps. Made anew are the version, the fields about connection and framing, and, when the body was
+    recorded decoded, content-encoding, which is left out. Trailers are left out.
+
+    Args:
+        source: An archive's path, or dialogs.
+        host: The address to listen on, IPv4 or IPv6.
+        port: 0 takes a free one.
+        key: What requests and recorded dialogs are compared by, in place of the above. What is asked has the URL that
+            the request names, with this server's address where it gives a path only.
+        tunables: Limits of the requests' bodies, which are collected for `key`.
+        policy: Runs what waits for files; `None` is the process's default pool.
+        on_answer: Called with method, URL and status of each answer.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        key: Key | None = None,
+        tunables: Tunables | None = None,
+        policy: Policy | None = None,
+        on_answer: OnAnswer | None = None,
+    ) -> None:
+        self._address = (host, port)
+        self._tunables = tunables if tunables is not None else Tunables()
+        self._policy = policy
+        self._on_answer = on_answer
+        self._store = Store(source, _anywhere if key is None else lambda prolog: (key(prolog),), policy)
+        self._loop: asyncio.AbstractEventLoop
+        self._listener: socket.socket | None = None
+        self.port = port
+        """Where it listens, once it is entered."""
+        self._conversations: set[asyncio.Task[None]] = set()
+        self.answered = 0
+        """Requests that had an answer."""
+        self.missed = 0
+        """Requests that weren't recorded."""
+
+    @property
+    def recorded(self) -> int:
+        """How many dialogs there are."""
+        return self._store.size
+
+    @property
+    def url(self) -> str:
+        """`http://address:port`, to put before a path."""
+        host = self._address[0]
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        """Reads through the archive, and listens.
+
+        Raises:
+            ArchiveError: It is damaged.
+            OSError: It isn't there, or the address can't be listened on.
+        """
+        await self._store.read_on()
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        self._listener = socket.create_server(self._address, family=family)
+        self._listener.setblocking(False)
+        self.port = self._listener.getsockname()[1]
+        self._loop = asyncio.get_running_loop()
+        self._listen()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Closes all connections."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            self._loop.remove_reader(listener)
+            listener.close()
+        for task in self._conversations:
+            task.cancel()
+        if self._conversations:
+            await asyncio.wait(self._conversations)
+
+    # Not asyncio's own server: closed in the turn in which it accepts, that leaves a socket behind.
+
+    def _listen(self) -> None:
+        if self._listener is not None:
+            self._loop.add_reader(self._listener, self._accept, self._listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            log.warning("accepts no connections for a second: %s", error)
+            self._loop.remove_reader(listener)
+            self._loop.call_later(1, self._listen)
+            return
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def end(task: asyncio.Task[None]) -> None:
+            self._conversations.discard(task)
+            connection.close()
+            self._listen()
+
+        task = self._loop.create_task(self._converse(Peer(connection)))
+        self._conversations.add(task)
+        # Not in the task itself: one that is cancelled before its first step never gets there.
+        task.add_done_callback(end)
+        if len(self._conversations) >= CONNECTIONS:
+            self._loop.remove_reader(listener)
+
+    async def _converse(self, peer: Peer) -> None:
+        try:
+            while await self._serve(peer):
+                pass
+        except (ConnectionError, TimeoutError):
+            # It has gone, or says nothing more.
+            pass
+        except Exception:
+            log.exception("a connection was closed")
+
+    async def _serve(self, peer: Peer) -> bool:
+        """Whether another request may follow."""
+        try:
+            asked = await read_head(peer, self.url)
+            body = await read_body(asked, peer, self._tunables, self._policy)
+            prolog = Prolog(method=asked.method, url=asked.url, req_headers=headers_of(asked.fields), req_body=body)
+        except (ValueError, LimitExceeded) as error:
+            await self._send(peer, plain(400, f"{error}\n"), keep=False)
+            return False
+        try:
+            reply = recorded(await self._store.answer(prolog), asked.method)
+            self.answered += 1
+        except NotRecorded as error:
+            self.missed += 1
+            reply = plain(404, f"{error}\n")
+        except Exception as error:
+            # The archive's, or that of `key`.
+            log.warning("%s %s: %r", asked.method, asked.url, error)
+            reply = plain(500, f"{type(error).__name__}: {error}\n")
+        if self._on_answer is not None:
+            self._on_answer(asked.method, asked.url, reply.status)
+        await self._send(peer, reply, keep=asked.keep, bodiless=asked.method == "HEAD")
+        return asked.keep
+
+    async def _send(self, peer: Peer, reply: Reply, *, keep: bool, bodiless: bool = False) -> None:
+        await peer.send(reply.head if keep else reply.head[:-2] + b"connection: close\r\n\r\n")
+        if not bodiless:
+            async for view in reply.body.stream(PIECE, policy=self._policy):
+                await peer.send(view)
+
+
+@contextlib.contextmanager
+def serving(source: Source, **options: Any) -> Iterator[ReplayServer]:
+    """A `ReplayServer` on a thread with a loop of its own, for `with`: for tests and programs without asyncio.
+
+    Args: Those of `ReplayServer`.
+
+    Raises: As entering it.
+    """
+    started: concurrent.futures.Future[tuple[ReplayServer, Callable[[], object]]] = concurrent.futures.Future()
+
+    async def serve() -> None:
+        over = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        async with ReplayServer(source, **options) as server:
+            started.set_result((server, lambda: loop.call_soon_threadsafe(over.set)))
+            await over.wait()
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    thread = threading.Thread(target=run, name="penstock-replay")
+    thread.start()
+    try:
+        server, stop = started.result()
+        try:
+            yield server
+        finally:
+            stop()
+    finally:
+        thread.join()
+
+
+def _anywhere(prolog: Prolog) -> Iterator[Hashable]:
+    """By the whole URL first, then, whichever host it is on, by what follows that."""
+    method, url = by_url(prolog)
+    rest = url.partition("://")[2]
+    yield method, url
+    yield method, rest[rest.index("/") :] if "/" in rest else "/"

@@ -1,0 +1,49 @@
+"""`penstock_replay`: pytest finds the fixture by itself, and what it starts ends with the test."""
+
+from __future__ import annotations
+
+import sys
+import urllib.request
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+import penstock
+import pytest
+
+from tests.replay.test_server import running
+from tests.replay.test_transport import recorded
+
+
+def test_pytest_finds_it(pytestconfig: pytest.Config) -> None:
+    (found,) = entry_points(group="pytest11", name="penstock")
+    assert found.value == "penstock.pytest_plugin"
+    assert pytestconfig.pluginmanager.get_plugin("penstock") is sys.modules["penstock.pytest_plugin"]
+
+
+def test_a_plain_test_asks_at_its_url(penstock_replay: Callable[..., Any]) -> None:
+    replayed = penstock_replay([recorded("https://site.test/a", b"1")])
+    assert "penstock-replay" not in running()
+    for _ in range(2):
+        with urllib.request.urlopen(replayed.url + "/a") as answer:
+            assert answer.read() == b"1"
+    assert replayed.server.answered == 2
+
+
+@pytest.mark.asyncio
+async def test_a_test_of_a_task_has_a_transport_or_the_url(penstock_replay: Callable[..., Any]) -> None:
+    replayed = penstock_replay([recorded("https://site.test/a", b"1")], key=lambda prolog: prolog.url[-2:])
+    async with penstock.Client(transport=replayed.transport) as client:
+        assert await (await client.get("https://elsewhere.test/a")).read() == b"1"
+    async with penstock.Client(base_url=replayed.url) as client:
+        assert await (await client.get("/a")).read() == b"1"
+
+
+def test_penstock_and_its_plugin_import_no_replay_before_it_is_asked_for(script: Callable[..., Any]) -> None:
+    source = (
+        "import sys, penstock, penstock.pytest_plugin\n"
+        "assert not {'penstock.replay', 'penstock.http', 'penstock.barc'} & set(sys.modules)\n"
+        "assert penstock.Replay is penstock.replay.Replay"
+    )
+    ran = script(source)
+    assert ran.returncode == 0, ran.stderr

@@ -1,0 +1,236 @@
+"""`ReplayServer`: recorded answers over HTTP, for any client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import socket
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import penstock
+import pytest
+from penstock import barc
+from penstock.replay import ReplayServer, messages, serving
+
+from tests.http.serving import serve
+from tests.replay.test_transport import LARGE, recorded
+
+SITE = "https://site.test"
+
+
+def running() -> set[str]:
+    return {thread.name for thread in threading.enumerate()}
+
+
+async def say(server: ReplayServer, *parts: bytes) -> bytes:
+    """All that is answered to what is said, until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        for part in parts:
+            writer.write(part)
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@pytest.mark.asyncio
+async def test_the_recorded_head_is_sent_byte_for_byte_but_for_its_framing() -> None:
+    wire = (
+        b"HTTP/1.0 404 Not Here\r\nSERVER:  old \r\nx-One: 1\r\nX-ONE: \xe4\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\n"
+        b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%s"
+    )
+    zipped = gzip.compress(b"text")
+    async with serve([wire % (len(zipped), zipped)]) as live, penstock.Client() as client:
+        decoded = await client.record("GET", live.url)
+        coded = await client.record("GET", live.url, decode=False)
+    async with ReplayServer([decoded, coded]) as server:
+        request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        assert await say(server, request) == (
+            b"HTTP/1.1 404 Not Here\r\nSERVER:  old \r\nx-One: 1\r\nX-ONE: \xe4\r\n"
+            b"content-length: 4\r\nconnection: close\r\n\r\ntext"
+        )
+        assert await say(server, request) == (
+            b"HTTP/1.1 404 Not Here\r\nSERVER:  old \r\nx-One: 1\r\nX-ONE: \xe4\r\nContent-Encoding: gzip\r\n"
+            b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(zipped), zipped)
+        )
+
+
+@pytest.mark.asyncio
+async def test_a_path_is_answered_whichever_host_it_was_recorded_from(tmp_path: Path) -> None:
+    path = tmp_path / "site.barc"
+    async with barc.AsyncArchive(path, "a", strategy=barc.Strategy.gzip()) as archive:
+        for dialog in (
+            recorded(f"{SITE}/a?b=1", b"1", res_headers=[("X-A", "1"), ("Set-Cookie", "a"), ("Set-Cookie", "b")]),
+            recorded(f"{SITE}/large", LARGE),
+            recorded("http://other.test/a?b=1", b"other"),
+            recorded(f"{SITE}/none", status=204),
+        ):
+            await archive.append(dialog)
+    told: list[Any] = []
+    async with ReplayServer(path, on_answer=lambda *what: told.append(what)) as server, penstock.Client() as client:
+        assert server.recorded == 4
+        first = await client.get(server.url + "/a?b=1")
+        assert (await first.read(), first.headers.get_all("set-cookie")) == (b"1", ["a", "b"])
+        assert await (await client.get(server.url + "/large")).read() == LARGE
+        named = await client.get(server.url + "/a?b=1", headers={"Host": "other.test"})
+        assert await named.read() == b"other"
+        empty = await client.get(server.url + "/none")
+        assert (empty.status, empty.headers.get("content-length")) == (204, None)
+        assert client.stats()["connected"] == 1
+        async with penstock.Client(proxy=server.url) as proxied:
+            assert await (await proxied.get("http://other.test/a?b=1")).read() == b"other"
+        missing = await client.get(server.url + "/b")
+        assert missing.status == 404
+        assert await missing.text() == (
+            f"nothing is recorded for GET {server.url}/b; the nearest of 4 is GET http://other.test/a?b=1\n"
+        )
+        assert (server.answered, server.missed) == (5, 1)
+    assert told[0] == ("GET", f"{server_url(told)}/a?b=1", 200)
+    assert told[-1][2] == 404
+
+
+def server_url(told: list[Any]) -> str:
+    return str(told[0][1]).partition("/a?")[0]
+
+
+@pytest.mark.asyncio
+async def test_head_has_the_length_of_the_get_or_the_recorded_one() -> None:
+    head_only = recorded(f"{SITE}/h", method="HEAD", res_headers=[("Content-Length", "7")])
+    async with ReplayServer([head_only, recorded(f"{SITE}/g", b"body")]) as server, penstock.Client() as client:
+        for name, length in (("h", "7"), ("g", "4")):
+            answer = await client.head(f"{server.url}/{name}")
+            assert (answer.status, answer.headers["content-length"], len(answer.body)) == (200, length, 0)
+        assert (await client.head(server.url + "/none")).status == 404
+        assert client.stats()["connected"] == 1
+
+
+@pytest.mark.asyncio
+async def test_bodies_of_requests_are_read_however_they_are_framed() -> None:
+    def key(prolog: penstock.Prolog) -> Any:
+        return prolog.method, bytes(prolog.req_body)
+
+    def sent(body: bytes, answer: bytes) -> penstock.Dialog:
+        return recorded(f"{SITE}/q", answer, method="POST", req_body=penstock.BodyImage.from_bytes(body))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"t"
+        yield b"wo"
+
+    options: Any = {"key": key, "tunables": penstock.Tunables(max_body=10)}
+    async with ReplayServer([sent(b"one", b"1"), sent(b"two", b"2")], **options) as server, penstock.Client() as client:
+        url = server.url + "/q"
+        assert await (await client.post(url, content=b"one")).read() == b"1"
+        assert await (await client.post(url, content=pieces())).read() == b"2"
+        waiting = await client.post(url, content=b"two", headers={"Expect": "100-continue"})
+        assert await waiting.read() == b"2"
+        assert client.stats()["connected"] == 1
+        long = await client.post(url, content=b"x" * 11)
+        assert (long.status, "max_body" in await long.text()) == (400, True)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("request_", "why"),
+    [
+        (b"GET\r\n\r\n", "is no request line"),
+        (b"GET / HTTP/2\r\n\r\n", "is no request line"),
+        (b"GET / HTTP/1.1\r\n folded\r\n\r\n", "is no header line"),
+        (b"GET / HTTP/1.1\r\nA : 1\r\n\r\n", "is no header line"),
+        (b"CONNECT a:443 HTTP/1.1\r\n\r\n", "tunnels to https"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1x\r\n\r\n", "not a number"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "two lines of content-length"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", "without a content-length"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", "transfer-encoding is chunked"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "no chunk size"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n", "longer than its size"),
+        (b"GET / HTTP/1.1\r\n" + b"A: 1\r\n" * 20_000 + b"\r\n", "limit"),
+        (b"GET / HTTP/1.1\r\n" + b"A: 1\r\n" * 200 + b"\r\n", "128"),
+    ],
+)
+async def test_what_is_no_request_is_refused_with_the_reason(request_: bytes, why: str) -> None:
+    async with ReplayServer([]) as server:
+        head, _, body = (await say(server, request_)).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert why in body.decode()
+
+
+@pytest.mark.asyncio
+async def test_a_peer_that_goes_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ReplayServer([recorded(f"{SITE}/large", LARGE * 20)]) as server:
+        for part in (
+            b"",
+            b"GET / HT",
+            b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nab",
+            b"GET /large HTTP/1.1\r\n\r\n",
+        ):
+            connection = socket.create_connection(("127.0.0.1", server.port))
+            connection.sendall(part)
+            connection.close()
+        monkeypatch.setattr(messages, "IDLE", 0.05)
+        assert await say(server, b"GET / HT") == b""
+        async with asyncio.timeout(10):
+            while server._conversations:
+                await asyncio.sleep(0.001)
+    # Left while somebody is served, it closes the connection.
+    async with ReplayServer([recorded(f"{SITE}/large", LARGE * 20)]) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /large HTTP/1.1\r\n\r\n")
+        await reader.readexactly(10)
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await reader.readexactly(len(LARGE) * 20)
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+@pytest.mark.asyncio
+async def test_an_archive_that_cannot_be_read_is_told_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        async with ReplayServer(tmp_path / "none"):
+            pass
+    (tmp_path / "bad").write_bytes(b"no archive at all" * 10)
+    with pytest.raises(penstock.ArchiveError):
+        async with ReplayServer(tmp_path / "bad"):
+            pass
+
+
+@pytest.mark.asyncio
+async def test_one_that_breaks_meanwhile_is_a_500_as_is_a_key_that_raises(tmp_path: Path) -> None:
+    path = tmp_path / "a.barc"
+    options: Any = {"key": lambda prolog: prolog.req_headers["x-user"]}
+    async with ReplayServer([], **options) as server, penstock.Client() as client:
+        answer = await client.get(server.url + "/a")
+        assert (answer.status, await answer.text()) == (500, "KeyError: 'x-user'\n")
+    async with barc.AsyncArchive(path, "a") as archive:
+        await archive.append(recorded(f"{SITE}/a", b"1"))
+    async with ReplayServer(path) as server, penstock.Client() as client:
+        path.write_bytes(b"x" * path.stat().st_size)
+        answer = await client.get(server.url + "/a")
+        assert (answer.status, "byte 0" in await answer.text()) == (500, True)
+
+
+def test_a_thread_serves_programs_without_asyncio(tmp_path: Path) -> None:
+    with serving([recorded(f"{SITE}/a", b"1")]) as server:
+        assert "penstock-replay" in running()
+        with urllib.request.urlopen(server.url + "/a") as answer:
+            assert answer.read() == b"1"
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(server.url + "/b")
+        with httpx.Client(base_url=server.url) as client:
+            assert client.get("/a").content == b"1"
+        curl = subprocess.run(["curl", "-sS", server.url + "/a"], capture_output=True, text=True, check=False)
+        assert (curl.stdout, curl.stderr) == ("1", "")
+    assert "penstock-replay" not in running()
+    with pytest.raises(FileNotFoundError), serving(tmp_path / "none"):
+        pass

@@ -1,0 +1,226 @@
+"""`Client(transport=...)`: recorded answers in place of the network."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import http.cookiejar
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import penstock
+import pytest
+from penstock import barc
+
+from tests.http.serving import head, response, serve
+
+pytestmark = pytest.mark.asyncio
+
+LARGE = bytes(i * 7 & 255 for i in range(900_000))
+
+
+def recorded(url: str, body: bytes | penstock.BodyImage = b"", **changes: Any) -> penstock.Dialog:
+    image = body if isinstance(body, penstock.BodyImage) else penstock.BodyImage.from_bytes(body)
+    dialog = penstock.Dialog(
+        penstock.Prolog(method="GET", url=url), penstock.Epilog(version="HTTP/1.1", status=200, res_body=image)
+    )
+    return dialog.replace(**changes)
+
+
+def client(*dialogs: penstock.Dialog, key: Any = None, **options: Any) -> penstock.Client:
+    return penstock.Client(transport=penstock.Replay(dialogs, key=key), **options)
+
+
+async def test_what_was_recorded_is_answered_without_the_server(tmp_path: Path) -> None:
+    path = tmp_path / "site.barc"
+    scripts = [
+        [head("Location: /two", "Content-Length: 0", status="302 There")],
+        [b"HTTP/1.1 200 Fine\r\nX-A:  1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n"],
+    ]
+    async with serve(*scripts) as server, penstock.Client() as live, barc.AsyncArchive(path, "a") as archive:
+        url = server.url
+        last = await live.record("GET", url)
+        for dialog in (*last.trace.history, last):
+            await archive.append(dialog)
+    for source in ([last], path):
+        async with penstock.Client(transport=penstock.Replay(source)) as replayed:
+            answer = await replayed.get(url + "#part")
+            assert (answer.status, answer.url, await answer.read()) == (200, url + "two", b"abc")
+            assert [one.status for one in answer.history] == [302]
+            assert answer.headers["x-a"] == "1"
+            assert replayed.stats()["connected"] == 0
+    # Dialogs have their heads as they were, an archive has what it keeps of them.
+    async with client(last) as replayed:
+        answer = await replayed.get(last.url)
+        assert (answer.reason, answer.trailers, answer.body) == ("Fine", ((b"X-Sum", b"7"),), last.res_body)
+
+
+async def test_answers_come_in_turn_and_then_the_last_one_again() -> None:
+    one, two = recorded("http://a/", b"1"), recorded("http://a/", b"2")
+    async with client(one, recorded("http://a/x", b"x"), two) as replayed:
+        assert [await (await replayed.get("http://a/")).read() for _ in range(4)] == [b"1", b"2", b"2", b"2"]
+        assert await (await replayed.get("http://a/x")).read() == b"x"
+
+
+async def test_what_is_not_recorded_is_an_error_that_names_the_nearest() -> None:
+    dialogs = [recorded(f"http://a/{name}") for name in ("list?page=1", "item", "zebra")]
+    async with client(*dialogs) as replayed:
+        with pytest.raises(penstock.NotRecorded) as caught:
+            await replayed.get("http://a/list?page=2")
+        assert str(caught.value) == (
+            "nothing is recorded for GET http://a/list?page=2; the nearest of 3 is GET http://a/list?page=1"
+        )
+        assert (caught.value.nearest, caught.value.retryable) == (("GET", "http://a/list?page=1"), False)
+        with pytest.raises(penstock.NotRecorded, match="POST http://a/item; the nearest of 3 is GET http://a/item"):
+            await replayed.post("http://a/item")
+        assert replayed.stats()["failed"] == 2
+    async with client() as empty:
+        with pytest.raises(penstock.NotRecorded, match=r"GET http://a/$") as caught:
+            await empty.get("http://a/")
+        assert (caught.value.nearest, caught.value.url) == (None, "http://a/")
+
+
+async def test_a_key_compares_by_whatever_a_request_has() -> None:
+    def key(prolog: penstock.Prolog) -> Any:
+        return prolog.url, prolog.req_headers.get("x-user"), bytes(prolog.req_body)
+
+    def asked(user: str, body: bytes, answer: bytes) -> penstock.Dialog:
+        image = penstock.BodyImage.from_bytes(body)
+        return recorded("http://a/q", answer, method="POST", req_headers=[("X-User", user)], req_body=image)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"t"
+        yield b"wo"
+
+    async with client(
+        asked("u", b"one", b"1"), asked("u", b"two", b"2"), asked("v", b"two", b"3"), key=key
+    ) as replayed:
+        headers = {"X-User": "u"}
+        assert await (await replayed.post("http://a/q", content=b"one", headers=headers)).read() == b"1"
+        assert await (await replayed.post("http://a/q", content=pieces(), headers=headers)).read() == b"2"
+        assert await (await replayed.put("http://a/q", content="two", headers={"X-User": "v"})).read() == b"3"
+        with pytest.raises(penstock.NotRecorded):
+            await replayed.post("http://a/q", content=b"three", headers=headers)
+
+
+async def test_what_surrounds_a_request_is_as_with_a_connection() -> None:
+    told: list[Any] = []
+    hooks = penstock.Hooks(
+        request=lambda request: told.append(request.url),
+        head=lambda request, status: told.append(status),
+        done=lambda response: told.append(response.status),
+    )
+    sets = recorded("http://a.test/", res_headers=[("Set-Cookie", "a=1")])
+    seen: list[str | None] = []
+
+    class Watching(penstock.Replay):
+        async def answer(self, prolog: penstock.Prolog, /) -> penstock.Dialog:
+            seen.append(prolog.req_headers.get("cookie"))
+            return await super().answer(prolog)
+
+    options: Any = {"hooks": hooks, "cookies": http.cookiejar.CookieJar(), "base_url": "http://a.test"}
+    async with penstock.Client(transport=Watching([sets]), **options) as replayed:
+        await replayed.get("/")
+        await replayed.get("/")
+    assert seen == [None, "a=1"]
+    assert told == ["http://a.test/", 200, 200] * 2
+
+
+async def test_a_body_that_was_recorded_as_it_came_is_decoded_as_the_client_says() -> None:
+    zipped = gzip.compress(b"text")
+    coded = recorded("http://a/", zipped, res_headers=[("Content-Encoding", "gzip")])
+    plain = coded.replace(res_body=penstock.BodyImage.from_bytes(b"text"), res_decoded=("gzip", "identity"))
+    async with client(coded) as replayed:
+        answer = await replayed.get("http://a/")
+        assert (await answer.read(), answer.decoded) == (b"text", ("gzip",))
+        assert await (await replayed.get("http://a/", decode=False)).read() == zipped
+        with pytest.raises(penstock.DecodedTooLong):
+            await replayed.get("http://a/", tunables=penstock.Tunables(max_body=3))
+    async with client(plain) as replayed:
+        answer = await replayed.get("http://a/")
+        assert (await answer.read(), answer.decoded) == (b"text", ("gzip",))
+
+
+async def test_head_is_answered_by_its_own_record_or_from_the_get() -> None:
+    head_only = recorded("http://a/h", method="HEAD", res_headers=[("Content-Length", "7")])
+    async with client(head_only, recorded("http://a/g", b"body", res_headers=[("X", "1")])) as replayed:
+        first, second = await replayed.head("http://a/h"), await replayed.head("http://a/g")
+        assert (first.headers["content-length"], len(first.body)) == ("7", 0)
+        assert (second.headers["x"], len(second.body)) == ("1", 0)
+
+
+@pytest.mark.parametrize("where", ["ram", "file"])
+async def test_a_stream_is_read_from_the_record(where: str) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield LARGE
+
+    image = await penstock.collect(pieces(), penstock.Tunables(max_body_ram=0 if where == "file" else "1MiB"))
+    async with client(recorded("http://a/", image)) as replayed:
+        async with replayed.stream("GET", "http://a/") as answer:
+            assert await answer.read(10) == LARGE[:10]
+            views = [bytes(view) async for view in answer.stream(1000)]
+            assert max(map(len, views)) <= 1000
+            assert b"".join(views) == LARGE[10:]
+            assert await answer.read() == b""
+        async with replayed.stream("GET", "http://a/") as answer:
+            assert await answer.read(1) == LARGE[:1]
+
+
+async def test_what_is_recorded_again_is_a_dialog_of_this_request() -> None:
+    old = recorded("http://a/", b"body", res_headers=[("X", "1")])
+    async with client(old) as replayed:
+        dialog = await replayed.record("GET", "http://a/", headers={"X-New": "1"})
+    assert (dialog.epilog.res_headers.raw, dialog.res_body) == (old.res_headers.raw, old.res_body)
+    assert dialog.req_headers["x-new"] == "1"
+    assert (dialog.trace.peer, dialog.trace.req_head.split(b"\r\n")[0]) == (None, b"GET / HTTP/1.1")
+
+
+async def test_an_archive_is_read_on_when_something_is_not_found(tmp_path: Path) -> None:
+    path = tmp_path / "growing.barc"
+    async with barc.AsyncArchive(path, "a") as archive:
+        await archive.append(recorded("http://a/1", b"1"))
+        await archive.append(barc.Record(meta={"note": "no dialog"}))
+        async with penstock.Client(transport=penstock.Replay(path)) as replayed:
+            both = await asyncio.gather(replayed.get("http://a/1"), replayed.get("http://a/1"))
+            assert [await answer.read() for answer in both] == [b"1", b"1"]
+            with pytest.raises(penstock.NotRecorded, match="of 1 is"):
+                await replayed.get("http://a/2")
+            await archive.append(recorded("http://a/2", b"2"))
+            assert await (await replayed.get("http://a/2")).read() == b"2"
+
+
+async def test_an_archive_that_cannot_be_read_is_the_requests_error(tmp_path: Path) -> None:
+    async with penstock.Client(transport=penstock.Replay(tmp_path / "none")) as replayed:
+        with pytest.raises(FileNotFoundError):
+            await replayed.get("http://a/")
+    (tmp_path / "bad").write_bytes(b"no archive at all" * 10)
+    async with penstock.Client(transport=penstock.Replay(tmp_path / "bad")) as replayed:
+        with pytest.raises(penstock.ArchiveError):
+            await replayed.get("http://a/")
+
+
+async def test_any_transport_will_do() -> None:
+    class Teapot:
+        async def answer(self, prolog: penstock.Prolog, /) -> penstock.Dialog:
+            return recorded(prolog.url, b"short and stout", status=418)
+
+    async with penstock.Client(transport=Teapot()) as pot:
+        answer = await pot.get("https://pot.test/")
+        assert (answer.status, await answer.text(), answer.url) == (418, "short and stout", "https://pot.test/")
+
+
+async def test_live_and_replayed_answers_are_the_same() -> None:
+    wire = response(b"body", "X-A: 1", "x-a: 2", "Content-Type: text/plain; charset=latin-1")
+    async with serve([wire]) as server, penstock.Client() as live:
+        url = server.url
+        dialog = await live.record("GET", url)
+        answer = await live.get(url)
+    async with client(dialog) as replayed:
+        again = await replayed.get(url)
+    assert (again.status, again.reason, again.headers.raw, await again.text()) == (
+        answer.status,
+        answer.reason,
+        answer.headers.raw,
+        await answer.text(),
+    )
