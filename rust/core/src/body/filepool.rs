@@ -183,6 +183,46 @@ mod tests {
     }
 
     #[test]
+    fn a_recycled_file_is_read_through_its_mapping() {
+        let files = pool(1 << 20);
+        drop(body(&files, &[1; 40_000]));
+        let image = body(&files, &[2; 50_000]);
+        let piece = |at, len| image.read_range(at, len).unwrap();
+        assert_eq!(piece(10_000, 20_000).as_ptr(), piece(10_000, 10).as_ptr());
+        let mut reader = image.reader(20_000);
+        let mut cached = || reader.next_cached().unwrap().unwrap().unwrap();
+        assert_eq!(cached().as_ptr(), piece(0, 1).as_ptr());
+        assert_eq!(cached().as_ptr(), piece(20_000, 1).as_ptr());
+        // Beyond what the file had when it was recycled, there is no mapping.
+        assert_ne!(piece(40_000, 5_000).as_ptr(), piece(40_000, 5_000).as_ptr());
+        assert!(contents(&image) == [2; 50_000]);
+        let in_memory = image.to_ram().unwrap();
+        assert_ne!(in_memory.read_range(0, 1).unwrap().as_ptr(), piece(0, 1).as_ptr());
+    }
+
+    #[test]
+    fn a_recycled_file_that_has_a_name_is_not_looked_at_through_its_mapping() {
+        let files = pool(1 << 20);
+        let path = std::env::temp_dir().join(format!("penstock-named-{}", std::process::id()));
+        drop(body(&files, &[1; 10_000]));
+        let image = body(&files, &[2; 10_000]);
+        image.save(&path, true, false).unwrap();
+        if std::fs::exists("/proc/self/fd").unwrap() {
+            // Whoever opens it by name may cut it.
+            std::fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+            assert!(image.read_range(0, 10_000).is_err());
+            assert!(image.to_mmap().is_err());
+        }
+        std::fs::remove_file(&path).unwrap();
+        let image = body(&files, &[3; 10_000]);
+        let view = image.read_range(0, 10).unwrap();
+        image.save(&path, true, false).unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        assert_eq!(&view[..], [3; 10]);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
     fn a_saved_file_is_not_recycled() {
         let files = pool(1 << 20);
         let path = std::env::temp_dir().join(format!("penstock-pool-{}", std::process::id()));

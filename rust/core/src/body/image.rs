@@ -118,10 +118,7 @@ impl BodyImage {
         match &self.state {
             State::Ram(_) => self.gather(),
             State::Mmap { map, .. } => Ok(self.replaced(State::Ram([gather(std::slice::from_ref(map))?].into()))),
-            State::File { .. } => {
-                let whole = self.read_range(0, self.len)?;
-                Ok(self.replaced(State::Ram([whole].into())))
-            }
+            State::File { .. } => Ok(self.replaced(State::Ram([self.copy_range(0, self.len)?].into()))),
         }
     }
 
@@ -129,14 +126,14 @@ impl BodyImage {
     /// that others can truncate is read instead.
     pub fn to_mmap(&self) -> Result<Self> {
         match &self.state {
-            State::File { file, offset } if file.shared_map(*offset, self.len).is_some() => {
-                let Some(map) = file.shared_map(*offset, self.len).cloned() else { return Ok(self.clone()) };
-                let (start, len) = (*offset as usize, self.len as usize);
-                let map = Bytes::from_owner(SharedRange { map, offset: start, len, _file: file.clone() });
-                Ok(self.replaced(State::Mmap { map, file: file.clone(), offset: *offset }))
-            }
             State::File { file, offset } if file.claim_map() => {
-                let map = Bytes::from_owner(Map::new(file, *offset, self.len)?);
+                let map = match SharedRange::of(file, *offset, self.len) {
+                    Some(range) => {
+                        range.populate();
+                        Bytes::from_owner(range)
+                    }
+                    None => Bytes::from_owner(Map::new(file, *offset, self.len)?),
+                };
                 Ok(self.replaced(State::Mmap { map, file: file.clone(), offset: *offset }))
             }
             State::File { .. } => self.to_ram(),
@@ -144,9 +141,29 @@ impl BodyImage {
         }
     }
 
-    /// `[offset, offset + len)`, as far as the body goes, as one piece. Copies from a file, and may wait for it.
+    /// `[offset, offset + len)` of a recycled file, which has a mapping already.
+    fn recycled_range(&self, offset: u64, len: u64) -> Option<SharedRange> {
+        match &self.state {
+            State::File { file, offset: start } if len > 0 => SharedRange::of(file, start + offset, len),
+            _ => None,
+        }
+    }
+
+    /// `[offset, offset + len)`, as far as the body goes, as one piece: a view where it lies in one, or in a recycled
+    /// file. Else it is copied, and from a file it may have to be waited for.
     pub fn read_range(&self, offset: u64, len: u64) -> Result<Bytes> {
         let len = len.min(self.len.saturating_sub(offset));
+        match self.recycled_range(offset, len) {
+            Some(range) => {
+                range.populate();
+                Ok(Bytes::from_owner(range))
+            }
+            None => self.copy_range(offset, len),
+        }
+    }
+
+    /// As `read_range`, never a view of a file.
+    fn copy_range(&self, offset: u64, len: u64) -> Result<Bytes> {
         let whole = self.read_with(offset, len, |file, buffer, at| file.read_at(buffer, at).map(Some))?;
         match whole.ok_or(Error::Cancelled)? {
             part if (part.len() as u64) < len => Err(self.ended(offset + part.len() as u64)),
@@ -162,6 +179,14 @@ impl BodyImage {
     /// that it can't be had without waiting.
     fn read_piece(&self, offset: u64, len: u64, cached: bool) -> Result<Option<Bytes>> {
         let wanted = len.min(self.len.saturating_sub(offset));
+        if let Some(range) = self.recycled_range(offset, wanted) {
+            if !cached {
+                range.populate();
+            } else if !range.is_resident() {
+                return Ok(None);
+            }
+            return Ok(Some(Bytes::from_owner(range)));
+        }
         let piece = if cached {
             self.read_with(offset, wanted, BodyFile::read_cached)?
         } else {

@@ -57,11 +57,67 @@ impl SharedMap {
 
 /// A frozen range of a [`SharedMap`], with the file that it belongs to: the owner behind a `Bytes`.
 pub(super) struct SharedRange {
-    pub map: Arc<SharedMap>,
-    pub offset: usize,
-    pub len: usize,
+    map: Arc<SharedMap>,
+    offset: usize,
+    len: usize,
     /// Kept so that the file isn't recycled.
-    pub _file: Arc<BodyFile>,
+    _file: Arc<BodyFile>,
+}
+
+impl SharedRange {
+    /// Of a file that has a mapping for all of the range, and may be looked at through it.
+    pub fn of(file: &Arc<BodyFile>, offset: u64, len: u64) -> Option<Self> {
+        let map = file.shared_map(offset, len).filter(|_| file.claim_map())?.clone();
+        Some(Self { map, offset: offset as usize, len: len as usize, _file: file.clone() })
+    }
+
+    /// Whether it can be looked at without waiting for the disk.
+    pub fn is_resident(&self) -> bool {
+        is_resident(self.as_ref())
+    }
+
+    /// Reads it in. Waits for the disk.
+    pub fn populate(&self) {
+        populate(self.as_ref());
+    }
+}
+
+/// The whole pages around a slice: address and length.
+fn pages(slice: &[u8]) -> (*mut std::ffi::c_void, usize) {
+    let page = rustix::param::page_size();
+    let skip = slice.as_ptr().addr() % page;
+    let start = slice.as_ptr().wrapping_sub(skip).cast_mut().cast();
+    (start, (skip + slice.len()).next_multiple_of(page))
+}
+
+/// Whether all pages of a mapped slice are in memory: mincore(2).
+#[cfg(target_os = "linux")]
+fn is_resident(slice: &[u8]) -> bool {
+    let (start, len) = pages(slice);
+    let mut found = vec![0u8; len / rustix::param::page_size()];
+    // SAFETY: `found` has a byte for each of the pages, and they are only asked about.
+    let asked = unsafe { libc::mincore(start, len, found.as_mut_ptr()) };
+    asked == 0 && found.iter().all(|page| page & 1 == 1)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_resident(_: &[u8]) -> bool {
+    false
+}
+
+/// Has all pages of a mapped slice in memory, and in this process's page table.
+fn populate(slice: &[u8]) {
+    #[cfg(target_os = "linux")]
+    {
+        let (start, len) = pages(slice);
+        // SAFETY: only advice on pages of a mapping of ours; an unsupported one changes nothing.
+        if unsafe { rustix::mm::madvise(start, len, Advice::LinuxPopulateRead) }.is_ok() {
+            return;
+        }
+    }
+    // Before Linux 5.14 and elsewhere: touch each page.
+    let touched = slice.iter().step_by(rustix::param::page_size()).fold(0u8, |sum, byte| sum ^ byte);
+    std::hint::black_box(touched);
 }
 
 impl AsRef<[u8]> for SharedRange {
@@ -146,14 +202,8 @@ impl Map {
         // SAFETY: only advice on our own mapping; an unsupported one changes nothing.
         unsafe {
             let _ = rustix::mm::madvise(base.as_ptr().cast(), total, Advice::Sequential);
-            #[cfg(target_os = "linux")]
-            if rustix::mm::madvise(base.as_ptr().cast(), total, Advice::LinuxPopulateRead).is_ok() {
-                return Ok(map);
-            }
         }
-        // Before Linux 5.14 and elsewhere: touch each page.
-        let touched = map.as_ref().iter().step_by(rustix::param::page_size()).fold(0u8, |sum, byte| sum ^ byte);
-        std::hint::black_box(touched);
+        populate(map.as_ref());
         Ok(map)
     }
 }
