@@ -32,7 +32,7 @@ from penstock.errors import *  # noqa: F403
 from penstock.errors import __all__ as _errors
 
 if TYPE_CHECKING:
-    from penstock import barc, replay
+    from penstock import barc, har, replay
     from penstock.blocking.monitor import LoopMonitor, Stall
     from penstock.dialog import Dialog, Epilog, Prolog, RequestRecord, Trace
     from penstock.http import (
@@ -108,6 +108,7 @@ __all__ = [
     "dispatch_or_permit",
     "fetch",
     "fetch_sync",
+    "har",
     "register",
     "registered",
     "replay",
@@ -134,7 +135,7 @@ def stats() -> dict[str, Any]:
 
 def __getattr__(name: str) -> Any:
     # The client is imported when it is first asked for: programs that only dispatch don't pay for it. So are archives.
-    if name in ("barc", "replay"):
+    if name in ("barc", "har", "replay"):
         return importlib.import_module(f"penstock.{name}")
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)

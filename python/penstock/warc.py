@@ -1,0 +1,447 @@
+"""WARC 1.1, through warcio (extra `warc`): dialogs as archives of the web keep them, and theirs as dialogs.
+
+For threads and plain programs. Bodies are streamed both ways.
+
+A WARC holds messages as they were on the wire. Of ours the codings may be gone: such a message has its fields
+Content-Encoding, Transfer-Encoding and Content-Length under names that begin with `X-Archive-Orig-`, as other tools do
+it, and a Content-Length that is true. What else reading it needs to give the same dialog is in record headers of our
+own, which other readers pass over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator
+from io import BytesIO
+from typing import Any
+
+from penstock._native import Budget, Head, Tunables, __version__, read_limit, refuse_in_loop
+from penstock.body.image import BodyImage
+from penstock.body.sink import BodySink
+from penstock.dialog import Dialog, Epilog, Prolog, Trace, headers_of
+from penstock.errors import ArchiveError, HeadTooLong, PenstockError
+
+try:
+    from warcio.archiveiterator import ArchiveIterator
+    from warcio.exceptions import ArchiveLoadFailed
+    from warcio.limitreader import LimitReader
+    from warcio.warcwriter import WARCWriter
+except ImportError as error:
+    raise ImportError("penstock.warc needs warcio: pip install 'penstock[warc]'") from error
+
+__all__ = ["read", "write"]
+
+EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
+ORIGINAL = b"X-Archive-Orig-"
+DECODED = "Penstock-Decoded"
+RENAMED = "Penstock-Renamed"
+TIMING = "Penstock-Timing"
+HEAD = 1 << 20
+"""Bytes of a message's head."""
+LINE = 64 << 10
+VERSIONS = {b"HTTP/2": b"HTTP/2.0", b"HTTP/3": b"HTTP/3.0"}
+"""As an archive has them."""
+PIECE = 256 << 10
+"""Bytes that are read at once."""
+
+Lines = list[bytes]
+
+
+# Writing
+
+
+def write(
+    path: str | os.PathLike[str],
+    dialogs: Iterable[Dialog],
+    *,
+    gzip: bool | None = None,
+    max_body: int | str | None = None,
+) -> int:
+    """Appends dialogs to a WARC file, which is made if it isn't there; the redirects before each of them, too.
+
+    Each becomes a response record and a request record that names it, with date, address, and digests of block and
+    payload (SHA-1). Trailers are left behind.
+
+    Args:
+        path: The file.
+        dialogs: Bodies are read piece by piece, twice: for the digests, and to be written.
+        gzip: Compress each record; `None` is by the name, which then ends with `.gz`.
+        max_body: Bytes of a body that are written. A longer one is cut, and its record has `WARC-Truncated: length`.
+
+    Returns:
+        How many dialogs were written.
+
+    Raises:
+        OSError: The file can't be written.
+        BlockingInLoop: This thread runs an event loop.
+    """
+    refuse_in_loop("warc.write()", "await run_blocking(warc.write, path, dialogs)")
+    limit = read_limit(max_body)
+    name = os.fspath(path)
+    with open(name, "ab") as file:
+        writer = WARCWriter(file, gzip=name.endswith(".gz") if gzip is None else gzip, warc_version="1.1")
+        if not file.tell():
+            about = {"software": f"penstock/{__version__}", "format": "WARC File Format 1.1"}
+            writer.write_record(writer.create_warcinfo_record(os.path.basename(name), about))  # noqa: PTH119
+        count = 0
+        for last in dialogs:
+            for dialog in (*last.trace.history, last):
+                request, response = _request(writer, dialog, limit), _response(writer, dialog, limit)
+                writer.write_request_response_pair(request, response)
+                count += 1
+    return count
+
+
+class _Raw:
+    """A head that is written as it is, where warcio has one that it takes apart."""
+
+    def __init__(self, head: bytes) -> None:
+        self.headers_buff = head
+
+    def compute_headers_buffer(self, header_filter: Any = None) -> None:
+        """It is there."""
+
+
+def _request(writer: Any, dialog: Dialog, limit: int | None) -> Any:
+    head = dialog.trace.req_head
+    if not head:
+        url = urllib.parse.urlsplit(dialog.url)
+        target = urllib.parse.urlunsplit(("", "", url.path or "/", url.query, ""))
+        head = f"{dialog.method} {target} HTTP/1.1\r\n".encode() + _lines(dialog.req_headers)
+    chunked = "chunked" in dialog.req_headers.get("transfer-encoding", "").lower()
+    return _record(writer, dialog, "request", head, dialog.req_body, ("chunked",) if chunked else (), limit)
+
+
+def _response(writer: Any, dialog: Dialog, limit: int | None) -> Any:
+    head = dialog.response()._head.raw
+    if not dialog.trace.res_head:
+        head = dialog.version.encode() + head[head.index(b" ") :]
+    return _record(writer, dialog, "response", head, dialog.res_body, dialog.res_decoded, limit)
+
+
+def _lines(fields: Any) -> bytes:
+    return b"".join(b"%s: %s\r\n" % pair for pair in fields.raw) + b"\r\n"
+
+
+def _record(
+    writer: Any, dialog: Dialog, kind: str, head: bytes, body: BodyImage, decoded: tuple[str, ...], limit: int | None
+) -> Any:
+    trace, length = dialog.trace, len(body)
+    fields = {"WARC-Type": kind, "WARC-Date": _date(trace.started or EPOCH), DECODED: ", ".join(decoded)}
+    if trace.peer is not None:
+        fields["WARC-IP-Address"] = trace.peer[0]
+    if kind == "response" and (timing := _timing(trace)):
+        fields[TIMING] = timing
+    head, renamed = _renamed(head, length, decoded)
+    if renamed:
+        fields[RENAMED] = ", ".join(sorted(renamed))
+    stream: Any = body.open() if length else BytesIO()
+    if limit is not None and length > limit:
+        fields["WARC-Truncated"] = "length"
+        stream = LimitReader(stream, limit)
+    return writer.create_warc_record(
+        dialog.url,
+        kind,
+        payload=stream,
+        length=min(length, limit) if limit is not None else length,
+        warc_headers_dict=fields,
+        http_headers=_Raw(head),
+    )
+
+
+def _renamed(head: bytes, length: int, decoded: tuple[str, ...]) -> tuple[bytes, set[str]]:
+    """The head with what isn't true of the body any more under other names, and the names that it had."""
+    removed = set(decoded) - {"identity"}
+    untrue = {"content-length"} if removed else set()
+    if "chunked" in removed:
+        untrue.add("transfer-encoding")
+    if removed - {"chunked"}:
+        untrue.add("content-encoding")
+    first, *lines = head[:-4].split(b"\r\n")
+    renamed = untrue & {_name(line) for line in lines}
+    if not renamed:
+        return head, renamed
+    lines = [ORIGINAL + line if _name(line) in renamed else line for line in lines]
+    return b"\r\n".join([first, *lines, b"Content-Length: %d" % length, b"", b""]), renamed
+
+
+def _restored(lines: Lines, renamed: set[str]) -> Lines:
+    """What `_renamed` was given."""
+    originals = {ORIGINAL.decode().lower() + name for name in renamed}
+    return [line.removeprefix(ORIGINAL) if _name(line) in originals else line for line in lines[:-1]]
+
+
+def _name(line: bytes) -> str:
+    return line.partition(b":")[0].strip().lower().decode("latin-1")
+
+
+def _date(when: datetime.datetime) -> str:
+    return when.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _timing(trace: Trace) -> str:
+    seconds = (("sent", trace.sent), ("first-byte", trace.first_byte), ("done", trace.done))
+    known = [f"{name}={value:.6f}" for name, value in seconds if value is not None]
+    if trace.peer is not None:
+        known.append(f"port={trace.peer[1]}")
+    return "; ".join(known)
+
+
+# Reading
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    tunables: Tunables | None = None,
+    budget: Budget | None = None,
+    decode: bool = True,
+    skipped: Callable[[ArchiveError], object] | None = None,
+) -> Iterator[Dialog]:
+    """The dialogs of a WARC file, compressed or not: each response, with its request if that is its neighbour.
+
+    Other records, those without HTTP, and `revisit`s, which refer to bodies elsewhere, are passed over. A response
+    without a request gets one of its own: a GET without fields. Chunked bodies are joined.
+
+    Args:
+        path: The file.
+        tunables: Limits for the bodies, and where they go; `None` is `Tunables()`.
+        budget: What bodies count against; `None` is the process's.
+        decode: Take content codings off. What can't be decoded stays as it is.
+        skipped: Called with what is wrong with a record that is no dialog, which is then passed over; `None` raises it.
+
+    Raises, when iterated over:
+        ArchiveError: It isn't a WARC, is cut off, or holds a message that isn't HTTP; `.kind` is `"warc"`.
+        BodyTooLong: A body is over `max_body`.
+        StorageFull, BudgetExceeded, OSError: A body's file can't be made, or the file not read.
+        BlockingInLoop: This thread runs an event loop.
+    """
+    refuse_in_loop("warc.read()", "iterate over it in a function, and await run_blocking(function)")
+    options = (tunables if tunables is not None else Tunables(), budget if budget is not None else Budget.shared())
+    held: _Message | None = None
+    failure: ArchiveError | None = None
+    with open(path, "rb") as file:
+        messages = _messages(file, options, decode, skipped)
+        while failure is None:
+            try:
+                message = next(messages, None)
+            except ArchiveError as error:
+                # What was held back comes first.
+                message, failure = None, error
+            if held is not None and message is not None and held.belongs_to(message):
+                yield held.dialog(message)
+                held = None
+                continue
+            if held is not None and held.kind == "response":
+                yield held.dialog(None)
+            held = message
+            if message is None:
+                break
+    if failure is not None:
+        raise failure
+
+
+def _messages(
+    file: Any, options: tuple[Tunables, Budget], decode: bool, skipped: Callable[[ArchiveError], object] | None
+) -> Iterator[_Message]:
+    records = ArchiveIterator(file, no_record_parse=True)
+    try:
+        for record in records:
+            if record.rec_type not in ("request", "response"):
+                continue
+            if not (record.rec_headers.get_header("WARC-Target-URI") or "").startswith(("http:", "https:")):
+                continue
+            offset = records.offset
+            try:
+                yield _message(record, options, decode)
+            except (ValueError, HeadTooLong) as error:
+                wrong = ArchiveError(f"record at byte {offset} of the WARC: {error}", offset=offset, kind="warc")
+                if skipped is None:
+                    raise wrong from None
+                skipped(wrong)
+    except ArchiveLoadFailed as error:
+        offset = records.offset
+        raise ArchiveError(f"no WARC from byte {offset} on: {error}", offset=offset, kind="warc") from None
+
+
+@dataclasses.dataclass
+class _Message:
+    """A record, as far as it matters here."""
+
+    kind: str
+    id: str
+    refers: list[str]
+    """The records that it belongs to, where it says so."""
+    url: str
+    first: bytes
+    """The line before the fields."""
+    lines: Lines
+    body: BodyImage
+    decoded: tuple[str, ...]
+    trace: Trace
+
+    def belongs_to(self, other: _Message) -> bool:
+        if self.kind == other.kind:
+            return False
+        if self.refers or other.refers:
+            return other.id in self.refers or self.id in other.refers
+        return self.url == other.url
+
+    def dialog(self, other: _Message | None) -> Dialog:
+        response, request = (self, other) if self.kind == "response" else (other, self)
+        assert response is not None  # a request by itself is no dialog
+        head = b"\r\n".join([response.first, *response.lines, b"", b""])
+        trace = dataclasses.replace(response.trace, res_head=head if _is_head(head) else b"")
+        prolog = Prolog(method="GET", url=response.url)
+        if request is not None:
+            trace = dataclasses.replace(trace, req_head=b"\r\n".join([request.first, *request.lines, b"", b""]))
+            method = request.first.split(b" ")[0].decode("latin-1")
+            prolog = Prolog(method=method, url=response.url, req_headers=_fields(request.lines), req_body=request.body)
+        version, status = response.first.split(b" ")[:2]
+        epilog = Epilog(
+            version=VERSIONS.get(version, version).decode("latin-1"),
+            status=int(status),
+            res_headers=_fields(response.lines),
+            res_body=response.body,
+            res_decoded=response.decoded,
+        )
+        return Dialog(prolog, epilog, trace)
+
+
+def _fields(lines: Lines) -> Any:
+    pairs = (line.partition(b":") for line in lines)
+    return headers_of([(name, value.strip(b" \t")) for name, _, value in pairs])
+
+
+def _is_head(head: bytes) -> bool:
+    """Whether it is one that a client would take."""
+    try:
+        Head(head, ())
+    except PenstockError:
+        return False
+    return True
+
+
+def _message(record: Any, options: tuple[Tunables, Budget], decode: bool) -> _Message:
+    """What a record holds; its body is read.
+
+    Raises:
+        ValueError: It isn't HTTP.
+    """
+    get = record.rec_headers.get_header
+    stream, kind, url = record.raw_stream, record.rec_type, get("WARC-Target-URI")
+    first, *lines = _read_head(stream)
+    if kind == "response":
+        version, _, rest = first.partition(b" ")
+        if not version.startswith(b"HTTP/") or not rest[:3].isdigit() or rest.startswith(b"0"):
+            raise ValueError(f"{first!r} is no status line")
+    elif first.count(b" ") < 2:
+        raise ValueError(f"{first!r} is no request line")
+    fields = _fields(lines)
+    ours = get(DECODED)
+    chunked = ours is None and "chunked" in fields.get("transfer-encoding", "").lower()
+    body = _collect(_joined(stream) if chunked else _pieces(stream), options)
+    if getattr(stream, "limit", 0):
+        raise ValueError(f"it is cut off {stream.limit} bytes before its end")
+    decoded: tuple[str, ...]
+    if ours is not None:
+        if renamed := get(RENAMED):
+            lines = _restored(lines, set(renamed.split(", ")))
+        decoded = tuple(name for name in ours.split(", ") if name)
+    else:
+        body, codings, left = _decoded(body, fields, options) if decode and kind == "response" else (body, (), True)
+        decoded = (*(("chunked",) if chunked else ()), *codings, *(() if left else ("identity",)))
+    refers = [value for name, value in record.rec_headers.headers if name.lower() == "warc-concurrent-to"]
+    return _Message(kind, get("WARC-Record-ID") or "", refers, url, first, lines, body, decoded, _trace(get, url))
+
+
+def _read_head(stream: Any) -> Lines:
+    lines: Lines = []
+    size = 0
+    while line := stream.readline(LINE):
+        size += len(line)
+        if size > HEAD:
+            raise ValueError(f"its head is over {HEAD} bytes")
+        if not line.endswith(b"\n"):
+            raise ValueError(f"{line[:80]!r} of its head has no end, or only after {LINE} bytes or so")
+        text = line.rstrip(b"\r\n")
+        if not text:
+            if lines:
+                return lines
+            continue
+        if line[:1] in b" \t" and len(lines) > 1:
+            # A folded line (RFC 9112 section 5.2).
+            lines[-1] += b" " + text.strip(b" \t")
+        elif lines and not _name(text):
+            raise ValueError(f"{text!r} is no header line")
+        else:
+            lines.append(text)
+    raise ValueError("its head has no end")
+
+
+def _pieces(stream: Any) -> Iterator[bytes]:
+    while piece := stream.read(PIECE):
+        yield piece
+
+
+def _joined(stream: Any) -> Iterator[bytes]:
+    """The chunks of a body; all of it as it is, where it was joined before."""
+    while line := stream.readline(LINE):
+        try:
+            left = int(line.partition(b";")[0].strip(), 16)
+        except ValueError:
+            yield line
+            yield from _pieces(stream)
+            return
+        if not left:
+            break
+        while left and (piece := stream.read(min(left, PIECE))):
+            left -= len(piece)
+            yield piece
+        stream.readline(LINE)
+    for _ in _pieces(stream):
+        # Trailers.
+        pass
+
+
+def _collect(pieces: Iterable[bytes], options: tuple[Tunables, Budget]) -> BodyImage:
+    tunables, budget = options
+    with BodySink(tunables, budget=budget) as sink:
+        for piece in pieces:
+            sink.write(piece)
+        return sink.prepare()
+
+
+def _decoded(body: BodyImage, fields: Any, options: tuple[Tunables, Budget]) -> tuple[BodyImage, tuple[str, ...], bool]:
+    """The body, the codings that were taken off it, and whether any are left."""
+    names = ",".join(fields.get_all("content-encoding")).lower().split(",")
+    codings = [name.strip().removeprefix("x-") for name in names if name.strip() not in ("", "identity")]
+    if not codings or not len(body):
+        return body, (), bool(codings)
+    try:
+        image = BodyImage(body.decode_op(codings, *options)())
+    except PenstockError:
+        return body, (), True
+    return image, tuple(reversed(codings)), False
+
+
+def _trace(get: Callable[[str], str | None], url: str) -> Trace:
+    known: dict[str, Any] = {}
+    timing = dict(part.split("=", 1) for part in (get(TIMING) or "").split("; ") if "=" in part)
+    with contextlib.suppress(ValueError):
+        started = datetime.datetime.fromisoformat(get("WARC-Date") or "")
+        started = started if started.tzinfo else started.replace(tzinfo=datetime.UTC)
+        known["started"] = started if started != EPOCH else None
+    for name in ("sent", "first-byte", "done"):
+        with contextlib.suppress(KeyError, ValueError):
+            known[name.replace("-", "_")] = float(timing[name])
+    if address := get("WARC-IP-Address"):
+        with contextlib.suppress(ValueError):
+            parts = urllib.parse.urlsplit(url)
+            default = parts.port or (443 if parts.scheme == "https" else 80)
+            known["peer"] = (address, int(timing.get("port", default)))
+    return Trace(**known)

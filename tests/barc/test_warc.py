@@ -1,0 +1,291 @@
+"""Dialogs as WARC, and WARCs of others as dialogs; warcio, and its own `check`, have the last word."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import penstock
+import pytest
+from penstock import warc
+from warcio.archiveiterator import ArchiveIterator
+from warcio.warcwriter import WARCWriter
+
+from tests.barc.conftest import make_dialog
+from tests.http.serving import CLOSE, chunked, head, response, serve
+
+LARGE = bytes(i * 7 & 255 for i in range(900_000))
+
+
+def check(path: Path) -> str:
+    command = [sys.executable, "-m", "warcio.cli", "check", "-v", str(path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout
+
+
+def records(path: Path) -> Iterator[Any]:
+    with path.open("rb") as file:
+        yield from ArchiveIterator(file)
+
+
+def state(dialog: penstock.Dialog) -> list[Any]:
+    """All of a dialog, its bodies by their bytes."""
+    prolog, epilog = dialog.prolog, dialog.epilog
+    return [
+        (prolog.method, prolog.url, prolog.req_headers.raw, bytes(prolog.req_body)),
+        (epilog.version, epilog.status, epilog.res_headers.raw, bytes(epilog.res_body), epilog.res_decoded),
+    ]
+
+
+async def recorded() -> list[penstock.Dialog]:
+    """Of each framing and coding, with bodies both ways."""
+
+    async def pieces() -> Any:
+        yield b"se"
+        yield b"nt"
+
+    zipped = gzip.compress(b"text" * 100)
+    wires = [
+        response(b"plain", "X-A:  1 ", "x-a: \xe4", "X-Archive-Orig-Content-Length: 9"),
+        head("Transfer-Encoding: chunked", "X-B: 2") + chunked(LARGE, 70_000),
+        response(zipped, "Content-Encoding: gzip"),
+        head("Transfer-Encoding: chunked", "Content-Encoding: gzip") + chunked(zipped, 10),
+        head("Connection: close", version="HTTP/1.0") + b"until the end",
+        head("Content-Length: 7"),
+        head(status="204 Nothing"),
+    ]
+    dialogs = []
+    async with (
+        serve(*[[wire, CLOSE] if b"until" in wire else [wire] for wire in wires]) as server,
+        penstock.Client() as client,
+    ):
+        url = server.url
+        dialogs.append(await client.record("GET", url + "a?b=c"))
+        dialogs.append(await client.record("POST", url, content=pieces()))
+        dialogs.append(await client.record("PUT", url, content=b"body"))
+        dialogs.append(await client.record("GET", url, decode=False))
+        dialogs.append(await client.record("GET", url))
+        dialogs.append(await client.record("HEAD", url))
+        dialogs.append(await client.record("DELETE", url))
+    return dialogs
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", ["a.warc", "a.warc.gz"])
+async def test_dialogs_come_back_as_they_were_and_warcio_finds_nothing_wrong(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    dialogs = await recorded()
+
+    def there_and_back() -> list[penstock.Dialog]:
+        assert warc.write(path, dialogs[:3]) == 3
+        assert warc.write(path, dialogs[3:]) == 4
+        return list(warc.read(path, tunables=penstock.Tunables(max_body_ram=100_000)))
+
+    back = await penstock.run_blocking(there_and_back)
+    assert (path.read_bytes()[:2] == b"\x1f\x8b") == name.endswith(".gz")
+    found = await penstock.run_blocking(check, path)
+    assert found.count("digest pass") == 1 + 2 * 7
+    assert [one.state for one in (back[0].res_body, back[1].res_body)] == ["ram", "file"]
+    for dialog, copy in zip(dialogs, back, strict=True):
+        assert await penstock.run_blocking(state, copy) == await penstock.run_blocking(state, dialog)
+        assert copy.trace == dialog.trace
+
+
+@pytest.mark.asyncio
+async def test_records_say_when_whom_and_what_belongs_together(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    first, second = (await recorded())[1:3]
+    await penstock.run_blocking(warc.write, path, [first, second])
+    about, *pairs = records(path)
+    assert about.rec_type == "warcinfo"
+    (answer, asked), (coded, _) = (pairs[:2], pairs[2:])
+    get = answer.rec_headers.get_header
+    assert (answer.rec_type, asked.rec_type) == ("response", "request")
+    assert asked.rec_headers.get_header("WARC-Concurrent-To") == get("WARC-Record-ID")
+    assert get("WARC-IP-Address") == "127.0.0.1"
+    assert first.trace.started is not None
+    assert get("WARC-Date") == first.trace.started.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    assert get("WARC-Payload-Digest").startswith("sha1:")
+    assert get("WARC-Target-URI") == first.url
+    # What isn't true of the body has another name, as its Content-Length shows.
+    assert answer.http_headers.get_header("X-Archive-Orig-Transfer-Encoding") == "chunked"
+    assert answer.http_headers.get_header("Content-Length") == str(len(LARGE))
+    assert coded.http_headers.get_header("X-Archive-Orig-Content-Encoding") == "gzip"
+    assert asked.http_headers.get_header("X-Archive-Orig-transfer-encoding") == "chunked"
+
+
+def test_a_body_over_the_limit_is_cut_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc.gz"
+    warc.write(path, [make_dialog(1, LARGE), make_dialog(2, b"short")], max_body=1000)
+    assert "digest pass" in check(path)
+    long, short = (record for record in records(path) if record.rec_type == "response")
+    assert (long.rec_headers.get_header("WARC-Truncated"), long.payload_length) == ("length", 1000)
+    assert short.rec_headers.get_header("WARC-Truncated") is None
+    assert [bytes(dialog.res_body) for dialog in warc.read(path)] == [LARGE[:1000], b"short"]
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/2.0"])
+def test_dialogs_that_were_never_on_a_wire_come_back_too(tmp_path: Path, version: str) -> None:
+    path = tmp_path / "a.warc"
+    dialog = make_dialog(1, b"body", version=version, req_body=penstock.BodyImage.from_bytes(b"asked"), method="POST")
+    warc.write(path, [dialog])
+    (back,) = warc.read(path)
+    assert state(back) == state(dialog)
+    assert (back.trace.started, back.trace.done, back.trace.peer) == (None, None, None)
+    check(path)
+
+
+class Others:
+    """A WARC as other tools write them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = io.BytesIO()
+        self._writer = WARCWriter(self._file, gzip=False)
+
+    def add(self, kind: str, block: bytes, url: str = "http://a.test/x", **fields: str) -> str:
+        headers = {"WARC-Date": "2020-01-02T03:04:05Z", **{k.replace("_", "-"): v for k, v in fields.items()}}
+        record = self._writer.create_warc_record(
+            url,
+            kind,
+            payload=io.BytesIO(block),
+            length=len(block),
+            warc_headers_dict=headers,
+            # The block as it is: warcio would mend it.
+            http_headers=warc._Raw(b""),
+        )
+        self._writer.write_record(record)
+        return str(record.rec_headers.get_header("WARC-Record-ID"))
+
+    def save(self, cut: int = 0) -> Path:
+        data = self._file.getvalue()
+        self.path.write_bytes(data[: len(data) - cut] if cut else data)
+        return self.path
+
+
+@pytest.fixture
+def others(tmp_path: Path) -> Others:
+    return Others(tmp_path / "others.warc")
+
+
+GET = b"GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n"
+
+
+def test_what_other_tools_write_is_joined_and_decoded(others: Others) -> None:
+    coded = gzip.compress(b"text")
+    wire = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n\r\n"
+    others.add("response", wire + chunked(coded, 7))
+    others.add("response", wire + coded)
+    others.add("response", b"HTTP/2 404\r\nContent-Encoding: br\r\nfolded: a\r\n b\r\n\r\nnot br")
+    others.add("response", b"HTTP/1.1 200 OK\nX-Lines: feed\n\nbody", WARC_IP_Address="10.0.0.1")
+    path = others.save()
+    first, second, third, fourth = warc.read(path)
+    for dialog in (first, second):
+        assert (bytes(dialog.res_body), dialog.res_decoded) == (b"text", ("chunked", "gzip", "identity"))
+    assert (third.status, third.version, bytes(third.res_body)) == (404, "HTTP/2.0", b"not br")
+    assert (third.res_decoded, third.res_headers["folded"], third.trace.res_head) == ((), "a b", b"")
+    assert (bytes(fourth.res_body), fourth.res_headers["x-lines"]) == (b"body", "feed")
+    assert fourth.trace.peer == ("10.0.0.1", 80)
+    assert fourth.trace.started is not None
+    assert fourth.trace.started.isoformat() == "2020-01-02T03:04:05+00:00"
+    raw = next(iter(warc.read(path, decode=False)))
+    assert (bytes(raw.res_body), raw.res_decoded) == (coded, ("chunked",))
+    assert penstock.barc.Record.from_dialog(third).dialog().version == "HTTP/2.0"
+
+
+def test_requests_and_responses_are_paired_by_what_they_say_or_by_where_they_are(others: Others) -> None:
+    def add(kind: str, name: str, **fields: str) -> str:
+        start = b"GET /%s HTTP/1.1\r\n\r\n" % name.encode() if kind == "request" else OK
+        return others.add(kind, start, url=f"http://a.test/{name}", **fields)
+
+    others.add("warcinfo", b"software: other\r\n", url="")
+    add("request", "before")
+    add("response", "before")
+    named = add("response", "named")
+    others.add("metadata", b"fetchTimeMs: 1\r\n")
+    add("request", "named", WARC_Concurrent_To=named)
+    add("response", "alone")
+    add("response", "not-mine")
+    add("request", "not-mine", WARC_Concurrent_To="<urn:uuid:0>")
+    others.add("response", b"dns", url="dns:a.test")
+    found = [(dialog.url[14:], dialog.trace.req_head != b"") for dialog in warc.read(others.save())]
+    assert found == [("before", True), ("named", True), ("alone", False), ("not-mine", False)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "block", "why"),
+    [
+        ("response", b"HTTP/1.1 000 No\r\n\r\n", "no status line"),
+        ("response", b"HTTP/1.1 200 OK\r\n: no name\r\n\r\n", "no header line"),
+        ("response", b"HTTP/1.1 200 OK\r\nUnfinished: 1", "has no end"),
+        ("response", b"HTTP/1.1 200 OK\r\n" + b"A: 1\r\n" * 200 + b"\r\n", "128"),
+        ("response", b"HTTP/1.1 200 OK\r\nA: " + b"x" * 70_000 + b"\r\n\r\n", "has no end"),
+        ("response", b"HTTP/1.1 200 OK\r\nA: 1\r\n", "head has no end"),
+        ("request", b"GET\r\n\r\n", "no request line"),
+    ],
+)
+def test_a_record_that_is_no_message_is_an_error_or_passed_over(
+    others: Others, kind: str, block: bytes, why: str
+) -> None:
+    others.add("response", OK + b"good")
+    others.add(kind, block, url="http://a.test/bad")
+    others.add("response", OK + b"good too")
+    path = others.save()
+    reading = warc.read(path)
+    assert bytes(next(reading).res_body) == b"good"
+    with pytest.raises(penstock.ArchiveError, match=why) as caught:
+        list(reading)
+    assert (caught.value.kind, (caught.value.offset or 0) > 0) == ("warc", True)
+    wrong: list[penstock.ArchiveError] = []
+    assert [bytes(dialog.res_body) for dialog in warc.read(path, skipped=wrong.append)] == [b"good", b"good too"]
+    assert len(wrong) == 1
+
+
+def test_a_file_that_is_cut_off_or_no_warc_is_an_error(others: Others, tmp_path: Path) -> None:
+    others.add("response", OK + b"x" * 1000)
+    with pytest.raises(penstock.ArchiveError, match="cut off"):
+        list(warc.read(others.save(cut=500)))
+    (tmp_path / "none").write_bytes(b"something else\r\n" * 10)
+    with pytest.raises(penstock.ArchiveError, match="no WARC from byte 0"):
+        list(warc.read(tmp_path / "none"))
+    with pytest.raises(penstock.BodyTooLong):
+        list(warc.read(others.save(), tunables=penstock.Tunables(max_body=999)))
+
+
+@pytest.mark.asyncio
+async def test_on_a_loop_it_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(penstock.BlockingInLoop, match=r"warc\.write"):
+        warc.write(tmp_path / "a.warc", [])
+    with pytest.raises(penstock.BlockingInLoop, match=r"warc\.read"):
+        next(warc.read(tmp_path / "a.warc"))
+
+
+def test_memory_does_not_grow_with_bodies(tmp_path: Path, script: Callable[..., Any]) -> None:
+    source = """
+import resource, sys
+import penstock
+from penstock import warc
+path = sys.argv[1] + "/big"
+with open(path, "wb") as file:
+    for _ in range(200):
+        file.write(b"x" * (1 << 20))
+body = penstock.BodyImage.from_path(path)
+dialog = penstock.Dialog(
+    penstock.Prolog(method="GET", url="http://a/"), penstock.Epilog(version="HTTP/1.1", status=200, res_body=body)
+)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+warc.write(path + ".warc", [dialog])
+(back,) = warc.read(path + ".warc")
+assert len(back.res_body) == 200 << 20
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+    ran = script(source, str(tmp_path))
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) < 60
