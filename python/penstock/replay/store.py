@@ -58,15 +58,21 @@ class Store:
             NotRecorded: There is none.
             ArchiveError, OSError: The archive can't be read.
         """
-        while True:
-            if (dialog := await self._next(prolog)) is not None:
-                return dialog
-            if prolog.method == "HEAD":
-                get = Prolog(method="GET", url=prolog.url, req_headers=prolog.req_headers)
-                if (dialog := await self._next(get)) is not None:
-                    return dialog.replace(method="HEAD")
-            if not await self.read_on():
-                raise self._not_recorded(prolog)
+        dialog = await self._find(prolog)
+        if dialog is None:
+            await self.read_on()
+            dialog = await self._find(prolog)
+        if dialog is None:
+            raise self._not_recorded(prolog)
+        return dialog
+
+    async def _find(self, prolog: Prolog) -> Dialog | None:
+        dialog = await self._next(prolog)
+        if dialog is None and prolog.method == "HEAD":
+            get = Prolog(method="GET", url=prolog.url, req_headers=prolog.req_headers)
+            if (dialog := await self._next(get)) is not None:
+                return dialog.replace(method="HEAD")
+        return dialog
 
     async def _next(self, prolog: Prolog) -> Dialog | None:
         for key in self._keys(prolog):
@@ -85,17 +91,16 @@ class Store:
         assert record is not None  # complete records stay
         return record.dialog()
 
-    async def read_on(self) -> bool:
-        """Takes in what the archive has by now; whether that was more than before."""
+    async def read_on(self) -> None:
+        """Takes in what the archive has by now. Any number of tasks may: they share the work."""
         if self._path is None:
-            return False
+            return
         if self._records is None:
             archive = AsyncArchive(self._path, policy=self._policy)
             await archive.__aenter__()
             # Another task may have been faster.
             if self._records is None:
                 self._archive, self._records = archive, archive.records()
-        before = self.size
         async for record in self._records:
             try:
                 prolog = record.dialog().prolog
@@ -104,7 +109,6 @@ class Store:
                 continue
             assert record.offset is not None  # it was read
             self._add(prolog, record.offset)
-        return self.size > before
 
     def _not_recorded(self, prolog: Prolog) -> NotRecorded:
         asked = sorted(self._asked)
