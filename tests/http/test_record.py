@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import gzip
 import pickle
@@ -15,6 +16,7 @@ from penstock import barc
 
 from tests.http.conftest import NOTHING, Storing, at_hand
 from tests.http.serving import CLOSE, RESET, TURN, UNREAD, chunked, head, response, serve, until
+from tests.http.test_tls import serve_tls, trusting
 
 pytestmark = pytest.mark.asyncio
 
@@ -242,3 +244,29 @@ async def test_a_dialog_gives_its_response_back() -> None:
     assert dialog.replace(version="HTTP/2.0").response().version == "HTTP/1.1"
     with pytest.raises(penstock.HTTPStatusError, match="404 Nothing here"):
         answer.raise_for_status()
+
+
+async def test_the_peer_is_whom_the_connection_is_with(certificate: Path, tmp_path: Path) -> None:
+    async with serve([response(b"by proxy")]) as proxy, penstock.Client(proxy=proxy.url) as client:
+        dialog = await client.record("GET", "http://elsewhere.test/x")
+        assert (dialog.url, dialog.trace.peer) == ("http://elsewhere.test/x", ("127.0.0.1", proxy.port))
+        assert dialog.trace.req_head.startswith(b"GET http://elsewhere.test/x HTTP/1.1\r\n")
+    async with (
+        serve_tls(certificate, response(b"by TLS")) as url,
+        penstock.Client(ssl_context=trusting(certificate)) as client,
+    ):
+        dialog = await client.record("GET", f"{url}0")
+        assert (await dialog.res_body.read(), dialog.trace.peer is not None) == (b"by TLS", True)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(response(b"by a Unix socket"))
+        await reader.read()
+        writer.close()
+
+    path = str(tmp_path / "socket")
+    server = await asyncio.start_unix_server(answer, path)
+    async with penstock.Client(uds=path) as client:
+        dialog = await client.record("GET", "http://any.host/")
+        assert (await dialog.res_body.read(), dialog.trace.peer) == (b"by a Unix socket", None)
+    server.close()
