@@ -43,6 +43,9 @@ def wheel_problems(wheel: Path) -> Iterator[str]:
         _, _, rest = done.stdout.partition(" ")
         if not rest.startswith(f"release {folder}"):
             yield f"it can't be imported: {done.stdout}{done.stderr}"
+        done = subprocess.run([Path(folder) / "bin" / "penstock", "ls"], capture_output=True, text=True, check=False)
+        if done.returncode != 2 or "pip install 'penstock[cli]'" not in done.stderr:
+            yield f"without its extra, penstock doesn't say what it needs: {done.stdout}{done.stderr}"
 
 
 def sdist_problems(sdist: Path) -> Iterator[str]:

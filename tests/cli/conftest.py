@@ -36,10 +36,16 @@ class Done(NamedTuple):
     err: str
 
 
-def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
-    """Runs a command line as a process of its own."""
+@contextlib.contextmanager
+def start(*arguments: Any, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a command line as a process of its own, to its end; a test that fails meanwhile kills it."""
     command = [sys.executable, "-m", "penstock.cli", *map(str, arguments)]
-    return subprocess.Popen(command, **options)
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def in_terminal(*arguments: Any, **options: Any) -> tuple[int, str]:
@@ -48,13 +54,14 @@ def in_terminal(*arguments: Any, **options: Any) -> tuple[int, str]:
     with open(ours, "rb", buffering=0) as screen:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, WIDTH, 0, 0))
         environment = {**os.environ, "TERM": "xterm-256color"}
-        process = start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, **options)
-        os.close(theirs)
+        pipes = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
         sent = b""
-        with process, contextlib.suppress(OSError):
+        with start(*arguments, **pipes, env=environment, **options) as process:
+            os.close(theirs)
             # EIO says that nobody has it open any more.
-            while data := screen.read(1 << 16):
-                sent += data
+            with contextlib.suppress(OSError):
+                while data := screen.read(1 << 16):
+                    sent += data
     return process.returncode, sent.decode()
 
 

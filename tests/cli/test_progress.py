@@ -59,10 +59,9 @@ def test_quiet_shows_nothing(archive: Path) -> None:
 
 def test_without_a_terminal_nothing_is_shown_and_rich_is_not_loaded(archive: Path) -> None:
     environment: dict[str, Any] = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
-    done = start(
-        "check", archive.name, cwd=archive.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    out, err = done.communicate()
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with start("check", archive.name, cwd=archive.parent, env=environment, **pipes) as process:
+        out, err = process.communicate()
     assert out == b"a.barc: 1200 good records, 0 damaged places\n"
     told = [line for line in err.decode().splitlines() if not line.startswith("import time:")]
     assert told == []

@@ -171,11 +171,9 @@ def test_a_list_may_be_a_file_or_a_pipe_that_goes_on(site: str, tmp_path: Path) 
 
 def test_a_line_without_an_end_is_refused(tmp_path: Path) -> None:
     (tmp_path / "endless").write_bytes(b"x" * (2 << 20))
-    done = start("record", "--from", "endless", "a.barc", cwd=tmp_path, stderr=subprocess.PIPE)
-    assert (done.communicate()[1], done.returncode) == (
-        b"penstock: --from: a line of more than 1,048,576 bytes is no URL\n",
-        2,
-    )
+    with start("record", "--from", "endless", "a.barc", cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        _, err = process.communicate()
+    assert (process.returncode, err) == (2, b"penstock: --from: a line of more than 1,048,576 bytes is no URL\n")
 
 
 def test_resume_skips_what_is_recorded(run: Any, site: str, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from penstock.cli import archives
 from penstock.cli.common import Command, Failure
 from penstock.cli.get import get
 from penstock.cli.record import record
+from penstock.cli.replay import replay
 from penstock.cli.stats import stats
 from penstock.errors import PenstockError
 
@@ -46,10 +47,10 @@ class Commands(click.Group):
 @click.group("penstock", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(penstock.__version__, "-V", "--version", message="%(prog)s %(version)s")
 def commands() -> None:
-    """Fetch bodies, record HTTP exchanges in archives, and read these."""
+    """Fetch bodies, record HTTP exchanges in archives, read these and replay them."""
 
 
-for command in (*archives.COMMANDS, get, record, stats):
+for command in (*archives.COMMANDS, get, record, replay, stats):
     commands.add_command(command)
 
 

@@ -1,0 +1,86 @@
+"""`penstock replay`: an archive served as it was recorded."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import start
+from tests.cli.site import ZIPPED, text
+
+
+@pytest.fixture
+def recorded(run: Any, site: str, tmp_path: Path) -> Path:
+    file = tmp_path / "a.barc"
+    assert run("record", f"{site}/text/1", f"{site}/gzip", f"{site}/to/text/1", file).status == 0
+    return file
+
+
+def status_of(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_what_was_recorded_is_served_until_ctrl_c(run: Any, recorded: Path) -> None:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with start("replay", recorded, **pipes) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().decode().strip()
+        done = run("get", f"{url}/gzip", f"{url}/text/1")
+        assert done == (0, (ZIPPED + text(1)).decode(), "")
+        assert status_of(f"{url}/text/2") == 404
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert (process.returncode, out) == (130, b"")
+    assert err.decode().splitlines() == [f"200 GET {url}/gzip", f"200 GET {url}/text/1", f"404 GET {url}/text/2"]
+
+
+def test_it_tells_machines_where_it_is_and_what_it_answers(recorded: Path) -> None:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with start("replay", "--json", "--bind", "127.0.0.1:0", recorded, **pipes) as process:
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        assert (first["file"], first["records"]) == (str(recorded), 3)
+        assert status_of(f"{first['url']}/text/1") == 200
+        assert json.loads(process.stdout.readline()) == {
+            "method": "GET",
+            "url": f"{first['url']}/text/1",
+            "status": 200,
+        }
+        # Whoever reads it goes; the next answer finds that out.
+        process.stdout.close()
+        assert status_of(f"{first['url']}/text/1") == 200
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--bind", "8080", "a.barc"], 1, "Invalid value for --bind: '8080' is not HOST:PORT"),
+        (["--bind", "127.0.0.1:http", "a.barc"], 1, "'127.0.0.1:http' is not HOST:PORT"),
+        (["--bind", "127.0.0.1:70000", "a.barc"], 1, "'127.0.0.1:70000' is not HOST:PORT"),
+        (["gone.barc"], 2, "No such file or directory"),
+        (["--bind", "192.0.2.1:0", "a.barc"], 2, "annot assign requested address"),
+    ],
+)
+def test_what_cannot_be_served(
+    arguments: list[str], status: int, message: str, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.barc").touch()
+    done = run("replay", *arguments)
+    assert (done.status, done.out) == (status, "")
+    assert message in done.err
