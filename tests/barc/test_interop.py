@@ -17,6 +17,7 @@ from penstock import barc
 
 from tests.barc.conftest import DATA, STRATEGIES, make_dialog
 from tests.barc.test_archive import blocks, bodies
+from tests.cli.site import running
 
 ROOT = Path(__file__).parents[2]
 TOOL = shutil.which("barc", path=f"{ROOT}/target/interop/bin{os.pathsep}{os.environ.get('PATH', '')}")
@@ -110,6 +111,28 @@ def test_the_commands_print_and_copy_byte_for_byte_what_upstreams_do(name: str, 
     ours("cp", "--count", "1", here, tmp_path / "ours.1")
     tool("cp", theirs, tmp_path / "theirs.1", "--count", "1")
     assert (tmp_path / "ours.1").read_bytes() == (tmp_path / "theirs.1").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_what_either_records_the_other_reads(tmp_path: Path) -> None:
+    here, theirs = tmp_path / "ours", tmp_path / "theirs"
+    paths = ["text/1/20000", "status/404", "to/text/1"]
+    with running() as site:
+        for path in paths:
+            ours("record", f"{site}/{path}", here)
+            tool("record", f"{site}/{path}", theirs)
+        before = theirs.read_bytes()
+        ours("record", "--resume", *(f"{site}/{path}" for path in paths), theirs)
+    assert theirs.read_bytes() == before
+    for file in (here, theirs):
+        assert ours("cat", file) == tool("cat", file)
+    # Ours says when what happened, too; and requests differ in their order, and in who asks.
+    for one, other in zip(contents(here), contents(theirs), strict=True):
+        assert (one[0][: len(other[0])], one[3:]) == (other[0], other[3:])
+        names = [{name for name, _ in fields} for fields in (one[1], other[1])]
+        assert names[0] - names[1] == {b"host"}
+        assert names[1] - names[0] == set()
 
 
 @pytest.mark.slow
