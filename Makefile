@@ -23,7 +23,8 @@ test: say-test test-rust test-python ## Run the Rust tests, the models of the co
 
 .PHONY: test-rust
 test-rust: say-test-rust ## Run the Rust tests (nextest if present, else cargo test), then the models under loom
-	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run -p penstock-core; else cargo test -p penstock-core; fi
+	@# Tests count what the whole process holds: one a process, or one at a time.
+	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run -p penstock-core; else cargo test -p penstock-core -- --test-threads=1; fi
 	@# Only what takes its primitives from the core's `sync` runs under loom; the bound keeps it to seconds.
 	CARGO_TARGET_DIR=target/loom CARGO_PROFILE_RELEASE_LTO=off RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=2 \
 		cargo test -p penstock-core --lib --release -- dispatch:: permit::

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -85,6 +86,22 @@ async def test_with_a_free_permit_a_body_is_written_where_it_is_received(
         assert storing.pool.stats()["taken"] == 0
         assert storing.policy.semaphore.stats() == {"permits": 2, "free": 2, "waiting": 0, "waits": 0, "hand_overs": 0}
         assert await answer.read() == body
+
+
+@pytest.mark.parametrize("work", ["decoding", "a spill"])
+async def test_what_would_take_long_is_done_on_the_pool_whatever_permits_are_free(
+    storing_by: Callable[[str], Storing], work: str
+) -> None:
+    storing = storing_by("permit")
+    body = bytes(range(256)) * (16 * 4096)
+    fields = ["Transfer-Encoding: chunked"] + ["Content-Encoding: gzip"] * (work == "decoding")
+    wire = head(*fields) + chunked(gzip.compress(body, 1) if work == "decoding" else body, 65536)
+    limits = storing.tunables if work == "decoding" else storing.tunables.replace(max_body_ram="12MiB")
+    async with serve([wire]) as server, storing.client(tunables=limits) as client:
+        answer = await client.get(server.url)
+        assert storing.pool.stats()["taken"] > 0
+        assert storing.policy.semaphore.free == 2
+        assert (answer.body.state, await answer.read()) == ("file", body)
 
 
 async def test_a_body_that_gets_no_permit_is_written_once_it_does(storing_by: Callable[[str], Storing]) -> None:

@@ -519,9 +519,18 @@ impl Receiver {
         Some(Box::new(|| errand.run()))
     }
 
-    /// Does what is to be done on this thread. May wait for the disk. Without budget it can be tried again.
-    pub fn work_here(&mut self) -> Result<Event> {
-        while let Some(work) = self.take_work() {
+    /// Whether the next work only writes, and no more than so many bytes.
+    fn is_short_write(&self, most: u64) -> bool {
+        let decodes = self.inflow.as_ref().is_some_and(|inflow| inflow.lock().has_work());
+        !decodes && self.sink.as_ref().is_none_or(|sink| sink.lock().work_size() <= most)
+    }
+
+    /// Does what is to be done on this thread; with `most`, only as long as that is to write so many bytes at most, and
+    /// what is more is still to be done. May wait for the disk. Without budget it can be tried again.
+    pub fn work_here(&mut self, most: Option<u64>) -> Result<Event> {
+        while most.is_none_or(|most| self.is_short_write(most))
+            && let Some(work) = self.take_work()
+        {
             work()?;
         }
         // The same memory again, while it is hot.

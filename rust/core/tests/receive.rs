@@ -69,7 +69,7 @@ fn receive(receiver: &mut Receiver, scratch: &mut Scratch, wire: &[u8], most: us
 fn work(receiver: &mut Receiver, mut event: Event, here: bool) -> Event {
     while event == Event::Work {
         event = if here {
-            receiver.work_here().unwrap()
+            receiver.work_here(None).unwrap()
         } else {
             Errand::new(receiver.sink().unwrap(), receiver.is_complete()).unwrap().run().unwrap();
             receiver.next()
@@ -318,7 +318,7 @@ fn run_coded(plan: Plan, pieces: &[&[u8]], here: bool) -> Result<Received, (Erro
 fn try_work(receiver: &mut Receiver, mut event: Event, here: bool) -> Result<Event, Error> {
     while event == Event::Work {
         event = if here {
-            receiver.work_here()?
+            receiver.work_here(None)?
         } else {
             receiver.take_work().unwrap()()?;
             receiver.next()

@@ -115,6 +115,10 @@ pub fn is_readable(fd: i32) -> bool {
 /// What works on a body that is received are called.
 const WORK: &str = "Client.receive";
 
+/// What a permit lets this thread write at once, in bytes: some windows. What is more, or isn't only to be written, would
+/// keep a loop for longer than it takes to hand it over.
+const SHORT_WRITE: u64 = 1 << 20;
+
 #[pyclass(frozen, subclass, module = "penstock._native")]
 pub struct Receiver {
     core: Mutex<Core>,
@@ -151,19 +155,14 @@ impl Receiver {
     /// Does what is to be done, if it may be done here; else it is still to be done.
     fn work_here(&self, py: Python<'_>) -> Result<Event> {
         let Some(Here { figures, semaphore }) = self.here.lock().clone() else { return Ok(Event::Work) };
-        if let Some(semaphore) = &semaphore
-            && !semaphore.take(1)?
-        {
-            return Ok(Event::Work);
-        }
         let what = || What::Operation(WORK);
-        let running = if semaphore.is_some() { figures.run_at_once(py, what) } else { figures.run(py, what) };
-        let done = py.detach(|| self.core.lock().work_here());
-        drop(running);
-        if let Some(semaphore) = &semaphore {
-            semaphore.release(1)?;
-        }
-        done
+        let Some(semaphore) = semaphore else {
+            let _running = figures.run(py, what);
+            return py.detach(|| self.core.lock().work_here(None));
+        };
+        let Some(_permit) = semaphore.try_acquire(1)? else { return Ok(Event::Work) };
+        let _running = figures.run_at_once(py, what);
+        py.detach(|| self.core.lock().work_here(Some(SHORT_WRITE)))
     }
 
     /// What a hand-over needs, if it can be had: both descriptors or none, as bodies that each held one and waited for

@@ -125,6 +125,11 @@ impl BodySink {
         self.unwritten.0
     }
 
+    /// Bytes that the next work would write or digest.
+    pub fn work_size(&self) -> u64 {
+        self.unwritten.0.max(self.undigested_bytes)
+    }
+
     /// Whether so much is unwritten, here or in all sinks, that no more should be received until a work has come back.
     pub fn is_crowded(&self) -> bool {
         self.unwritten.0 > CROWDED || (self.unwritten.0 > 0 && unwritten() > UNWRITTEN_CAP)
