@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from penstock import barc
 from tests.barc.conftest import DATA, STRATEGIES, make_dialog
 from tests.barc.test_archive import blocks, bodies
 from tests.cli.site import running
+from tests.http.serving import response, serve
 
 ROOT = Path(__file__).parents[2]
 TOOL = shutil.which("barc", path=f"{ROOT}/target/interop/bin{os.pathsep}{os.environ.get('PATH', '')}")
@@ -40,6 +42,24 @@ def ours(*arguments: Any) -> bytes:
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
+
+
+@pytest.mark.asyncio
+async def test_what_a_client_recorded_goes_through_with_its_times_and_peer(tmp_path: Path) -> None:
+    async with serve([response(b"text" * 2000, "Content-Type: text/plain")]) as server, penstock.Client() as client:
+        dialog = await client.record("POST", server.url, content=b"sent")
+
+    def there_and_back() -> penstock.Trace:
+        path, copy = tmp_path / "a.barc", tmp_path / "b.barc"
+        with barc.open(path, "a") as archive:
+            archive.append(dialog)
+        exchange(path)
+        tool("cp", "-z", path, copy)
+        with barc.open(copy) as archive:
+            return next(iter(archive)).dialog().trace
+
+    trace = await penstock.run_blocking(there_and_back)
+    assert trace == dataclasses.replace(dialog.trace, req_head=b"", res_head=b"")
 
 
 def contents(path: Path) -> list[tuple[Any, ...]]:
