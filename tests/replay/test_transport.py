@@ -12,6 +12,7 @@ from typing import Any
 import penstock
 import pytest
 from penstock import barc
+from penstock.replay import ReplayServer
 
 from tests.http.serving import head, response, serve
 
@@ -198,6 +199,23 @@ async def test_an_archive_that_cannot_be_read_is_the_requests_error(tmp_path: Pa
     async with penstock.Client(transport=penstock.Replay(tmp_path / "bad")) as replayed:
         with pytest.raises(penstock.ArchiveError):
             await replayed.get("http://a/")
+
+
+async def test_bodies_from_an_archive_have_the_limits_of_the_tunables(tmp_path: Path) -> None:
+    path = tmp_path / "a.barc"
+    async with barc.AsyncArchive(path, "a", strategy=barc.Strategy.gzip(check_identity=False)) as archive:
+        await archive.append(recorded("http://a/", LARGE, res_headers=[("Content-Type", "text/plain")]))
+        await archive.append(recorded("http://a/small", b"small"))
+    replay = penstock.Replay(path, tunables=penstock.Tunables(max_body_ram=1000, max_body="1MiB"))
+    async with penstock.Client(transport=replay) as replayed:
+        answer = await replayed.get("http://a/")
+        assert (await answer.read(), answer.body.state) == (LARGE, "file")
+    async with ReplayServer(path, tunables=penstock.Tunables(max_body=len(LARGE))) as server:
+        assert server.recorded == 2
+    short = penstock.Tunables(max_body=len(LARGE) - 1)
+    with pytest.raises(penstock.BodyTooLong, match="max_body"):
+        async with ReplayServer(path, tunables=short):
+            pass
 
 
 async def test_any_transport_will_do() -> None:

@@ -47,7 +47,8 @@ class ReplayServer:
         port: 0 takes a free one.
         key: What requests and recorded dialogs are compared by, in place of the above. What is asked has the URL that
             the request names, with this server's address where it gives a path only.
-        tunables: Limits of the requests' bodies, which are collected for `key`.
+        tunables: Limits of the requests' bodies, which are collected for `key`, and of those that are read from an
+            archive; `None` is `Tunables()`.
         policy: Runs what waits for files; `None` is the process's default pool.
         on_answer: Called with method, URL and status of each answer.
     """
@@ -67,7 +68,7 @@ class ReplayServer:
         self._tunables = tunables if tunables is not None else Tunables()
         self._policy = policy
         self._on_answer = on_answer
-        self._store = Store(source, _anywhere if key is None else lambda prolog: (key(prolog),), policy)
+        self._store = Store(source, _anywhere if key is None else lambda prolog: (key(prolog),), tunables, policy)
         self._loop: asyncio.AbstractEventLoop
         self._listener: socket.socket | None = None
         self.port = port

@@ -6,6 +6,7 @@ import bisect
 import os
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 
+from penstock._native import Tunables
 from penstock.barc import AsyncArchive, Record
 from penstock.blocking.policy import Policy
 from penstock.dialog import Dialog, Prolog
@@ -27,8 +28,15 @@ class Store:
     Of an archive only the places of its records are kept. What is appended to it later is found, too.
     """
 
-    def __init__(self, source: Source, keys: Callable[[Prolog], Iterable[Hashable]], policy: Policy | None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        keys: Callable[[Prolog], Iterable[Hashable]],
+        tunables: Tunables | None,
+        policy: Policy | None,
+    ) -> None:
         self._keys = keys
+        self._tunables = tunables
         self._policy = policy
         self._found: dict[Hashable, list[Dialog | int]] = {}
         self._turns: dict[Hashable, int] = {}
@@ -96,7 +104,7 @@ class Store:
         if self._path is None:
             return
         if self._records is None:
-            archive = AsyncArchive(self._path, policy=self._policy)
+            archive = AsyncArchive(self._path, policy=self._policy, tunables=self._tunables)
             await archive.__aenter__()
             # Another task may have been faster.
             if self._records is None:
