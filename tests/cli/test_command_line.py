@@ -75,6 +75,16 @@ def test_shells_are_given_candidates(words: list[str], candidates: set[str]) -> 
         assert candidates <= given, shell
 
 
+def test_candidates_are_given_without_loading_the_client(
+    script: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = script(
+        "import sys; from penstock.cli import main; main(['--version']); "
+        "print([name for name in sys.modules if name.startswith(('penstock.http', 'penstock.replay', 'rich.'))])"
+    )
+    assert (done.stdout.splitlines()[1:], done.stderr) == (["[]"], "")
+
+
 @pytest.mark.parametrize("shell", ["bash", "fish", "zsh"])
 def test_completion_prints_what_the_shell_reads(shell: str, run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("completion", shell)

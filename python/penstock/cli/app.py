@@ -1,4 +1,7 @@
-"""`penstock` itself: its commands put together, and how errors become exit statuses."""
+"""`penstock` itself: its commands put together, and how errors become exit statuses.
+
+It is loaded each time that somebody presses the tab key: what makes requests is imported by the commands that do.
+"""
 
 from __future__ import annotations
 

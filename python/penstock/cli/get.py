@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -24,7 +25,9 @@ from penstock.cli.common import (
 )
 from penstock.cli.progress import Progress
 from penstock.errors import PenstockError
-from penstock.http.stream import StreamedResponse
+
+if TYPE_CHECKING:
+    from penstock.http.stream import StreamedResponse
 
 __all__ = ["get"]
 
@@ -50,19 +53,16 @@ def get(urls: tuple[str, ...], output: str | None, force: bool, max_body: str, a
     """
     if as_json and output is None:
         raise click.UsageError("--json needs --output: standard output is for the bodies")
-    targets: list[Path | None] = [None] * len(urls)
-    if output is not None:
-        folder = len(urls) > 1 or output.endswith("/") or Path(output).is_dir()
-        if folder:
-            Path(output).mkdir(parents=True, exist_ok=True)
-        targets = [Path(output, _name(url)) if folder else Path(output) for url in urls]
+    tunables = tunables_of(max_body)
+    folder = output is not None and (len(urls) > 1 or output.endswith("/") or Path(output).is_dir())
+    if folder and output is not None:
+        Path(output).mkdir(parents=True, exist_ok=True)
     # Two of them on one terminal would be a muddle.
     quiet = quiet or (output is None and sys.stdout.isatty())
     total = None if len(urls) == 1 else len(urls)
-    tunables = tunables_of(max_body)
     with Progress("file", total, by_size=total is None, quiet=quiet) as progress:
-        fetched = Fetched(force, tunables, progress)
-        return asyncio.run(fetched.all(list(zip(urls, targets, strict=True)), as_json))
+        place = Place(output, folder, force)
+        return asyncio.run(Fetched(place, tunables, progress).all(urls, as_json))
 
 
 def _name(url: str) -> str:
@@ -71,20 +71,37 @@ def _name(url: str) -> str:
     return "index.html" if last in ("", ".", "..") else last
 
 
+class Place(NamedTuple):
+    """Where bodies go: to standard output, to one file, or to files in a directory."""
+
+    output: str | None
+    folder: bool
+    force: bool
+
+    def of(self, url: str) -> Path | None:
+        if self.output is None:
+            return None
+        path = Path(self.output, _name(url)) if self.folder else Path(self.output)
+        if not self.force and path.exists():
+            raise FileExistsError(f"{path} is there: --force replaces it")
+        return path
+
+
 class Fetched:
     """What is common to the URLs of a command line."""
 
-    def __init__(self, force: bool, tunables: penstock.Tunables, progress: Progress) -> None:
-        self._force = force
+    def __init__(self, place: Place, tunables: penstock.Tunables, progress: Progress) -> None:
+        self._place = place
         self._tunables = tunables
         self._progress = progress
 
-    async def all(self, wanted: list[tuple[str, Path | None]], as_json: bool) -> int:
+    async def all(self, urls: Iterable[str], as_json: bool) -> int:
         status = 0
         async with penstock.Client(tunables=self._tunables) as client:
-            for url, target in wanted:
+            for url in urls:
                 before = self._progress.size
                 try:
+                    target = await penstock.run_blocking(self._place.of, url)
                     await self._one(client, url, target)
                 except BrokenPipeError:
                     raise
@@ -100,8 +117,6 @@ class Fetched:
         return status
 
     async def _one(self, client: penstock.Client, url: str, target: Path | None) -> None:
-        if target is not None and not self._force and await penstock.run_blocking(target.exists):
-            raise FileExistsError(f"{target} is there: --force replaces it")
         async with client.stream("GET", url) as response:
             if response.status >= 400:
                 raise Failure(f"{response.status} {response.reason}")
@@ -116,7 +131,7 @@ class Fetched:
             # Unnamed and in that directory until all of it is there.
             tunables = self._tunables.replace(temp_dir=target.parent)
             image = await penstock.collect(self._pieces(response), tunables)
-            await image.save(target, overwrite=self._force)
+            await image.save(target, overwrite=self._place.force)
 
     async def _pieces(self, response: StreamedResponse) -> AsyncIterator[memoryview]:
         async for piece in response.stream(1 << 18):

@@ -27,7 +27,6 @@ from penstock.cli.common import (
 from penstock.cli.progress import Progress
 from penstock.dialog import Dialog
 from penstock.errors import HeadTooLong, PenstockError, UnsupportedEncoding
-from penstock.http.client import ACCEPT_ENCODING
 
 __all__ = ["record"]
 
@@ -87,6 +86,8 @@ def record(
     recorded anyway. Ctrl-C writes the answers that are complete, and ends. What a kill leaves unfinished in FILE is cut
     off when it is opened again.
     """
+    from penstock.http.client import ACCEPT_ENCODING
+
     if not urls and source is None:
         raise click.UsageError("Missing argument 'URL...', or --from.")
     strategy = strategy_of(gzip, brotli)

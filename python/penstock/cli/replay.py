@@ -10,7 +10,6 @@ import click
 from penstock._native import Tunables
 from penstock.cli.archives import FILE
 from penstock.cli.common import Command, json_option, limited, print_json, tunables_of
-from penstock.replay import ReplayServer
 
 __all__ = ["replay"]
 
@@ -44,6 +43,8 @@ def replay(file: str, bind: str, max_body: str, as_json: bool, quiet: bool) -> i
 
 async def _serve(file: str, host: str, port: int, tunables: Tunables, as_json: bool, quiet: bool) -> None:
     """Never returns; ends when it is cancelled, or can't tell of answers any more."""
+    from penstock.replay import ReplayServer
+
     over = asyncio.get_running_loop().create_future()
 
     def tell(method: str, url: str, status: int) -> None:

@@ -6,14 +6,16 @@ import collections
 import heapq
 import urllib.parse
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from penstock import barc
 from penstock.cli.archives import extent, reading, several
 from penstock.cli.common import Command, human, json_option, limited, print_json, quiet_option, tunables_of
-from penstock.http.response import Headers
+
+if TYPE_CHECKING:
+    from penstock.http.response import Headers
 
 __all__ = ["stats"]
 
