@@ -114,6 +114,15 @@ async def test_a_rate_that_is_none_is_refused(rate: Any) -> None:
         penstock.Timeouts(min_rate=rate)
 
 
+async def test_a_timeout_that_is_none_does_not_pass() -> None:
+    script = [0.06, head("Content-Length: 2"), b"a", 0.06, b"b"]
+    none = penstock.Timeouts(first_byte=None, idle=None, total=None, min_rate=None)
+    async with serve(script) as server, penstock.Client(timeout=penstock.Timeouts(idle=0.03)) as client:
+        with pytest.raises(penstock.IdleTimeout):
+            await client.get(server.url)
+        assert await (await client.get(server.url, timeout=none)).read() == b"ab"
+
+
 async def test_a_timeout_of_one_request_is_its_own() -> None:
     async with serve([0.2, response(b"late")]) as server, penstock.Client() as client:
         with pytest.raises(penstock.FirstByteTimeout):
