@@ -502,15 +502,21 @@ class HeadLimits:
     def __new__(
         cls,
         *,
-        head_bytes: int | None = None,
+        head_bytes: _Size | None = None,
         headers: int | None = None,
         informational: int | None = None,
         blank_lines: int | None = None,
         chunk_size_digits: int | None = None,
-        chunk_extension_bytes: int | None = None,
-        trailer_bytes: int | None = None,
+        chunk_extension_bytes: _Size | None = None,
+        trailer_bytes: _Size | None = None,
         trailers: int | None = None,
     ) -> Self: ...
+    @property
+    def head_bytes(self) -> int: ...
+    @property
+    def chunk_extension_bytes(self) -> int: ...
+    @property
+    def trailer_bytes(self) -> int: ...
 
 @final
 class Scratch:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import pickle
 import socket
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +15,7 @@ import penstock
 import pytest
 
 from tests.http.conftest import Storing
-from tests.http.serving import CLOSE, HANG, RESET, TURN, chunked, cut, head, response, serve
+from tests.http.serving import CLOSE, HANG, RESET, TURN, chunked, cut, head, response, serve, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -72,6 +75,21 @@ async def test_a_body_that_ends_early_is_an_error_with_all_that_came(storing: St
         assert client.stats()["open"] == 0
         copy = await check(error, server.url)
         assert await copy.partial.read() == expected
+
+
+async def test_what_was_received_goes_with_its_error(storing: Storing) -> None:
+    async with serve(TRUNCATED["length"]()) as server, storing.client() as client:
+        gc.disable()
+        try:
+            with contextlib.suppress(penstock.Truncated):
+                try:
+                    await client.get(server.url)
+                except penstock.Truncated as error:
+                    partial = weakref.ref(error.partial)
+                    raise
+            await until(lambda: partial() is None)
+        finally:
+            gc.enable()
 
 
 async def test_a_connection_reset_while_a_write_is_in_flight_truncates(storing_by: Callable[[str], Storing]) -> None:
@@ -190,6 +208,14 @@ async def test_the_limits_are_the_cores() -> None:
         least = 0 if name in ("blank_lines", "chunk_extension_bytes", "trailers") else 1
         with pytest.raises(ValueError, match=f"{least - 1}: must be at least {least}|-1: not between 0 and"):
             penstock.Limits(**{name: least - 1})
+
+
+@pytest.mark.parametrize("name", ["head_bytes", "chunk_extension_bytes", "trailer_bytes"])
+async def test_a_size_that_is_none_is_refused_by_its_own_name(name: str) -> None:
+    for wrong, error in (("64", ValueError), ("x", ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)):
+        with pytest.raises(error, match=f"Limits.{name}="):
+            penstock.Limits(**{name: wrong})
+    assert getattr(penstock.Limits(**{name: "1KiB"}), name) == 1024
 
 
 async def test_a_head_without_an_end_is_refused_at_its_limit() -> None:

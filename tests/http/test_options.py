@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.cookiejar
 import logging
 from typing import Any
@@ -56,6 +57,10 @@ async def test_credentials() -> None:
         await client.get(server.url)
         await client.get(server.url, auth=("ä", "b:c"))
         await client.get(server.url, auth=penstock.BasicAuth("u", "p"))
+        await client.get(server.url, auth=False)
+        await client.get(server.url, auth=False, headers={"Authorization": "mine"})
+        assert b"authorization" not in server.requests.pop(3)
+        assert server.requests.pop(3).endswith(b"authorization: mine")
         sent = [request.split(b"authorization: ")[1].split(b"\r\n")[0] for request in server.requests]
         assert sent == [b"Bearer abc", b"Basic w6Q6Yjpj", b"Basic dTpw"]
     assert "secret" not in repr((penstock.BasicAuth("u", "secret"), penstock.BearerAuth("secret")))
@@ -108,12 +113,26 @@ async def test_status_errors_name_the_response_and_whether_to_try_again() -> Non
         ('text/plain; charset="utf-8"', "ä".encode(), "ä"),
         ("text/plain", "ä\xff".encode("latin-1"), "\ufffd\ufffd"),
         ("text/plain; charset=none-such", "ä".encode(), "ä"),
+        ("text/plain; charset=zlib", "ä".encode(), "ä"),
         ("text/plain; charset=utf-16", "ä".encode("utf-16"), "ä"),
     ],
 )
 async def test_text_is_decoded_by_its_charset(kind: str, body: bytes, text: str) -> None:
     async with serve([response(body, f"Content-Type: {kind}")]) as server, penstock.Client() as client:
         assert await (await client.get(server.url)).text() == text
+
+
+async def test_the_loop_turns_while_a_long_text_is_decoded() -> None:
+    text = "aä€😀" * 200_000
+    async with serve([response(text.encode())]) as server, penstock.Client() as client:
+        answer = await client.get(server.url, tunables=penstock.Tunables(max_body_ram="8MiB"))
+        decoding = asyncio.create_task(answer.text())
+        turns = 0
+        while not decoding.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert await decoding == text
+        assert turns > len(text.encode()) >> 18
 
 
 async def test_json_is_told_apart_by_its_encoding() -> None:

@@ -332,8 +332,11 @@ class Client:
         fields, lines = self._fields, self._lines
         if headers is not None or auth is not None or decode is not None:
             decode = self._settings.decode if decode is None else decode
-            fields = _accepting({**self._own, **lower(headers)}, decode)
-            if auth is not None:
+            own = self._own
+            if auth is False:
+                own = {name: value for name, value in own.items() if name != "authorization"}
+            fields = _accepting({**own, **lower(headers)}, decode)
+            if auth:
                 fields["authorization"] = authorization(auth)
             lines = field_lines(fields)
         return Request(method, url, parse(url), fields, lines)
@@ -382,10 +385,13 @@ class Client:
                 connection.abandon(exchange)
                 exchange.result.cancel()
                 raise
-            except ConnectionLost:
+            except BaseException as error:
                 # The server closed an idle connection just as it was taken again: nothing of the request was
                 # answered, so it is safe to ask once more (RFC 9110 section 9.2.2).
-                if again or not reused or connection.progress != connection.before or not request.idempotent:
+                stale = isinstance(error, ConnectionLost) and reused and connection.progress == connection.before
+                if again or not stale or not request.idempotent:
+                    # It has the error, which has this frame: what was received would live until a collection.
+                    del exchange
                     raise
                 again = True
                 self._retried += 1

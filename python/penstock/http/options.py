@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, TypeAlias
 
-from penstock._native import HeadLimits, read_limit
+from penstock._native import HeadLimits
 
 __all__ = ["Decode", "Limits", "Timeouts"]
 
@@ -99,8 +99,10 @@ class Limits:
             if getattr(self, name) is None:
                 raise TypeError(f"Limits.{name}=None: seconds are a number")
             _seconds("Limits", name, getattr(self, name))
-        for name in ("head_bytes", "chunk_extension_bytes", "trailer_bytes"):
-            object.__setattr__(self, name, read_limit(getattr(self, name)))
+        given = {name: value for name in _SIZES if (value := getattr(self, name)) is not None}
+        sizes = HeadLimits(**given)
+        for name in given:
+            object.__setattr__(self, name, getattr(sizes, name))
         for name in ("connections", "per_host", *_HEAD):
             value = getattr(self, name)
             if value is None and name == "per_host":
@@ -114,6 +116,9 @@ class Limits:
     def _head(self) -> HeadLimits:
         return HeadLimits(**{name: getattr(self, name) for name in _HEAD})
 
+
+_SIZES = ("head_bytes", "chunk_extension_bytes", "trailer_bytes")
+"""Bytes, or text with a unit."""
 
 _HEAD = (
     "head_bytes",

@@ -91,6 +91,11 @@ class ConnectionPool:
         return sum(map(len, self._idle.values()))
 
     @property
+    def tls(self) -> int:
+        """Of the open ones, those that speak TLS."""
+        return sum(connection.route.origin.scheme == "https" for connection in self._open)
+
+    @property
     def gone(self) -> bool:
         """Whether no transport is left."""
         return not self._open and not self._leaving

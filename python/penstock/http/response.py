@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+import codecs
 import json
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
 from email.message import Message
 from typing import Any, Self
 
@@ -13,6 +14,9 @@ from penstock.body.image import BodyImage
 from penstock.errors import HTTPStatusError
 
 __all__ = ["Answer", "Headers", "Response"]
+
+PIECE = 256 << 10
+"""Bytes that are decoded before the event loop gets a turn."""
 
 
 class Headers(Mapping[str, str]):
@@ -94,19 +98,29 @@ class Answer(abc.ABC):
     async def read(self, limit: int | str | None = None) -> bytes:
         """The first `limit` bytes of the body, or all."""
 
+    @abc.abstractmethod
+    def _pieces(self) -> AsyncGenerator[memoryview, None]:
+        """The body piece by piece, with turns for the event loop."""
+
     async def text(self) -> str:
-        """The body as text, by the charset of its content type, else UTF-8; what can't be decoded is replaced."""
+        """The body as text, by the charset of its content type, else UTF-8; what can't be decoded is replaced.
+
+        It is decoded piece by piece, and the event loop has its turns in between.
+        """
         message = Message()
         message["content-type"] = self.headers.get("content-type", "")
         charset = message.get_content_charset("utf-8")
-        data = await self.read()
         try:
-            return data.decode(charset, "replace")
-        except LookupError:
-            return data.decode("utf-8", "replace")
+            # Codecs that aren't of text, compression among them, refuse this.
+            b"?".decode(charset, "replace")
+            decoder = codecs.getincrementaldecoder(charset)("replace")
+        except (LookupError, UnicodeError):
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        parts = [decoder.decode(bytes(piece)) async for piece in self._pieces()]
+        return "".join((*parts, decoder.decode(b"", final=True)))
 
     async def json(self) -> Any:
-        """The body parsed as JSON."""
+        """The body parsed as JSON, in one go: `json` lets nothing else run meanwhile, in no thread."""
         return json.loads(await self.read())
 
     def raise_for_status(self) -> Self:
@@ -130,6 +144,9 @@ class Response(Answer):
     def read(self, limit: int | str | None = None) -> Coroutine[Any, Any, bytes]:
         """The first `limit` bytes of the body, or all."""
         return self.body.read(limit)
+
+    def _pieces(self) -> AsyncGenerator[memoryview, None]:
+        return self.body.stream(PIECE, yield_between=len(self.body) > PIECE)
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.reason} {self.body!r}>"

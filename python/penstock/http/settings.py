@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import ssl
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from penstock._native import Budget, FilePool, Plan, Tunables
 from penstock.blocking.policy import Policy
@@ -24,8 +24,8 @@ class Options(TypedDict, total=False):
     """Added to the query of the URL: names and values; a list stands for several."""
     headers: Mapping[str, str] | None
     """Besides the client's, and instead of those of the same name."""
-    auth: Auth | None
-    """A pair of user and password, `BasicAuth` or `BearerAuth`."""
+    auth: Auth | Literal[False] | None
+    """A pair of user and password, `BasicAuth` or `BearerAuth`; `False` is none, whatever the client has."""
     content: Source | None
     """The body: bytes, text, a `pathlib.Path`, a `BodyImage`, or an asynchronous iterable of bytes, sent in chunks."""
     json: Any

@@ -124,6 +124,9 @@ class StreamedResponse(Answer):
             self._connection.taken(self._exchange)
         return piece
 
+    def _pieces(self) -> AsyncGenerator[memoryview, None]:
+        return self.stream()
+
     async def aclose(self) -> None:
         """Ends the reading; unless all of the body has come, its connection is closed."""
         result = self._exchange.result

@@ -23,6 +23,9 @@ from penstock.http.route import Route
 
 __all__ = ["Supply"]
 
+TLS_BUFFER = 256 << 10
+"""What asyncio's TLS layer, and uvloop's, reserves for a connection to receive into."""
+
 CLOSED_IN_FLIGHT = "the client was closed while the request was in flight"
 
 
@@ -130,6 +133,8 @@ class Supply:
             "connecting": pool.connecting,
             "open": pool.open,
             "idle": pool.idle,
+            "tls": pool.tls,
+            "tls_bytes": pool.tls * TLS_BUFFER,
             "lookups": names.lookups,
             "lookups_saved": names.hits,
         }

@@ -13,6 +13,7 @@ use crate::policy::Dispatch;
 use crate::pool::DispatchPool;
 use crate::promise::Promise;
 use crate::running::What;
+use crate::size;
 use parking_lot::Mutex;
 use penstock_core::Result;
 use penstock_core::body::{Lease, WINDOW, file};
@@ -41,26 +42,49 @@ impl HeadLimits {
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
-        head_bytes: Option<usize>,
+        head_bytes: Option<&Bound<'_, PyAny>>,
         headers: Option<usize>,
         informational: Option<usize>,
         blank_lines: Option<usize>,
         chunk_size_digits: Option<usize>,
-        chunk_extension_bytes: Option<usize>,
-        trailer_bytes: Option<usize>,
+        chunk_extension_bytes: Option<&Bound<'_, PyAny>>,
+        trailer_bytes: Option<&Bound<'_, PyAny>>,
         trailers: Option<usize>,
-    ) -> Self {
+    ) -> PyResult<Self> {
         let usual = CoreLimits::default();
-        Self(Arc::new(CoreLimits {
-            head_bytes: head_bytes.unwrap_or(usual.head_bytes),
+        let bytes = |name, value: Option<&Bound<'_, PyAny>>, usual: usize| match value {
+            Some(value) => Ok::<_, PyErr>(usize::try_from(size::bytes(name, value)?)?),
+            None => Ok(usual),
+        };
+        Ok(Self(Arc::new(CoreLimits {
+            head_bytes: bytes("Limits.head_bytes", head_bytes, usual.head_bytes)?,
             headers: headers.unwrap_or(usual.headers),
             informational: informational.unwrap_or(usual.informational),
             blank_lines: blank_lines.unwrap_or(usual.blank_lines),
             chunk_size_digits: chunk_size_digits.unwrap_or(usual.chunk_size_digits),
-            chunk_extension_bytes: chunk_extension_bytes.unwrap_or(usual.chunk_extension_bytes),
-            trailer_bytes: trailer_bytes.unwrap_or(usual.trailer_bytes),
+            chunk_extension_bytes: bytes(
+                "Limits.chunk_extension_bytes",
+                chunk_extension_bytes,
+                usual.chunk_extension_bytes,
+            )?,
+            trailer_bytes: bytes("Limits.trailer_bytes", trailer_bytes, usual.trailer_bytes)?,
             trailers: trailers.unwrap_or(usual.trailers),
-        }))
+        })))
+    }
+
+    #[getter]
+    fn head_bytes(&self) -> usize {
+        self.0.head_bytes
+    }
+
+    #[getter]
+    fn chunk_extension_bytes(&self) -> usize {
+        self.0.chunk_extension_bytes
+    }
+
+    #[getter]
+    fn trailer_bytes(&self) -> usize {
+        self.0.trailer_bytes
     }
 }
 
