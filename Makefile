@@ -53,6 +53,10 @@ docs: say-docs $(VENV)/.docs ## Build the documentation into target/docs, strict
 bench: say-bench $(VENV)/.develop $(VENV)/.bench ## Measure the scenarios against the floor and the peers (minutes; needs a quiet machine)
 	$(BIN)/python -m benches.python.run
 
+.PHONY: bench-client
+bench-client: say-bench-client $(VENV)/.develop $(VENV)/.bench ## Measure the client beside others (10 minutes; needs a quiet machine)
+	$(BIN)/python -m benches.python.client
+
 .PHONY: bench-close
 bench-close: say-bench-close $(VENV)/.develop $(VENV)/.bench ## Measure the policies beside each other, 400 times each (10 minutes; needs a quiet machine)
 	$(BIN)/python -m benches.python.run --framing chunked --store bench-out --rounds 140 \

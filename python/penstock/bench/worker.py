@@ -5,7 +5,8 @@ the client is open. Then each command gets one line back:
 
 - `check` → `{"sha256": [...]}`: the digests of the bodies of one batch, by the path that is timed;
 - `batch N` → wall time of each of N batches, CPU time of all together, peak memory, and the loop's lag if asked for;
-- `hold N`, `settle`, `finish` → memory, with N bodies kept open half-way in between.
+- `hold N`, `settle`, `finish` → memory, with N bodies kept open half-way in between;
+- `rest` → memory, with the connections of a batch open and idle.
 
 A failure ends the process with a traceback, the end of stdin without one.
 """
@@ -73,6 +74,16 @@ def reset_peak() -> None:
     CLEAR_REFS.write_text("5")
 
 
+def sockets() -> int:
+    """How many this process has open (Linux)."""
+    count = 0
+    for link in Path("/proc/self/fd").iterdir():
+        # The directory itself was one of them.
+        with contextlib.suppress(OSError):
+            count += link.is_socket()
+    return count
+
+
 def cpu_ms() -> tuple[float, float]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime * 1000, usage.ru_stime * 1000
@@ -121,6 +132,8 @@ class Worker:
                 return await self._settle()
             case ["finish"]:
                 return await self._finish()
+            case ["rest"]:
+                return await self._rest()
             case _:
                 raise ValueError(f"unknown command {command!r}")
 
@@ -167,6 +180,19 @@ class Worker:
         self._cpu_before = cpu_ms()
         self._held = [asyncio.create_task(self._get()) for _ in range(count)]
         return {"held": count}
+
+    async def _rest(self) -> dict[str, Any]:
+        if not self._baseline:
+            await self._fetch(self._spec.url, Summary().add)
+            reset_peak()
+            self._baseline = peak_rss()
+        answer = await self._batches(1)
+        if (count := sockets()) < self._spec.connections:
+            raise ValueError(f"{count} connections are open; expected {self._spec.connections}")
+        await self._settle()
+        # What it took to open them isn't meant.
+        reset_peak()
+        return {**answer, "growth_bytes": peak_rss() - self._baseline}
 
     async def _settle(self) -> dict[str, Any]:
         used = 0.0
