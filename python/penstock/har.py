@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import datetime
 import http
 import json
@@ -77,7 +78,7 @@ async def write(
             for dialog in (*last.trace.history, last):
                 bodies = [await _read(body, limit) for body in (dialog.req_body, dialog.res_body)]
                 text = json.dumps(entry(dialog, *bodies), ensure_ascii=False, separators=(",", ":"))
-                await run(file.write, (b",\n" if count else b"\n") + text.encode("utf-8", "surrogatepass"))
+                await run(file.write, (b",\n" if count else b"\n") + text.encode())
                 count += 1
         await run(file.write, b"\n]}}\n")
         await run(_finish, file, part, path)
@@ -205,11 +206,10 @@ def _text(body: bytes | None, fields: Headers, size: int, encoding: str) -> dict
     message["content-type"] = fields.get("content-type", "")
     try:
         text = body.decode(message.get_content_charset("utf-8"))
-    except (UnicodeDecodeError, LookupError):
-        return {"text": base64.b64encode(body).decode(), encoding: "base64"}
-    if "\0" in text:
-        return {"text": base64.b64encode(body).decode(), encoding: "base64"}
-    return {"text": text}
+        text.encode()
+    except (UnicodeError, LookupError):
+        text = "\0"
+    return {"text": base64.b64encode(body).decode(), encoding: "base64"} if "\0" in text else {"text": text}
 
 
 def _cookie(pair: str) -> dict[str, Any]:
@@ -226,11 +226,10 @@ def _set_cookie(line: str) -> dict[str, Any]:
             case "path" | "domain":
                 found[name.lower()] = value
             case "expires":
-                try:
-                    found["expires"] = parsedate_to_datetime(value).isoformat()
-                except ValueError:
-                    # It isn't a date.
-                    continue
+                # What isn't a date is left out.
+                with contextlib.suppress(ValueError):
+                    date = parsedate_to_datetime(value)
+                    found["expires"] = (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).isoformat()
             case "httponly":
                 found["httpOnly"] = True
             case "secure":

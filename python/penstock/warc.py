@@ -76,7 +76,8 @@ def write(
         How many dialogs were written.
 
     Raises:
-        OSError: The file can't be written.
+        OSError: The file can't be written; the last dialog may be there in part.
+        Truncated: A body's file was cut short. Of its dialog nothing is written.
         BlockingInLoop: This thread runs an event loop.
     """
     refuse_in_loop("warc.write()", "await run_blocking(warc.write, path, dialogs)")

@@ -125,10 +125,16 @@ async def test_bodies_are_text_or_base64_or_left_out(tmp_path: Path, dialog: Mak
     dialogs = [posted(b"text"), posted(b"\xff\xfe"), posted(b"a\0b"), posted(b"12345678901")]
     dialogs.append(dialog(2, b"gr\xfcn", res_headers={"Content-Type": "text/plain; charset=latin-1"}))
     dialogs.append(dialog(3, b"x", res_headers={"Content-Type": "text/plain; charset=of-its-own"}))
+    dialogs.append(dialog(4, b"+2AA-", res_headers={"Content-Type": "text/plain; charset=utf-7"}))
     entries = await written(tmp_path / "a.har", dialogs, max_text=10)
     contents = [entry["response"]["content"] for entry in entries]
     assert contents[0]["text"] == "text"
-    for content, body in ((contents[1], b"\xff\xfe"), (contents[2], b"a\0b"), (contents[5], b"x")):
+    for content, body in (
+        (contents[1], b"\xff\xfe"),
+        (contents[2], b"a\0b"),
+        (contents[5], b"x"),
+        (contents[6], b"+2AA-"),
+    ):
         assert (content["encoding"], base64.b64decode(content["text"])) == ("base64", body)
     assert (contents[3]["size"], contents[3]["comment"]) == (11, "left out: 11 bytes are over max_text")
     assert "text" not in contents[3]
@@ -137,6 +143,20 @@ async def test_bodies_are_text_or_base64_or_left_out(tmp_path: Path, dialog: Mak
     assert entries[1]["request"]["postData"]["_encoding"] == "base64"
     assert "1970-01-01" in entries[0]["startedDateTime"]
     assert entries[0]["response"]["statusText"] == "OK"
+
+
+async def test_cookies_are_taken_apart(tmp_path: Path, dialog: MakeDialog) -> None:
+    lines = [
+        "a=b=c; Expires=Wed, 21 Oct 2015 07:28:00 GMT; Domain=x.test; Secure; SameSite=Lax",
+        "d=; expires=Wed, 21 Oct 2015 07:28:00 -0000; PATH=/y",
+        "e; expires=soon; HttpOnly",
+    ]
+    (entry,) = await written(tmp_path / "a.har", [dialog(1, res_headers=[("Set-Cookie", line) for line in lines])])
+    assert entry["response"]["cookies"] == [
+        {"name": "a", "value": "b=c", "expires": "2015-10-21T07:28:00+00:00", "domain": "x.test", "secure": True},
+        {"name": "d", "value": "", "expires": "2015-10-21T07:28:00+00:00", "path": "/y"},
+        {"name": "e", "value": "", "httpOnly": True},
+    ]
 
 
 async def test_an_archive_is_written_record_by_record(tmp_path: Path) -> None:

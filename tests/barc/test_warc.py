@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import gzip
 import io
+import os
 import string
 import subprocess
 import sys
@@ -316,6 +317,17 @@ def test_a_file_that_is_cut_off_or_no_warc_is_an_error(others: Others, tmp_path:
         list(warc.read(tmp_path / "none"))
     with pytest.raises(penstock.BodyTooLong):
         list(warc.read(others.save(), tunables=penstock.Tunables(max_body=999)))
+
+
+def test_a_body_that_cannot_be_read_leaves_what_came_before_it(tmp_path: Path) -> None:
+    path, source = tmp_path / "a.warc", tmp_path / "body"
+    source.write_bytes(LARGE)
+    body = penstock.BodyImage.from_path(source)
+    os.truncate(source, 1000)
+    with pytest.raises(penstock.Truncated):
+        warc.write(path, [make_dialog(1, b"good"), make_dialog(2, body)])
+    assert [bytes(dialog.res_body) for dialog in warc.read(path)] == [b"good"]
+    check(path)
 
 
 @pytest.mark.asyncio
