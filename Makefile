@@ -27,7 +27,7 @@ test-rust: say-test-rust ## Run the Rust tests (nextest if present, else cargo t
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run -p penstock-core; else cargo test -p penstock-core -- --test-threads=1; fi
 	@# Only what takes its primitives from the core's `sync` runs under loom; the bound keeps it to seconds.
 	CARGO_TARGET_DIR=target/loom CARGO_PROFILE_RELEASE_LTO=off RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=2 \
-		cargo test -p penstock-core --lib --release -- dispatch:: permit::
+		cargo test -p penstock-core --lib --release -- dispatch:: permit:: handover::
 
 .PHONY: test-python
 test-python: say-test-python $(VENV)/.develop $(VENV)/.test ## Run the Python tests
@@ -89,7 +89,7 @@ interop: say-interop $(INTEROP) $(VENV)/.develop $(VENV)/.test ## Exchange archi
 
 .PHONY: stress
 stress: say-stress $(VENV)/.develop $(VENV)/.test ## Run the stress suites for minutes
-	PENSTOCK_STRESS=1 $(BIN)/python -m pytest -m slow --timeout=1200
+	PENSTOCK_STRESS=1 PENSTOCK_STRESS_SECONDS=600 $(BIN)/python -m pytest -m slow --timeout=1200
 
 .PHONY: dist
 dist: say-dist $(VENV)/.build ## Make the sdist and the wheel in dist, install both, and check what they hold

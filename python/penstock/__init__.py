@@ -33,6 +33,7 @@ from penstock.errors import __all__ as _errors
 
 if TYPE_CHECKING:
     from penstock import barc, har, replay
+    from penstock.blocking.handover import block_in_place, enable_handover, new_event_loop, run, set_unsupported
     from penstock.blocking.monitor import LoopMonitor, Stall
     from penstock.dialog import Dialog, Epilog, Prolog, RequestRecord, Trace
     from penstock.http import (
@@ -61,9 +62,11 @@ _CLIENT = (
     "fetch",
     "fetch_sync",
 )
+_HANDOVER = ("block_in_place", "enable_handover", "new_event_loop", "run", "set_unsupported")
 _LAZY = {
     **dict.fromkeys(_CLIENT, "penstock.http"),
     **dict.fromkeys(("Dialog", "Epilog", "Prolog", "RequestRecord", "Trace"), "penstock.dialog"),
+    **dict.fromkeys(_HANDOVER, "penstock.blocking.handover"),
     **dict.fromkeys(("LoopMonitor", "Stall"), "penstock.blocking.monitor"),
     "Replay": "penstock.replay",
 }
@@ -101,18 +104,23 @@ __all__ = [
     "Tunables",
     "__version__",
     "barc",
+    "block_in_place",
     "blocking_permit",
     "collect",
     "default_pool",
     "dispatch",
     "dispatch_or_permit",
+    "enable_handover",
     "fetch",
     "fetch_sync",
     "har",
+    "new_event_loop",
     "register",
     "registered",
     "replay",
+    "run",
     "run_blocking",
+    "set_unsupported",
     "stats",
     *_errors,
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "DecodedTooLong",
     "FirstByteTimeout",
     "HTTPStatusError",
+    "HandoverError",
     "HeadTooLong",
     "IdleTimeout",
     "InternalError",
@@ -267,6 +268,11 @@ class ClientClosed(PenstockError, RuntimeError):
 
 class BlockingInLoop(PenstockError, RuntimeError):
     """A call that may wait for a disk was made on the thread of a running event loop."""
+
+
+class HandoverError(PenstockError, RuntimeError):
+    """`block_in_place` can't hand the loop over here, and the setting is to say so; or the loop was closed before the
+    function came back."""
 
 
 class ArchiveError(PenstockError):

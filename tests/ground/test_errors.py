@@ -53,6 +53,7 @@ TREE: dict[str, tuple[type[BaseException], ...]] = {
     "PoolClosed": (errors.PenstockError, RuntimeError),
     "ClientClosed": (errors.PenstockError, RuntimeError),
     "BlockingInLoop": (errors.PenstockError, RuntimeError),
+    "HandoverError": (errors.PenstockError, RuntimeError),
     "ArchiveError": (errors.PenstockError,),
     "InternalError": (errors.PenstockError,),
 }

@@ -194,9 +194,11 @@ class LoopMonitor:
     def _culprit(self, runs: list[Run]) -> tuple[int, Cause, FrameType | None]:
         """Which of the runs keeps the loop, or -1; its name; and the frame where it is."""
         frames = sys._current_frames()
-        frame = frames.get(self._thread)
+        # A loop that is handed over has changed its thread.
+        here = getattr(self._loop, "_thread_id", None) or self._thread
+        frame = frames.get(here)
         for index, (thread, _, policy, function) in enumerate(runs):
-            if thread == self._thread:
+            if thread == here:
                 return index, (policy, _name(function)), frame
         if frame is not None and not self._is_idle(frame):
             return -1, ("none", f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"), frame

@@ -10,6 +10,7 @@ pub mod dispatch;
 #[cfg(target_os = "linux")]
 pub mod drain;
 pub mod error;
+pub mod handover;
 pub mod histogram;
 pub mod http;
 pub mod permit;

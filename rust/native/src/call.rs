@@ -47,6 +47,12 @@ impl Call {
         self
     }
 
+    /// Runs in this context.
+    pub fn within(mut self, context: Py<PyAny>) -> Self {
+        self.context = Some(context);
+        self
+    }
+
     /// Is in a policy's figures while it waits, from now on, and while it runs.
     pub fn counted(mut self, figures: &Arc<Figures>) -> Self {
         self.stay = Some(figures.wait());

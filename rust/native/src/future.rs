@@ -202,7 +202,12 @@ impl Future {
             future.unseen.store(failed, Ordering::Relaxed);
             drop(source);
         }
+        let hands_over = future.mailbox().hands_over();
         while let Some(Callback { func, context }) = future.next_callback() {
+            if hands_over {
+                Self::call_soon(this.bind(py), func, context)?;
+                continue;
+            }
             if let Err(error) = gil::within(py, Some(&context), |py| func.call1(py, (this,))) {
                 if gil::is_interrupt(py, &error) {
                     return Err(error);

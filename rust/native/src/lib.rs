@@ -1,6 +1,7 @@
 //! The extension module `penstock._native`: one file a class, nothing that decides.
 
 mod archive;
+mod baton;
 mod budget;
 mod buffer;
 mod call;
@@ -46,6 +47,8 @@ mod _native {
 
     #[pymodule_export]
     use super::archive::{ArchiveReader, ArchiveWalk, ArchiveWriter, repair_op};
+    #[pymodule_export]
+    use super::baton::{_forget_carriers, _join_carriers, Baton};
     #[pymodule_export]
     use super::budget::Budget;
     #[pymodule_export]

@@ -9,6 +9,8 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use penstock_core::Result;
 use penstock_core::dispatch::{Completions, Signal};
@@ -49,6 +51,7 @@ pub struct Completion {
 pub struct Mailbox {
     completions: Completions<Completion>,
     event_loop: Py<PyWeakrefReference>,
+    hands_over: AtomicBool,
 }
 
 /// A promise to [`Mailbox::raise`]; kept by its drop at the latest.
@@ -133,11 +136,27 @@ impl Mailbox {
         let mailbox = Arc::new(Self {
             completions: Completions::new(signal),
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
+            hands_over: AtomicBool::new(event_loop.hasattr(intern!(py, "_baton"))?),
         });
         let drain = Py::new(py, Drain(Arc::clone(&mailbox)))?;
         event_loop.call_method1(intern!(py, "add_reader"), (descriptor, drain))?;
         mailboxes.set_item(event_loop, Py::new(py, MailboxHandle(Arc::clone(&mailbox)))?)?;
         Ok(mailbox)
+    }
+
+    /// Whether the loop may go to another thread in the middle of a callback: then each needs a turn of its own.
+    pub fn hands_over(&self) -> bool {
+        self.hands_over.load(Relaxed)
+    }
+
+    /// From now on it may.
+    pub fn hand_over(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = event_loop.py();
+        let known = names(py)?.mailboxes.bind(py).call_method1(intern!(py, "get"), (event_loop,))?;
+        if let Ok(known) = known.cast::<MailboxHandle>() {
+            known.get().0.hands_over.store(true, Relaxed);
+        }
+        Ok(())
     }
 
     /// Whether the loop stands still at the moment: it was stopped, and neither closed nor run again. From any thread.

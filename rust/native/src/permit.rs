@@ -19,6 +19,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTraceback, PyTuple};
 
+use crate::baton;
 use crate::errors;
 use crate::figures::Figures;
 use crate::future::{self, Future};
@@ -144,7 +145,7 @@ impl BlockingPermit {
         self.taking.abandon();
     }
 
-    /// Runs a function on the calling thread and gives the permit back.
+    /// Runs a function on the calling thread and gives the permit back. A loop that can be handed over is, meanwhile.
     #[pyo3(signature = (r#fn, /, *args, **kwargs))]
     fn run(
         &self,
@@ -154,7 +155,7 @@ impl BlockingPermit {
     ) -> PyResult<Py<PyAny>> {
         let grant = self.enter_once(r#fn.py(), |grant| (State::Running, Some(grant)))?;
         let mark = running::mark(r#fn.py(), &FIGURES, || What::Function(r#fn.clone().unbind()));
-        let result = r#fn.call(args, kwargs);
+        let result = baton::call(r#fn, args, kwargs);
         drop(mark);
         *self.state.lock() = State::Over;
         drop(grant);

@@ -1,17 +1,21 @@
-//! The policies: where a blocking function runs. `Direct` on the calling thread, `Permit` on a pool under a semaphore's
-//! permit, `Dispatch` on a pool. Each gives the same kind of future, and counts.
+//! The policies: where a blocking function runs. `Direct` on the calling thread, `Permit` under a semaphore's permit, on a
+//! pool or in place, `Dispatch` on a pool. Each gives something to await, and counts.
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use penstock_core::permit;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use crate::baton;
 use crate::call::Call;
 use crate::figures::Figures;
 use crate::future::{Future, Source};
 use crate::gil;
-use crate::loops::Finished;
+use crate::loops::{self, Finished};
 use crate::op::Op;
 use crate::pool::DispatchPool;
 use crate::process;
@@ -24,12 +28,14 @@ pub struct Direct {
     figures: Arc<Figures>,
 }
 
-/// Runs the function on a pool under a permit, which is held until the function has returned.
+/// Runs the function under a permit, which is held until the function has returned: in place, on a loop that can be
+/// handed over meanwhile, else as `otherwise` says.
 #[pyclass(frozen, module = "penstock._native")]
 pub struct Permit {
     semaphore: Py<Semaphore>,
     /// `None` is the default pool, made at first use.
     pool: Option<Py<DispatchPool>>,
+    otherwise: Otherwise,
     figures: Arc<Figures>,
 }
 
@@ -67,8 +73,67 @@ impl Dispatch {
     }
 }
 
+impl Permit {
+    /// On the pool, once there is a permit.
+    fn start<'py>(&self, py: Python<'py>, call: Call) -> PyResult<Bound<'py, PyAny>> {
+        let pool = pool_or_default(py, self.pool.as_ref())?;
+        let future = pool.get().start_permitted(py, self.semaphore.get().core(), call)?;
+        Ok(future.into_bound(py).into_any())
+    }
+}
+
 fn pool_or_default(py: Python<'_>, pool: Option<&Py<DispatchPool>>) -> PyResult<Py<DispatchPool>> {
     pool.map_or_else(|| process::default_pool(py), |pool| Ok(pool.clone_ref(py)))
+}
+
+/// Where a function runs under a permit if its loop can't be handed over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Otherwise {
+    Dispatch,
+    Direct,
+    Error,
+}
+
+impl Otherwise {
+    fn parse(word: &str) -> PyResult<Self> {
+        match word {
+            "dispatch" => Ok(Self::Dispatch),
+            "direct" => Ok(Self::Direct),
+            "error" => Ok(Self::Error),
+            _ => {
+                let message = format!("on_unsupported={word:?}: must be \"dispatch\", \"direct\" or \"error\"");
+                Err(PyValueError::new_err(message))
+            }
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Dispatch => "dispatch",
+            Self::Direct => "direct",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// A call that waits for its permit in a task.
+#[pyclass(frozen)]
+struct Permitted {
+    func: Py<PyAny>,
+    call: Mutex<Option<Call>>,
+}
+
+#[pymethods]
+impl Permitted {
+    fn __call__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let call = self.call.lock().take();
+        call.map_or_else(|| Err(PyRuntimeError::new_err("it was called before")), |call| call.invoke(py))
+    }
+
+    #[getter]
+    fn __wrapped__(&self, py: Python<'_>) -> Py<PyAny> {
+        self.func.clone_ref(py)
+    }
 }
 
 #[pymethods]
@@ -114,22 +179,44 @@ impl Direct {
 #[pymethods]
 impl Permit {
     #[new]
-    #[pyo3(signature = (semaphore, /, *, pool = None))]
-    fn new(semaphore: Py<Semaphore>, pool: Option<Py<DispatchPool>>) -> Self {
-        Self { semaphore, pool, figures: Figures::new("Permit") }
+    #[pyo3(signature = (semaphore, /, *, pool = None, on_unsupported = "dispatch"))]
+    fn new(semaphore: Py<Semaphore>, pool: Option<Py<DispatchPool>>, on_unsupported: &str) -> PyResult<Self> {
+        let otherwise = Otherwise::parse(on_unsupported)?;
+        Ok(Self { semaphore, pool, otherwise, figures: Figures::new("Permit") })
     }
 
+    /// Starts it: gives a future, or a task where the function runs in place.
     #[pyo3(signature = (r#fn, /, *args, **kwargs))]
-    fn run(
-        &self,
-        r#fn: &Bound<'_, PyAny>,
-        args: &Bound<'_, PyTuple>,
-        kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Py<Future>> {
-        let py = r#fn.py();
-        let call = Call::new(r#fn, args, kwargs, Some(gil::copy_context(py)?)).counted(&self.figures);
-        let pool = pool_or_default(py, self.pool.as_ref())?;
-        pool.get().start_permitted(py, self.semaphore.get().core(), call)
+    fn run<'py>(
+        this: &Bound<'py, Self>,
+        r#fn: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = this.py();
+        let permit = this.get();
+        let here = loops::running(py)?.is_some_and(|event_loop| baton::hands_over(&event_loop));
+        let call = |context| Call::new(r#fn, args, kwargs, context).counted(&permit.figures);
+        if permit.otherwise == Otherwise::Dispatch && !here {
+            return permit.start(py, call(Some(gil::copy_context(py)?)));
+        }
+        let permitted = Permitted { func: r#fn.clone().unbind(), call: Mutex::new(Some(call(None))) };
+        py.import(intern!(py, "penstock.blocking.handover"))?
+            .call_method1(intern!(py, "run_permitted"), (this, permitted))
+    }
+
+    /// Runs on the pool what was to run in place.
+    fn _dispatch<'py>(&self, py: Python<'py>, permitted: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let call = permitted.cast::<Permitted>()?.get().call.lock().take();
+        match call {
+            Some(call) => self.start(py, call.within(gil::copy_context(py)?)),
+            None => Err(PyRuntimeError::new_err("it was called before")),
+        }
+    }
+
+    #[getter]
+    fn on_unsupported(&self) -> &'static str {
+        self.otherwise.word()
     }
 
     #[getter]
@@ -147,7 +234,11 @@ impl Permit {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        Ok(format!("Permit({})", self.semaphore.bind(py).repr()?))
+        let semaphore = self.semaphore.bind(py).repr()?;
+        match self.otherwise {
+            Otherwise::Dispatch => Ok(format!("Permit({semaphore})")),
+            otherwise => Ok(format!("Permit({semaphore}, on_unsupported={:?})", otherwise.word())),
+        }
     }
 }
 

@@ -1,0 +1,470 @@
+"""`block_in_place` (experimental): a task blocks its thread, and the event loop goes on in another.
+
+Here is the loop whose turns are written for that, and what decides whether it can be done. Who has the loop when is
+decided by `Baton`, in the extension. A turn is CPython's own `BaseEventLoop._run_once`, and relies on names of asyncio
+that are private: so it is tied to the versions in `TESTED`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import functools
+import heapq
+import logging
+import selectors
+import sys
+import threading
+import time
+import types
+import warnings
+from asyncio import base_events as _base_events
+from asyncio import constants
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, ParamSpec, TypeVar, cast
+
+from penstock._native import Baton, Permit
+from penstock.errors import HandoverError
+
+__all__ = [
+    "HandoverEventLoop",
+    "Unsupported",
+    "block_in_place",
+    "enable_handover",
+    "new_event_loop",
+    "run",
+    "set_unsupported",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+base_events: Any = _base_events
+_current_tasks: dict[Any, Any] = asyncio.tasks._current_tasks  # type: ignore[attr-defined]
+
+Unsupported = Literal["error", "direct", "stand"]
+"""The last is the second, without a warning."""
+
+TESTED = {(3, 11), (3, 12), (3, 13)}
+"""The versions of CPython whose loop this one's turn was compared with, and that the tests run on."""
+
+THRESHOLD = 200e-6
+"""A function that takes more seconds is slow, and the loop goes on without it."""
+
+MAX_CARRIERS = 32
+IDLE_SECONDS = 10.0
+
+SLOW_FUNCTIONS = 1024
+"""So many functions are remembered as slow; then it begins anew."""
+
+logger = logging.getLogger("asyncio")
+
+_setting: Literal["error", "direct"] = "error"
+_warned = False
+
+
+def set_unsupported(setting: Literal["error", "direct"], /) -> Literal["error", "direct"]:
+    """What `block_in_place` does where it can't hand the loop over: on other loops than penstock's, in callbacks that
+    belong to no task, on an untested CPython, and when all carriers are blocked.
+
+    Args:
+        setting: "error" (the default) raises `HandoverError`; "direct" calls the function while the loop stands still,
+            and warns once.
+
+    Returns:
+        The setting before.
+    """
+    global _setting
+    if setting not in ("error", "direct"):
+        raise ValueError(f'{setting!r}: must be "error" or "direct"')
+    before, _setting = _setting, setting
+    return before
+
+
+def _is_tested() -> bool:
+    return sys.version_info[:2] in TESTED and getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+class _Handover(asyncio.SelectorEventLoop):
+    """What a selector loop needs to be handed from thread to thread.
+
+    Only the thread that has the baton touches anything of the loop's; see `Baton`.
+    """
+
+    # asyncio's, and private.
+    _ready: collections.deque[Any]
+    _scheduled: list[Any]
+    _timer_cancelled_count: int
+    _selector: selectors.BaseSelector
+    _process_events: Callable[[Any], None]
+    _clock_resolution: float
+    _stopping: bool
+    _debug: bool
+    _thread_id: int | None
+    _current_handle: Any
+    _asyncgen_firstiter_hook: Callable[[Any], None]
+    _asyncgen_finalizer_hook: Callable[[Any], None]
+
+    _baton: Baton
+    _held: list[Any]
+    """Handles whose context a blocked thread is in: it can't be entered twice."""
+    _interrupt: BaseException | None
+    """What ended a carrier's turns, for the thread that the loop was started on."""
+    _slow: dict[object, None]
+    """Functions that were seen to be slow."""
+
+    def _prepare(self, max_carriers: int, threshold: float, idle: float) -> None:
+        self._held = []
+        self._interrupt = None
+        self._slow = {}
+        self._threshold = threshold
+        self._max_carriers = max_carriers
+        self._baton = Baton(self, max_carriers=max_carriers, threshold=threshold, idle=idle)
+
+    # On the thread that the loop was started on
+
+    def _run_once(self) -> None:
+        baton = self._baton
+        if baton.wanted:
+            baton.take_turns(self)
+        if self._interrupt is None:
+            self._turn()
+        if self._stopping:
+            # Their callbacks belong to the turns that the loop was asked to finish.
+            baton.drain(self)
+        if self._interrupt is not None:
+            interrupt, self._interrupt = self._interrupt, None
+            raise interrupt
+
+    def close(self) -> None:
+        if not self.is_running() and not self.is_closed():
+            super().close()
+            self._held.clear()
+            self._baton.close()
+        else:
+            super().close()
+
+    # On carriers
+
+    def _carry(self) -> None:
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(self._asyncgen_firstiter_hook, self._asyncgen_finalizer_hook)
+        depth = sys.get_coroutine_origin_tracking_depth()
+        if self._debug:
+            sys.set_coroutine_origin_tracking_depth(constants.DEBUG_STACK_DEPTH)
+        try:
+            while self._baton.unwanted and not self._stopping and self._interrupt is None:
+                self._turn()
+        except BaseException as interrupt:
+            self._interrupt = interrupt
+        finally:
+            sys.set_coroutine_origin_tracking_depth(depth)
+            sys.set_asyncgen_hooks(*hooks)
+
+    # On either
+
+    def _turn(self) -> None:
+        """CPython's `_run_once`, which stops when the loop has been in other hands, or is wanted."""
+        self._drop_cancelled_timers()
+        scheduled, ready = self._scheduled, self._ready
+        timeout: float | None = None
+        if ready or self._stopping:
+            timeout = 0
+        elif scheduled:
+            timeout = min(max(0, scheduled[0]._when - self.time()), base_events.MAXIMUM_SELECT_TIMEOUT)
+        self._process_events(self._selector.select(timeout))
+
+        end = self.time() + self._clock_resolution
+        while scheduled and scheduled[0]._when < end:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            ready.append(handle)
+
+        baton = self._baton
+        passages, away = baton.passages, baton.away
+        debug = self._debug
+        try:
+            for _ in range(len(ready)):
+                handle = ready.popleft()
+                if handle._cancelled or (away and not self._can_enter(handle)):
+                    continue
+                self._current_handle = handle
+                if debug:
+                    self._run_watched(handle)
+                else:
+                    handle._run()
+                if not baton.keeps(passages):
+                    # What was counted may have been run by others.
+                    break
+        finally:
+            self._current_handle = None
+
+    def _drop_cancelled_timers(self) -> None:
+        scheduled = self._scheduled
+        count = len(scheduled)
+        if (
+            count > base_events._MIN_SCHEDULED_TIMER_HANDLES
+            and self._timer_cancelled_count / count > base_events._MIN_CANCELLED_TIMER_HANDLES_FRACTION
+        ):
+            kept = []
+            for handle in scheduled:
+                if handle._cancelled:
+                    handle._scheduled = False
+                else:
+                    kept.append(handle)
+            heapq.heapify(kept)
+            self._scheduled = kept
+            self._timer_cancelled_count = 0
+        else:
+            while scheduled and scheduled[0]._cancelled:
+                self._timer_cancelled_count -= 1
+                handle = heapq.heappop(scheduled)
+                handle._scheduled = False
+
+    def _can_enter(self, handle: Any) -> bool:
+        try:
+            handle._context.run(_nothing)
+        except RuntimeError:
+            # A task would be lost for ever: held back until somebody has come back.
+            self._held.append(handle)
+            return False
+        return True
+
+    def _run_watched(self, handle: Any) -> None:
+        """In debug mode: one thread runs the loop, and callbacks that keep it are named."""
+        if self._thread_id != threading.get_ident():
+            raise AssertionError(f"{self!r} is run by two threads")
+        passages, begun = self._baton.passages, self.time()
+        handle._run()
+        took = self.time() - begun
+        if took >= self.slow_callback_duration and self._baton.passages == passages:
+            logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), took)
+
+    def _check_thread(self) -> None:
+        # A signal's handler runs on the main thread wherever that is, as Runner's does, which cancels a task.
+        if self._baton.away and threading.get_ident() == threading.main_thread().ident:
+            return
+        super()._check_thread()  # type: ignore[misc]
+
+    # For tasks
+
+    def _block_in_place(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], otherwise: Unsupported
+    ) -> Any:
+        result = self._try_in_place(fn, args, kwargs, otherwise != "error")
+        return _unsupported(result, otherwise, fn, args, kwargs) if isinstance(result, str) else result[0]
+
+    def _try_in_place(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], may_stand: bool
+    ) -> tuple[Any] | str:
+        """The result, or why it can't be done."""
+        task, handle = _current_tasks.get(self), self._current_handle
+        owner = getattr(handle and handle._callback, "__self__", None)
+        # An eager task is within the step of another, or else within a callback.
+        if task is None or (owner is not task and not hasattr(owner, "get_coro")):
+            return "called in a callback, which belongs to no task"
+        if "greenlet" in sys.modules and sys.modules["greenlet"].getcurrent().parent is not None:
+            message = "a greenlet can't leave its thread, and the loop would: take Dispatch for what runs in greenlets"
+            raise HandoverError(message)
+        baton, slow = self._baton, self._slow
+        passages = baton.passages
+        hurry = bool(slow) and _key(fn) in slow
+        begun = time.monotonic() if hurry else 0
+        try:
+            result = baton.block(self, task, fn, args, kwargs, hurry, may_stand)
+        finally:
+            self._current_handle = handle
+            if hurry:
+                if time.monotonic() - begun < self._threshold:
+                    slow.pop(_key(fn), None)
+            elif baton.passages != passages:
+                if len(slow) >= SLOW_FUNCTIONS:
+                    slow.clear()
+                slow[_key(fn)] = None
+        return result or f"all carriers are blocked (max_carriers={self._max_carriers})"
+
+    def _block_or_stand(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """For a permit's holder: who has it may block in any case."""
+        return self._block_in_place(fn, args, kwargs, "stand")
+
+    def handover_stats(self) -> dict[str, int]:
+        """How the loop was handed over since it was made.
+
+        `blocks` counts functions entered; `taken` those that a carrier went on with the loop for, of these `at_once`
+        those of functions known to be slow; `swapped` those for which the loop went to a thread that waited for it;
+        `capped` the times that no carrier was left. `carriers`, `idle` of them, and `away`, threads in functions, are
+        of now.
+        """
+        return self._baton.stats()
+
+
+class HandoverEventLoop(_Handover):
+    """asyncio's selector loop, which `block_in_place` can hand from thread to thread: see `new_event_loop`."""
+
+    def __init__(
+        self,
+        *,
+        max_carriers: int = MAX_CARRIERS,
+        threshold: float = THRESHOLD,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        super().__init__()
+        self._prepare(max_carriers, threshold, idle_seconds)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _key(fn: Any) -> object:
+    """What tells functions apart, and keeps nothing alive: of a method not its object, of a closure its code."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    fn = getattr(fn, "__wrapped__", fn)
+    if isinstance(fn, types.MethodType):
+        fn = fn.__func__
+    if isinstance(fn, types.FunctionType):
+        return fn.__code__
+    owner = getattr(fn, "__self__", None)
+    if isinstance(fn, types.BuiltinMethodType) and owner is not None and not isinstance(owner, types.ModuleType):
+        return type(owner), fn.__name__
+    return fn if isinstance(fn, types.BuiltinFunctionType) else type(fn)
+
+
+def _unsupported(
+    why: str, otherwise: Unsupported, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    global _warned
+    if otherwise == "error":
+        way = 'penstock.set_unsupported("direct") lets the loop stand still'
+        raise HandoverError(f"block_in_place can't hand the loop over: {why}; {way}")
+    if otherwise == "direct" and not _warned:
+        _warned = True
+        warnings.warn(f"block_in_place lets the loop stand still: {why}", RuntimeWarning, stacklevel=3)
+    return fn(*args, **kwargs)
+
+
+def run_permitted(permit: Permit, call: Callable[[], T]) -> asyncio.Task[T]:
+    """What `Permit.run` gives where the function is to run in place: begun by a callback, it has a task, too."""
+    return asyncio.get_running_loop().create_task(_run_permitted(permit, call))
+
+
+async def _run_permitted(permit: Permit, call: Callable[[], T]) -> T:
+    loop = asyncio.get_running_loop()
+    async with permit.semaphore:
+        result: tuple[T] | str = "this loop isn't penstock.run's"
+        if isinstance(loop, _Handover):
+            result = loop._try_in_place(call, (), {}, permit.on_unsupported == "direct")
+        if not isinstance(result, str):
+            return result[0]
+        if permit.on_unsupported != "dispatch":
+            return cast(T, _unsupported(result, permit.on_unsupported, call, (), {}))
+    return await permit._dispatch(call)
+
+
+def block_in_place(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a blocking function here, inside a task, without an await, while the event loop goes on in another thread.
+
+    Experimental. It works in tasks on penstock's loop: `penstock.run(main())`. A function that takes more than 200 µs
+    loses the loop to a carrier thread, and gets it back when it returns; one that was seen to be slow loses it at once.
+    Inside `fn` there is no running loop.
+
+    Not for greenlets, and not for tasks that keep objects bound to a thread over an await (sqlite3): the task may find
+    itself in another thread afterwards. These take `Dispatch`.
+
+    Returns:
+        What `fn` returns. On a thread that runs no loop it is called, and that is all.
+
+    Raises:
+        HandoverError: The loop can't be handed over here, and `set_unsupported` says "error".
+
+    A cancellation of the task shows at its next await. Source: tokio's `block_in_place`, upstream's
+    `BlockingPermit::run`.
+    """
+    loop = asyncio._get_running_loop()
+    if loop is None:
+        return fn(*args, **kwargs)
+    if isinstance(loop, _Handover):
+        return cast(T, loop._block_in_place(fn, args, kwargs, _setting))
+    why = f"the running loop is a {type(loop).__module__}.{type(loop).__qualname__}, not penstock.run's"
+    return cast(T, _unsupported(why, _setting, fn, args, kwargs))
+
+
+def new_event_loop(
+    *,
+    handover: bool = True,
+    max_carriers: int = MAX_CARRIERS,
+    threshold: float = THRESHOLD,
+    idle_seconds: float = IDLE_SECONDS,
+) -> asyncio.AbstractEventLoop:
+    """A selector event loop that `block_in_place` can hand from thread to thread.
+
+    Args:
+        handover: False gives asyncio's own.
+        max_carriers: Threads at most that run the loop while others are blocked; more blocked than that, and
+            `set_unsupported` says what happens.
+        threshold: Seconds after which a function is slow.
+        idle_seconds: A carrier that wasn't needed for so long ends.
+
+    Warns:
+        RuntimeWarning: This CPython wasn't tested; the loop is asyncio's own then.
+    """
+    if handover and not _is_tested():
+        version = ".".join(map(str, sys.version_info[:2]))
+        warnings.warn(f"no hand-over on CPython {version}: it wasn't tested with it", RuntimeWarning, stacklevel=2)
+        handover = False
+    if not handover:
+        return asyncio.SelectorEventLoop()
+    return HandoverEventLoop(max_carriers=max_carriers, threshold=threshold, idle_seconds=idle_seconds)
+
+
+async def enable_handover(
+    *, max_carriers: int = MAX_CARRIERS, threshold: float = THRESHOLD, idle_seconds: float = IDLE_SECONDS
+) -> bool:
+    """Lets `block_in_place` hand the running loop over, if it is a selector loop of asyncio's. Await it once, early.
+
+    Returns:
+        Whether it can be done from now on: not on uvloop, and not on a CPython that wasn't tested.
+    """
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, _Handover):
+        return True
+    turn = getattr(type(loop), "_run_once", None)
+    if turn is not base_events.BaseEventLoop._run_once or not isinstance(loop, asyncio.SelectorEventLoop):
+        return False
+    if not _is_tested():
+        return False
+    loop.__class__ = type(f"Handover{type(loop).__name__}", (_Handover, type(loop)), {})
+    cast(_Handover, loop)._prepare(max_carriers, threshold, idle_seconds)
+    # The turn that is under way is asyncio's.
+    await asyncio.sleep(0)
+    return True
+
+
+class _Runner(asyncio.Runner):  # type: ignore[misc]
+    _interrupt_count: int
+
+    def _on_sigint(self, signum: int, frame: types.FrameType | None, main_task: asyncio.Task[Any]) -> None:
+        # asyncio's cancels the task here and now, while another thread may have the loop.
+        self._interrupt_count += 1
+        if self._interrupt_count == 1 and not main_task.done():
+            with contextlib.suppress(RuntimeError):
+                self.get_loop().call_soon_threadsafe(main_task.cancel)
+                return
+        raise KeyboardInterrupt
+
+
+def run(main: Coroutine[Any, Any, T], /, *, debug: bool | None = None, **options: Any) -> T:
+    """`asyncio.run` on penstock's loop, for `block_in_place`.
+
+    Args:
+        main: The coroutine to run.
+        debug: asyncio's debug mode.
+        options: As for `new_event_loop`.
+    """
+    if asyncio._get_running_loop() is not None:
+        main.close()
+        raise RuntimeError("penstock.run() can't be called from a running event loop")
+    with _Runner(debug=debug, loop_factory=functools.partial(new_event_loop, **options)) as runner:
+        return runner.run(main)

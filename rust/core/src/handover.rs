@@ -1,0 +1,753 @@
+//! `Baton`: which thread runs an event loop, while functions block the threads that ran it. It decides and it makes
+//! threads wait; what a loop is, and how a thread runs it, is its user's.
+//!
+//! One thread *holds* the baton, and only it touches the loop. It may *block*: enter a function that it hands the loop
+//! over for. A thread that comes back from such a function wants the baton again, as the function was called from the
+//! middle of something. Carriers are threads that run the loop meanwhile; one of those that are idle is the *watch*.
+//!
+//! ```text
+//!            enter()                    the watch: the block lasts
+//!   HELD ◀───exit()────▶ BLOCKED ─────────────────────────────────▶ HELD by the carrier
+//!    ▲ │                    └─────── regain(): another comes back ──▶ HELD by that one
+//!    │ └─pass() and nobody wants it─▶ LEFT, for whoever comes back first
+//!    └──────────regain()──────────────┘
+//! ```
+//!
+//! Invariants, each looked at by a model under loom (below):
+//!
+//! 1. One thread holds. The state is one word under one lock: of the watch, a thread that comes back and the thread that
+//!    blocks, the first to change it wins, and the others see that it has.
+//! 2. Who wants the baton gets it. BLOCKED and LEFT are taken at once, so while somebody waits the state is HELD: the
+//!    holder gives it up where it next enters a function, or at the end of what it runs, where it asks `is_wanted`.
+//! 3. Nobody counts on what was before. Each change of hands is a *passage*; a thread that finds their number changed
+//!    knows that the loop was run by others meanwhile.
+//! 4. At most `carriers` threads. A thread that is to be started counts as idle from when that was decided, so it is
+//!    started once. Without an idle one and at the limit, `enter` says so before anything is changed.
+//! 5. No wake-up is lost: what the watch and those who wait look at changes under the lock that they wait with.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::atomic::{AtomicU64, AtomicUsize};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, wait, wait_timeout};
+
+/// The watch looks so often without seeing a block begin before it sleeps until one does.
+const QUIET: u32 = 64;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// A thread runs the loop; or the loop doesn't run.
+    Held,
+    /// The thread that ran it is inside of a function.
+    Blocked,
+    /// For whoever comes back first: the loop is to stop, and who has to stop it is away.
+    Left,
+}
+
+struct State {
+    turn: Turn,
+    /// Blocks so far: names the last.
+    block: u64,
+    /// The function of this block is known to be slow.
+    hurry: bool,
+    /// Threads that came back and wait, first come first served.
+    returners: VecDeque<Seat>,
+    carriers: usize,
+    /// Of these.
+    idle: usize,
+    has_watch: bool,
+    /// The watch sleeps until it is told of a block.
+    asleep: bool,
+    closed: bool,
+    figures: Figures,
+}
+
+/// Where a thread waits for the baton.
+pub type Seat = Arc<Condvar>;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Functions that were entered.
+    pub blocks: u64,
+    /// Of these, those that a carrier went on with the loop for.
+    pub taken: u64,
+    /// Of these, those that were known to be slow.
+    pub hurried: u64,
+    /// Of the blocks, those for which the loop went to a thread that waited for it.
+    pub swapped: u64,
+    /// Times that no carrier was left.
+    pub capped: u64,
+    pub carriers: usize,
+    pub idle: usize,
+    /// Threads that are in a function, or back from one, while another holds.
+    pub away: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Threads at most, besides the one that the loop was started on.
+    pub carriers: usize,
+    /// A block that lasts longer is handed over; it may take thrice as long.
+    pub threshold: Duration,
+    /// A carrier that wasn't needed for so long ends.
+    pub idle: Duration,
+}
+
+/// A block that has begun.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Block {
+    id: u64,
+    /// A carrier must be started, by `stand_by` on a new thread, or `call_off`.
+    pub starts_carrier: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Entering {
+    Entered(Block),
+    /// All carriers are blocked themselves: the loop would stand still.
+    Capped,
+    Closed,
+}
+
+pub enum Regaining {
+    Holds,
+    /// `wait` on the seat. The holder may sleep: wake it.
+    Waits(Seat),
+    Closed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    Holds,
+    /// The time is over; wait again.
+    NotYet,
+    Closed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The caller holds, and is to run the loop until it is wanted.
+    Holds,
+    /// The thread is to end.
+    Ends,
+}
+
+/// What the watch saw when it last looked.
+#[derive(Default)]
+struct Look {
+    block: Option<u64>,
+    begun: u64,
+    quiet: u32,
+}
+
+pub struct Baton {
+    state: Mutex<State>,
+    watch: Condvar,
+    /// Where idle carriers wait that don't watch.
+    bench: Condvar,
+    /// Where the holder waits for somebody to come back.
+    arrivals: Condvar,
+    ended: Condvar,
+    limits: Limits,
+    // Changed under the lock, read by the holder without it.
+    passages: AtomicU64,
+    wanted: AtomicUsize,
+    away: AtomicUsize,
+}
+
+impl Baton {
+    pub fn new(limits: Limits) -> Self {
+        let state = State {
+            turn: Turn::Held,
+            block: 0,
+            hurry: false,
+            returners: VecDeque::new(),
+            carriers: 0,
+            idle: 0,
+            has_watch: false,
+            asleep: false,
+            closed: false,
+            figures: Figures::default(),
+        };
+        Self {
+            state: Mutex::new(state),
+            watch: Condvar::new(),
+            bench: Condvar::new(),
+            arrivals: Condvar::new(),
+            ended: Condvar::new(),
+            limits,
+            passages: AtomicU64::new(0),
+            wanted: AtomicUsize::new(0),
+            away: AtomicUsize::new(0),
+        }
+    }
+
+    // For the holder
+
+    /// How often the baton changed hands.
+    pub fn passages(&self) -> u64 {
+        self.passages.load(Relaxed)
+    }
+
+    /// Whether somebody waits for it.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Relaxed) > 0
+    }
+
+    /// How many threads were holders, and are to be again.
+    pub fn away(&self) -> usize {
+        self.away.load(Relaxed)
+    }
+
+    /// A function begins. `may_stand`: though there is no carrier left, so that the loop will stand still.
+    pub fn enter(&self, hurry: bool, may_stand: bool) -> Entering {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Entering::Closed;
+        }
+        let is_wanted = !state.returners.is_empty();
+        let mut starts_carrier = false;
+        if !is_wanted && state.idle == 0 {
+            if state.carriers < self.limits.carriers {
+                starts_carrier = true;
+                state.carriers += 1;
+                state.idle += 1;
+            } else {
+                state.figures.capped += 1;
+                if !may_stand {
+                    return Entering::Capped;
+                }
+            }
+        }
+        state.figures.blocks += 1;
+        state.block += 1;
+        let block = Block { id: state.block, starts_carrier };
+        if is_wanted {
+            // Somebody is to have the loop anyway, and may as well have it now.
+            state.figures.swapped += 1;
+            self.leave_for_next(&mut state);
+        } else {
+            state.turn = Turn::Blocked;
+            state.hurry = hurry;
+            if state.asleep || hurry {
+                self.watch.notify_one();
+            }
+        }
+        Entering::Entered(block)
+    }
+
+    /// The carrier that was to be started can't be.
+    pub fn call_off(&self) {
+        let mut state = self.state.lock();
+        state.idle -= 1;
+        self.end(&mut state);
+    }
+
+    /// The function is over. Whether the caller still holds; else it must `regain`.
+    pub fn exit(&self, block: &Block) -> bool {
+        let mut state = self.state.lock();
+        let holds = state.turn == Turn::Blocked && state.block == block.id;
+        if holds {
+            state.turn = Turn::Held;
+        }
+        holds
+    }
+
+    /// Who has lost the baton in a function wants it back.
+    pub fn regain(&self) -> Regaining {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Regaining::Closed;
+        }
+        match state.turn {
+            Turn::Held => {
+                let seat = Seat::new(Condvar::new());
+                self.queue(&mut state, Seat::clone(&seat));
+                return Regaining::Waits(seat);
+            }
+            // The holder is away now, in place of the caller.
+            Turn::Blocked => {}
+            Turn::Left => {
+                self.away.fetch_sub(1, Relaxed);
+            }
+        }
+        self.change_hands(&mut state);
+        Regaining::Holds
+    }
+
+    /// Waits for the baton, not longer than `limit`.
+    pub fn wait(&self, seat: &Seat, limit: Duration) -> Waited {
+        let mut state = self.state.lock();
+        for last in [false, true] {
+            if state.closed {
+                return Waited::Closed;
+            }
+            if !state.returners.iter().any(|other| Seat::ptr_eq(other, seat)) {
+                return Waited::Holds;
+            }
+            if !last {
+                state = wait_timeout(seat, state, limit);
+            }
+        }
+        Waited::NotYet
+    }
+
+    /// Gives the baton to who wants it, and queues for it again: for a holder that has to be the last, too.
+    pub fn take_turns(&self) -> Option<Seat> {
+        let mut state = self.state.lock();
+        if state.returners.is_empty() {
+            return None;
+        }
+        let seat = Seat::new(Condvar::new());
+        self.leave_for_next(&mut state);
+        self.queue(&mut state, Seat::clone(&seat));
+        Some(seat)
+    }
+
+    /// Waits until somebody wants the baton, not longer than `limit`. False if nobody is away who could.
+    pub fn expect(&self, limit: Duration) -> bool {
+        let mut state = self.state.lock();
+        if state.returners.is_empty() && self.away() > 0 && !state.closed {
+            state = wait_timeout(&self.arrivals, state, limit);
+        }
+        self.away() > 0 && !state.closed
+    }
+
+    /// A carrier gives up the baton: to who wants it, or whoever comes back first.
+    pub fn pass(&self) {
+        let mut state = self.state.lock();
+        state.idle += 1;
+        if !self.hand_to_next(&mut state) {
+            state.turn = Turn::Left;
+        }
+    }
+
+    // For carriers
+
+    /// Waits until the caller has to run the loop. To be called by a new carrier, and after each `pass`.
+    pub fn stand_by(&self) -> Standing {
+        let mut state = self.state.lock();
+        let deadline = Instant::now() + self.limits.idle;
+        while state.has_watch && !state.closed {
+            state = wait_timeout(&self.bench, state, self.limits.idle);
+            if state.has_watch && Instant::now() >= deadline {
+                return self.stand_down(&mut state);
+            }
+        }
+        state.has_watch = true;
+        let mut look = Look::default();
+        loop {
+            if state.closed {
+                state.has_watch = false;
+                return self.stand_down(&mut state);
+            }
+            if self.take(&mut state, &mut look) {
+                state.has_watch = false;
+                self.bench.notify_one();
+                return Standing::Holds;
+            }
+            if look.quiet < QUIET {
+                // Looking costs more than being a little late for the first that is slow.
+                let looks = if look.block.is_some() { 1 } else { 2 };
+                state = wait_timeout(&self.watch, state, self.limits.threshold * looks);
+                continue;
+            }
+            let begun = state.block;
+            state.asleep = true;
+            state = wait_timeout(&self.watch, state, self.limits.idle);
+            state.asleep = false;
+            if state.block == begun && !state.closed {
+                state.has_watch = false;
+                self.bench.notify_one();
+                return self.stand_down(&mut state);
+            }
+        }
+    }
+
+    /// Takes the baton if the block that was seen before still lasts.
+    fn take(&self, state: &mut State, look: &mut Look) -> bool {
+        if state.turn != Turn::Blocked {
+            look.block = None;
+            look.quiet = if state.block == look.begun { look.quiet + 1 } else { 0 };
+            look.begun = state.block;
+            return false;
+        }
+        look.quiet = 0;
+        if !state.hurry && look.block != Some(state.block) {
+            look.block = Some(state.block);
+            return false;
+        }
+        state.figures.taken += 1;
+        state.figures.hurried += u64::from(state.hurry);
+        state.idle -= 1;
+        self.away.fetch_add(1, Relaxed);
+        self.change_hands(state);
+        true
+    }
+
+    fn stand_down(&self, state: &mut State) -> Standing {
+        state.idle -= 1;
+        self.end(state);
+        Standing::Ends
+    }
+
+    /// A carrier that finds the baton closed ends otherwise than by `stand_by`.
+    pub fn desert(&self) {
+        self.end(&mut self.state.lock());
+    }
+
+    fn end(&self, state: &mut State) {
+        state.carriers -= 1;
+        self.ended.notify_all();
+    }
+
+    // For all
+
+    /// Ends: idle carriers do, and who comes back is told.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        self.watch.notify_all();
+        self.bench.notify_all();
+        self.arrivals.notify_all();
+        state.returners.iter().for_each(|seat| seat.notify_all());
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    /// Waits until the carriers that were idle have ended.
+    pub fn wait_idle_ended(&self) {
+        let mut state = self.state.lock();
+        while state.idle > 0 {
+            state = wait(&self.ended, state);
+        }
+    }
+
+    pub fn figures(&self) -> Figures {
+        let state = self.state.lock();
+        Figures { carriers: state.carriers, idle: state.idle, away: self.away(), ..state.figures }
+    }
+
+    // With the lock
+
+    fn queue(&self, state: &mut MutexGuard<'_, State>, seat: Seat) {
+        state.returners.push_back(seat);
+        self.wanted.store(state.returners.len(), Relaxed);
+        self.arrivals.notify_one();
+    }
+
+    /// The holder goes away, and the first that waits holds.
+    fn leave_for_next(&self, state: &mut MutexGuard<'_, State>) {
+        self.away.fetch_add(1, Relaxed);
+        self.hand_to_next(state);
+    }
+
+    fn hand_to_next(&self, state: &mut MutexGuard<'_, State>) -> bool {
+        let Some(seat) = state.returners.pop_front() else { return false };
+        self.wanted.store(state.returners.len(), Relaxed);
+        self.away.fetch_sub(1, Relaxed);
+        self.change_hands(state);
+        seat.notify_one();
+        true
+    }
+
+    fn change_hands(&self, state: &mut State) {
+        state.turn = Turn::Held;
+        self.passages.fetch_add(1, Relaxed);
+    }
+}
+
+#[cfg(all(loom, test))]
+mod models {
+    use super::*;
+    use crate::sync::atomic::AtomicBool;
+    use crate::sync::atomic::Ordering::SeqCst;
+    use loom::thread;
+
+    const EVER: Duration = Duration::MAX;
+
+    struct World {
+        baton: Baton,
+        running: AtomicBool,
+        /// Callbacks that have come to their end.
+        finished: AtomicUsize,
+    }
+
+    impl World {
+        fn new(carriers: usize) -> Arc<Self> {
+            let baton = Baton::new(Limits { carriers, threshold: EVER, idle: EVER });
+            Arc::new(Self { baton, running: AtomicBool::new(false), finished: AtomicUsize::new(0) })
+        }
+
+        /// What a thread does with the loop: nobody else may.
+        fn run(&self) {
+            assert!(!self.running.swap(true, SeqCst), "two threads run the loop");
+            thread::yield_now();
+            self.running.store(false, SeqCst);
+        }
+
+        /// A callback with a blocking function in its middle. Whether a carrier is to be started.
+        fn callback(&self, hurry: bool, between: impl FnOnce(bool)) {
+            self.run();
+            let Entering::Entered(block) = self.baton.enter(hurry, true) else { panic!("closed") };
+            between(block.starts_carrier);
+            if !self.baton.exit(&block) {
+                match self.baton.regain() {
+                    Regaining::Holds => {}
+                    Regaining::Waits(seat) => self.sit(&seat),
+                    Regaining::Closed => panic!("closed"),
+                }
+            }
+            self.run();
+            self.finished.fetch_add(1, SeqCst);
+        }
+
+        fn sit(&self, seat: &Seat) {
+            while self.baton.wait(seat, EVER) != Waited::Holds {}
+        }
+
+        /// One look of a new carrier; whether it took the loop.
+        fn takes(&self) -> bool {
+            let mut state = self.baton.state.lock();
+            let taken = self.baton.take(&mut state, &mut Look::default());
+            if !taken {
+                self.baton.stand_down(&mut state);
+            }
+            taken
+        }
+
+        /// A carrier's turns: until it is wanted, or without waiting if the loop `stops`.
+        fn carry(&self, stops: bool) {
+            self.run();
+            while !stops && !self.baton.is_wanted() {
+                self.baton.expect(EVER);
+            }
+            self.baton.pass();
+            self.baton.stand_down(&mut self.baton.state.lock());
+        }
+
+        /// The end of the loop: the first thread waits for all that are away.
+        fn drain(&self) {
+            while self.baton.expect(EVER) {
+                if let Some(seat) = self.baton.take_turns() {
+                    self.sit(&seat);
+                }
+                self.run();
+            }
+        }
+
+        fn is_over(&self, callbacks: usize) {
+            let figures = self.baton.figures();
+            assert_eq!((figures.away, figures.idle, figures.carriers), (0, 0, 0));
+            assert_eq!(self.finished.load(SeqCst), callbacks);
+            assert!(!self.baton.is_wanted());
+        }
+    }
+
+    #[test]
+    fn the_watch_and_a_return_at_once() {
+        loom::model(|| {
+            let world = World::new(1);
+            let mut carrier = None;
+            world.callback(true, |starts| {
+                assert!(starts);
+                let its = Arc::clone(&world);
+                carrier = Some(thread::spawn(move || {
+                    if its.takes() {
+                        its.carry(false)
+                    }
+                }));
+            });
+            world.drain();
+            carrier.unwrap().join().unwrap();
+            world.is_over(1);
+        });
+    }
+
+    #[test]
+    fn a_return_while_the_carrier_blocks_itself_and_no_other_is_left() {
+        loom::model(|| {
+            let world = World::new(1);
+            let mut carrier = None;
+            world.callback(true, |_| {
+                let its = Arc::clone(&world);
+                carrier = Some(thread::spawn(move || {
+                    if its.takes() {
+                        its.callback(false, |starts| assert!(!starts));
+                        // Whoever is away comes, or has gone on already.
+                        its.baton.pass();
+                        its.baton.stand_down(&mut its.baton.state.lock());
+                    } else {
+                        its.finished.fetch_add(1, SeqCst);
+                    }
+                }));
+            });
+            world.drain();
+            carrier.unwrap().join().unwrap();
+            world.is_over(2);
+        });
+    }
+
+    #[test]
+    fn a_stop_that_the_carrier_sees_while_the_first_thread_is_away() {
+        loom::model(|| {
+            let world = World::new(1);
+            let mut carrier = None;
+            world.callback(true, |_| {
+                let its = Arc::clone(&world);
+                carrier = Some(thread::spawn(move || {
+                    if its.takes() {
+                        its.carry(true)
+                    }
+                }));
+            });
+            world.drain();
+            carrier.unwrap().join().unwrap();
+            world.is_over(1);
+        });
+    }
+
+    #[test]
+    fn two_carriers_of_which_one_blocks() {
+        loom::model(|| {
+            let world = World::new(2);
+            let mut carrier = None;
+            world.callback(true, |_| {
+                let its = Arc::clone(&world);
+                carrier = Some(thread::spawn(move || {
+                    if !its.takes() {
+                        its.finished.fetch_add(1, SeqCst);
+                        return;
+                    }
+                    let mut second = None;
+                    its.callback(true, |starts| {
+                        assert!(starts);
+                        let its = Arc::clone(&its);
+                        second = Some(thread::spawn(move || {
+                            if its.takes() {
+                                its.carry(false)
+                            }
+                        }));
+                    });
+                    its.baton.pass();
+                    its.baton.stand_down(&mut its.baton.state.lock());
+                    if let Some(second) = second {
+                        second.join().unwrap();
+                    }
+                }));
+            });
+            world.drain();
+            carrier.unwrap().join().unwrap();
+            world.is_over(2);
+        });
+    }
+
+    #[test]
+    fn closing_tells_who_comes_back() {
+        loom::model(|| {
+            let world = World::new(1);
+            let Entering::Entered(block) = world.baton.enter(true, true) else { panic!("closed") };
+            assert!(world.takes());
+            let its = Arc::clone(&world);
+            let away = thread::spawn(move || {
+                assert!(!its.baton.exit(&block));
+                match its.baton.regain() {
+                    Regaining::Holds => panic!("it was held"),
+                    Regaining::Waits(seat) => assert_eq!(its.baton.wait(&seat, EVER), Waited::Closed),
+                    Regaining::Closed => {}
+                }
+            });
+            world.baton.close();
+            away.join().unwrap();
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    fn baton(carriers: usize, idle: Duration) -> Arc<Baton> {
+        Arc::new(Baton::new(Limits { carriers, threshold: Duration::from_micros(100), idle }))
+    }
+
+    fn enter(baton: &Baton) -> Block {
+        match baton.enter(false, false) {
+            Entering::Entered(block) => block,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_block_that_ends_in_time_changes_nothing() {
+        let baton = baton(1, Duration::ZERO);
+        let block = enter(&baton);
+        assert!(block.starts_carrier);
+        baton.call_off();
+        assert!(baton.exit(&block));
+        assert_eq!((baton.passages(), baton.away(), baton.figures().carriers), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_carrier_takes_over_when_a_block_lasts_and_ends_when_it_is_not_needed() {
+        let baton = baton(1, Duration::from_millis(200));
+        let block = enter(&baton);
+        let carrier = Arc::clone(&baton);
+        let carrier = thread::spawn(move || {
+            assert_eq!(carrier.stand_by(), Standing::Holds);
+            while !carrier.is_wanted() {
+                carrier.expect(Duration::from_secs(1));
+            }
+            carrier.pass();
+            carrier.stand_by()
+        });
+        while baton.away() == 0 {
+            thread::yield_now();
+        }
+        assert!(!baton.exit(&block));
+        let Regaining::Waits(seat) = baton.regain() else { panic!("the carrier holds") };
+        while baton.wait(&seat, Duration::from_secs(1)) != Waited::Holds {}
+        assert_eq!(carrier.join().unwrap(), Standing::Ends);
+        assert_eq!(baton.figures(), Figures { blocks: 1, taken: 1, ..Figures::default() });
+        assert_eq!(baton.passages(), 2);
+    }
+
+    #[test]
+    fn without_a_carrier_left_it_says_so() {
+        let baton = baton(0, Duration::ZERO);
+        assert_eq!(baton.enter(false, false), Entering::Capped);
+        let Entering::Entered(block) = baton.enter(false, true) else { panic!("it may stand") };
+        assert!(!block.starts_carrier && baton.exit(&block));
+        assert_eq!(baton.figures(), Figures { blocks: 1, capped: 2, ..Figures::default() });
+    }
+
+    #[test]
+    fn of_many_idle_carriers_one_takes_over_and_closing_ends_all() {
+        let baton = baton(4, Duration::from_secs(3600));
+        let mut carriers = Vec::new();
+        for _ in 0..4 {
+            let mut state = baton.state.lock();
+            state.carriers += 1;
+            state.idle += 1;
+            drop(state);
+            let carrier = Arc::clone(&baton);
+            carriers.push(thread::spawn(move || carrier.stand_by()));
+        }
+        let block = enter(&baton);
+        while baton.away() == 0 {
+            thread::yield_now();
+        }
+        assert!(!baton.exit(&block));
+        baton.close();
+        baton.wait_idle_ended();
+        assert_eq!((baton.figures().taken, baton.figures().idle), (1, 0));
+        assert!(matches!(baton.regain(), Regaining::Closed));
+        let over: Vec<_> = carriers.into_iter().map(|carrier| carrier.join().unwrap()).collect();
+        assert_eq!(over.iter().filter(|standing| **standing == Standing::Holds).count(), 1);
+    }
+}

@@ -1,0 +1,407 @@
+//! The class `Baton`: hands an asyncio loop from thread to thread while functions block. Who holds it is the core's to
+//! decide; here is what a thread does to a loop when it comes to it and when it leaves it, and the carriers' threads.
+//!
+//! All of that is done without running Python code in between, so that a signal's handler, which Python runs between two
+//! of its instructions, finds a thread either with the loop or in the function, and can't break off the way from one to
+//! the other. Where a thread waits it looks for signals itself; what they raise is kept until it has the loop again.
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use penstock_core::handover::{self, Entering, Limits, Regaining, Seat, Standing, Waited};
+use pyo3::exceptions::PyValueError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyTuple, PyWeakrefMethods, PyWeakrefReference};
+
+use crate::errors;
+use crate::loops::{self, Mailbox};
+use crate::worker;
+
+/// A thread that waits looks for signals (Ctrl-C) so often.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Batons whose carriers may live, for the interpreter's exit. Locked only by threads that are attached.
+static ALIVE: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+
+/// Forks of this process so far, as its children count. What the parent's threads left is never touched in a child.
+static FORKS: AtomicUsize = AtomicUsize::new(0);
+
+struct Shared {
+    core: handover::Baton,
+    event_loop: Py<PyWeakrefReference>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Called with the name of a point that a thread has come to: a test holds it there.
+    hook: Mutex<Option<Py<PyAny>>>,
+    fork: usize,
+}
+
+impl Shared {
+    /// Waits for the carriers' threads, but for those that are in a function or in a callback.
+    fn join_idle(&self) {
+        self.core.wait_idle_ended();
+        if self.core.away() == 0 {
+            return self.join();
+        }
+        let over: Vec<_> = self.threads.lock().extract_if(.., |thread| thread.is_finished()).collect();
+        over.into_iter().for_each(|thread| drop(thread.join()));
+    }
+
+    fn join(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        threads.into_iter().for_each(|thread| drop(thread.join()));
+    }
+}
+
+/// What is needed of asyncio; all of it written in C.
+struct Names {
+    set_running_loop: Py<PyAny>,
+    enter_task: Py<PyAny>,
+    leave_task: Py<PyAny>,
+    get_ident: Py<PyAny>,
+}
+
+fn names(py: Python<'_>) -> PyResult<&Names> {
+    static NAMES: PyOnceLock<Names> = PyOnceLock::new();
+    NAMES.get_or_try_init(py, || {
+        let tasks = py.import("asyncio.tasks")?;
+        Ok(Names {
+            set_running_loop: py.import("asyncio")?.getattr("_set_running_loop")?.unbind(),
+            enter_task: tasks.getattr("_enter_task")?.unbind(),
+            leave_task: tasks.getattr("_leave_task")?.unbind(),
+            get_ident: py.import("threading")?.getattr("get_ident")?.unbind(),
+        })
+    })
+}
+
+/// The loop's. Its drop, with the loop's, ends idle carriers.
+#[pyclass(frozen, module = "penstock._native")]
+pub struct Baton(Arc<Shared>);
+
+impl Shared {
+    fn is_inherited(&self) -> bool {
+        self.fork != FORKS.load(Relaxed)
+    }
+
+    fn reached(&self, py: Python<'_>, point: &str) {
+        let hook = self.hook.lock().as_ref().map(|hook| hook.clone_ref(py));
+        if let Some(hook) = hook
+            && let Err(error) = hook.call1(py, (point,))
+        {
+            error.write_unraisable(py, None);
+        }
+    }
+
+    /// This thread has come to hold: the loop is its own.
+    fn arrive(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = event_loop.py();
+        let names = names(py)?;
+        event_loop.setattr(intern!(py, "_thread_id"), names.get_ident.bind(py).call0()?)?;
+        names.set_running_loop.bind(py).call1((event_loop,))?;
+        // Somebody is back, and may leave the context that these wait for.
+        let held = event_loop.getattr(intern!(py, "_held"))?;
+        if held.is_truthy()? {
+            event_loop.getattr(intern!(py, "_ready"))?.call_method1(intern!(py, "extend"), (&held,))?;
+            held.call_method0(intern!(py, "clear"))?;
+        }
+        Ok(())
+    }
+
+    fn depart(py: Python<'_>) -> PyResult<()> {
+        names(py)?.set_running_loop.bind(py).call1((py.None(),)).map(drop)
+    }
+
+    /// Waits for the baton. Signals are handled meanwhile; the first error that they raise is kept.
+    fn sit(&self, py: Python<'_>, seat: &Seat, interrupt: &mut Option<PyErr>) -> bool {
+        loop {
+            match py.detach(|| self.core.wait(seat, SIGNAL_INTERVAL)) {
+                Waited::Holds => return true,
+                Waited::Closed => return false,
+                Waited::NotYet => {
+                    if let Err(error) = py.check_signals() {
+                        interrupt.get_or_insert(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Comes back from a function to a loop that others have. False if the loop was closed.
+    fn come_back(
+        &self,
+        event_loop: &Bound<'_, PyAny>,
+        task: &Bound<'_, PyAny>,
+        interrupt: &mut Option<PyErr>,
+    ) -> PyResult<bool> {
+        let py = event_loop.py();
+        match self.core.regain() {
+            Regaining::Holds => {}
+            Regaining::Closed => return Ok(false),
+            Regaining::Waits(seat) => {
+                self.reached(py, "queued");
+                wake(event_loop)?;
+                if !self.sit(py, &seat, interrupt) {
+                    return Ok(false);
+                }
+            }
+        }
+        Self::arrive(event_loop)?;
+        names(py)?.enter_task.bind(py).call1((event_loop, task))?;
+        Ok(true)
+    }
+
+    fn start_carrier(self: &Arc<Self>) {
+        let carrier = Arc::clone(self);
+        let mut threads = self.threads.lock();
+        threads.retain(|thread| !thread.is_finished());
+        let name = format!("penstock-carry-{}", threads.len());
+        match thread::Builder::new().name(name).spawn(move || worker::live(|| carrier.carry())) {
+            Ok(thread) => threads.push(thread),
+            // The function runs all the same; the loop stands still meanwhile.
+            Err(_) => self.core.call_off(),
+        }
+    }
+
+    /// The life of a carrier.
+    fn carry(self: Arc<Self>) {
+        while self.core.stand_by() == Standing::Holds {
+            Python::attach(|py| {
+                self.reached(py, "taken");
+                // Who blocks has it in its frames.
+                let Some(event_loop) = self.event_loop.bind(py).upgrade() else { return };
+                let carried = Self::arrive(&event_loop)
+                    .and_then(|()| event_loop.call_method0(intern!(py, "_carry")))
+                    .and_then(|_| Self::depart(py));
+                if let Err(error) = carried {
+                    error.write_unraisable(py, Some(&event_loop));
+                }
+            });
+            if self.core.is_closed() {
+                self.core.desert();
+                break;
+            }
+            self.core.pass();
+        }
+        Python::attach(|_| drop(self));
+    }
+}
+
+/// Ends the loop's sleep, as its `_write_to_self` does.
+fn wake(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = event_loop.py();
+    let socket = event_loop.getattr(intern!(py, "_csock"))?;
+    if !socket.is_none() {
+        // A full pipe wakes, too.
+        let _ = socket.call_method1(intern!(py, "send"), (PyBytes::new(py, b"\0"),));
+    }
+    Ok(())
+}
+
+#[pymethods]
+impl Baton {
+    #[new]
+    #[pyo3(signature = (event_loop, *, max_carriers, threshold, idle))]
+    fn new(event_loop: &Bound<'_, PyAny>, max_carriers: usize, threshold: f64, idle: f64) -> PyResult<Self> {
+        let py = event_loop.py();
+        let time = |name: &str, seconds: f64| {
+            Duration::try_from_secs_f64(seconds)
+                .map_err(|_| PyValueError::new_err(format!("{name}={seconds}: must be a number of seconds")))
+        };
+        let limits =
+            Limits { carriers: max_carriers, threshold: time("threshold", threshold)?, idle: time("idle", idle)? };
+        let shared = Arc::new(Shared {
+            core: handover::Baton::new(limits),
+            event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
+            threads: Mutex::default(),
+            hook: Mutex::default(),
+            fork: FORKS.load(Relaxed),
+        });
+        names(py)?;
+        Mailbox::hand_over(event_loop)?;
+        let mut alive = ALIVE.lock();
+        alive.retain(|shared| shared.strong_count() > 0);
+        alive.push(Arc::downgrade(&shared));
+        drop(alive);
+        Ok(Self(shared))
+    }
+
+    /// Calls `fn` on this thread, which holds, in the middle of a step of `task`. `hurry`: it is known to be slow.
+    /// `may_stand`: call it though no carrier is left. `None` if it wasn't called, for that; else its result in a tuple.
+    fn block<'py>(
+        &self,
+        event_loop: &Bound<'py, PyAny>,
+        task: &Bound<'py, PyAny>,
+        r#fn: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+        hurry: bool,
+        may_stand: bool,
+    ) -> PyResult<Option<(Bound<'py, PyAny>,)>> {
+        let py = event_loop.py();
+        let names = names(py)?;
+        let shared = &self.0;
+        let core = &shared.core;
+        if shared.is_inherited() {
+            return Ok(None);
+        }
+        names.leave_task.bind(py).call1((event_loop, task))?;
+        Shared::depart(py)?;
+        let block = match core.enter(hurry, may_stand) {
+            Entering::Entered(block) => block,
+            entering => {
+                names.set_running_loop.bind(py).call1((event_loop,))?;
+                names.enter_task.bind(py).call1((event_loop, task))?;
+                return if entering == Entering::Capped { Ok(None) } else { Err(closed(py)) };
+            }
+        };
+        if block.starts_carrier {
+            shared.start_carrier();
+        }
+        let result = r#fn.call(args, kwargs);
+        shared.reached(py, "returned");
+        if core.exit(&block) {
+            names.set_running_loop.bind(py).call1((event_loop,))?;
+            names.enter_task.bind(py).call1((event_loop, task))?;
+            return result.map(|value| Some((value,)));
+        }
+        let mut interrupt = None;
+        if !shared.come_back(event_loop, task, &mut interrupt)? {
+            return Err(result.err().unwrap_or_else(|| closed(py)));
+        }
+        interrupt.map_or(result.map(|value| Some((value,))), Err)
+    }
+
+    /// Lets those that wait have the loop, and waits until it comes back. To be called between two callbacks.
+    fn take_turns(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = event_loop.py();
+        Shared::depart(py)?;
+        let mut interrupt = None;
+        if let Some(seat) = self.0.core.take_turns()
+            && !self.0.sit(py, &seat, &mut interrupt)
+        {
+            return Err(closed(py));
+        }
+        Shared::arrive(event_loop)?;
+        interrupt.map_or(Ok(()), Err)
+    }
+
+    /// Waits until all that are away have come back and gone to the end of what they do. Ctrl-C ends the wait.
+    fn drain(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = event_loop.py();
+        while py.detach(|| self.0.core.expect(SIGNAL_INTERVAL)) {
+            if self.0.core.is_wanted() {
+                self.take_turns(event_loop)?;
+            }
+            py.check_signals()?;
+        }
+        Ok(())
+    }
+
+    /// Whether a carrier is to turn the loop once more.
+    #[getter]
+    fn unwanted(&self) -> bool {
+        !self.0.core.is_wanted() && !self.0.core.is_closed()
+    }
+
+    /// Whether nobody else has had the loop since there were so many passages, and nobody waits for it.
+    fn keeps(&self, passages: u64) -> bool {
+        self.0.core.passages() == passages && !self.0.core.is_wanted()
+    }
+
+    #[getter]
+    fn passages(&self) -> u64 {
+        self.0.core.passages()
+    }
+
+    #[getter]
+    fn wanted(&self) -> bool {
+        self.0.core.is_wanted()
+    }
+
+    #[getter]
+    fn away(&self) -> usize {
+        self.0.core.away()
+    }
+
+    /// Ends the idle carriers, and waits for them. Threads that come back later are told.
+    fn close(&self, py: Python<'_>) {
+        if self.0.is_inherited() {
+            return;
+        }
+        self.0.core.close();
+        py.detach(|| self.0.join_idle());
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let figures = self.0.core.figures();
+        let stats = PyDict::new(py);
+        stats.set_item("blocks", figures.blocks)?;
+        stats.set_item("taken", figures.taken)?;
+        stats.set_item("at_once", figures.hurried)?;
+        stats.set_item("swapped", figures.swapped)?;
+        stats.set_item("capped", figures.capped)?;
+        stats.set_item("carriers", figures.carriers)?;
+        stats.set_item("idle", figures.idle)?;
+        stats.set_item("away", figures.away)?;
+        Ok(stats)
+    }
+
+    /// For tests: called with the name of each point that a thread comes to.
+    fn _hook(&self, hook: Option<Py<PyAny>>) {
+        let before = std::mem::replace(&mut *self.0.hook.lock(), hook);
+        drop(before);
+    }
+}
+
+impl Drop for Baton {
+    fn drop(&mut self) {
+        if !self.0.is_inherited() {
+            self.0.core.close();
+        }
+    }
+}
+
+/// Whether a loop can be handed over.
+pub fn hands_over(event_loop: &Bound<'_, PyAny>) -> bool {
+    event_loop.getattr(intern!(event_loop.py(), "_baton")).is_ok()
+}
+
+/// Calls a function on this thread; a loop that it runs goes on in another, if that can be done.
+pub fn call<'py>(
+    r#fn: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+    kwargs: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = r#fn.py();
+    match loops::running(py)?.and_then(|event_loop| event_loop.getattr(intern!(py, "_block_or_stand")).ok()) {
+        Some(block) => block.call1((r#fn, args, kwargs.map_or_else(|| PyDict::new(py), Bound::clone))),
+        None => r#fn.call(args, kwargs),
+    }
+}
+
+fn closed(py: Python<'_>) -> PyErr {
+    let message = "the event loop was closed while the function ran";
+    errors::declared(py, "HandoverError", (message,), &[])
+}
+
+/// At the interpreter's exit: waits for the functions that still run, and ends the carriers.
+#[pyfunction]
+pub fn _join_carriers(py: Python<'_>) {
+    let alive = std::mem::take(&mut *ALIVE.lock());
+    for shared in alive.iter().filter_map(Weak::upgrade) {
+        shared.core.close();
+        py.detach(|| shared.join());
+    }
+}
+
+/// In a forked child: it has none of its parent's carriers.
+#[pyfunction]
+pub fn _forget_carriers() {
+    FORKS.fetch_add(1, Relaxed);
+    std::mem::forget(std::mem::take(&mut *ALIVE.lock()));
+}
