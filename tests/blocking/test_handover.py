@@ -6,6 +6,7 @@ The races between threads that hand the loop over are in test_handover_races.py.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import functools
 import gc
@@ -478,7 +479,7 @@ def test_debug_mode_notices_a_thread_that_runs_a_loop_which_is_not_its_own() -> 
 # Starting and stopping
 
 
-def test_a_loop_stopped_by_a_carrier_stops_where_it_was_started_after_all_have_returned() -> None:
+def test_a_loop_stopped_by_a_carrier_stops_where_it_was_started() -> None:
     loop = penstock.new_event_loop()
     met, returned = Met(), []
 
@@ -490,39 +491,58 @@ def test_a_loop_stopped_by_a_carrier_stops_where_it_was_started_after_all_have_r
         loop.stop()
         threading.Timer(0.02, met.opened.set).start()
 
-    async def later() -> None:
-        await asyncio.sleep(0)
-
     try:
         tasks = [loop.create_task(blocks()), loop.create_task(stops())]
         loop.run_forever()
         assert returned == [threading.get_ident()]
         assert not loop.is_running()
-        assert loop.run_until_complete(later()) is None
-        assert all(task.done() for task in tasks)
+        loop.run_until_complete(asyncio.wait(tasks))
     finally:
         loop.close()
 
 
-def test_a_loop_that_is_stopped_waits_for_a_carrier_that_is_blocked() -> None:
+def test_a_task_that_is_blocked_when_the_loop_stops_goes_on_when_it_runs_again() -> None:
     loop = penstock.new_event_loop()
-    mets, returned = [Met(), Met()], []
+    mets, tasks, returned = [Met(), Met()], [], []
 
     async def blocks(met: Met) -> None:
         returned.append(block_in_place(met))
 
     async def main() -> None:
-        tasks = [asyncio.create_task(blocks(met)) for met in mets]
+        tasks.extend(asyncio.create_task(blocks(met)) for met in mets)
         await until(lambda: all(met.entered.is_set() for met in mets))
         mets[0].opened.set()
         await tasks[0]
-        threading.Timer(0.02, mets[1].opened.set).start()
 
     try:
         loop.run_until_complete(main())
-        assert len(returned) == 2
+        assert returned == [threading.get_ident()]
+        mets[1].opened.set()
+        assert not tasks[1].done()
+        loop.run_until_complete(tasks[1])
+        assert len(set(returned)) == 2
     finally:
         loop.close()
+
+
+def test_a_function_that_waits_for_the_loop_is_let_go_by_the_runners_end() -> None:
+    async def main() -> None:
+        loop, begun = asyncio.get_running_loop(), threading.Event()
+
+        def waits() -> None:
+            future = asyncio.run_coroutine_threadsafe(asyncio.sleep(60), loop)
+            begun.set()
+            # Cancelled with all other tasks, when main has returned.
+            with pytest.raises(concurrent.futures.CancelledError):
+                future.result(15)
+
+        tasks.append(asyncio.create_task(blocking(waits)))
+        await asyncio.sleep(0)
+        await until(begun.is_set)
+
+    tasks: list[asyncio.Task[None]] = []
+    run(main())
+    assert tasks[0].done()
 
 
 def test_a_runner_runs_on_it_again_and_again() -> None:
@@ -559,7 +579,8 @@ def test_an_exit_that_a_carrier_meets_ends_the_loop_where_it_was_started() -> No
 
         task = asyncio.create_task(exits())
         block_in_place(met)
-        await task
+        await asyncio.sleep(10)
+        assert task
 
     with pytest.raises(SystemExit) as caught:
         run(main())

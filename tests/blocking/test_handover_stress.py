@@ -10,6 +10,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import penstock
@@ -157,3 +158,40 @@ def test_loops_begin_and_end_all_the_time() -> None:
     while time.monotonic() < end:
         count += penstock.run(main())
     assert count > 0
+
+
+INTERRUPTED = """
+import asyncio, os, random, signal, sys, threading, time
+import penstock
+
+dice = random.Random(int(sys.argv[1]))
+
+async def work():
+    while True:
+        penstock.block_in_place(time.sleep, dice.choice((0, 0.0001, 0.0004, 0.002)))
+        await asyncio.sleep(dice.choice((0, 0.0001)))
+
+async def main():
+    await asyncio.gather(*(work() for _ in range(8)))
+
+ended = 0
+while ended < int(sys.argv[2]):
+    timer = threading.Timer(dice.random() * 0.05, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        timer.start()
+        penstock.run(main(), max_carriers=20)
+    except KeyboardInterrupt:
+        ended += 1
+    timer.join()
+    assert threading.active_count() == 1, threading.enumerate()
+print(ended)
+"""
+
+
+@needs_handover
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+def test_ctrl_c_at_any_moment_ends_the_loop_and_its_threads(script: Callable[..., Any]) -> None:
+    seed = int.from_bytes(os.urandom(4), "little")
+    done = script(INTERRUPTED, str(seed), "60", timeout=60)
+    assert (done.returncode, done.stdout) == (0, "60\n"), (seed, done.stderr)

@@ -130,9 +130,6 @@ class _Handover(asyncio.SelectorEventLoop):
             baton.take_turns(self)
         if self._interrupt is None:
             self._turn()
-        if self._stopping:
-            # Their callbacks belong to the turns that the loop was asked to finish.
-            baton.drain(self)
         if self._interrupt is not None:
             interrupt, self._interrupt = self._interrupt, None
             raise interrupt
@@ -272,7 +269,7 @@ class _Handover(asyncio.SelectorEventLoop):
         hurry = bool(slow) and _key(fn) in slow
         begun = time.monotonic() if hurry else 0
         try:
-            result = baton.block(self, task, fn, args, kwargs, hurry, may_stand)
+            result = baton.block(task, fn, args, kwargs, hurry, may_stand)
         finally:
             self._current_handle = handle
             if hurry:

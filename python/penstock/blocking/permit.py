@@ -24,7 +24,8 @@ def blocking_permit(semaphore: Semaphore, /) -> BlockingPermit:
 
     The permit is taken when the block is entered (or the object is awaited), in turn with everybody who waits for the
     semaphore, without suspending if one is free. `permit.run(fn, *args, **kwargs)` then calls `fn` **on this thread**:
-    if that is an event loop's, the loop stands still until `fn` returns. The permit goes back when it has.
+    if that is an event loop's, the loop stands still until `fn` returns, unless it is penstock's own (`penstock.run`),
+    which goes on in another thread. The permit goes back when `fn` has returned.
     `permit.enter()` does for a piece of code what `run` does for a function: the permit goes back when the block is
     left.
 

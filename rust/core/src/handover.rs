@@ -147,7 +147,8 @@ pub struct Baton {
     watch: Condvar,
     /// Where idle carriers wait that don't watch.
     bench: Condvar,
-    /// Where the holder waits for somebody to come back.
+    /// Where a holder sleeps in tests, as a loop does in its selector: whoever comes back ends that.
+    #[cfg(test)]
     arrivals: Condvar,
     ended: Condvar,
     limits: Limits,
@@ -175,6 +176,7 @@ impl Baton {
             state: Mutex::new(state),
             watch: Condvar::new(),
             bench: Condvar::new(),
+            #[cfg(test)]
             arrivals: Condvar::new(),
             ended: Condvar::new(),
             limits,
@@ -307,7 +309,8 @@ impl Baton {
     }
 
     /// Waits until somebody wants the baton, not longer than `limit`. False if nobody is away who could.
-    pub fn expect(&self, limit: Duration) -> bool {
+    #[cfg(test)]
+    fn expect(&self, limit: Duration) -> bool {
         let mut state = self.state.lock();
         if state.returners.is_empty() && self.away() > 0 && !state.closed {
             state = wait_timeout(&self.arrivals, state, limit);
@@ -411,6 +414,7 @@ impl Baton {
         state.closed = true;
         self.watch.notify_all();
         self.bench.notify_all();
+        #[cfg(test)]
         self.arrivals.notify_all();
         state.returners.iter().for_each(|seat| seat.notify_all());
     }
@@ -437,6 +441,7 @@ impl Baton {
     fn queue(&self, state: &mut MutexGuard<'_, State>, seat: Seat) {
         state.returners.push_back(seat);
         self.wanted.store(state.returners.len(), Relaxed);
+        #[cfg(test)]
         self.arrivals.notify_one();
     }
 
@@ -530,8 +535,8 @@ mod models {
             self.baton.stand_down(&mut self.baton.state.lock());
         }
 
-        /// The end of the loop: the first thread waits for all that are away.
-        fn drain(&self) {
+        /// The first thread goes on until all that were away have come to their ends.
+        fn finish(&self) {
             while self.baton.expect(EVER) {
                 if let Some(seat) = self.baton.take_turns() {
                     self.sit(&seat);
@@ -562,7 +567,7 @@ mod models {
                     }
                 }));
             });
-            world.drain();
+            world.finish();
             carrier.unwrap().join().unwrap();
             world.is_over(1);
         });
@@ -586,7 +591,7 @@ mod models {
                     }
                 }));
             });
-            world.drain();
+            world.finish();
             carrier.unwrap().join().unwrap();
             world.is_over(2);
         });
@@ -605,7 +610,7 @@ mod models {
                     }
                 }));
             });
-            world.drain();
+            world.finish();
             carrier.unwrap().join().unwrap();
             world.is_over(1);
         });
@@ -640,7 +645,7 @@ mod models {
                     }
                 }));
             });
-            world.drain();
+            world.finish();
             carrier.unwrap().join().unwrap();
             world.is_over(2);
         });

@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use penstock_core::handover::{self, Entering, Limits, Regaining, Seat, Standing, Waited};
+use penstock_core::handover::{self, Entering, Figures, Limits, Regaining, Seat, Standing, Waited};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -234,7 +234,6 @@ impl Baton {
     /// `may_stand`: call it though no carrier is left. `None` if it wasn't called, for that; else its result in a tuple.
     fn block<'py>(
         &self,
-        event_loop: &Bound<'py, PyAny>,
         task: &Bound<'py, PyAny>,
         r#fn: &Bound<'py, PyAny>,
         args: &Bound<'py, PyTuple>,
@@ -242,20 +241,21 @@ impl Baton {
         hurry: bool,
         may_stand: bool,
     ) -> PyResult<Option<(Bound<'py, PyAny>,)>> {
-        let py = event_loop.py();
+        let py = task.py();
         let names = names(py)?;
         let shared = &self.0;
         let core = &shared.core;
         if shared.is_inherited() {
             return Ok(None);
         }
-        names.leave_task.bind(py).call1((event_loop, task))?;
+        let Some(event_loop) = shared.event_loop.bind(py).upgrade() else { return Ok(None) };
+        names.leave_task.bind(py).call1((&event_loop, task))?;
         Shared::depart(py)?;
         let block = match core.enter(hurry, may_stand) {
             Entering::Entered(block) => block,
             entering => {
-                names.set_running_loop.bind(py).call1((event_loop,))?;
-                names.enter_task.bind(py).call1((event_loop, task))?;
+                names.set_running_loop.bind(py).call1((&event_loop,))?;
+                names.enter_task.bind(py).call1((&event_loop, task))?;
                 return if entering == Entering::Capped { Ok(None) } else { Err(closed(py)) };
             }
         };
@@ -265,12 +265,12 @@ impl Baton {
         let result = r#fn.call(args, kwargs);
         shared.reached(py, "returned");
         if core.exit(&block) {
-            names.set_running_loop.bind(py).call1((event_loop,))?;
-            names.enter_task.bind(py).call1((event_loop, task))?;
+            names.set_running_loop.bind(py).call1((&event_loop,))?;
+            names.enter_task.bind(py).call1((&event_loop, task))?;
             return result.map(|value| Some((value,)));
         }
         let mut interrupt = None;
-        if !shared.come_back(event_loop, task, &mut interrupt)? {
+        if !shared.come_back(&event_loop, task, &mut interrupt)? {
             return Err(result.err().unwrap_or_else(|| closed(py)));
         }
         interrupt.map_or(result.map(|value| Some((value,))), Err)
@@ -288,18 +288,6 @@ impl Baton {
         }
         Shared::arrive(event_loop)?;
         interrupt.map_or(Ok(()), Err)
-    }
-
-    /// Waits until all that are away have come back and gone to the end of what they do. Ctrl-C ends the wait.
-    fn drain(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = event_loop.py();
-        while py.detach(|| self.0.core.expect(SIGNAL_INTERVAL)) {
-            if self.0.core.is_wanted() {
-                self.take_turns(event_loop)?;
-            }
-            py.check_signals()?;
-        }
-        Ok(())
     }
 
     /// Whether a carrier is to turn the loop once more.
@@ -338,7 +326,7 @@ impl Baton {
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let figures = self.0.core.figures();
+        let figures = if self.0.is_inherited() { Figures::default() } else { self.0.core.figures() };
         let stats = PyDict::new(py);
         stats.set_item("blocks", figures.blocks)?;
         stats.set_item("taken", figures.taken)?;
