@@ -131,7 +131,7 @@ def stats() -> dict[str, Any]:
 
     `slabs` in bytes (lent, idle, held, unwritten) and in number (recycled, mapped); the files of all `file_pools`; the
     process's `budget` (ram, disk and files: limit, used, peak); and penstock's `threads` (how many of which kind, how
-    many in all as `used`, and the most that there can be with the present pools as `limit`).
+    many in all as `used`, and the most that there can be with the present pools and loops as `limit`).
     """
     return {
         "slabs": slab_stats(),

@@ -238,6 +238,21 @@ def test_one_more_blocker_than_there_are_threads_lets_the_loop_stand_until_one_o
         penstock.set_unsupported(before)
 
 
+def test_carriers_count_among_the_processs_threads() -> None:
+    before = penstock.stats()["threads"]
+
+    async def main() -> None:
+        barrier = threading.Barrier(3)
+        await asyncio.gather(*(blocking(barrier.wait, 15) for _ in range(3)))
+        now = penstock.stats()["threads"]
+        assert now["limit"] - before["limit"] == 5
+        assert now["carriers"] >= 3
+        assert now["used"] >= now["carriers"]
+
+    run(main(), max_carriers=5)
+    assert penstock.stats()["threads"]["carriers"] == before["carriers"]
+
+
 def test_carriers_that_are_not_needed_end() -> None:
     async def main() -> None:
         barrier = threading.Barrier(6)

@@ -431,6 +431,12 @@ impl Baton {
         }
     }
 
+    /// Carriers that there are, and the most that there can be from now on.
+    pub fn threads(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.carriers, if state.closed { state.carriers } else { self.limits.carriers })
+    }
+
     pub fn figures(&self) -> Figures {
         let state = self.state.lock();
         Figures { carriers: state.carriers, idle: state.idle, away: self.away(), ..state.figures }
@@ -466,7 +472,8 @@ impl Baton {
     }
 }
 
-#[cfg(all(loom, test))]
+#[cfg(test)]
+#[cfg(loom)]
 mod models {
     use super::*;
     use crate::sync::atomic::AtomicBool;
@@ -672,7 +679,8 @@ mod models {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use std::thread;

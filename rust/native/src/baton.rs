@@ -377,6 +377,12 @@ fn closed(py: Python<'_>) -> PyErr {
     errors::declared(py, "HandoverError", (message,), &[])
 }
 
+/// Carriers that there are in this process, and the most that there can be with the loops that exist now.
+pub fn threads() -> (usize, usize) {
+    let alive: Vec<_> = ALIVE.lock().iter().filter_map(Weak::upgrade).collect();
+    alive.iter().map(|shared| shared.core.threads()).fold((0, 0), |sum, its| (sum.0 + its.0, sum.1 + its.1))
+}
+
 /// At the interpreter's exit: waits for the functions that still run, and ends the carriers.
 #[pyfunction]
 pub fn _join_carriers(py: Python<'_>) {

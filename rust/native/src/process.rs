@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
+use crate::baton;
 use crate::drains::Drains;
 use crate::errors;
 use crate::pool::DispatchPool;
@@ -147,15 +148,17 @@ pub fn thread_stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         drains += crew.drains.living();
         limit += crew.workers.threads() + crew.drains.most();
     }
+    let (carriers, carriers_limit) = baton::threads();
     let closing = CLOSING.load(Ordering::Relaxed);
     let reaper = usize::from(reaper::is_running());
     let stats = PyDict::new(py);
     stats.set_item("workers", workers)?;
     stats.set_item("drains", drains)?;
+    stats.set_item("carriers", carriers)?;
     stats.set_item("closing", closing)?;
     stats.set_item("reaper", reaper)?;
-    stats.set_item("used", workers + drains + closing + reaper)?;
-    stats.set_item("limit", limit + closing + 1)?;
+    stats.set_item("used", workers + drains + carriers + closing + reaper)?;
+    stats.set_item("limit", limit + carriers_limit + closing + 1)?;
     Ok(stats)
 }
 
