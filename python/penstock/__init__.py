@@ -130,14 +130,18 @@ def stats() -> dict[str, Any]:
     """What the process holds.
 
     `slabs` in bytes (lent, idle, held, unwritten) and in number (recycled, mapped); the files of all `file_pools`; the
-    process's `budget` (ram, disk and files: limit, used, peak); and penstock's `threads` (how many of which kind, how
-    many in all as `used`, and the most that there can be with the present pools and loops as `limit`).
+    process's `budget` (ram, disk and files: limit, used, peak); penstock's `threads` (how many of which kind, how many
+    in all as `used`, and the most that there can be with the present pools and loops as `limit`); and under `handover`
+    how often `block_in_place` was refused, and how often it let a loop stand still.
     """
+    # Not imported for this.
+    handover = sys.modules.get("penstock.blocking.handover")
     return {
         "slabs": slab_stats(),
         "file_pools": file_pool_stats(),
         "budget": Budget.shared().stats(),
         "threads": thread_stats(),
+        "handover": handover.fallen_back() if handover else {"refused": 0, "direct": 0},
     }
 
 

@@ -634,15 +634,19 @@ def direct() -> Iterator[None]:
 
 @pytest.mark.asyncio
 async def test_other_loops_refuse_it() -> None:
+    before = penstock.stats()["handover"]
     with pytest.raises(HandoverError, match="set_unsupported"):
         block_in_place(int)
+    assert penstock.stats()["handover"] == {**before, "refused": before["refused"] + 1}
 
 
 @pytest.mark.asyncio
 async def test_other_loops_stand_still_if_they_are_told_to_and_warn_once(direct: None) -> None:
+    before = penstock.stats()["handover"]
     with pytest.warns(RuntimeWarning, match="stand still") as caught:
         assert [block_in_place(int, n) for n in "12"] == [1, 2]
     assert len(caught) == 1
+    assert penstock.stats()["handover"] == {**before, "direct": before["direct"] + 2}
 
 
 def test_a_setting_that_is_none_is_refused() -> None:

@@ -51,6 +51,7 @@ async def blocking_work() -> None:
     async with penstock.blocking_permit(sem) as permit:
         reveal_type(permit)  # penstock._native.BlockingPermit
         reveal_type(permit.run(parse, b"{}"))  # dict[str, int]
+        reveal_type(penstock.block_in_place(parse, b"{}"))  # dict[str, int]
         async for number in pool.map_unordered(int, ["1", "2"], window=4):
             reveal_type(number)  # int
         reveal_type(await pool.join())  # None
@@ -80,6 +81,9 @@ async def misuse(pool: penstock.DispatchPool) -> None:
     penstock.dispatch_or_permit(penstock.Semaphore(1), parse)  # type: ignore[call-arg]
     penstock.run_blocking(parse, b"{}", loose=True)  # type: ignore[call-arg]
     penstock.register("pool")  # type: ignore[arg-type]
+    penstock.block_in_place(parse, 1)  # type: ignore[arg-type]
+    penstock.set_unsupported("maybe")  # type: ignore[arg-type]
+    penstock.Permit(penstock.Semaphore(1), on_unsupported="maybe")  # type: ignore[arg-type]
 
 
 async def collecting(pieces: AsyncIterator[bytes]) -> None:

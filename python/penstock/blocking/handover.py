@@ -62,6 +62,8 @@ logger = logging.getLogger("asyncio")
 
 _setting: Literal["error", "direct"] = "error"
 _warned = False
+_lock = threading.Lock()
+_fallen_back = {"refused": 0, "direct": 0}
 
 
 def set_unsupported(setting: Literal["error", "direct"], /) -> Literal["error", "direct"]:
@@ -333,6 +335,8 @@ def _unsupported(
     why: str, otherwise: Unsupported, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     global _warned
+    with _lock:
+        _fallen_back["refused" if otherwise == "error" else "direct"] += 1
     if otherwise == "error":
         way = 'penstock.set_unsupported("direct") lets the loop stand still'
         raise HandoverError(f"block_in_place can't hand the loop over: {why}; {way}")
@@ -437,6 +441,13 @@ async def enable_handover(
     # The turn that is under way is asyncio's.
     await asyncio.sleep(0)
     return True
+
+
+def fallen_back() -> dict[str, int]:
+    """For `penstock.stats()`: how often a loop could not be handed over, and the call was `refused`, or the loop stood
+    still for it, `direct`."""
+    with _lock:
+        return dict(_fallen_back)
 
 
 class _Runner(asyncio.Runner):  # type: ignore[misc]
