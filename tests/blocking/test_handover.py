@@ -11,6 +11,7 @@ import contextvars
 import functools
 import gc
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -489,6 +490,29 @@ def test_debug_mode_notices_a_thread_that_runs_a_loop_which_is_not_its_own() -> 
             loop._thread_id = here
 
     run(main(), debug=True)
+
+
+def test_an_object_that_is_bound_to_its_thread_says_so_in_another() -> None:
+    async def main() -> None:
+        met, first = Met(), threading.get_ident()
+
+        async def uses() -> None:
+            connection = sqlite3.connect(":memory:")
+            await until(met.entered.is_set)
+            try:
+                with pytest.raises(sqlite3.ProgrammingError, match="thread"):
+                    connection.execute("select 1")
+            finally:
+                met.opened.set()
+            await until(lambda: threading.get_ident() == first)
+            connection.close()
+
+        other = asyncio.create_task(uses())
+        await asyncio.sleep(0)
+        block_in_place(met)
+        await other
+
+    run(main())
 
 
 # Starting and stopping

@@ -248,18 +248,15 @@ class _Handover(asyncio.SelectorEventLoop):
 
     # For tasks
 
-    def _block_in_place(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], otherwise: Unsupported
-    ) -> Any:
-        result = self._try_in_place(fn, args, kwargs, otherwise != "error")
-        return _unsupported(result, otherwise, fn, args, kwargs) if isinstance(result, str) else result[0]
-
     def _try_in_place(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], may_stand: bool
     ) -> tuple[Any] | str:
-        """The result, or why it can't be done."""
+        """The result, or why it can't be done. A function that is over at once pays for all that is here."""
         task, handle = _current_tasks.get(self), self._current_handle
-        owner = getattr(handle and handle._callback, "__self__", None)
+        try:
+            owner = handle._callback.__self__
+        except AttributeError:
+            owner = None
         # An eager task is within the step of another, or else within a callback.
         if task is None or (owner is not task and not hasattr(owner, "get_coro")):
             return "called in a callback, which belongs to no task"
@@ -267,25 +264,26 @@ class _Handover(asyncio.SelectorEventLoop):
             message = "a greenlet can't leave its thread, and the loop would: take Dispatch for what runs in greenlets"
             raise HandoverError(message)
         baton, slow = self._baton, self._slow
-        passages = baton.passages
         hurry = bool(slow) and _key(fn) in slow
         begun = time.monotonic() if hurry else 0
+        passages = baton.passages
         try:
             result = baton.block(task, fn, args, kwargs, hurry, may_stand)
         finally:
-            self._current_handle = handle
-            if hurry:
-                if time.monotonic() - begun < self._threshold:
-                    slow.pop(_key(fn), None)
-            elif baton.passages != passages:
-                if len(slow) >= SLOW_FUNCTIONS:
-                    slow.clear()
-                slow[_key(fn)] = None
+            if baton.passages != passages:
+                self._current_handle = handle
+                if not hurry:
+                    if len(slow) >= SLOW_FUNCTIONS:
+                        slow.clear()
+                    slow[_key(fn)] = None
+            if hurry and time.monotonic() - begun < self._threshold:
+                slow.pop(_key(fn), None)
         return result or f"all carriers are blocked (max_carriers={self._max_carriers})"
 
     def _block_or_stand(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """For a permit's holder: who has it may block in any case."""
-        return self._block_in_place(fn, args, kwargs, "stand")
+        result = self._try_in_place(fn, args, kwargs, True)
+        return _unsupported(result, "stand", fn, args, kwargs) if isinstance(result, str) else result[0]
 
     def handover_stats(self) -> dict[str, int]:
         """How the loop was handed over since it was made.
@@ -387,9 +385,12 @@ def block_in_place(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> 
     if loop is None:
         return fn(*args, **kwargs)
     if isinstance(loop, _Handover):
-        return cast(T, loop._block_in_place(fn, args, kwargs, _setting))
-    why = f"the running loop is a {type(loop).__module__}.{type(loop).__qualname__}, not penstock.run's"
-    return cast(T, _unsupported(why, _setting, fn, args, kwargs))
+        result: tuple[T] | str = loop._try_in_place(fn, args, kwargs, _setting == "direct")
+        if not isinstance(result, str):
+            return result[0]
+    else:
+        result = f"the running loop is a {type(loop).__module__}.{type(loop).__qualname__}, not penstock.run's"
+    return cast(T, _unsupported(result, _setting, fn, args, kwargs))
 
 
 def new_event_loop(

@@ -262,7 +262,10 @@ impl Baton {
         if block.starts_carrier {
             shared.start_carrier();
         }
-        let result = r#fn.call(args, kwargs);
+        let result = match kwargs.filter(|kwargs| !kwargs.is_empty()) {
+            None if args.is_empty() => r#fn.call0(),
+            kwargs => r#fn.call(args, kwargs),
+        };
         shared.reached(py, "returned");
         if core.exit(&block) {
             names.set_running_loop.bind(py).call1((&event_loop,))?;
