@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import random
 import sys
@@ -200,3 +201,21 @@ def test_threads_that_share_one_iterator_get_each_piece_once(image: penstock.Bod
         found = [piece for pieces in threads.map(take, range(8)) for piece in pieces]
     assert sum(map(len, found)) == len(body)
     assert sorted(found) == sorted(bytes(piece) for piece in image.chunks(1000))
+
+
+def test_an_image_and_its_policy_that_holds_it_are_collected() -> None:
+    class Holding:
+        image: penstock.BodyImage
+
+        def run(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            raise NotImplementedError
+
+        def stats(self) -> dict[str, Any]:
+            return {}
+
+    policy = Holding()
+    policy.image = penstock.BodyImage(penstock.BodyImage.from_bytes(b"x"), policy)
+    gone = weakref.ref(policy.image)
+    del policy
+    gc.collect()
+    assert gone() is None

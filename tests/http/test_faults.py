@@ -15,9 +15,11 @@ from tests.http.serving import CLOSE, HANG, RESET, TURN, UNREAD, chunked, head, 
 pytestmark = pytest.mark.asyncio
 
 BODY = bytes(i * 5 & 255 for i in range(400_000))
-TIMEOUTS = penstock.Timeouts(first_byte=0.3, idle=0.3)
-SLOW = penstock.Timeouts(first_byte=0.3, min_rate=(1000, 0.4))
-"""Without `idle`: on a busy machine both may have passed by the time that anybody looks."""
+TIMEOUTS = {
+    "stall": penstock.Timeouts(first_byte=0.3, idle=0.3),
+    "slow drip": penstock.Timeouts(first_byte=0.3, min_rate=(1000, 0.4)),
+}
+"""One deadline for each stage, and only of faults that take time: on a busy machine, others would pass too."""
 
 WHOLE = {
     "length": response(BODY),
@@ -85,7 +87,7 @@ def expected(fault: str, framing: str, stage: str) -> tuple[type[BaseException],
 async def test_a_fault_is_an_error_with_what_came_and_the_client_goes_on(
     storing: Storing, fault: str, framing: str
 ) -> None:
-    timeout = SLOW if fault == "slow drip" else TIMEOUTS
+    timeout = TIMEOUTS.get(fault, penstock.Timeouts())
     async with serve([response(BODY)]) as sound, storing.client(timeout=timeout) as client:
 
         async def ask(stage: str) -> None:

@@ -11,6 +11,7 @@ use penstock_core::body::digest::Algorithm;
 use penstock_core::body::{BodyImage, Reader as CoreReader, State};
 use penstock_core::codec::{self, Coding};
 use pyo3::ffi;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict};
@@ -240,6 +241,11 @@ impl Image {
             state: Arc::new(Mutex::new(Some(self.core.reader(piece)))),
             direct: self.is_direct(py),
         }
+    }
+
+    // A policy of the user's own may hold the image. It can be emptied; an image can't.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.policy)
     }
 
     #[allow(unsafe_code)]
