@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import reveal_type
 
 import penstock
+from penstock import warc
 
 
 def parse(text: bytes, *, strict: bool = True) -> dict[str, int]:
@@ -187,6 +188,13 @@ async def archives_of_tasks(dialog: penstock.Dialog) -> None:
         reveal_type(await archive.append(dialog))  # int
         async for record in archive:
             reveal_type(record.offset)  # int | None
+
+
+async def formats(dialog: penstock.Dialog) -> None:
+    reveal_type(await penstock.har.write("a.har", [dialog], max_text="1MiB"))  # int
+    reveal_type(warc.write("a.warc.gz", [dialog], max_body="1GiB"))  # int
+    for read in warc.read("a.warc.gz", skipped=print):
+        reveal_type(read)  # penstock.dialog.Dialog
 
 
 async def replayed(dialog: penstock.Dialog) -> None:
