@@ -202,6 +202,21 @@ def test_interrupted_it_finishes_what_is_in_hand_and_goes_on_by_resume(site: str
     assert sorted(urls_of(tmp_path / "a.barc")) == [f"{site}/text/{number}" for number in (1, 2, 3)]
 
 
+def test_interrupted_while_it_writes_it_finishes_that_record_and_tells_of_it(site: str, tmp_path: Path) -> None:
+    file, size = tmp_path / "a.barc", 48 << 20
+    command = ["record", "--brotli", "--json", f"{site}/text/1/{size}", f"{site}/held", file]
+    with start(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        # A head that reserves the place, and not all of what follows.
+        until(lambda: file.exists() and file.stat().st_size > 0)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert (process.returncode, err) == (130, b"penstock: interrupted after 1 record; --resume goes on\n")
+    told = json.loads(out)
+    with barc.open(file) as archive:
+        (record,) = archive
+        assert (record.offset, len(record.res_body)) == (told["offset"], told["size"]) == (0, size)
+
+
 def test_interrupted_at_any_time_it_leaves_whole_records(site: str, listed: Path) -> None:
     file = listed.with_name("a.barc")
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}

@@ -14,6 +14,7 @@ from penstock._native import Tunables
 __all__ = [
     "Command",
     "Failure",
+    "counted",
     "exclusive",
     "human",
     "json_option",
@@ -88,6 +89,11 @@ def tunables_of(max_body: str) -> Tunables:
 def tell(name: str, error: object) -> None:
     """A line of standard error on something that goes wrong while others go on."""
     print(f"penstock: {name}: {error}", file=sys.stderr, flush=True)
+
+
+def counted(count: int, unit: str) -> str:
+    """So many of them."""
+    return f"{count:,} {unit}{'' if count == 1 else 's'}"
 
 
 def human(size: float) -> str:

@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from penstock.cli.common import human
+from penstock.cli.common import counted, human
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -69,7 +69,7 @@ class Progress:
 
     def __str__(self) -> str:
         rate = self.size / max(time.monotonic() - self._began, 0.001)
-        done = f"{self.count:,} {self._unit}{'' if self.count == 1 else 's'}, {human(self.size)}, {human(rate)}/s"
+        done = f"{counted(self.count, self._unit)}, {human(self.size)}, {human(rate)}/s"
         left = None if self._bar is None else self._bar.tasks[0].time_remaining
         return done if left is None else f"{done}, ETA {datetime.timedelta(seconds=round(left))}"
 

@@ -17,6 +17,7 @@ from penstock.cli.archives import FILE, compressed, strategy_of
 from penstock.cli.common import (
     Command,
     Failure,
+    counted,
     json_option,
     limited,
     print_json,
@@ -111,7 +112,8 @@ def record(
         try:
             asyncio.run(recording.run(_wanted(urls, listed), concurrency, resume))
         except KeyboardInterrupt:
-            print(f"penstock: interrupted after {progress.count:,} records; --resume goes on", file=sys.stderr)
+            done = counted(progress.count, "record")
+            print(f"penstock: interrupted after {done}; --resume goes on", file=sys.stderr)
             raise
     return 2 if recording.failed else 0
 

@@ -12,7 +12,7 @@ import click
 
 from penstock import barc
 from penstock.cli.archives import extent, reading, several
-from penstock.cli.common import Command, human, json_option, limited, print_json, quiet_option, tunables_of
+from penstock.cli.common import Command, counted, human, json_option, limited, print_json, quiet_option, tunables_of
 
 if TYPE_CHECKING:
     from penstock.http.response import Headers
@@ -86,7 +86,7 @@ def _length(block: Headers) -> int:
 
 def _show(name: str, figures: Mapping[str, Any]) -> None:
     ratio = f" ({figures['stored'] / figures['plain']:.0%})" if figures["plain"] else ""
-    print(f"{name}: {figures['records']:,} records")
+    print(f"{name}: {counted(figures['records'], 'record')}")
     print(f"  size      {human(figures['stored'])}, uncompressed {human(figures['plain'])}{ratio}")
     print(f"  bodies    {human(figures['req_bodies'])} sent, {human(figures['res_bodies'])} received")
     for title in ("storage", "codings", "statuses", "hosts"):
