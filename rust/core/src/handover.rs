@@ -637,13 +637,15 @@ mod models {
                     }
                     let mut second = None;
                     its.callback(true, |starts| {
-                        assert!(starts);
-                        let its = Arc::clone(&its);
-                        second = Some(thread::spawn(move || {
-                            if its.takes() {
-                                its.carry(false)
-                            }
-                        }));
+                        // Unless the first thread is back: then it has the loop.
+                        if starts {
+                            let its = Arc::clone(&its);
+                            second = Some(thread::spawn(move || {
+                                if its.takes() {
+                                    its.carry(false)
+                                }
+                            }));
+                        }
                     });
                     its.baton.pass();
                     its.baton.stand_down(&mut its.baton.state.lock());
