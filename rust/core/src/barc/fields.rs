@@ -132,14 +132,16 @@ fn check(block: &[u8], name: &'static str) -> Checked<()> {
         return Ok(());
     }
     let damage = |what| Damage::Headers { block: name, what };
-    let first_blank = |end: &[u8]| memchr::memmem::find(block, end).map(|at| at + end.len());
-    let is_early = [first_blank(b"\n\r\n"), first_blank(b"\n\n")].iter().flatten().any(|end| *end < block.len());
-    if is_early || block.starts_with(b"\r\n") || block.starts_with(b"\n") {
-        return Err(damage("a blank line before its end".to_owned()));
-    }
-    validate(block, lines - 1, 0).map_err(|error| match error {
-        Error::Protocol { what, .. } => damage(what),
-        other => damage(other.to_string()),
+    validate(block, lines - 1, 0).map_err(|error| {
+        let first_blank = |end: &[u8]| memchr::memmem::find(block, end).map(|at| at + end.len());
+        let is_early = [first_blank(b"\n\r\n"), first_blank(b"\n\n")].iter().flatten().any(|end| *end < block.len());
+        damage(match error {
+            _ if is_early || block.starts_with(b"\r\n") || block.starts_with(b"\n") => {
+                "a blank line before its end".to_owned()
+            }
+            Error::Protocol { what, .. } => what,
+            other => other.to_string(),
+        })
     })
 }
 

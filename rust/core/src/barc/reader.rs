@@ -2,26 +2,39 @@
 //!
 //! A record that is being written has a reserved head, which its writer replaces when all of it is there; bytes of a
 //! complete record never change. So what a reader may meet half done is the last head of the file alone: it is read a
-//! second time, until twice the same stands there.
+//! second time, until twice the same stands there. A head is final if something was known to follow its record before it
+//! was read.
+//!
+//! Going from record to record takes one call for each: its parts are read into memory of their own size, together with
+//! the next head. Small ones come many at a time.
 
 use super::damage::Damage;
 use super::fields::Fields;
 use super::head::{Compression, Head, Kind};
 use super::record::{Entry, Record};
-use super::stream::{Decoder, PIECE, Tried, Trouble};
+use super::stream::{Decoder, Tried, Trouble};
 use crate::body::file::BodyFile;
-use crate::body::{BodyImage, BodySink, Budget, Lease, Tunables};
+use crate::body::slab::Room;
+use crate::body::{BodyImage, BodySink, Budget, Lease, Pools, Tunables};
 use crate::{Error, Resource, Result};
 use bytes::Bytes;
 use std::fs::File;
+use std::io::{IoSliceMut, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// Bytes read at once: at first, and after as many steps from record to record.
-const LEAST_AHEAD: usize = 16 << 10;
+/// Bytes read at once to find a head: at first, and after as many steps from record to record.
+const LEAST_AHEAD: usize = 4 << 10;
 const MOST_AHEAD: usize = 256 << 10;
+
+/// Behind records that are no longer than this, so much is read together with them, else the next head.
+const SMALL: u64 = 8 << 10;
+const BEHIND_SMALL: usize = 64 << 10;
+
+/// Of the line end after a plain body.
+const LINE_END: u64 = 2;
 
 /// How often, a millisecond apart, a head is looked at that a writer seems to be writing.
 const PATIENCE: usize = 20;
@@ -29,31 +42,63 @@ const PATIENCE: usize = 20;
 /// The latest bytes read from the file.
 #[derive(Default)]
 struct Window {
-    bytes: Vec<u8>,
+    /// Those, and behind `len` what is left of others.
+    buffer: Vec<u8>,
+    len: usize,
     start: u64,
     ahead: usize,
+    /// Bytes that the file was known to have before they were read.
+    known: u64,
 }
 
 impl Window {
-    fn end(&self) -> u64 {
-        self.start + self.bytes.len() as u64
+    fn bytes(&self) -> &[u8] {
+        self.buffer.get(..self.len).unwrap_or_default()
     }
 
     fn get(&self, offset: u64, len: u64) -> Option<&[u8]> {
         let from = usize::try_from(offset.checked_sub(self.start)?).ok()?;
-        self.bytes.get(from..from.checked_add(usize::try_from(len).ok()?)?)
+        self.bytes().get(from..from.checked_add(usize::try_from(len).ok()?)?)
+    }
+
+    /// The record at `offset`, if its head is here and final.
+    fn entry(&self, offset: u64) -> Option<Entry> {
+        let head = Head::parse(self.get(offset, Head::LEN as u64)?).ok()?;
+        let entry = Entry { offset, head };
+        (head.kind == Kind::Dialog && entry.end() < self.known).then_some(entry)
+    }
+
+    /// Room for what is read from `start` on.
+    fn room(&mut self, file: &BodyFile, start: u64, size: usize) -> &mut [u8] {
+        (self.start, self.len, self.known) = (start, 0, file.size());
+        self.buffer.resize(self.buffer.len().max(size), 0);
+        self.buffer.get_mut(..size).unwrap_or_default()
     }
 
     /// Reads on from `offset`: more each time, as long as that goes from record to record.
     fn fill(&mut self, file: &BodyFile, offset: u64) -> Result<&[u8]> {
-        let follows = self.start < offset && offset <= self.end();
-        self.ahead = if follows { (self.ahead * 4).min(MOST_AHEAD) } else { LEAST_AHEAD };
-        self.start = offset;
-        self.bytes.resize(self.ahead, 0);
-        let read = file.read_at(&mut self.bytes, offset);
-        self.bytes.truncate(*read.as_ref().unwrap_or(&0));
-        read?;
-        Ok(&self.bytes)
+        let follows = self.start < offset && offset <= self.start + self.len as u64;
+        self.ahead = if follows { (self.ahead * 4).clamp(LEAST_AHEAD, MOST_AHEAD) } else { LEAST_AHEAD };
+        let ahead = self.ahead;
+        self.len = file.read_at(self.room(file, offset, ahead), offset)?;
+        Ok(self.bytes())
+    }
+
+    /// Fills `parts` from `offset` on: what is read behind them is the window then. False if the file ends before.
+    fn load(&mut self, file: &BodyFile, offset: u64, parts: [&mut [u8]; 4], behind: usize) -> Result<bool> {
+        let wanted: usize = parts.iter().map(|part| part.len()).sum();
+        if let Some(mut found) = self.get(offset, wanted as u64) {
+            for part in parts {
+                // All of it, as the parts are as long as what was found.
+                let _ = found.read_exact(part);
+            }
+            return Ok(true);
+        }
+        let [a, b, c, d] = parts;
+        let window = self.room(file, offset + wanted as u64, behind);
+        let read = file.read_slices_at(&mut [a, b, c, d, window].map(IoSliceMut::new), offset)?;
+        self.len = read.saturating_sub(wanted);
+        Ok(read >= wanted)
     }
 }
 
@@ -62,6 +107,8 @@ pub struct Reader {
     tunables: Arc<Tunables>,
     budget: Arc<Budget>,
     window: Window,
+    /// That of the latest compressed record, for the next one.
+    decoder: Option<Decoder>,
 }
 
 /// What [`Reader::step`] came to.
@@ -86,13 +133,13 @@ impl Reader {
     pub fn of(file: Arc<BodyFile>, mut tunables: Arc<Tunables>, budget: Arc<Budget>) -> Self {
         // A slice of the archive isn't read, so no digest is promised.
         Arc::make_mut(&mut tunables).digests.clear();
-        Self { file, tunables, budget, window: Window::default() }
+        Self { file, tunables, budget, window: Window::default(), decoder: None }
     }
 
     /// Another one of the same file, with a place of its own.
     pub fn again(&self) -> Self {
         let (tunables, budget) = (self.tunables.clone(), self.budget.clone());
-        Self { file: self.file.clone(), tunables, budget, window: Window::default() }
+        Self { file: self.file.clone(), tunables, budget, window: Window::default(), decoder: None }
     }
 
     pub(super) fn file(&self) -> &Arc<BodyFile> {
@@ -101,17 +148,17 @@ impl Reader {
 
     /// The record's place, `None` at the end of the file, behind it, and where one is being written.
     pub fn entry(&mut self, offset: u64) -> Result<Option<Entry>> {
-        if let Some(Ok(head)) = self.window.get(offset, Head::LEN as u64).map(Head::parse) {
-            let entry = Entry { offset, head };
-            // Others follow, so it isn't the one that a writer is at.
-            if head.kind == Kind::Dialog && entry.end() < self.window.end() {
-                return Ok(Some(entry));
-            }
+        if let Some(entry) = self.window.entry(offset) {
+            return Ok(Some(entry));
         }
         let mut parsed = Err(Damage::NotAHead);
         let mut again = [0; Head::LEN];
         for _ in 0..PATIENCE {
-            let bytes = self.window.fill(&self.file, offset)?;
+            self.window.fill(&self.file, offset)?;
+            if let Some(entry) = self.window.entry(offset) {
+                return Ok(Some(entry));
+            }
+            let bytes = self.window.bytes();
             let first = bytes.get(..Head::LEN).unwrap_or(bytes);
             let n = self.file.read_at(&mut again, offset)?;
             if Some(first) != again.get(..n) {
@@ -164,48 +211,55 @@ impl Reader {
     }
 
     fn plain(&mut self, entry: &Entry, keep: bool) -> Tried<Record> {
-        let Head { meta, req_headers, req_body, res_headers, .. } = entry.head;
-        let mut at = entry.payload();
-        let mut next = |len: u64| {
-            at += len;
-            (at - len, len)
+        let Head { meta, req_headers, req_body: req_len, res_headers, .. } = entry.head;
+        let res_len = entry.head.plain_res_body()?;
+        let before = meta + req_headers;
+        let (req_at, res_at) = (entry.payload() + before, entry.end() - res_len);
+        let mut req_body = self.place(req_at, req_len, keep)?;
+        let mut res_body = self.place(res_at, res_len, keep)?;
+
+        let mut lines = vec![0; size(before + res_headers)];
+        let (first, second) = lines.split_at_mut(size(before));
+        // What is read behind the record begins with the next one's head.
+        let behind = match () {
+            () if !res_body.is_read(res_len) => 0,
+            () if entry.end() - entry.offset <= SMALL => BEHIND_SMALL,
+            () => Head::LEN,
         };
-        let places = [next(meta), next(req_headers), next(req_body), next(res_headers)];
-        let [meta, req_headers, req_body, res_headers] = places;
-        let res_body = next(entry.head.plain_res_body()?);
+        let (file, window) = (&self.file, &mut self.window);
+        let complete = if req_body.is_read(req_len) {
+            window.load(file, entry.payload(), [first, req_body.room(), second, res_body.room()], behind)?
+        } else {
+            window.load(file, entry.payload(), [first, &mut [], &mut [], &mut []], 0)?
+                && window.load(file, res_at - res_headers, [second, res_body.room(), &mut [], &mut []], behind)?
+        };
+        if !complete {
+            return Err(self.short(entry));
+        }
+        let lines = Bytes::from(lines);
+        let block = |from: u64, len: u64| lines.slice(size(from)..size(from + len));
         Ok(Record {
-            meta: Fields::closed(self.bytes(entry, meta)?, "meta")?,
-            req_headers: Fields::closed(self.bytes(entry, req_headers)?, "request headers")?,
-            req_body: self.body(entry, req_body, keep)?,
-            res_headers: Fields::closed(self.bytes(entry, res_headers)?, "response headers")?,
-            res_body: self.body(entry, res_body, keep)?,
+            meta: Fields::closed(block(0, meta), "meta")?,
+            req_headers: Fields::closed(block(meta, req_headers), "request headers")?,
+            req_body: req_body.image(file),
+            res_headers: Fields::closed(block(before, res_headers), "response headers")?,
+            res_body: res_body.image(file),
         })
     }
 
-    /// A part of the file, copied.
-    fn bytes(&self, entry: &Entry, (at, len): (u64, u64)) -> Tried<Bytes> {
-        if let Some(found) = self.window.get(at, len) {
-            return Ok(Bytes::copy_from_slice(found));
+    /// Where a plain body goes: to memory if it is small and the budget has room, else it stays where it is.
+    fn place(&self, at: u64, len: u64, keep: bool) -> Tried<Body> {
+        let body = len.saturating_sub(LINE_END);
+        if !keep || body == 0 {
+            return Ok(Body::There { at, len: 0 });
         }
-        let whole = BodyImage::from_file(self.file.clone(), at, len).read_range(0, len);
-        whole.map_err(|error| match error {
-            Error::Truncated { .. } => self.short(entry),
-            other => other.into(),
-        })
-    }
-
-    /// A plain body: in memory if it is small and the budget has room, else where it is.
-    fn body(&self, entry: &Entry, (at, len): (u64, u64), keep: bool) -> Tried<BodyImage> {
-        let len = len.saturating_sub(2);
-        if !keep {
-            return Ok(BodyImage::default());
-        }
-        self.check_body(len)?;
+        self.check_body(body)?;
         let mut lease = Lease::empty(&self.budget, Resource::Ram);
-        if len > self.tunables.max_body_ram || lease.grow(len).is_err() {
-            return Ok(BodyImage::from_file(self.file.clone(), at, len));
+        if body > self.tunables.max_body_ram || lease.grow(body).is_err() {
+            return Ok(Body::There { at, len: body });
         }
-        Ok(BodyImage::from_pieces(vec![self.bytes(entry, (at, len))?]).holding(lease))
+        let room = Room::new(&Pools::current().slabs, size(len)).map_err(Error::io("map memory for a body"))?;
+        Ok(Body::Here { room, len: size(body), lease })
     }
 
     fn check_body(&self, seen: u64) -> Result<()> {
@@ -213,45 +267,72 @@ impl Reader {
         if seen > limit { Err(Error::BodyTooLong { seen, limit }) } else { Ok(()) }
     }
 
-    fn compressed(&self, entry: &Entry, keep: bool) -> Tried<Record> {
+    fn compressed(&mut self, entry: &Entry, keep: bool) -> Tried<Record> {
         let head = &entry.head;
-        let mut decoder = Decoder::new(&self.file, head.compression, entry.payload(), entry.end());
-        Ok(Record {
+        let range = (entry.payload(), entry.end());
+        let mut decoder = Decoder::new(&self.file, head.compression, range, self.decoder.take());
+        let record = Record {
             meta: block(&mut decoder, head.meta, "meta")?,
             req_headers: block(&mut decoder, head.req_headers, "request headers")?,
             req_body: self.collect(&mut decoder, Some(head.req_body), keep)?,
             res_headers: block(&mut decoder, head.res_headers, "response headers")?,
             res_body: self.collect(&mut decoder, None, keep)?,
-        })
+        };
+        self.decoder = Some(decoder);
+        Ok(record)
     }
 
     /// A decoded body of a known length, or all that is left of the stream.
     fn collect(&self, decoder: &mut Decoder, len: Option<u64>, keep: bool) -> Tried<BodyImage> {
+        if len == Some(0) {
+            return Ok(BodyImage::default());
+        }
         if keep && let Some(len) = len {
             self.check_body(len)?;
+        }
+        if keep && let Some(image) = self.small(decoder, len)? {
+            return Ok(image);
         }
         let mut sink = match len {
             Some(len) if keep => BodySink::with_length(self.tunables.clone(), self.budget.clone(), len)?,
             _ => BodySink::new(self.tunables.clone(), self.budget.clone()),
         };
         let mut left = len.unwrap_or(u64::MAX);
-        let mut piece = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
         while left > 0 {
-            let most = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-            let n = decoder.read(piece.get_mut(..most).unwrap_or_default())?;
-            left -= n as u64;
+            let ready = decoder.ready()?;
+            if ready.is_empty() {
+                match len {
+                    Some(_) => return Err(Damage::StreamEnds.into()),
+                    None => break,
+                }
+            }
+            let n = ready.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             if keep {
-                sink.push_copy(piece.get(..n).unwrap_or_default())?;
+                sink.push_copy(ready.get(..n).unwrap_or_default())?;
                 sink.run_work(false)?;
             }
-            if n < most {
-                if len.is_some() && left > 0 {
-                    return Err(Damage::StreamEnds.into());
-                }
-                break;
-            }
+            decoder.take(n);
+            left -= n as u64;
         }
         Ok(sink.prepare()?)
+    }
+
+    /// The body in memory of its own size, if all of it is decoded already and may be there.
+    fn small(&self, decoder: &mut Decoder, len: Option<u64>) -> Tried<Option<BodyImage>> {
+        let ready = decoder.ready()?.len();
+        let len = match len {
+            Some(len) if len <= ready as u64 => size(len),
+            None if decoder.is_at_end() => ready,
+            _ => return Ok(None),
+        };
+        self.check_body(len as u64)?;
+        let mut lease = Lease::empty(&self.budget, Resource::Ram);
+        if len as u64 > self.tunables.max_body_ram || lease.grow(len as u64).is_err() {
+            return Ok(None);
+        }
+        let body = Bytes::copy_from_slice(decoder.ready()?.get(..len).unwrap_or_default());
+        decoder.take(len);
+        Ok(Some(BodyImage::from_pieces(vec![body]).holding(lease)))
     }
 
     /// Goes on from `at`. With `keep_going` damage is skipped, and told; else it is an error.
@@ -287,6 +368,40 @@ impl Reader {
             other => other,
         }
     }
+}
+
+/// A plain body while its record is read.
+enum Body {
+    /// It stays in the file.
+    There { at: u64, len: u64 },
+    /// It is read to memory, with the line end after it.
+    Here { room: Room, len: usize, lease: Lease },
+}
+
+impl Body {
+    /// Whether nothing of what has that length in the file is passed over.
+    fn is_read(&self, len: u64) -> bool {
+        len == 0 || matches!(self, Self::Here { .. })
+    }
+
+    fn room(&mut self) -> &mut [u8] {
+        match self {
+            Self::There { .. } => &mut [],
+            Self::Here { room, .. } => room.bytes(),
+        }
+    }
+
+    fn image(self, file: &Arc<BodyFile>) -> BodyImage {
+        match self {
+            Self::There { at, len } => BodyImage::from_file(file.clone(), at, len),
+            Self::Here { room, len, lease } => BodyImage::from_pieces(vec![room.freeze(len)]).holding(lease),
+        }
+    }
+}
+
+/// Lengths of what goes to memory are small: a header block's field has 20 bits, and a body has a limit.
+fn size(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
 }
 
 fn block(decoder: &mut Decoder, len: u64, name: &'static str) -> Tried<Fields> {

@@ -6,7 +6,8 @@ use crate::body::file::BodyFile;
 use crate::{Error, Result};
 use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, Read, Write};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes read from the file, and decoded, at once.
@@ -15,48 +16,148 @@ pub(super) const PIECE: usize = 64 << 10;
 /// What upstream's brotli streams have: 2 MiB.
 const BROTLI_WINDOW: u32 = 21;
 
-/// A range of a file.
+/// A range of a file, buffered.
 struct Section {
     file: Arc<BodyFile>,
     at: u64,
     end: u64,
+    buffer: Vec<u8>,
+    /// What is left of the buffer.
+    left: Range<usize>,
+}
+
+impl BufRead for Section {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left.is_empty() && self.at < self.end {
+            let most = usize::try_from(self.end - self.at).unwrap_or(PIECE).min(PIECE);
+            self.buffer.resize(self.buffer.len().max(most), 0);
+            let piece = self.buffer.get_mut(..most).unwrap_or_default();
+            let n = self.file.read_at(piece, self.at).map_err(io::Error::other)?;
+            self.at += n as u64;
+            self.left = 0..n;
+        }
+        Ok(self.buffer.get(self.left.clone()).unwrap_or_default())
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.left.start = (self.left.start + n).min(self.left.end);
+    }
 }
 
 impl Read for Section {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
-        let n = self.file.read_at(buffer.get_mut(..most).unwrap_or_default(), self.at).map_err(io::Error::other)?;
-        self.at += n as u64;
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.read(to)?;
+        self.consume(n);
         Ok(n)
     }
 }
 
-/// Gives the decoded payload in order.
-pub(super) struct Decoder(Box<dyn Read + Send>);
+enum Coding {
+    Gzip(Box<GzDecoder<Section>>),
+    Brotli(Box<brotli::Decompressor<Section>>),
+}
+
+impl Coding {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Gzip(decoder) => decoder.read(to),
+            Self::Brotli(decoder) => decoder.read(to),
+        }
+    }
+}
+
+/// Gives the decoded payload of a record in order. It decodes a piece at a time, however little is asked for: an inflater
+/// is several times as slow where it has no room to spare. Its memory serves one record after the other.
+pub(super) struct Decoder {
+    coding: Coding,
+    piece: Vec<u8>,
+    /// What is left of the piece.
+    left: Range<usize>,
+    /// What comes behind that.
+    next: Next,
+}
+
+enum Next {
+    More,
+    End,
+    Trouble(Trouble),
+}
 
 impl Decoder {
-    pub fn new(file: &Arc<BodyFile>, compression: Compression, at: u64, end: u64) -> Self {
-        let section = BufReader::with_capacity(PIECE, Section { file: file.clone(), at, end });
-        Self(match compression {
-            Compression::Plain => Box::new(section),
+    /// For the stream in that range of the file, with the memory of another one.
+    pub fn new(file: &Arc<BodyFile>, compression: Compression, (at, end): (u64, u64), used: Option<Self>) -> Self {
+        let section = |buffer| Section { file: file.clone(), at, end, buffer, left: 0..0 };
+        let (piece, coding) = used.map_or_else(|| (vec![0; PIECE], None), |used| (used.piece, Some(used.coding)));
+        let coding = match (compression, coding) {
+            (Compression::Brotli, _) => Coding::Brotli(Box::new(brotli::Decompressor::new(section(Vec::new()), PIECE))),
             // One member: what follows it is ignored, as by upstream.
-            Compression::Gzip => Box::new(GzDecoder::new(section)),
-            Compression::Brotli => Box::new(brotli::Decompressor::new(section, PIECE)),
-        })
+            (_, Some(Coding::Gzip(mut decoder))) => {
+                let buffer = std::mem::take(&mut decoder.get_mut().buffer);
+                decoder.reset(section(buffer));
+                Coding::Gzip(decoder)
+            }
+            _ => Coding::Gzip(Box::new(GzDecoder::new(section(Vec::new())))),
+        };
+        Self { coding, piece, left: 0..0, next: Next::More }
+    }
+
+    /// What is decoded and wasn't taken yet; empty at the end of the stream.
+    pub fn ready(&mut self) -> Tried<&[u8]> {
+        if self.left.is_empty() {
+            self.decode()?;
+        }
+        Ok(self.piece.get(self.left.clone()).unwrap_or_default())
+    }
+
+    fn decode(&mut self) -> Tried<()> {
+        match std::mem::replace(&mut self.next, Next::End) {
+            Next::Trouble(trouble) => return Err(trouble),
+            Next::End => return Ok(()),
+            Next::More => self.next = Next::More,
+        }
+        self.left = 0..0;
+        while let Some(room) = self.piece.get_mut(self.left.end..).filter(|room| !room.is_empty()) {
+            match self.coding.read(room) {
+                Ok(0) => {
+                    self.next = Next::End;
+                    break;
+                }
+                Ok(n) => self.left.end += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What came before is good, and it is for whoever reads on to find the trouble.
+                Err(error) => {
+                    self.next = Next::Trouble(trouble(error));
+                    break;
+                }
+            }
+        }
+        // All that is there was trouble.
+        if self.left.is_empty() && !matches!(self.next, Next::End) { self.decode() } else { Ok(()) }
+    }
+
+    pub fn take(&mut self, n: usize) {
+        self.left.start = (self.left.start + n).min(self.left.end);
+    }
+
+    /// Whether nothing comes behind what is ready.
+    pub fn is_at_end(&self) -> bool {
+        matches!(self.next, Next::End)
     }
 
     /// Fills as much of `buffer` as there is.
-    pub fn read(&mut self, mut buffer: &mut [u8]) -> Tried<usize> {
-        let wanted = buffer.len();
-        while !buffer.is_empty() {
-            match self.0.read(buffer) {
-                Ok(0) => break,
-                Ok(n) => buffer = buffer.get_mut(n..).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(trouble(error)),
+    pub fn read(&mut self, buffer: &mut [u8]) -> Tried<usize> {
+        let mut filled = 0;
+        while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
+            let ready = self.ready()?;
+            let n = ready.len().min(room.len());
+            if n == 0 {
+                break;
             }
+            room.get_mut(..n).unwrap_or_default().copy_from_slice(ready.get(..n).unwrap_or_default());
+            self.take(n);
+            filled += n;
         }
-        Ok(wanted - buffer.len())
+        Ok(filled)
     }
 }
 

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::fs::File;
-use std::io::{self, IoSlice, Write as _};
+use std::io::{self, IoSlice, IoSliceMut, Write as _};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt as _;
@@ -276,6 +276,26 @@ impl BodyFile {
         Ok(wanted - buffer.len())
     }
 
+    /// Fills several buffers, one after the other, from `offset` as far as the file goes; may wait for the disk.
+    pub fn read_slices_at(&self, slices: &mut [IoSliceMut<'_>], offset: u64) -> Result<usize> {
+        let mut left = slices;
+        let mut done = 0;
+        // Drops what is empty in front.
+        IoSliceMut::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            match rustix::io::preadv(self, left, offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => {
+                    done += n;
+                    IoSliceMut::advance_slices(&mut left, n);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(Error::Io { doing: "read a body from its file", source: errno.into() }),
+            }
+        }
+        Ok(done)
+    }
+
     /// As `read_at`, but only if all of `buffer` can be had without waiting; `None` if not.
     pub fn read_cached(&self, buffer: &mut [u8], offset: u64) -> Result<Option<usize>> {
         if self.parts.in_memory {
@@ -285,7 +305,7 @@ impl BodyFile {
         {
             use rustix::io::{Errno, ReadWriteFlags};
             let wanted = buffer.len() as u64;
-            let mut slices = [io::IoSliceMut::new(buffer)];
+            let mut slices = [IoSliceMut::new(buffer)];
             match rustix::io::preadv2(self, &mut slices, offset, ReadWriteFlags::NOWAIT) {
                 // Less than was asked for is all there is only at the end of the file.
                 Ok(n) if n as u64 == wanted || offset + n as u64 >= self.size() => Ok(Some(n)),

@@ -219,25 +219,8 @@ impl BodyImage {
             used: 0,
             limit: usize::MAX as u64,
         })?;
-        if size < slab::SMALLEST {
-            let mut buffer = vec![0; size];
-            return match read(file, &mut buffer, start + offset)? {
-                Some(n) => {
-                    buffer.truncate(n);
-                    Ok(Some(buffer.into()))
-                }
-                None => Ok(None),
-            };
-        }
-        let mut writer = Pools::current().slabs.take(size).map_err(Error::io("map memory for a body"))?;
-        let room = writer.spare().get_mut(..size).unwrap_or_default();
-        match read(file, room, start + offset)? {
-            Some(n) => {
-                writer.advance(n);
-                Ok(Some(writer.freeze()))
-            }
-            None => Ok(None),
-        }
+        let mut room = slab::Room::new(&Pools::current().slabs, size).map_err(Error::io("map memory for a body"))?;
+        Ok(read(file, room.bytes(), start + offset)?.map(|n| room.freeze(n)))
     }
 
     /// Copies `[offset, …)` to `buffer` as far as both go. May wait for the disk.

@@ -308,6 +308,40 @@ impl SlabWriter {
     }
 }
 
+/// Memory for bytes whose number is known before: on the heap if they are few.
+pub enum Room {
+    Heap(Vec<u8>),
+    Slab(SlabWriter, usize),
+}
+
+impl Room {
+    pub fn new(slabs: &Arc<SlabPool>, size: usize) -> std::io::Result<Self> {
+        if size < SMALLEST { Ok(Self::Heap(vec![0; size])) } else { Ok(Self::Slab(slabs.take(size)?, size)) }
+    }
+
+    /// All of it, to be filled.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        match self {
+            Self::Heap(bytes) => bytes,
+            Self::Slab(writer, size) => writer.spare().get_mut(..*size).unwrap_or_default(),
+        }
+    }
+
+    /// The first `len` bytes of it as a value.
+    pub fn freeze(self, len: usize) -> Bytes {
+        match self {
+            Self::Heap(mut bytes) => {
+                bytes.truncate(len);
+                bytes.into()
+            }
+            Self::Slab(mut writer, size) => {
+                writer.advance(len.min(size));
+                writer.freeze()
+            }
+        }
+    }
+}
+
 /// Spare bytes of a slab or a mapping lent out as an address: what they are part of isn't recycled for as long as it
 /// lives. Who holds it may write there until the bytes are frozen, and promises not to afterwards.
 #[derive(Clone)]
