@@ -70,6 +70,10 @@ bench-blocking: say-bench-blocking $(VENV)/.develop $(VENV)/.bench ## Measure wa
 compare: say-compare $(VENV)/.develop $(VENV)/.bench ## Remake upstream's tables, Rust and Python side by side (90 minutes; QUICK=1: 15; needs a quiet machine)
 	$(BIN)/python -m benches.cross.compare $(if $(QUICK),--quick)
 
+.PHONY: bench-archives
+bench-archives: say-bench-archives $(VENV)/.develop ## Read and write archives beside upstream's Rust (4 minutes; needs a quiet machine)
+	$(BIN)/python -m benches.python.archives
+
 .PHONY: develop
 develop: say-develop $(VENV)/.develop ## Build the release extension into .venv
 

@@ -1,8 +1,10 @@
 //! What the native programs of the benchmarks share: the driver's protocol, and the work that is upstream's.
 
+pub mod archive;
 mod work;
 
 use std::error::Error;
+use std::fs;
 use std::io::{self, BufRead};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,31 +13,88 @@ use nix::sys::resource::{Usage, UsageWho, getrusage};
 
 pub use work::Work;
 
-/// Speaks the protocol of `penstock.bench.worker`: `batch N` on a line of stdin is answered with a line of JSON. What is
-/// freed within `settle` of the last batch is paid for by that batch's CPU time.
-pub fn serve(settle: Duration, mut batch: impl FnMut() -> Result<(), Box<dyn Error>>) -> Result<(), Box<dyn Error>> {
+pub type Failure = Box<dyn Error>;
+
+/// What a program is asked for.
+pub trait Row {
+    /// What is timed.
+    fn batch(&mut self) -> Result<(), Failure>;
+
+    /// What is done before each batch, and isn't counted.
+    fn prepare(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// The answer to `check`, outside of what is timed.
+    fn check(&mut self) -> Result<String, Failure> {
+        Err("there is nothing to check".into())
+    }
+}
+
+/// A row that is nothing but its batches.
+struct Batches<F>(F);
+
+impl<F: FnMut() -> Result<(), Failure>> Row for Batches<F> {
+    fn batch(&mut self) -> Result<(), Failure> {
+        (self.0)()
+    }
+}
+
+/// As [`serve_row`], for what has to do nothing but its batches.
+pub fn serve(settle: Duration, batch: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+    serve_row(settle, &mut Batches(batch))
+}
+
+/// Speaks the protocol of `penstock.bench.worker`: `batch N`, `check` or `grow` on a line of stdin is answered with a line
+/// of JSON. What is freed within `settle` of the last batch is paid for by that batch's CPU time.
+pub fn serve_row(settle: Duration, row: &mut impl Row) -> Result<(), Failure> {
     println!("{{\"ready\": true}}");
     for command in io::stdin().lock().lines() {
         let command = command?;
-        let count: usize = command.strip_prefix("batch ").ok_or("the only command is: batch N")?.parse()?;
-        let mut walls = Vec::with_capacity(count);
-        let before = cpu_ms(&getrusage(UsageWho::RUSAGE_SELF)?);
-        for _ in 0..count {
-            let start = Instant::now();
-            batch()?;
-            walls.push(start.elapsed().as_secs_f64() * 1e3);
-        }
-        thread::sleep(settle);
-        let usage = getrusage(UsageWho::RUSAGE_SELF)?;
-        let after = cpu_ms(&usage);
-        println!(
-            "{{\"wall_ms\": {walls:?}, \"user_ms\": {}, \"system_ms\": {}, \"rss_bytes\": {}}}",
-            after.0 - before.0,
-            after.1 - before.1,
-            usage.max_rss() * 1024,
-        );
+        let answer = match command.split_once(' ') {
+            Some(("batch", count)) => format!("{{{}}}", batches(row, settle, count.parse()?)?),
+            None if command == "check" => row.check()?,
+            None if command == "grow" => growth(row, settle)?,
+            _ => return Err(format!("unknown command {command:?}").into()),
+        };
+        println!("{answer}");
     }
     Ok(())
+}
+
+fn batches(row: &mut impl Row, settle: Duration, count: usize) -> Result<String, Failure> {
+    let mut walls = Vec::with_capacity(count);
+    let (mut user, mut system) = (0.0, 0.0);
+    for number in 1..=count {
+        row.prepare()?;
+        let before = cpu_ms(&getrusage(UsageWho::RUSAGE_SELF)?);
+        let start = Instant::now();
+        row.batch()?;
+        walls.push(start.elapsed().as_secs_f64() * 1e3);
+        if number == count {
+            thread::sleep(settle);
+        }
+        let after = cpu_ms(&getrusage(UsageWho::RUSAGE_SELF)?);
+        user += after.0 - before.0;
+        system += after.1 - before.1;
+    }
+    let peak = getrusage(UsageWho::RUSAGE_SELF)?.max_rss() * 1024;
+    Ok(format!("\"wall_ms\": {walls:?}, \"user_ms\": {user}, \"system_ms\": {system}, \"rss_bytes\": {peak}"))
+}
+
+/// One batch, with what it adds to the most memory that is resident.
+fn growth(row: &mut impl Row, settle: Duration) -> Result<String, Failure> {
+    // proc_pid_clear_refs(5): writing 5 resets the peak to what is resident now.
+    fs::write("/proc/self/clear_refs", "5")?;
+    let before = peak_bytes()?;
+    let figures = batches(row, settle, 1)?;
+    Ok(format!("{{{figures}, \"growth_bytes\": {}}}", peak_bytes()? - before))
+}
+
+fn peak_bytes() -> Result<u64, Failure> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM in /proc/self/status")?;
+    Ok(peak.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
 fn cpu_ms(usage: &Usage) -> (f64, f64) {
