@@ -11,7 +11,7 @@ WRITE = 1.2
 
 # There is no server and no network in these rows: a batch is a thousand records, or 128 MiB, and what one round says of
 # a ratio another says again within a few hundredths.
-MIN_ITERATIONS = 8
+MIN_ITERATIONS = 5
 
 # Of a record of 200 MB, so much may be in memory at most.
 MOST_MIB = 16

@@ -221,7 +221,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benches.python.archives", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round, to see that everything runs")
     parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose id matches")
-    parser.add_argument("--rounds", type=int, default=8, help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the rows' order (default: %(default)s)")
     parser.add_argument("--noise", type=float, default=Pace.noise, help="(default: %(default)s)")
     parser.add_argument(

@@ -1,8 +1,8 @@
 """The process of a row that reads or writes archives from Python: `python -m benches.python.archives_worker
 read|write plain|gzip SOURCE OUTPUT DIR`.
 
-It does what benches/rust/protocol/src/archive.rs has each library do, and answers the same commands: `batch N`, `check` and
-`grow`.
+It does what benches/rust/protocol/src/archive.rs has each library do, and answers the same commands:
+`batch N`, `check` and `grow`.
 """
 
 import json

@@ -410,3 +410,36 @@ fn a_known_end_spares_following_the_heads() {
         std::fs::write(&place.0, &damaged).unwrap();
     }
 }
+
+#[test]
+fn the_two_bytes_after_a_plain_body_are_dropped_whatever_they_are() {
+    let head = Head {
+        len: 11,
+        kind: Kind::Dialog,
+        compression: Compression::Plain,
+        meta: 0,
+        req_headers: 0,
+        req_body: 5,
+        res_headers: 0,
+    };
+    let place = Place::holding(&[&head.write()[..], b"abc\r\nABCDEF"].concat());
+    for max_body_ram in [0, 100] {
+        let (_, found) = place.reader(Tunables { max_body_ram, ..Tunables::default() }).read(0).unwrap().unwrap();
+        assert_eq!((&content(&found.req_body)[..], &content(&found.res_body)[..]), (&b"abc"[..], &b"ABCD"[..]));
+    }
+}
+
+#[test]
+fn a_head_that_was_read_ahead_is_looked_at_again_once_its_record_is_complete() {
+    let place = Place::new();
+    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    writer.append(&record("http://a/", b"", &[1; 20_000]), &Strategy::default()).unwrap();
+    let first = place.bytes();
+    std::fs::write(&place.0, [&first[..], Head::RESERVED, &[2; 10_000]].concat()).unwrap();
+    let mut reader = place.reader(Tunables::default());
+    let (entry, _) = reader.read(0).unwrap().unwrap();
+    assert!(reader.read(entry.end()).unwrap().is_none());
+    std::fs::write(&place.0, [&first[..], &first[..]].concat()).unwrap();
+    let (again, found) = reader.read(entry.end()).unwrap().unwrap();
+    assert_eq!((again.head, &content(&found.res_body)[..]), (entry.head, &[1; 20_000][..]));
+}
