@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +23,19 @@ class Replayed:
     """Recorded dialogs, for the test that asked for them."""
 
     def __init__(self, source: Source, key: Key | None, stack: contextlib.ExitStack) -> None:
-        self._source = source
+        # A generator gives its dialogs once.
+        self._source = source if isinstance(source, str | os.PathLike) else tuple(source)
         self._key = key
         self._stack = stack
 
     @functools.cached_property
     def transport(self) -> Replay:
-        """For `penstock.Client(transport=...)`: no socket."""
+        """For `penstock.Client(transport=...)`: no socket. Closed when the test ends."""
         from penstock.replay import Replay
 
-        return Replay(self._source, key=self._key)
+        transport = Replay(self._source, key=self._key)
+        self._stack.callback(transport.close)
+        return transport
 
     @functools.cached_property
     def server(self) -> ReplayServer:

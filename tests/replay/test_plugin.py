@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sys
 import urllib.request
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from typing import Any
 
 import penstock
 import pytest
+from penstock.pytest_plugin import Replayed
 
 from tests.replay.test_server import running
 from tests.replay.test_transport import recorded
@@ -37,6 +40,22 @@ async def test_a_test_of_a_task_has_a_transport_or_the_url(penstock_replay: Call
         assert await (await client.get("https://elsewhere.test/a")).read() == b"1"
     async with penstock.Client(base_url=replayed.url) as client:
         assert await (await client.get("/a")).read() == b"1"
+
+
+@pytest.mark.asyncio
+async def test_dialogs_that_come_once_do_for_both(penstock_replay: Callable[..., Any]) -> None:
+    replayed = penstock_replay(recorded(f"http://site.test/{name}", name.encode()) for name in "ab")
+    async with penstock.Client(transport=replayed.transport) as client:
+        assert await (await client.get("http://site.test/b")).read() == b"b"
+    assert replayed.server.recorded == 2
+
+
+def test_what_it_gave_is_closed_when_the_test_ends() -> None:
+    stack = contextlib.ExitStack()
+    with stack:
+        transport = Replayed([recorded("http://a/")], None, stack).transport
+    with pytest.raises(ValueError, match="closed"):
+        asyncio.run(transport.answer(penstock.Prolog(method="GET", url="http://a/")))
 
 
 def test_penstock_and_its_plugin_import_no_replay_before_it_is_asked_for(script: Callable[..., Any]) -> None:

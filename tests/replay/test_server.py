@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import signal
 import socket
 import subprocess
 import threading
@@ -100,6 +101,29 @@ async def test_a_path_is_answered_whichever_host_it_was_recorded_from(tmp_path: 
     assert told[-1][2] == 404
 
 
+@pytest.mark.asyncio
+async def test_the_host_that_is_named_answers_whichever_scheme_it_was_recorded_by() -> None:
+    dialogs = [
+        recorded("http://query.test?x=/a", b"query"),
+        recorded("https://one.test/a", b"1"),
+        recorded("https://TWO.test:443/a", b"2"),
+    ]
+    async with ReplayServer(dialogs) as server, penstock.Client() as client:
+        for host in ("two.test", "two.test:80"):
+            named = await client.get(server.url + "/a", headers={"Host": host})
+            assert await named.read() == b"2"
+        assert await (await client.get(server.url + "/a")).read() == b"1"
+        assert await (await client.get(server.url + "/?x=/a")).read() == b"query"
+        async with penstock.Client(proxy=server.url) as proxied:
+            assert (await proxied.get("http://two.test/a")).status == 404
+        whole = b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        assert (await say(server, whole % b"https://two.test/a")).endswith(b"\r\n\r\n2")
+        # What a client would refuse to ask for may have been recorded by another.
+        assert b" 404 " in await say(server, whole % b"ftp://two.test/\xe4")
+    async with ReplayServer([recorded("http://odd.test/\xe4", b"odd")]) as server:
+        assert (await say(server, whole % b"/\xe4")).endswith(b"\r\n\r\nodd")
+
+
 def server_url(told: list[Any]) -> str:
     return str(told[0][1]).partition("/a?")[0]
 
@@ -152,7 +176,12 @@ async def test_bodies_of_requests_are_read_however_they_are_framed() -> None:
         (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "two lines of content-length"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", "without a content-length"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", "transfer-encoding is chunked"),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "no chunk size"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1%s\r\n\r\n" % (b"0" * 18), "not a number"),
+        *(
+            (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n" % size, "no chunk size")
+            for size in (b"zz", b"-5", b"+5", b"0x10", b"1_0", b" 5", b"", b"1" * 17)
+        ),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"A: 1\r\n" * 20_000, "trailers are over"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n", "longer than its size"),
         (b"GET / HTTP/1.1\r\n" + b"A: 1\r\n" * 20_000 + b"\r\n", "limit"),
         (b"GET / HTTP/1.1\r\n" + b"A: 1\r\n" * 200 + b"\r\n", "128"),
@@ -234,3 +263,22 @@ def test_a_thread_serves_programs_without_asyncio(tmp_path: Path) -> None:
     assert "penstock-replay" not in running()
     with pytest.raises(FileNotFoundError), serving(tmp_path / "none"):
         pass
+
+
+def test_a_thread_is_stopped_when_whoever_waits_for_its_start_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = threading.get_ident()
+    left: list[str] = []
+
+    async def starting(self: ReplayServer) -> ReplayServer:
+        try:
+            signal.pthread_kill(main, signal.SIGINT)
+            await asyncio.Event().wait()
+        finally:
+            left.append("stopped")
+        return self
+
+    monkeypatch.setattr(ReplayServer, "__aenter__", starting)
+    with pytest.raises(KeyboardInterrupt), serving([]):
+        pass
+    assert left == ["stopped"]
+    assert "penstock-replay" not in running()

@@ -13,6 +13,8 @@ import penstock
 import pytest
 from penstock import barc
 from penstock.replay import ReplayServer
+from penstock.replay.keys import by_url_and_path
+from penstock.replay.store import Store
 
 from tests.http.serving import head, response, serve
 
@@ -62,6 +64,47 @@ async def test_answers_come_in_turn_and_then_the_last_one_again() -> None:
     async with client(one, recorded("http://a/x", b"x"), two) as replayed:
         assert [await (await replayed.get("http://a/")).read() for _ in range(4)] == [b"1", b"2", b"2", b"2"]
         assert await (await replayed.get("http://a/x")).read() == b"x"
+
+
+async def test_a_url_is_found_however_it_is_spelt() -> None:
+    async with client(
+        recorded("https://example.test", b"1"), recorded("http://example.test:8080/%41?", b"2")
+    ) as replayed:
+        for url in (
+            "https://example.test/",
+            "https://EXAMPLE.test#top",
+            "https://example.test:443",
+            "HTTPS://example.test",
+        ):
+            assert await (await replayed.get(url)).read() == b"1"
+        assert await (await replayed.get("http://Example.test:8080/%41")).read() == b"2"
+        for url in ("http://example.test/", "https://example.test:8080/%41", "http://example.test:8080/A"):
+            with pytest.raises(penstock.NotRecorded):
+                await replayed.get(url)
+
+
+async def test_a_miss_among_many_compares_with_few() -> None:
+    compared = 0
+
+    class Counted(str):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+        def __lt__(self, other: str) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__lt__(self, other)
+
+        __hash__ = str.__hash__
+
+    urls = [f"http://a/{number:05}" for number in range(0, 20_000, 2)]
+    store = Store([recorded(Counted(url)) for url in urls[::7] + urls[1::7]], by_url_and_path, None, None)
+    compared = 0
+    with pytest.raises(penstock.NotRecorded, match=rf"the nearest of {store.size} is GET http://a/14000$"):
+        await store.answer(penstock.Prolog(method="GET", url="http://a/14001"))
+    assert 0 < compared < 200
 
 
 async def test_what_is_not_recorded_is_an_error_that_names_the_nearest() -> None:
@@ -151,6 +194,13 @@ async def test_head_is_answered_by_its_own_record_or_from_the_get() -> None:
         assert (second.headers["x"], len(second.body)) == ("1", 0)
 
 
+async def test_a_head_leaves_the_turn_to_the_get() -> None:
+    async with client(recorded("http://a/", b"1"), recorded("http://a/", b"22")) as replayed:
+        for body in (b"1", b"22", b"22"):
+            await replayed.head("http://a/")
+            assert await (await replayed.get("http://a/")).read() == body
+
+
 @pytest.mark.parametrize("where", ["ram", "file"])
 async def test_a_stream_is_read_from_the_record(where: str) -> None:
     async def pieces() -> AsyncIterator[bytes]:
@@ -189,6 +239,59 @@ async def test_an_archive_is_read_on_when_something_is_not_found(tmp_path: Path)
                 await replayed.get("http://a/2")
             await archive.append(recorded("http://a/2", b"2"))
             assert await (await replayed.get("http://a/2")).read() == b"2"
+
+
+async def test_tasks_that_ask_first_together_open_the_archive_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.barc"
+    async with barc.AsyncArchive(path, "a") as archive:
+        for name in "abc":
+            await archive.append(recorded(f"http://a/{name}", name.encode()))
+    enter, opened = barc.AsyncArchive.__aenter__, 0
+
+    async def slower_each_time(self: barc.AsyncArchive) -> barc.AsyncArchive:
+        nonlocal opened
+        opened += 1
+        entered = await enter(self)
+        for _ in range(opened * 200):
+            await asyncio.sleep(0)
+        return entered
+
+    monkeypatch.setattr(barc.AsyncArchive, "__aenter__", slower_each_time)
+    async with penstock.Replay(path) as replay, penstock.Client(transport=replay) as replayed:
+        answers = await asyncio.gather(*(replayed.get(f"http://a/{name}") for name in "abcabc"))
+        assert b"".join([await answer.read() for answer in answers]) == b"abcabc"
+    assert opened == 1
+
+
+async def test_a_closed_replay_has_no_file_and_no_answers(tmp_path: Path) -> None:
+    def open_files() -> int:
+        return sum(file.resolve() == path for file in Path("/proc/self/fd").iterdir())
+
+    path = tmp_path / "a.barc"
+    async with barc.AsyncArchive(path, "a") as archive:
+        await archive.append(recorded("http://a/", b"1"))
+    replay = penstock.Replay(path)
+    for _ in range(2):
+        async with penstock.Client(transport=replay) as replayed:
+            answer = await replayed.get("http://a/")
+    assert open_files() == 1
+    async with replay:
+        pass
+    assert (open_files(), await answer.read()) == (0, b"1")
+    async with penstock.Client(transport=replay) as replayed:
+        with pytest.raises(ValueError, match="the replay is closed"):
+            await replayed.get("http://a/")
+    await replay.aclose()
+    # While it is being opened.
+    replay = penstock.Replay(path)
+    asking = asyncio.ensure_future(replay.answer(penstock.Prolog(method="GET", url="http://a/")))
+    await asyncio.sleep(0)
+    replay.close()
+    with pytest.raises(ValueError, match="the replay is closed"):
+        await asking
+    assert open_files() == 0
 
 
 async def test_an_archive_that_cannot_be_read_is_the_requests_error(tmp_path: Path) -> None:

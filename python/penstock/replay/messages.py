@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http
+import re
 import socket
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from penstock.http.transport import codings_left
 __all__ = ["PIECE", "Asked", "Peer", "Reply", "plain", "read_body", "read_head", "recorded"]
 
 HEAD = 64 << 10
-"""Bytes of a request's head, and of a line of a chunked body."""
+"""Bytes of a request's head, and of a line, or the trailers, of a chunked body."""
 IDLE = 60.0
 """Seconds that a connection waits for more of a request, and for the peer to take more of an answer."""
 PIECE = 256 << 10
@@ -27,6 +28,10 @@ PIECE = 256 << 10
 OURS = frozenset(b"connection content-length keep-alive proxy-connection te trailer transfer-encoding upgrade".split())
 """Fields about one connection and its framing, which are made anew."""
 BODILESS = (204, 304)
+
+# `int` would take signs and underscores, too.
+LENGTH = re.compile(rb"[0-9]{1,18}")
+CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?", re.DOTALL)
 
 
 class Peer:
@@ -61,7 +66,7 @@ class Peer:
 
     async def exactly(self, length: int) -> AsyncIterator[bytes]:
         """So many bytes, in pieces."""
-        while length:
+        while length > 0:
             if not self._received:
                 await self._more()
             piece = bytes(self._received[:length])
@@ -79,6 +84,8 @@ class Asked(NamedTuple):
 
     method: str
     url: str
+    whole: bool
+    """Whether it names that, and not a path only."""
     fields: list[tuple[bytes, bytes]]
     length: int | None
     """Of its body; `None` says that it comes in chunks."""
@@ -115,9 +122,10 @@ async def read_head(peer: Peer, own: str) -> Asked:
     coding, announced = known.get(b"transfer-encoding"), known.get(b"content-length", b"0")
     if coding is not None and (coding.lower() != b"chunked" or b"content-length" in known):
         raise ValueError("transfer-encoding is chunked, and goes without a content-length")
-    if not announced.isdigit():
-        raise ValueError(f"content-length {announced!r} is not a number")
-    if target.startswith("/"):
+    if not LENGTH.fullmatch(announced):
+        raise ValueError(f"content-length {announced!r} is not a number of at most 18 digits")
+    whole = not target.startswith("/")
+    if not whole:
         host = known.get(b"host", b"").decode("latin-1")
         url = f"http://{host}{target}" if host else own + target
     elif "://" in target:
@@ -126,7 +134,7 @@ async def read_head(peer: Peer, own: str) -> Asked:
         raise ValueError(f"{method} {target}: neither a path nor a URL; tunnels to https aren't made here")
     keep = version == "HTTP/1.1" and b"close" not in known.get(b"connection", b"").lower()
     waits = known.get(b"expect", b"").lower() == b"100-continue"
-    return Asked(method, url, fields, None if coding is not None else int(announced), waits, keep)
+    return Asked(method, url, whole, fields, None if coding is not None else int(announced), waits, keep)
 
 
 async def read_body(asked: Asked, peer: Peer, tunables: Tunables, policy: Policy | None) -> BodyImage:
@@ -147,19 +155,22 @@ async def read_body(asked: Asked, peer: Peer, tunables: Tunables, policy: Policy
 
 async def _chunks(peer: Peer) -> AsyncIterator[bytes]:
     while True:
-        size = await peer.until(b"\r\n")
-        try:
-            length = int(size.partition(b";")[0].strip(), 16)
-        except ValueError:
-            raise ValueError(f"{size!r} is no chunk size") from None
+        line = await peer.until(b"\r\n")
+        size = CHUNK.fullmatch(line)
+        if size is None:
+            raise ValueError(f"{line!r} is no chunk size")
+        length = int(size[1], 16)
         if length == 0:
             break
         async for piece in peer.exactly(length):
             yield piece
         if await peer.until(b"\r\n"):
             raise ValueError("a chunk is longer than its size says")
-    while await peer.until(b"\r\n"):
-        pass
+    left = HEAD
+    while trailer := await peer.until(b"\r\n"):
+        left -= len(trailer) + 2
+        if left < 0:
+            raise ValueError(f"trailers are over the limit of {HEAD} bytes")
 
 
 class Reply(NamedTuple):

@@ -16,9 +16,9 @@ from penstock._native import Tunables
 from penstock.blocking.policy import Policy
 from penstock.dialog import Prolog, headers_of
 from penstock.errors import LimitExceeded, NotRecorded
+from penstock.replay.keys import by_path, by_url, by_url_and_path
 from penstock.replay.messages import PIECE, Peer, Reply, plain, read_body, read_head, recorded
-from penstock.replay.store import Key, Source, Store
-from penstock.replay.transport import by_url
+from penstock.replay.store import Key, Keys, Source, Store
 
 __all__ = ["ReplayServer", "serving"]
 
@@ -33,9 +33,9 @@ OnAnswer = Callable[[str, str, int], object]
 class ReplayServer:
     """Serves recorded answers, for `async with`: `url` is where.
 
-    A request for `/path?query` gets what was recorded for that on any host, unless its Host field names a recorded one;
-    one for a whole URL, as clients send it to a proxy, what was recorded for exactly that. Answers come in turn, as
-    from `Replay`. What isn't recorded is a 404 that names the nearest.
+    A request for `/path?query` gets what was recorded for that on the host of its Host field, by http or https, and
+    else on any host; one for a whole URL, as clients send it to a proxy, what was recorded for that. Answers come in
+    turn, as from `Replay`. What isn't recorded is a 404 that names the nearest.
 
     The recorded head is sent byte for byte where the dialog has it in its trace, and else with the names in lower case
     that an archive keeps. Made anew are the version, the fields about connection and framing, and, when the body was
@@ -68,7 +68,14 @@ class ReplayServer:
         self._tunables = tunables if tunables is not None else Tunables()
         self._policy = policy
         self._on_answer = on_answer
-        self._store = Store(source, _anywhere if key is None else lambda prolog: (key(prolog),), tunables, policy)
+        compared = key if key is not None else by_url
+
+        def whole(prolog: Prolog) -> Iterator[Hashable]:
+            yield compared(prolog)
+
+        self._whole: Keys = whole
+        self._path: Keys = by_path if key is None else whole
+        self._store = Store(source, by_url_and_path if key is None else whole, tunables, policy)
         self._loop: asyncio.AbstractEventLoop
         self._listener: socket.socket | None = None
         self.port = port
@@ -97,27 +104,37 @@ class ReplayServer:
             ArchiveError: It is damaged.
             OSError: It isn't there, or the address can't be listened on.
         """
-        await self._store.read_on()
+        try:
+            await self._store.read_on()
+            self._start()
+        except BaseException:
+            self._store.close()
+            raise
+        return self
+
+    def _start(self) -> None:
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
         self._listener = socket.create_server(self._address, family=family)
         self._listener.setblocking(False)
         self.port = self._listener.getsockname()[1]
         self._loop = asyncio.get_running_loop()
         self._listen()
-        return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Closes all connections."""
+        """Closes all connections, and the archive's file."""
         listener, self._listener = self._listener, None
         if listener is not None:
             self._loop.remove_reader(listener)
             listener.close()
         for task in self._conversations:
             task.cancel()
-        if self._conversations:
-            await asyncio.wait(self._conversations)
+        try:
+            if self._conversations:
+                await asyncio.wait(self._conversations)
+        finally:
+            self._store.close()
 
     # Not asyncio's own server: closed in the turn in which it accepts, that leaves a socket behind.
 
@@ -170,7 +187,8 @@ class ReplayServer:
             await self._send(peer, plain(400, f"{error}\n"), keep=False)
             return False
         try:
-            reply = recorded(await self._store.answer(prolog), asked.method)
+            keys = self._whole if asked.whole else self._path
+            reply = recorded(await self._store.answer(prolog, keys), asked.method)
             self.answered += 1
         except NotRecorded as error:
             self.missed += 1
@@ -199,38 +217,34 @@ def serving(source: Source, **options: Any) -> Iterator[ReplayServer]:
 
     Raises: As entering it.
     """
-    started: concurrent.futures.Future[tuple[ReplayServer, Callable[[], object]]] = concurrent.futures.Future()
+    started: concurrent.futures.Future[ReplayServer] = concurrent.futures.Future()
 
     async def serve() -> None:
-        over = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        async with ReplayServer(source, **options) as server:
-            started.set_result((server, lambda: loop.call_soon_threadsafe(over.set)))
-            await over.wait()
-
-    def run() -> None:
         try:
-            asyncio.run(serve())
-        except BaseException as error:
+            async with ReplayServer(source, **options) as server:
+                started.set_result(server)
+                # Until it is cancelled.
+                await asyncio.Event().wait()
+        except Exception as error:
             if started.done():
                 raise
             started.set_exception(error)
 
+    # Made here: whoever waits for the start can stop it by then.
+    runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+    loop = runner.get_loop()
+    task = loop.create_task(serve())
+
+    def run() -> None:
+        with runner:
+            runner.run(asyncio.wait([task]))
+
     thread = threading.Thread(target=run, name="penstock-replay")
-    thread.start()
     try:
-        server, stop = started.result()
-        try:
-            yield server
-        finally:
-            stop()
+        thread.start()
+        yield started.result()
     finally:
+        # It may be over by itself.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(task.cancel)
         thread.join()
-
-
-def _anywhere(prolog: Prolog) -> Iterator[Hashable]:
-    """By the whole URL first, then, whichever host it is on, by what follows that."""
-    method, url = by_url(prolog)
-    rest = url.partition("://")[2]
-    yield method, url
-    yield method, rest[rest.index("/") :] if "/" in rest else "/"

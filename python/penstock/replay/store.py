@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import bisect
 import os
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable
@@ -12,7 +13,7 @@ from penstock.blocking.policy import Policy
 from penstock.dialog import Dialog, Prolog
 from penstock.errors import ArchiveError, NotRecorded
 
-__all__ = ["Key", "Source", "Store"]
+__all__ = ["Key", "Keys", "Source", "Store"]
 
 Source = str | os.PathLike[str] | Iterable[Dialog]
 """An archive's path, or dialogs; redirects before them, in their `trace.history`, are recorded, too."""
@@ -21,6 +22,12 @@ Key = Callable[[Prolog], Hashable]
 """What requests that get the same answers have in common. Called on the loop, for what is asked and, once, for what is
 recorded."""
 
+Keys = Callable[[Prolog], Iterable[Hashable]]
+"""All that a dialog is found by; of what is asked, the first one that was recorded counts."""
+
+RUN = 4096
+"""Requests that are kept in order together."""
+
 
 class Store:
     """Recorded dialogs by keys of which each has several.
@@ -28,24 +35,20 @@ class Store:
     Of an archive only the places of its records are kept. What is appended to it later is found, too.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        keys: Callable[[Prolog], Iterable[Hashable]],
-        tunables: Tunables | None,
-        policy: Policy | None,
-    ) -> None:
+    def __init__(self, source: Source, keys: Keys, tunables: Tunables | None, policy: Policy | None) -> None:
         self._keys = keys
         self._tunables = tunables
         self._policy = policy
         self._found: dict[Hashable, list[Dialog | int]] = {}
         self._turns: dict[Hashable, int] = {}
-        self._asked: set[tuple[str, str]] = set()
+        self._asked = _Asked()
         self.size = 0
         """How many dialogs it has."""
         self._path: str | os.PathLike[str] | None = None
         self._archive: AsyncArchive | None = None
         self._records: AsyncIterator[Record] | None = None
+        self._opening = asyncio.Lock()
+        self._closed = False
         if isinstance(source, str | os.PathLike):
             self._path = source
         else:
@@ -55,45 +58,58 @@ class Store:
 
     def _add(self, prolog: Prolog, place: Dialog | int) -> None:
         self.size += 1
-        self._asked.add((prolog.url, prolog.method))
+        self._asked.add(prolog.url, prolog.method)
         for key in self._keys(prolog):
             self._found.setdefault(key, []).append(place)
 
-    async def answer(self, prolog: Prolog) -> Dialog:
+    async def answer(self, prolog: Prolog, keys: Keys | None = None) -> Dialog:
         """The dialog whose turn it is; for a HEAD that isn't recorded, that of the GET, its body included.
+
+        Args:
+            prolog: What is asked.
+            keys: What it is looked for by; `None` is all that it would be found by.
 
         Raises:
             NotRecorded: There is none.
             ArchiveError, OSError: The archive can't be read.
+            ValueError: It is closed.
         """
-        dialog = await self._find(prolog)
+        keys = keys or self._keys
+        self._check()
+        dialog = await self._find(prolog, keys)
         if dialog is None:
             await self.read_on()
-            dialog = await self._find(prolog)
+            dialog = await self._find(prolog, keys)
         if dialog is None:
             raise self._not_recorded(prolog)
         return dialog
 
-    async def _find(self, prolog: Prolog) -> Dialog | None:
-        dialog = await self._next(prolog)
+    def _check(self) -> None:
+        if self._closed:
+            raise ValueError("the replay is closed")
+
+    async def _find(self, prolog: Prolog, keys: Keys) -> Dialog | None:
+        dialog = await self._next(keys(prolog))
         if dialog is None and prolog.method == "HEAD":
             get = Prolog(method="GET", url=prolog.url, req_headers=prolog.req_headers)
-            if (dialog := await self._next(get)) is not None:
+            # The turn is the next GET's.
+            if (dialog := await self._next(keys(get), step=0)) is not None:
                 return dialog.replace(method="HEAD")
         return dialog
 
-    async def _next(self, prolog: Prolog) -> Dialog | None:
-        for key in self._keys(prolog):
+    async def _next(self, keys: Iterable[Hashable], step: int = 1) -> Dialog | None:
+        for key in keys:
             if places := self._found.get(key):
                 turn = self._turns.get(key, 0)
                 # The last one again and again.
-                self._turns[key] = min(turn + 1, len(places) - 1)
+                self._turns[key] = min(turn + step, len(places) - 1)
                 return await self._read(places[turn])
         return None
 
     async def _read(self, place: Dialog | int) -> Dialog:
         if isinstance(place, Dialog):
             return place
+        self._check()
         assert self._archive is not None  # the place is one in it
         record = await self._archive.read(place)
         assert record is not None  # complete records stay
@@ -104,11 +120,9 @@ class Store:
         if self._path is None:
             return
         if self._records is None:
-            archive = AsyncArchive(self._path, policy=self._policy, tunables=self._tunables)
-            await archive.__aenter__()
-            # Another task may have been faster.
-            if self._records is None:
-                self._archive, self._records = archive, archive.records()
+            async with self._opening:
+                await self._open(self._path)
+        assert self._records is not None  # it was opened
         async for record in self._records:
             try:
                 prolog = record.dialog().prolog
@@ -118,19 +132,59 @@ class Store:
             assert record.offset is not None  # it was read
             self._add(prolog, record.offset)
 
+    async def _open(self, path: str | os.PathLike[str]) -> None:
+        if self._records is None:
+            archive = AsyncArchive(path, policy=self._policy, tunables=self._tunables)
+            await archive.__aenter__()
+            if self._closed:
+                await archive.aclose()
+            self._check()
+            self._archive, self._records = archive, archive.records()
+
+    def close(self) -> None:
+        """Lets go of the archive, whose file is closed once nobody reads from it."""
+        self._closed = True
+        self._archive = self._records = None
+
     def _not_recorded(self, prolog: Prolog) -> NotRecorded:
-        asked = sorted(self._asked)
-        at = bisect.bisect(asked, (prolog.url, prolog.method))
-        near = max(asked[max(at - 1, 0) : at + 1], key=lambda one: _alike(one[0], prolog.url), default=None)
+        near = self._asked.nearest(prolog.url, prolog.method)
         message = f"nothing is recorded for {prolog.method} {prolog.url}"
         if near is not None:
-            message += f"; the nearest of {len(asked)} is {near[1]} {near[0]}"
+            message += f"; the nearest of {len(self._asked)} is {near[1]} {near[0]}"
         return NotRecorded(
             message,
             request=prolog.method,
             url=prolog.url,
             nearest=None if near is None else (near[1], near[0]),
         )
+
+
+class _Asked:
+    """URLs and methods in order, in runs that are short: neither adding one nor looking for one holds the loop up,
+    however many there are."""
+
+    def __init__(self) -> None:
+        self._all: set[tuple[str, str]] = set()
+        self._runs: list[list[tuple[str, str]]] = [[]]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def add(self, url: str, method: str) -> None:
+        one = (url, method)
+        if one not in self._all:
+            self._all.add(one)
+            if len(self._runs[-1]) == RUN:
+                self._runs.append([])
+            bisect.insort(self._runs[-1], one)
+
+    def nearest(self, url: str, method: str) -> tuple[str, str] | None:
+        """The one that begins with the most characters in common."""
+        near = []
+        for run in self._runs:
+            at = bisect.bisect(run, (url, method))
+            near += run[max(at - 1, 0) : at + 1]
+        return max(near, key=lambda one: _alike(one[0], url), default=None)
 
 
 def _alike(one: str, other: str) -> int:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import TracebackType
+from typing import Self
+
 from penstock._native import Tunables
 from penstock.blocking.policy import Policy
 from penstock.dialog import Dialog, Prolog
+from penstock.replay.keys import by_url
 from penstock.replay.store import Key, Source, Store
 
 __all__ = ["Replay"]
@@ -15,16 +19,18 @@ class Replay:
 
     A request that was recorded more than once gets the answers in turn, and then the last one again and again. Bodies
     are shared, not copied; one that was recorded as it came is decoded if the client decodes. A HEAD that isn't
-    recorded gets the head of the GET.
+    recorded gets the head of the next GET, which keeps its turn.
 
     Args:
         source: An archive's path, or dialogs. An archive is opened and read through with the first request; records
             that are appended later are found when nothing else is.
-        key: What requests and recorded dialogs are compared by; `None` is method and URL without its fragment.
+        key: What requests and recorded dialogs are compared by; `None` is method and URL: without its fragment,
+            and with host, port and an empty path as the client reads them.
         tunables: Limits of the bodies that are read from an archive, and where they go; `None` is `Tunables()`.
         policy: Runs what waits for the archive; `None` is the process's default pool.
 
-    One event loop at a time may use it. Its file is closed when it goes.
+    One event loop at a time may use it, and any number of clients, which leave it open. Use it as `async with`, or
+    call `close`; its file is closed at the latest when it goes.
     """
 
     def __init__(
@@ -45,11 +51,24 @@ class Replay:
             NotRecorded: There is none; the message names the nearest.
             BodyTooLong: A recorded body is over `max_body`.
             ArchiveError, OSError: The archive can't be read.
+            ValueError: It is closed.
 
         Cancelled, the dialog whose turn it was is passed over.
         """
         return await self._store.answer(prolog)
 
+    def close(self) -> None:
+        """Closes the archive's file; bodies stay good. Requests from then on are a `ValueError`."""
+        self._store.close()
 
-def by_url(prolog: Prolog) -> tuple[str, str]:
-    return prolog.method, prolog.url.partition("#")[0]
+    async def aclose(self) -> None:
+        """As `close`, without waiting for anything."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

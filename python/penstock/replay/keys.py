@@ -1,0 +1,44 @@
+"""What requests and recorded dialogs are compared by, where nobody says otherwise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterator
+
+from penstock.dialog import Prolog
+from penstock.errors import InvalidURL
+from penstock.http.url import parse
+
+__all__ = ["by_path", "by_url", "by_url_and_path"]
+
+_PARTS = re.compile(r"(?:(.*?)://)?([^/?#]*)([^#]*)", re.DOTALL)
+
+
+def by_url(prolog: Prolog) -> tuple[str, ...]:
+    """By method and URL, however that is spelt."""
+    scheme, authority, path = _split(prolog.url)
+    return prolog.method, scheme, authority, path
+
+
+def by_path(prolog: Prolog) -> Iterator[Hashable]:
+    """By the host first, and by what follows that, whichever host it is on. The scheme isn't told by who asks for a
+    path."""
+    _, authority, path = _split(prolog.url)
+    yield prolog.method, authority, path
+    yield prolog.method, path
+
+
+def by_url_and_path(prolog: Prolog) -> Iterator[Hashable]:
+    yield by_url(prolog)
+    yield from by_path(prolog)
+
+
+def _split(url: str) -> tuple[str, str, str]:
+    """Scheme, authority and path: as the client asks for it, or as it is, where the client would refuse it."""
+    try:
+        target = parse(url)
+    except InvalidURL:
+        found = _PARTS.match(url)
+        assert found is not None  # all of it is optional
+        return found[1] or "", found[2], found[3]
+    return target.origin.scheme, target.origin.authority, target.path
