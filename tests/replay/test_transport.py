@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import http.cookiejar
 from collections.abc import AsyncIterator
@@ -329,6 +330,65 @@ async def test_any_transport_will_do() -> None:
     async with penstock.Client(transport=Teapot()) as pot:
         answer = await pot.get("https://pot.test/")
         assert (answer.status, await answer.text(), answer.url) == (418, "short and stout", "https://pot.test/")
+
+
+class Silent:
+    """Answers when it is told to, and is slow to stop."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.stopped = False
+
+    async def answer(self, prolog: penstock.Prolog, /) -> penstock.Dialog:
+        self.asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            self.stopped = True
+        raise AssertionError
+
+
+async def test_a_client_that_is_closed_ends_what_its_transport_was_asked() -> None:
+    silent = Silent()
+    closing = penstock.Client(transport=silent)
+    asked = asyncio.ensure_future(closing.get("http://a/"))
+    await silent.asked.wait()
+    await asyncio.gather(closing.aclose(), closing.aclose())
+    assert (silent.stopped, closing.stats()["active"]) == (True, 0)
+    with pytest.raises(penstock.ClientClosed, match="while the request was in flight") as caught:
+        await asked
+    assert caught.value.__cause__ is None
+
+
+async def test_a_redirect_that_comes_from_a_transport_after_the_end_leads_nowhere() -> None:
+    class Stubborn(Silent):
+        async def answer(self, prolog: penstock.Prolog, /) -> penstock.Dialog:
+            with contextlib.suppress(asyncio.CancelledError):
+                await super().answer(prolog)
+            return recorded(prolog.url, status=302, res_headers=[("Location", "/")])
+
+    stubborn = Stubborn()
+    closing = penstock.Client(transport=stubborn)
+    asked = asyncio.ensure_future(closing.get("http://a/"))
+    await stubborn.asked.wait()
+    await closing.aclose()
+    with pytest.raises(penstock.ClientClosed):
+        await asked
+
+
+async def test_a_transport_has_the_time_of_the_request_as_a_whole() -> None:
+    class Late:
+        async def answer(self, prolog: penstock.Prolog, /) -> penstock.Dialog:
+            raise TimeoutError("its own")
+
+    async with penstock.Client(transport=Silent(), timeout=penstock.Timeouts(total=0.01)) as replayed:
+        with pytest.raises(penstock.TotalTimeout, match=r"no answer within 0.01 s \(Timeouts.total\)") as caught:
+            await replayed.get("http://a/")
+        assert (caught.value.url, replayed.stats()["active"]) == ("http://a/", 0)
+    async with penstock.Client(transport=Late()) as replayed:
+        with pytest.raises(TimeoutError, match=r"^its own$"):
+            await replayed.get("http://a/")
 
 
 async def test_live_and_replayed_answers_are_the_same() -> None:

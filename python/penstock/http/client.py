@@ -83,8 +83,8 @@ class Client:
             taken off: `True` while it arrives, `"after"` when all of it is there, in one go on the pool. They are asked
             for by Accept-Encoding. With `False` nothing is asked for, and a body stays as it comes.
         file_pool: Recycles the files of bodies, with their mappings; `None` makes a new file for each.
-        transport: Answers all requests in place of the network, as `Replay` does; `None` is the network. Deadlines and
-            limits of what is received don't apply to it.
+        transport: Answers all requests in place of the network, as `Replay` does; `None` is the network. Of the
+            deadlines only `Timeouts.total` applies to it, and no limits of what is received. Whoever made it closes it.
 
     Use it as `async with`, or call `aclose`. Bodies stay good afterwards.
     """
@@ -421,7 +421,9 @@ class Client:
     ) -> Answer:
         from penstock.http.transport import StoredResponse, ask
 
-        response = await ask(transport, request, head, settings, began, on_head, tape)
+        exchange = Exchange(request, head, settings, began, asyncio.get_running_loop().create_future(), on_head)
+        async with self._supply.within(exchange, "answer"):
+            response = await ask(transport, request, head, settings, began, on_head, tape)
         if self._cookies is not None:
             keep_cookies(self._cookies, request, response)
         return StoredResponse(response, settings.policy) if streamed else response

@@ -42,6 +42,8 @@ class Supply:
         self._names = Names(resolver, limits.dns_seconds, limits.dns_failed_seconds)
         self._connector = Connector(self._names, allow_address)
         self._bounds: set[asyncio.Timeout] = set()
+        self._unbound: asyncio.Future[None] | None = None
+        """Done when nobody waits any more."""
         self._closed = False
         self.pool = ConnectionPool(limits)
         self.try_take = self.pool.try_take
@@ -67,7 +69,7 @@ class Supply:
                 PoolTimeout,
                 f"no connection to {route} came free within {seconds} s (Timeouts.pool): {self.pool.explain(route)}",
             )
-            grant = await self.pool.wait(route, fresh, self._within(exchange, until, late))
+            grant = await self.pool.wait(route, fresh, self.within(exchange, "connection", until, late))
         if isinstance(grant, Connection):
             return grant
         try:
@@ -79,28 +81,38 @@ class Supply:
         return connection
 
     @contextlib.asynccontextmanager
-    async def _within(
-        self, exchange: Exchange, until: float | None, late: Callable[[], Timeout]
+    async def within(
+        self,
+        exchange: Exchange,
+        what: str,
+        until: float | None = None,
+        late: Callable[[], Timeout] | None = None,
     ) -> AsyncIterator[None]:
+        """Bounds a wait for `what`: by `until`, which gives the error `late`, by the time of the request as a whole,
+        and by the supply's end."""
+        if self._closed:
+            raise ClientClosed(CLOSED_IN_FLIGHT)
         bound = asyncio.timeout_at(min((t for t in (until, exchange.until) if t is not None), default=None))
         self._bounds.add(bound)
         try:
             async with bound:
                 yield
         except TimeoutError as cause:
-            if isinstance(cause, PenstockError):
+            if isinstance(cause, PenstockError) or not bound.expired():
                 raise
             if self._closed:
                 raise ClientClosed(CLOSED_IN_FLIGHT) from None
             # By the times themselves: the timer may fire a clock's tick early.
-            if exchange.until is not None and (until is None or exchange.until <= until):
+            if late is None or (exchange.until is not None and (until is None or exchange.until <= until)):
                 total = exchange.settings.timeout.total
-                late = functools.partial(TotalTimeout, f"no connection within {total} s (Timeouts.total)")
+                late = functools.partial(TotalTimeout, f"no {what} within {total} s (Timeouts.total)")
             error = late()
             exchange.describe(error, exchange.now())
             raise error from cause
         finally:
             self._bounds.discard(bound)
+            if not self._bounds and self._unbound is not None and not self._unbound.done():
+                self._unbound.set_result(None)
 
     async def _connect(self, route: Route, exchange: Exchange) -> Connection:
         loop = asyncio.get_running_loop()
@@ -112,7 +124,7 @@ class Supply:
         make: Callable[[], Connection] = functools.partial(
             Connection, self._scratch, self._head_limits, route, self._deadlines, self.pool.put, self.pool.lost
         )
-        async with self._within(exchange, until, late):
+        async with self.within(exchange, "connection", until, late):
             connection = await self._connector.connect(route, make)
         if self._closed:
             connection.close()
@@ -148,9 +160,15 @@ class Supply:
                 bound.reschedule(0)
         if self._deadlines is not None:
             self._deadlines.close()
-        # The transports' last callbacks, and the last steps of those that waited for a connection.
-        while not self.pool.gone or self._bounds:  # noqa: ASYNC110, it takes a turn or two
+        try:
+            if self._bounds:
+                if self._unbound is None:
+                    self._unbound = asyncio.get_running_loop().create_future()
+                await asyncio.wait([self._unbound])
+            # The transports' last callbacks.
+            while not self.pool.gone:  # noqa: ASYNC110, it takes a turn or two
+                await asyncio.sleep(0)
             await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        self._names.close()
-        self._scratch.close()
+        finally:
+            self._names.close()
+            self._scratch.close()
