@@ -8,6 +8,8 @@
 | `/status/CODE` | that status, with a body |
 | `/to/...` | a redirect to what follows |
 | `/cut` | half of a body |
+| `/twice` | "hello", its length told twice |
+| `/`, `/text/`, `/text/..`, `/.` | "index" |
 | `/held` | nothing, until the client goes |
 | `/half/SIZE` | half of that many bytes, then nothing until the client goes |
 | `/count` | how many requests there were for other paths |
@@ -52,6 +54,8 @@ class Peer(asyncio.Protocol):
         if path not in ("/count", "/heads"):
             self.heads.append(head)
         match path.strip("/").split("/"):
+            case [""] | ["text"] | ["."] | ["text", ".."]:
+                self.send(b"index")
             case ["text", number]:
                 self.send(text(int(number)))
             case ["text", number, size]:
@@ -69,6 +73,8 @@ class Peer(asyncio.Protocol):
                 self.transport.close()
             case ["half", size]:
                 self.send(bytes(int(size) // 2), length=int(size))
+            case ["twice"]:
+                self.send(b"hello", fields="Content-Length: 5\r\n")
             case ["held"]:
                 pass
             case ["count"]:

@@ -297,6 +297,15 @@ def test_stats_has_figures_for_people_and_machines(run: Any, snapshot: Callable[
     assert run("stats", "truncated_body.barc").status == 2
 
 
+def test_stats_counts_hosts_by_name_and_what_is_no_url_too(run: Any, tmp_path: Path) -> None:
+    urls = ["http://[::1/x", "http://user:secret@One.test:80/", "http://one.test/", "https://one.test:8443/"]
+    with barc.open(tmp_path / "a.barc", "a") as archive:
+        for url in urls:
+            archive.append(barc.Record(meta=[("url", url)]))
+    (line,) = run("stats", "--json", tmp_path / "a.barc").out.splitlines()
+    assert json.loads(line)["hosts"] == {"one.test": 2, "-": 1, "one.test:8443": 1}
+
+
 def test_a_closed_pipe_ends_it_without_a_word() -> None:
     with barc.open("large.barc", "a") as archive:
         for number in range(50):

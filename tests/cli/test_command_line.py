@@ -106,3 +106,23 @@ def test_bash_completes_a_command(run: Callable[..., Done], tmp_path: Path) -> N
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert (done.stdout, done.stderr) == ("check\n", "")
+
+
+INTERRUPTED = """
+import sys
+from penstock.cli import main
+
+class Interrupting:
+    @staticmethod
+    def find_spec(name, path, target=None):
+        if name == "penstock.cli.app":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupting)
+sys.exit(main(["--version"]))
+"""
+
+
+def test_interrupted_while_it_loads_it_ends_as_at_any_other_time() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -44,9 +45,39 @@ def test_an_output_is_a_file_or_a_directory(run: Any, site: str, tmp_path: Path)
 def test_a_url_without_a_name_gives_an_index_in_the_directory(path: str, run: Any, site: str, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    run("get", "-o", folder, f"{site}{path}", f"{site}/text/1")
-    assert {file.name for file in folder.iterdir()} <= {"index.html", "1"}
+    assert run("get", "-o", folder, f"{site}{path}", f"{site}/text/1") == (0, "", "")
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == {"index.html": b"index", "1": text(1)}
     assert [file.name for file in tmp_path.iterdir()] == ["folder"]
+
+
+def test_two_urls_of_one_name_do_not_replace_each_other(run: Any, site: str, tmp_path: Path) -> None:
+    done = run("get", "-f", "-o", tmp_path, f"{site}/text/1", f"{site}/text/2/1", f"{site}/text/1")
+    assert (done.status, done.out) == (2, "")
+    assert done.err == f"penstock: {site}/text/2/1: {tmp_path / '1'} is what {site}/text/1 was to be\n"
+    assert (tmp_path / "1").read_bytes() == text(1)
+
+
+def test_a_pipe_is_written_to_and_never_replaced(site: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with start("get", "-f", "-o", pipe, f"{site}/text/1/300000", stderr=subprocess.PIPE, text=True) as process:
+        assert pipe.read_bytes() == text(1, 300_000)
+        assert process.communicate(timeout=20) == (None, "")
+    assert (process.returncode, pipe.is_fifo()) == (0, True)
+
+
+def test_a_link_stays_a_link(run: Any, site: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/file").write_bytes(b"before")
+    (tmp_path / "link").symlink_to("elsewhere/file")
+    assert run("get", "-f", "-o", tmp_path / "link", f"{site}/text/1") == (0, "", "")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "elsewhere/file").read_bytes() == text(1)
+
+
+def test_a_length_told_twice_is_what_the_client_says_it_is(run: Any, site: str, tmp_path: Path) -> None:
+    assert run("get", "-o", tmp_path / "a", f"{site}/twice") == (0, "", "")
+    assert (tmp_path / "a").read_bytes() == b"hello"
 
 
 def test_what_fails_is_named_and_the_others_come_anyway(run: Any, site: str, tmp_path: Path, snapshot: Any) -> None:

@@ -187,6 +187,21 @@ def test_resume_skips_what_is_recorded(run: Any, site: str, tmp_path: Path) -> N
     assert len(urls_of(file)) == 8
 
 
+def test_resume_goes_past_bodies_longer_than_this_run_takes(run: Any, site: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.barc"
+    urls = [f"{site}/text/1/200000", f"{site}/text/2"]
+    assert run("record", urls[0], file).status == 0
+    assert run("record", "--resume", "--max-body", "64KiB", *urls, file) == (0, "", "")
+    assert urls_of(file) == urls
+
+
+def test_a_directory_is_no_list_and_nothing_is_made_for_it(run: Any, tmp_path: Path) -> None:
+    done = run("record", "--from", tmp_path, tmp_path / "a.barc")
+    assert (done.status, done.out) == (2, "")
+    assert done.err == f"penstock: [Errno 21] Is a directory: '{tmp_path}'\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_interrupted_it_finishes_what_is_in_hand_and_goes_on_by_resume(site: str, tmp_path: Path) -> None:
     urls = [f"{site}/text/1", f"{site}/held", f"{site}/half/1000", f"{site}/text/2"]
     with start("record", *urls, "a.barc", cwd=tmp_path, stderr=subprocess.PIPE) as process:

@@ -12,6 +12,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         print(f"penstock: {' and '.join(missing)} missing: pip install 'penstock[cli]'", file=sys.stderr)
         return 2
-    from penstock.cli import app
+    try:
+        from penstock.cli import app
 
-    return app.run(argv)
+        return app.run(argv)
+    except KeyboardInterrupt:
+        return 130

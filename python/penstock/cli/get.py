@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sys
 import urllib.parse
 from collections.abc import AsyncIterator, Iterable
@@ -40,7 +42,7 @@ penstock get -o page.html https://example.com/
 penstock get -o downloads/ https://example.com/one.tar https://example.com/two.tar""",
 )
 @click.option("-o", "--output", metavar="FILE|DIR", type=FILE, help="A file, or a directory: names are the URLs' last.")
-@click.option("-f", "--force", is_flag=True, help="Replace files that are there.")
+@click.option("-f", "--force", is_flag=True, help="Replace files that are there; devices and pipes are written to.")
 @limited
 @json_option
 @quiet_option
@@ -71,20 +73,37 @@ def _name(url: str) -> str:
     return "index.html" if last in ("", ".", "..") else last
 
 
-class Place(NamedTuple):
+class Target(NamedTuple):
+    """A file to be."""
+
+    name: Path
+    path: Path
+    """What is replaced: behind symbolic links."""
+    special: bool
+    """A device or a pipe: written to, and never replaced."""
+
+
+class Place:
     """Where bodies go: to standard output, to one file, or to files in a directory."""
 
-    output: str | None
-    folder: bool
-    force: bool
+    def __init__(self, output: str | None, folder: bool, force: bool) -> None:
+        self.output = output
+        self.folder = folder
+        self.force = force
+        self._taken: dict[Path, str] = {}
 
-    def of(self, url: str) -> Path | None:
+    def of(self, url: str) -> Target | None:
         if self.output is None:
             return None
-        path = Path(self.output, _name(url)) if self.folder else Path(self.output)
+        name = Path(self.output, _name(url)) if self.folder else Path(self.output)
+        path = Path(os.path.realpath(name))
+        if path.exists() and not path.is_file() and not path.is_dir():
+            return Target(name, path, True)
+        if (other := self._taken.setdefault(path, url)) != url:
+            raise FileExistsError(f"{name} is what {other} was to be")
         if not self.force and path.exists():
-            raise FileExistsError(f"{path} is there: --force replaces it")
-        return path
+            raise FileExistsError(f"{name} is there: --force replaces it")
+        return Target(name, path, False)
 
 
 class Fetched:
@@ -113,25 +132,35 @@ class Fetched:
                 else:
                     self._progress.add(1)
                     if as_json:
-                        print_json(url=url, file=str(target), size=self._progress.size - before)
+                        print_json(url=url, file=target and str(target.name), size=self._progress.size - before)
         return status
 
-    async def _one(self, client: penstock.Client, url: str, target: Path | None) -> None:
+    async def _one(self, client: penstock.Client, url: str, target: Target | None) -> None:
         async with client.stream("GET", url) as response:
             if response.status >= 400:
                 raise Failure(f"{response.status} {response.reason}")
             if "content-encoding" not in response.headers:
-                self._progress.expect_size(int(response.headers.get("content-length", 0)))
+                # The client reads more than a number there; the bar does without.
+                with contextlib.suppress(ValueError):
+                    self._progress.expect_size(int(response.headers.get("content-length", 0)))
             if target is None:
                 async for piece in self._pieces(response):
                     # On the loop's thread: nobody else waits for it, and Ctrl-C gets through.
                     sys.stdout.buffer.write(piece)
                 sys.stdout.buffer.flush()
                 return
+            if target.special:
+                file = await penstock.run_blocking(open, target.path, "wb")
+                try:
+                    async for piece in self._pieces(response):
+                        await penstock.run_blocking(file.write, piece)
+                finally:
+                    await penstock.run_blocking(file.close)
+                return
             # Unnamed and in that directory until all of it is there.
-            tunables = self._tunables.replace(temp_dir=target.parent)
+            tunables = self._tunables.replace(temp_dir=target.path.parent)
             image = await penstock.collect(self._pieces(response), tunables)
-            await image.save(target, overwrite=self._place.force)
+            await image.save(target.path, overwrite=self._place.force)
 
     async def _pieces(self, response: StreamedResponse) -> AsyncIterator[memoryview]:
         async for piece in response.stream(1 << 18):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -38,6 +39,9 @@ PIECE = 1 << 16
 
 LONGEST = 1 << 20
 """Bytes that a line of it may have."""
+
+LARGEST = 1 << 62
+"""Bytes of a body: any."""
 
 
 @click.command(
@@ -107,6 +111,8 @@ def record(
             listed = 0 if source == "-" else os.open(source, os.O_RDONLY)
         if listed:
             stack.callback(os.close, listed)
+            if stat.S_ISDIR(os.fstat(listed).st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), source)
         progress = stack.enter_context(Progress("record", _count(urls, listed), quiet=quiet))
         recording = Recording(client, archive, progress, as_json)
         try:
@@ -184,8 +190,12 @@ class Recording:
         async with self._client, self._archive:
             recorded = set()
             if resume:
-                async for record in self._archive:
-                    recorded.add(record.meta.get("url"))
+                # Whatever was recorded then, longer bodies than this run takes among it.
+                async with barc.AsyncArchive(
+                    self._archive.path, tunables=penstock.Tunables(max_body=LARGEST)
+                ) as archive:
+                    async for record in archive:
+                        recorded.add(record.meta.get("url"))
             try:
                 async with asyncio.TaskGroup() as group:
                     async for url in urls:

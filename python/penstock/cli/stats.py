@@ -22,6 +22,8 @@ __all__ = ["stats"]
 HEAD = 54
 """Bytes of a record's head."""
 
+PORTS = {"http": 80, "https": 443}
+
 
 class Figures:
     """Of all records that were added."""
@@ -54,7 +56,7 @@ class Figures:
         self.storage[record.compression] += 1
         self.codings[", ".join(record.res_headers.get_all("content-encoding")).lower() or "none"] += 1
         self.statuses[record.meta.get("response-status", "-")[:3]] += 1
-        self.hosts[urllib.parse.urlsplit(url).netloc or "-"] += 1
+        self.hosts[_host(url)] += 1
         entry = (res_body, record.offset, url)
         if len(self.biggest) < self._top:
             heapq.heappush(self.biggest, entry)
@@ -77,6 +79,16 @@ class Figures:
                 for size, offset, url in sorted(self.biggest, key=lambda entry: (-entry[0], entry[1]))
             ],
         }
+
+
+def _host(url: str) -> str:
+    """With its port, if that isn't the scheme's; `-` of what is no URL."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname or "-", parts.port
+    except ValueError:
+        return "-"
+    return host if port is None or port == PORTS.get(parts.scheme) else f"{host}:{port}"
 
 
 def _length(block: Headers) -> int:
