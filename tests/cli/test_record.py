@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import random
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -296,3 +298,22 @@ def test_a_reader_of_its_report_that_goes_ends_it(site: str, listed: Path) -> No
         assert process.stderr.read() == b""
     assert process.returncode == 2
     assert 0 < len(urls_of(listed.with_name("a.barc"))) < MANY
+
+
+def test_a_report_that_nobody_reads_keeps_nobody_from_interrupting(site: str, listed: Path) -> None:
+    file = listed.with_name("a.barc")
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
+    with start("record", "--from", listed, "--concurrency", 4, "--json", file, **pipes) as process:
+        assert process.stdout is not None
+        fcntl.fcntl(process.stdout.fileno(), fcntl.F_SETPIPE_SZ, 4096)
+        until(lambda: file.exists() and len(urls_of(file)) >= 4)
+        still = None
+        while still != (still := len(urls_of(file))):
+            time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 130
+        told = process.stdout.read().count(b"\n")
+    with barc.open(file) as archive:
+        found = list(archive.check())
+    assert not [each for each in found if isinstance(each, Exception)]
+    assert 0 < told <= len(found) < MANY

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import errno
 import os
+import select
 import stat
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 import click
 
@@ -27,7 +29,6 @@ from penstock.cli.common import (
     tunables_of,
 )
 from penstock.cli.progress import Progress
-from penstock.dialog import Dialog
 from penstock.errors import HeadTooLong, PenstockError, UnsupportedEncoding
 
 __all__ = ["record"]
@@ -183,6 +184,7 @@ class Recording:
         self._archive = archive
         self._progress = progress
         self._as_json = as_json
+        self._reporting = asyncio.Lock()
 
     async def run(self, urls: AsyncIterator[str], concurrency: int, resume: bool) -> None:
         """Records all of them, so many at a time; those of which there is a record are skipped by `resume`."""
@@ -215,33 +217,64 @@ class Recording:
         try:
             dialog = await self._client.record("GET", url)
         except UnsupportedEncoding as error:
-            self._fail(url, f"{error}; --no-decode records it as it comes")
+            await self._fail(url, f"{error}; --no-decode records it as it comes")
             return
         except (PenstockError, OSError, ValueError) as error:
-            self._fail(url, error)
+            await self._fail(url, error)
             return
         # What is complete is written, whatever happens meanwhile.
-        writing = asyncio.create_task(self._write(url, dialog))
+        writing = asyncio.create_task(self._archive.append(dialog))
+        cancelled = None
         try:
             await asyncio.shield(writing)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             await asyncio.wait([writing])
-            writing.result()
-            raise
-
-    async def _write(self, url: str, dialog: Dialog) -> None:
+            cancelled = error
+        except (HeadTooLong, ValueError):
+            pass
         try:
-            offset = await self._archive.append(dialog)
+            offset = writing.result()
         except (HeadTooLong, ValueError) as error:
-            self._fail(url, error)
-            return
-        self._progress.add(1, len(dialog.res_body))
-        if self._as_json:
-            print_json(url=url, offset=offset, status=dialog.status, size=len(dialog.res_body))
+            await self._fail(url, error)
+        else:
+            self._progress.add(1, len(dialog.res_body))
+            await self._report(
+                cancelled is not None, url=url, offset=offset, status=dialog.status, size=len(dialog.res_body)
+            )
+        if cancelled is not None:
+            raise cancelled
 
-    def _fail(self, url: str, error: object) -> None:
+    async def _fail(self, url: str, error: object) -> None:
         self.failed += 1
         self._progress.skip()
         tell(url, error)
-        if self._as_json:
-            print_json(url=url, error=str(error))
+        await self._report(False, url=url, error=str(error))
+
+    async def _report(self, now: bool, **members: Any) -> None:
+        """A line for machines. Whoever reads them is waited for without keeping the loop; at the end, or `now`, a line
+        that isn't taken at once is lost."""
+        if not self._as_json:
+            return
+        try:
+            if not now and not _is_writable():
+                async with self._reporting:
+                    await _writable()
+        finally:
+            if _is_writable():
+                print_json(**members)
+
+
+def _is_writable() -> bool:
+    return bool(select.select([], [sys.stdout], [], 0)[1])
+
+
+async def _writable() -> None:
+    """Waits until standard output takes more: only a pipe, a socket or a terminal has one wait."""
+    loop = asyncio.get_running_loop()
+    while not _is_writable():
+        taken = asyncio.Event()
+        loop.add_writer(sys.stdout, taken.set)
+        try:
+            await taken.wait()
+        finally:
+            loop.remove_writer(sys.stdout)
