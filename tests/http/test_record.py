@@ -15,7 +15,7 @@ import pytest
 from penstock import barc
 
 from tests.http.conftest import NOTHING, Storing, at_hand
-from tests.http.serving import CLOSE, RESET, TURN, UNREAD, chunked, head, response, serve, until
+from tests.http.serving import CLOSE, HANG, RESET, TURN, UNREAD, chunked, head, response, serve, until
 from tests.http.test_tls import serve_tls, trusting
 
 pytestmark = pytest.mark.asyncio
@@ -172,7 +172,45 @@ async def test_an_answer_that_comes_early_has_what_was_sent_by_then() -> None:
         assert (dialog.status, (await dialog.req_body.read())[:5]) == (403, b"first")
         assert dialog.trace.sent is not None
         assert dialog.trace.first_byte is not None
-        assert dialog.trace.sent <= dialog.trace.first_byte
+        # It went on until the answer came, which took the server so long.
+        assert 0.015 < dialog.trace.sent <= dialog.trace.first_byte
+
+
+async def test_budget_for_what_is_sent_is_waited_for_as_for_what_is_received(tmp_path: Path) -> None:
+    tunables = penstock.Tunables(max_body_ram=0, temp_dir=tmp_path)
+    budget = penstock.Budget(files=1)
+    kept = penstock.BodySink(tunables, budget=budget)
+    kept.write(b"the only file")
+    await penstock.run_blocking(kept.write_back)
+    options: dict[str, Any] = {"tunables": tunables, "budget": budget}
+    async with serve([response(b"")], [response(b"")]) as server, penstock.Client(**options) as client:
+        with pytest.raises(penstock.BudgetExceeded):
+            await client.record("PUT", server.url, content=pieces(LARGE, LARGE), timeout=penstock.Timeouts(budget=0.1))
+        recording = asyncio.create_task(client.record("PUT", server.url, content=pieces(LARGE, LARGE)))
+        await asyncio.sleep(0.1)
+        assert not recording.done()
+        kept.close()
+        async with asyncio.timeout(10):
+            dialog = await recording
+        assert await dialog.req_body.read() == LARGE + LARGE
+        del dialog, recording
+
+
+async def test_what_was_too_long_to_send_is_what_its_error_has(tmp_path: Path) -> None:
+    answered = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"sent"
+        await answered.wait()
+        yield LARGE
+
+    tunables = penstock.Tunables(max_body=len(LARGE))
+    script = [UNREAD, head("Content-Length: 100"), b"received", answered.set, HANG]
+    async with serve(script) as server, penstock.Client(tunables=tunables) as client:
+        with pytest.raises(penstock.BodyTooLong) as caught:
+            await client.record("PUT", server.url, content=body())
+    assert caught.value.partial is not None
+    assert await caught.value.partial.read() == b"sent"
 
 
 async def test_it_fails_as_a_request_does_and_drops_what_it_collected(storing: Storing) -> None:

@@ -25,7 +25,7 @@ from penstock.errors import (
     WriteTimeout,
 )
 from penstock.http.content import Content
-from penstock.http.deadlines import TICK, Deadlines
+from penstock.http.deadlines import BUDGET_RETRY, TICK, Deadlines
 from penstock.http.exchange import Exchange
 from penstock.http.route import Route
 from penstock.http.writer import Stopped, Writer
@@ -34,10 +34,6 @@ __all__ = ["Connection"]
 
 CONTINUE = 1.0
 """Seconds that a body waits for a `100 Continue`; not all servers send one (RFC 9110 section 10.1.1)."""
-
-BUDGET_RETRY = 0.02
-"""Seconds between two tries of a write for which there was no budget."""
-
 
 LATE: dict[type[Timeout], tuple[str, str]] = {
     TotalTimeout: ("total", "the response was not complete"),
@@ -491,6 +487,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
     def _end(self, exchange: Exchange) -> None:
         self._exchange = None
         if self._sending is not None:
+            exchange.sent = self._loop.time()
             self._sending.cancel()
             self._sending = self._continue = None
 
@@ -548,7 +545,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         failure, self._failure = self._failure, None
         if failure is not None:
             exchange, error = failure
-            if partial is not None and not exchange.result.done():
+            # One that has a part of something else, of what was sent, keeps it.
+            if partial is not None and getattr(error, "partial", None) is None and not exchange.result.done():
                 error.partial = BodyImage(partial, exchange.settings.policy)  # type: ignore[attr-defined]
             _reject(exchange, error)
         self._leave()

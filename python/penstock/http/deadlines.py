@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-__all__ = ["TICK", "Deadlines"]
+__all__ = ["BUDGET_RETRY", "TICK", "Deadlines"]
 
 TICK = 0.05
 """Seconds between two looks: how late a deadline may be noticed."""
+
+BUDGET_RETRY = 0.02
+"""Seconds between two tries of a write for which there was no budget."""
 
 
 class Watched(Protocol):

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime
-from collections.abc import AsyncIterator, Callable
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from penstock.body.image import BodyImage
 from penstock.body.sink import AsyncBodySink
 from penstock.dialog import EMPTY, Dialog, Prolog, RequestRecord, Trace, headers_of
+from penstock.errors import BudgetExceeded
 from penstock.http.content import Content
+from penstock.http.deadlines import BUDGET_RETRY
 from penstock.http.exchange import Exchange
 from penstock.http.request import Request
 from penstock.http.response import Response
 from penstock.http.settings import Settings
 
 __all__ = ["Tape"]
+
+T = TypeVar("T")
 
 OnHead = Callable[[int], object] | None
 
@@ -60,9 +65,10 @@ class Take:
         self.request = request
         """What is to be sent: the same, with what wouldn't be at hand afterwards kept on its way."""
         if request.content is not None and sink is not None:
-            kept = Content.streaming(_keep(request.content, settings.policy, sink))
+            kept = Content.streaming(_keep(request.content, settings, sink))
             kept.length = request.content.length
             self.request = dataclasses.replace(request, content=kept)
+        self._settings = settings
         self._on_head = on_head
         self._sink = sink
         self._loop = asyncio.get_running_loop()
@@ -83,7 +89,7 @@ class Take:
 
     async def _body(self) -> BodyImage:
         if self._sink is not None:
-            return await self._sink.prepare()
+            return await _with_patience(self._sink.prepare, self._settings)
         content = self.request.content
         if content is None or not content.parts:
             return EMPTY
@@ -112,14 +118,31 @@ class Take:
         return RequestRecord(await self.prolog(exchange.head)).answered(response, trace=trace)
 
 
-async def _keep(content: Content, policy: Any, sink: AsyncBodySink) -> AsyncIterator[bytes]:
+async def _with_patience(step: Callable[[], Awaitable[T]], settings: Settings) -> T:
+    """Does `step`, again and again while there is no budget for it and `Timeouts.budget` hasn't passed."""
+    loop, patience = asyncio.get_running_loop(), settings.timeout.budget
+    began = loop.time()
+    while True:
+        try:
+            return await step()
+        except BudgetExceeded:
+            if patience is not None and loop.time() - began >= patience:
+                raise
+        await asyncio.sleep(BUDGET_RETRY)
+
+
+async def _keep(content: Content, settings: Settings, sink: AsyncBodySink) -> AsyncIterator[bytes]:
     """The pieces of a body; what was given before each of them is in the sink."""
-    pieces = content.source if content.source is not None else _parts(content, policy)
+    pieces = content.source if content.source is not None else _parts(content, settings.policy)
     iterator = aiter(pieces)
     try:
         async for piece in iterator:
             data = piece if isinstance(piece, bytes) else bytes(memoryview(piece))
-            await sink.write(data)
+            try:
+                await sink.write(data)
+            except BudgetExceeded:
+                # The sink has it: what is tried again is to write it to its file.
+                await _with_patience(functools.partial(sink.write, b""), settings)
             yield data
     finally:
         if (close := getattr(iterator, "aclose", None)) is not None:
