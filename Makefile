@@ -95,6 +95,23 @@ interop: say-interop $(INTEROP) $(VENV)/.develop $(VENV)/.test ## Exchange archi
 stress: say-stress $(VENV)/.develop $(VENV)/.test ## Run the stress suites for minutes
 	PENSTOCK_STRESS=1 PENSTOCK_STRESS_SECONDS=600 $(BIN)/python -m pytest -m slow --timeout=1200
 
+SECONDS ?= 60
+FUZZ_TARGETS := barc_head barc_fields barc_records codings response
+FUZZ_HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+# What cargo-fuzz gives the compiler, which a stable one takes, too.
+FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cdebug-assertions
+
+.PHONY: fuzz
+fuzz: say-fuzz ## Run the fuzz targets, each for SECONDS=60
+	RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --quiet --release --locked --manifest-path fuzz/Cargo.toml --target $(FUZZ_HOST) --target-dir target/fuzz
+	@for target in $(FUZZ_TARGETS); do \
+		echo "$$target"; mkdir -p target/fuzz/found/$$target; \
+		seeds=; if [ $$target = barc_records ]; then seeds=tests/data/barc; fi; \
+		target/fuzz/$(FUZZ_HOST)/release/$$target -max_total_time=$(SECONDS) -max_len=65536 -print_final_stats=1 \
+			-verbosity=0 -artifact_prefix=target/fuzz/$$target- target/fuzz/found/$$target $$seeds || exit 1; \
+	done
+
 .PHONY: dist
 dist: say-dist $(VENV)/.build ## Make the sdist and the wheel in dist, install both, and check what they hold
 	rm -rf dist
