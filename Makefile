@@ -74,6 +74,10 @@ compare: say-compare $(VENV)/.develop $(VENV)/.bench ## Remake upstream's tables
 bench-archives: say-bench-archives $(VENV)/.develop ## Read and write archives beside upstream's Rust (4 minutes; needs a quiet machine)
 	$(BIN)/python -m benches.python.archives
 
+.PHONY: bench-compare
+bench-compare: say-bench-compare $(VENV)/.develop $(VENV)/.bench ## Measure penstock beside its revision BASE (10 minutes and a build; needs a quiet machine)
+	$(BIN)/python -m benches.cross.revisions $(BASE)
+
 .PHONY: develop
 develop: say-develop $(VENV)/.develop ## Build the release extension into .venv
 

@@ -1,12 +1,9 @@
 """What must hold of blocking work beside a loop; `benches.targets` judges it by `benches/results/blocking.json`."""
 
+from penstock.bench.blocking import SLEEPERS, SLEEPS
 from penstock.bench.figures import lag_p99
 
 from benches.targets import Bound, Ratio
-
-# Jobs that release the GIL: microseconds and threads.
-SLEEPS = (100, 1000, 10_000)
-SLEEPERS = (4, 40)
 
 LAG_MS = 5.0
 ECHO = (("p99", lag_p99),)

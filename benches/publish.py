@@ -11,11 +11,18 @@ from penstock.bench import report
 from penstock.bench.results import Results
 
 from benches import blocking_report, targets
+from benches.cross import compare_report
 from benches.python import monitor
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benches" / "results"
-PAGES = ("README.md", "docs/results.md", "docs/blocking-results.md", "docs/how-to/find-stalls.md")
+PAGES = (
+    "README.md",
+    "docs/results.md",
+    "docs/blocking-results.md",
+    "docs/explanation/findings.md",
+    "docs/how-to/find-stalls.md",
+)
 
 
 def load(name: str) -> Results:
@@ -31,6 +38,7 @@ def made() -> dict[str, str]:
         "targets": targets.table(results),
         "monitor": monitor.table(json.loads((RESULTS / "monitor.json").read_text())),
         **blocking_report.tables(load("blocking.json")),
+        **compare_report.tables(json.loads((RESULTS / "compare.json").read_text())),
     }
 
 

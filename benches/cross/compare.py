@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from penstock.bench import page
+from penstock.bench import blocking, page
 from penstock.bench.driver import Driver, Plan
 from penstock.bench.progress import Progress
 from penstock.bench.results import Results
@@ -22,7 +22,7 @@ from penstock.bench.rounds import DebugBuildError, Pace, Variant
 
 from benches.cross import compare_report, rows, stores
 from benches.cross.rows import Programs
-from benches.python import blocking, native, run
+from benches.python import native, run
 
 OUTPUT = Path("bench-out")
 PACKAGES = tuple(dict.fromkeys((*blocking.PACKAGES, *run.PACKAGES)))
@@ -56,6 +56,7 @@ class Builds:
             upstream=self._build("upstream", "blocking"),
             upstream_client=self._build("upstream", "client"),
             upstream_mimalloc=self._build("upstream", "client_mimalloc"),
+            today=self._build("today", "penstock-today"),
             core=self._build("core", "penstock-from-rust"),
         )
 

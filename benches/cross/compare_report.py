@@ -1,7 +1,8 @@
-"""The sections of the comparison's page: losing rows first, then each of upstream's tables, then what isn't there."""
+"""The sections of the comparison's page: findings, losing rows, each of upstream's tables, and what isn't there."""
 
 from collections.abc import Iterable, Mapping
 from statistics import median
+from typing import Any
 
 from penstock.bench import report
 from penstock.bench.figures import cpu, lag_p50, lag_p99, lag_worst, quiet, ratio, spread, values, wall
@@ -9,15 +10,26 @@ from penstock.bench.page import Section
 from penstock.bench.report import Group
 from penstock.bench.results import Results, Row
 
-from benches.cross import published, verdict
+from benches.cross import findings, published, rows, verdict
 
 MIB = 1024 * 1024
+TABLES = (
+    "compare-findings",
+    "compare-lost",
+    "compare-policies",
+    "compare-requests",
+    "compare-spills",
+    "compare-missing",
+    "compare-environment-strategies",
+)
+NOTHING = "Nothing in this run."
 BARS = {"CPU ms a batch": cpu, "wall ms a batch: median, and the range of nine rounds in ten": wall}
 ECHO_BARS = {"p50 of a round trip, ms": lag_p50, "p99 of a round trip, ms": lag_p99}
 
-# Rows whose client is one of these are what the others of their group are held against.
+# Of a group, the row with the first of these clients is what the others are held against.
 BASES = (
     "upstream as published",
+    rows.KEPT,
     "upstream direct",
     "upstream permit",
     "upstream dispatch_rx",
@@ -25,13 +37,18 @@ BASES = (
     "deque, mutex, condvar",
 )
 
+READING = (
+    "Rows are processes of their own that take turns in shuffled rounds. A bar is the median of its rounds, and the "
+    "range that nine in ten of them lie in. Dark blue is penstock from Python, light blue penstock-core from Rust, "
+    "orange others' Rust, grey others' Python. Rows of one group do the same; groups that penstock loses stand first."
+)
+
 NOT_MEASURED = {
     "wall time of clients on two CPUs": "needs a third CPU for the server; clients are pinned to one",
     "peak memory as a cgroup counts it": "the tables have the peak of resident memory",
-    "hyper 1 with today's tokio, penstock-core as a client on tokio": "no such program yet",
-    "TLS, a stream without an image, 2 and 4 passes over a body": "no such rows yet",
+    "penstock-core as a client on tokio": "no such program yet",
+    "TLS": "no such rows yet",
     "peers with MALLOC_ settings or jemalloc": "no such rows yet",
-    "bodies of which 10 % and 1 % are over the limit": "no such part yet",
     "bodies of twice a cgroup's memory, with swap": "no such part yet",
     "stream forwarding": "no such part yet",
     "cost curves over size, concurrency and chunk": "no such part yet; threads are in the section on queues",
@@ -39,29 +56,64 @@ NOT_MEASURED = {
 
 
 def sections(parts: Mapping[str, Results], missing: Mapping[str, str]) -> list[Section]:
-    found = {part: _groups(part, results) for part, results in parts.items()}
-    made = [
-        Section(
-            "Where penstock loses",
-            "Each of penstock's rows that another of its group beats by more than the run's uncertainty (the 95 % "
-            "interval of the ratio, paired by round, lies above 1): the one that beats it most, and how many do.",
-            verdict.lost(
-                group for groups in found.values() for group in groups if not group.title.startswith("permit")
-            ),
-        )
-    ]
-    if "clients" in parts:
-        text = "The same client with another policy, as multiples of doing it on the thread that receives."
-        made.append(Section("What policies cost", text, verdict.costs(parts["clients"]["rows"])))
+    made = [Section("How to read this", READING), *_summaries(parts).values()]
     for part, results in parts.items():
-        made += _part(part, results, found[part])
-    made.append(Section("Not here", "", report.markdown(("what", "why"), list(missing.items()))))
+        made += _part(part, results, _groups(part, results))
+    made.append(Section("Not here", "", _missing(missing)))
     left_out = [report.left_out(results) for results in parts.values()]
     made += [Section(f"Left out of {part}", "", text) for part, text in zip(parts, left_out, strict=True) if text]
     made += [
         Section(f"Machine and settings of {part}", "", report.environment(results)) for part, results in parts.items()
     ]
     return [section for section in made if section.text or section.table]
+
+
+def tables(comparison: Mapping[str, Any]) -> dict[str, str]:
+    """The tables of the page on upstream's findings, by name; those that the run has nothing for say so."""
+    parts: Mapping[str, Results] = comparison["parts"]
+    made = {
+        **{name: section.table for name, section in _summaries(parts).items()},
+        "compare-missing": _missing(comparison["missing"]),
+        **{f"compare-environment-{part}": report.environment(results) for part, results in parts.items()},
+    }
+    return {name: made.get(name) or NOTHING for name in TABLES}
+
+
+def _summaries(parts: Mapping[str, Results]) -> dict[str, Section]:
+    """What is said of all rows together."""
+    groups = [group for part, results in parts.items() for group in _groups(part, results)]
+    made = {
+        "compare-findings": Section("Upstream's findings", findings.TEXT, findings.table(parts)),
+        "compare-lost": Section(
+            "Where penstock loses",
+            "Each of penstock's rows that another of its group beats by more than the run's uncertainty (the 95 % "
+            "interval of the ratio, paired by round, lies above 1): the one that beats it most, and how many do.",
+            verdict.lost(group for group in groups if not group.title.startswith("permit")),
+        ),
+    }
+    if "clients" in parts:
+        downloaded = parts["clients"]["rows"]
+        made["compare-policies"] = Section(
+            "What policies cost",
+            "The same client with another policy, as multiples of doing it on the thread that receives.",
+            verdict.costs(downloaded),
+        )
+        made["compare-requests"] = Section(
+            "What policies do to single requests",
+            "As above, of single requests: their p99, and how far apart the 16 of a batch end.",
+            verdict.costs(downloaded, verdict.SINGLE),
+        )
+        made["compare-spills"] = Section(
+            "What spilling costs",
+            "100 bodies at a time of log-normal sizes, 64 KiB in the middle and 3 MiB at the top, of which the "
+            "greatest, or the ten greatest, go to a file and are mapped: as multiples of keeping all in RAM.",
+            verdict.spills(parts["clients"], findings.STORES, ("penstock", rows.KEPT)),
+        )
+    return made
+
+
+def _missing(missing: Mapping[str, str]) -> str:
+    return report.markdown(("what", "why"), list(missing.items()))
 
 
 def _groups(part: str, results: Results) -> list[Group]:
@@ -103,7 +155,8 @@ def _part(part: str, results: Results, groups: Iterable[Group]) -> Iterable[Sect
 def _family(part: str, group: Group) -> str:
     row = group.rows[0]
     if part == "clients":
-        return f"{row['store'] or 'RAM'}, {row['framing']}"
+        kind = "spilling" if row["scenario"].startswith("spill") else "passes" if "pass" in row["scenario"] else ""
+        return ", ".join(filter(None, (kind, row["store"] or "RAM", row["framing"])))
     if part == "queues":
         return row["scenario"].removeprefix("queue, ").partition(" x ")[0]
     return "beside echoes" if row["kind"] == "echo" else row["scenario"].partition(",")[0].removeprefix("permit ")
@@ -137,7 +190,8 @@ def _table(part: str, results: Results, groups: Iterable[Group]) -> str:
     lines = []
     clients = part == "clients"
     for group in groups:
-        base = next((row for row in group.rows if row["client"] in BASES), None)
+        bases = [row for row in group.rows if row["client"] in BASES]
+        base = min(bases, key=lambda row: BASES.index(row["client"]), default=None)
         for row in group.rows:
             user, system = (
                 median(values(row, lambda sample, key=key: sample[key])) for key in ("user_ms", "system_ms")

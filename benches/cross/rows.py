@@ -1,16 +1,17 @@
-"""The rows of each part, in the sessions that compare them. What Python does is taken from `benches.python`."""
+"""The rows of each part, in the sessions that compare them. What Python does is taken from `penstock.bench`."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from penstock.bench import blocking, scenarios, sizes
+from penstock.bench.blocking_worker import TAKES
 from penstock.bench.driver import Plan
-from penstock.bench.results import Framing
+from penstock.bench.results import Framing, Option
 from penstock.bench.rounds import Variant
 
-from benches.python import blocking, floor, scenarios
-from benches.python.blocking_worker import TAKES
+from benches.python import floor
 
 FRAMINGS: tuple[Framing, ...] = ("length", "chunked")
 PERMITS = ("penstock", "tokio", "intrusive", "intrusive_sync")
@@ -19,6 +20,12 @@ QUEUES = ("crossbeam", "condvar", "dispatch")
 QUEUE_THREADS = (4, 16, 40, 200)
 QUEUE_JOBS = 1000
 WORKS = tuple(blocking.WORKS)
+KEPT = "upstream, client kept, all read"
+TODAY = "hyper 1, gathered writes"
+# As upstream's benchmarks have it.
+MAX_BODY_RAM = 0x2000 * 1025
+# How many of a hundred bodies are above the limit.
+SPILLED = (0, 1, 10)
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Programs:
     upstream: Path | None
     upstream_client: Path | None
     upstream_mimalloc: Path | None
+    today: Path | None
     core: Path | None
 
 
@@ -93,13 +101,81 @@ def clients(programs: Programs, stores: Mapping[str, Path], plan: Plan, quick: b
             continue
         places = dict.fromkeys((row.scenario, row.framing, row.store) for row in rows)
         rows += [row for place in places for row in _upstream_clients(programs, *place, stores)]
+        if programs.today:
+            ours = [row for row in rows if row.client == "penstock" and not row.scenario.startswith("mmap_copy")]
+            rows += [_today(programs.today, row, stores) for row in ours]
         if programs.floor:
             rows += floor.rows(programs.floor, rows[0].framing)[:1]
         yield rows
+    for place in stores.items():
+        passes = () if quick and place[0] not in QUICK_STORES else _passes(programs, *place)
+        yield [*passes, *_spills(programs, *place)]
+
+
+def _passes(programs: Programs, store: str, directory: Path) -> Iterator[Variant]:
+    """Bodies that are read more than once, and one that isn't kept at all."""
+    for kind, passes in product(("ram", "fs", "mmap"), (1, 2, 4)):
+        name = f"{kind}, {passes} passes/length/{store}"
+        options: dict[str, Option] = {"scenario": kind, "policy": "direct", "passes": passes, "store": str(directory)}
+        yield _client(f"{name}/penstock", factory=scenarios.PENSTOCK, options=options)
+        if programs.upstream_client:
+            limit = MAX_BODY_RAM if kind == "ram" else 0
+            command = _command(programs.upstream_client, kind, "direct", ("shared", "whole"), passes, limit, directory)
+            yield _client(f"{name}/{KEPT}", command=command)
+    yield _client(f"stream/length/{store}/penstock", factory=scenarios.PENSTOCK, options={"scenario": "stream"})
+
+
+def _spills(programs: Programs, store: str, directory: Path) -> Iterator[Variant]:
+    """Bodies of many sizes, of which none, the greatest, or the ten greatest are above the limit."""
+    for spilled in SPILLED:
+        name, limit = f"spill, {spilled} %/length/{store}", sizes.limit(spilled)
+        options: dict[str, Option] = {"scenario": "spill", "policy": "direct", "max_body_ram": limit}
+        options["store"] = str(directory)
+        yield _client(f"{name}/penstock", factory=scenarios.PENSTOCK, options=options, mixed=True)
+        if programs.upstream_client:
+            command = _command(programs.upstream_client, "spill", "direct", ("shared", "whole"), 1, limit, directory)
+            yield _client(f"{name}/{KEPT}", command=command, mixed=True)
+
+
+def _client(
+    id: str,
+    *,
+    factory: str = "",
+    command: tuple[str, ...] = (),
+    options: Mapping[str, Option] | None = None,
+    mixed: bool = False,
+) -> Variant:
+    scenario, _, store, client = id.split("/")
+    return Variant(
+        id=id,
+        scenario=scenario,
+        client=client,
+        factory=factory,
+        command=command,
+        options=options or {},
+        framing="length",
+        store=store,
+        loop="tokio" if command else "asyncio",
+        mixed=mixed,
+    )
+
+
+def _command(
+    program: Path,
+    kind: str,
+    policy: str,
+    reading: tuple[str, str],
+    passes: int,
+    limit: int,
+    directory: Path | None,
+) -> tuple[str, ...]:
+    return (str(program), kind, policy, *reading, str(passes), str(limit), str(directory or "-"))
 
 
 QUICK_STORES = (None, "ext4")
-LEFT_TO_THE_COMPLETE_RUN = "copies of mappings, recycled files, chunked bodies in shared memory, work from eight loops"
+LEFT_TO_THE_COMPLETE_RUN = (
+    "copies of mappings, recycled files, work from eight loops, and in shared memory chunked bodies and several passes"
+)
 
 
 def _left_to_the_complete_run(row: Variant) -> bool:
@@ -117,19 +193,35 @@ def _upstream_clients(
     where = f"{framing}/{store}" if store else framing
     for title, program, reading in (
         ("upstream as published", programs.upstream_client, ("fresh", "sampled")),
-        ("upstream, client kept, all read", programs.upstream_client, ("shared", "whole")),
+        (KEPT, programs.upstream_client, ("shared", "whole")),
         ("upstream with mimalloc, client kept, all read", programs.upstream_mimalloc, ("shared", "whole")),
     ):
         if program is not None:
+            directory = stores[store] if store else None
             yield Variant(
                 id=f"{scenario}/{where}/{title}",
                 scenario=scenario,
                 client=title,
-                command=(str(program), kind, policy, *reading, str(stores[store]) if store else "-"),
+                command=_command(program, kind, policy, reading, 1, 0 if store else MAX_BODY_RAM, directory),
                 framing=framing,
                 store=store,
                 loop="tokio",
             )
+
+
+def _today(program: Path, row: Variant, stores: Mapping[str, Path]) -> Variant:
+    """What hyper 1 does with the bodies of a row of ours."""
+    kind, _, policy = row.scenario.rpartition("_") if row.store else (row.scenario, "", "direct")
+    directory = str(stores[row.store]) if row.store else "-"
+    return replace(
+        row,
+        id=f"{row.id.rpartition('/')[0]}/{TODAY}",
+        client=TODAY,
+        factory="",
+        command=(str(program), kind, policy, directory),
+        options={},
+        loop="tokio",
+    )
 
 
 def _titled(kind: str) -> str:

@@ -2,15 +2,31 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import product
+from typing import NamedTuple, TypeAlias
 
 from penstock.bench import report
-from penstock.bench.figures import Interval, Metric, cpu, lag_p99, ratio, wall
+from penstock.bench.figures import Interval, Metric, cpu, find, lag_p99, quiet, ratio, request_p99, request_spread, wall
 from penstock.bench.report import Group
-from penstock.bench.results import Row
+from penstock.bench.results import Results, Row
 
-MEASURES: tuple[tuple[str, Metric], ...] = (("CPU", cpu), ("wall", wall))
-ECHO: tuple[tuple[str, Metric], ...] = (("round trip p99", lag_p99),)
+from benches.cross.rows import SPILLED
+
+Measures: TypeAlias = tuple[tuple[str, Metric], ...]
+
+MEASURES: Measures = (("CPU", cpu), ("wall", wall))
+ECHO: Measures = (("round trip p99", lag_p99),)
+SINGLE: Measures = (("p99", request_p99), ("spread", request_spread))
+
+
+# An interval of fewer rounds than these says nothing.
+MIN_ROUNDS = 3
+
+
+def paired(row: Row, base: Row, metric: Metric) -> Interval | None:
+    """`row` ÷ `base`, if there are rounds enough that were quiet for both."""
+    common = {sample["round"] for sample in quiet(row)} & {sample["round"] for sample in quiet(base)}
+    return ratio(row, base, metric) if len(common) >= MIN_ROUNDS else None
 
 
 class Loss(NamedTuple):
@@ -36,7 +52,7 @@ def losses(groups: Iterable[Group]) -> list[Loss]:
                 better = [
                     (times, named(other))
                     for other in others
-                    if (times := ratio(row, other, metric)) is not None and times.low > 1
+                    if (times := paired(row, other, metric)) is not None and times.low > 1
                 ]
                 if better:
                     times, winner = max(better, key=lambda each: each[0].median)
@@ -75,17 +91,29 @@ def policies(rows: Iterable[Row]) -> list[Policies]:
 TAKEN = (report.OURS, "upstream")
 
 
-def costs(rows: Sequence[Row]) -> str:
+def costs(rows: Sequence[Row], measures: Measures = MEASURES) -> str:
     """Permit and dispatch as multiples of direct."""
     lines = []
     for each in policies(rows):
         cells = [each.title]
         for policy in ("permit", "dispatch"):
-            for _, metric in MEASURES:
-                times = ratio(each.rows[policy], each.rows["direct"], metric)
+            for _, metric in measures:
+                times = paired(each.rows[policy], each.rows["direct"], metric)
                 cells.append(shown(times) if times else "")
         lines.append(cells)
-    head = ("bodies", "permit ÷ direct, CPU", "wall", "dispatch ÷ direct, CPU", "wall")
+    head = ("bodies", *(f"{policy} ÷ direct, {name}" for policy in ("permit", "dispatch") for name, _ in measures))
+    return report.markdown(head, lines)
+
+
+def spills(results: Results, stores: Iterable[str], clients: Sequence[str]) -> str:
+    """What it costs when some bodies of a batch are above the limit, as multiples of none."""
+    lines = []
+    for store, client in product(stores, clients):
+        none, *some = (find(results, f"spill, {spilled} %/length/{store}/{client}") for spilled in SPILLED)
+        times = [paired(row, none, metric) if row and none else None for row, (_, metric) in product(some, MEASURES)]
+        if any(times):
+            lines.append((store, client, *(shown(each) if each else "" for each in times)))
+    head = ("files on", "client", *(f"{spilled} %: {name}" for spilled in SPILLED[1:] for name, _ in MEASURES))
     return report.markdown(head, lines)
 
 

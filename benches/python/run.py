@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from penstock.bench import figures, machine, report
+from penstock.bench import figures, machine, report, scenarios
 from penstock.bench.driver import Driver, Plan
 from penstock.bench.progress import Progress
 from penstock.bench.results import Framing, Results
 from penstock.bench.rounds import DebugBuildError, Variant
 
 from benches import targets
-from benches.python import floor, scenarios
+from benches.python import floor
 
 FRAMINGS: tuple[Framing, ...] = ("chunked", "length")
 PACKAGES = ("penstock", "aiohttp", "httpx", "niquests", "pyreqwest", "uvloop")

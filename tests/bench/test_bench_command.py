@@ -1,11 +1,16 @@
 """The command lines, as users type them."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from penstock import cli
-from penstock.bench import command
+from penstock.bench import command, measure, report, scenarios, server
+from penstock.bench.driver import Plan
+from penstock.bench.figures import wall
+from penstock.bench.rounds import Pace
 
 
 @pytest.mark.parametrize(
@@ -19,8 +24,8 @@ def test_sizes(text: str, wanted: int) -> None:
 def test_help_names_the_commands(module: str) -> None:
     arguments = ["bench", "--help"] if module == "penstock.cli" else ["--help"]
     done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=True)
-    assert "demo" in done.stdout
-    assert "server" in done.stdout
+    for name in ("client", "blocking", "demo", "server"):
+        assert name in done.stdout
 
 
 def test_an_unknown_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,3 +33,43 @@ def test_an_unknown_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> N
         cli.main(["bench", "nothing"])
     assert raised.value.code == 1
     assert "nothing" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def fonts(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """matplotlib keeps open what it first draws with."""
+    report.bars([], {"nothing": wall}).savefig(tmp_path_factory.mktemp("fonts") / "first.svg")
+
+
+@pytest.mark.usefixtures("fonts")
+def test_the_ways_to_download_are_measured_against_a_server_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(measure, "QUICK_PLAN", Plan(rounds=1, warmup=0, batches=1, size=50_000, connections=2))
+    monkeypatch.setattr(scenarios, "FILES", ("fs",))
+    samples, page = tmp_path / "client.json", tmp_path / "client.html"
+    with server.running(50_000, 0) as address:
+        arguments = ["client", "--quick", "--url", address.url, "--store", str(tmp_path)]
+        assert command.main([*arguments, "--json", str(samples), "--html", str(page)]) == 0
+    results = json.loads(samples.read_text())
+    assert results["settings"]["server"] == address.url
+    rows = {row["scenario"]: row for row in results["rows"]}
+    assert list(rows) == ["ram", "ram_gather", "fs_direct", "fs_permit", "fs_dispatch"]
+    assert all(len(row["samples"]) == 1 for row in rows.values())
+    assert "| fs_permit, length, " in capsys.readouterr().out
+    assert "<svg" in page.read_text()
+    # The directory for files is gone.
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".html"}
+
+
+def test_blocking_work_is_measured_with_and_without_others_ways(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(measure, "QUICK_PACE", Pace(rounds=1, warmup=0, batches=1))
+    monkeypatch.setattr(measure, "WORKS", ("noop",))
+    assert command.main(["blocking", "--quick"]) == 0
+    alone = capsys.readouterr().out
+    assert "| noop, asyncio | **penstock dispatch** | " in alone
+    assert "run_in_executor" not in alone
+    assert command.main(["blocking", "--quick", "--peers"]) == 0
+    assert "| noop, asyncio | run_in_executor | " in capsys.readouterr().out

@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
+from penstock.bench import blocking, strategies
 from penstock.bench.progress import Progress
 from penstock.bench.results import Results
 from penstock.bench.rounds import DebugBuildError, Pace
 
 from benches import blocking_report, blocking_targets, targets
-from benches.python import blocking, native, strategies
+from benches.python import blocking as command
+from benches.python import native
 
 SCHEMA = Path(__file__).parents[2] / "benches" / "schema.json"
 PACE = Pace(rounds=1, warmup=0, noise=1000.0)
@@ -120,5 +122,5 @@ def test_a_program_that_cannot_be_built_says_why(
     monkeypatch.setenv("PATH", "")
     with pytest.raises(native.Unavailable, match="cargo is not installed"):
         native.build("floor", "penstock-floor")
-    assert blocking.upstream() is None
+    assert command.upstream() is None
     assert capsys.readouterr().err == "upstream's Rust is skipped: cargo is not installed\n"

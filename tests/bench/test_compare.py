@@ -6,15 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from penstock.bench import page, report
-from penstock.bench.driver import Plan
+from penstock.bench import figures, page, report, rounds, sizes
+from penstock.bench.driver import Driver, Plan
+from penstock.bench.progress import Progress
 from penstock.bench.results import Results, Row
 
-from benches.cross import compare, compare_report, rows, stores, verdict
+from benches.cross import compare, compare_report, findings, revisions, rows, stores, verdict
 
 BENCHES = Path(__file__).parents[2] / "benches"
-PROGRAMS = rows.Programs(*[Path(name) for name in ("floor", "blocking", "client", "client_mimalloc", "core")])
-NONE = rows.Programs(None, None, None, None, None)
+PROGRAMS = rows.Programs(*[Path(name) for name in ("floor", "blocking", "client", "client_mimalloc", "today", "core")])
+NONE = rows.Programs(None, None, None, None, None, None)
 STORES = {"ext4": Path("/on-disk"), "tmpfs huge": Path("/in-huge-pages")}
 
 
@@ -44,7 +45,7 @@ def test_each_table_has_both_languages() -> None:
         for policy in ("direct", "permit", "dispatch"):
             for kind in ("fs", "mmap"):
                 found_clients = clients_of(found["clients"], f"{kind}_{policy}/{framing}/{store}")
-                assert found_clients >= {"upstream as published", "upstream, client kept, all read", "penstock"}
+                assert found_clients >= {"upstream as published", rows.KEPT, rows.TODAY, "penstock"}
 
 
 def test_without_cargo_pythons_rows_are_left() -> None:
@@ -58,10 +59,10 @@ def test_an_upstream_row_is_told_where_and_how() -> None:
     found = compare.sessions(PROGRAMS, STORES, Plan(rounds=1), quick=False)["clients"]
     commands = {row.id: row.command for session in found for row in session}
     assert commands["mmap_copy_permit/length/ext4/upstream as published"] == (
-        *("client", "mmap_copy", "permit", "fresh", "sampled", "/on-disk"),
+        *("client", "mmap_copy", "permit", "fresh", "sampled", "1", "0", "/on-disk"),
     )
     assert commands["ram_gather/chunked/upstream with mimalloc, client kept, all read"] == (
-        *("client_mimalloc", "ram_gather", "direct", "shared", "whole", "-"),
+        *("client_mimalloc", "ram_gather", "direct", "shared", "whole", "1", str(8192 * 1025), "-"),
     )
 
 
@@ -153,7 +154,7 @@ def test_losses_are_told_with_the_best_other(row: Callable[..., Row]) -> None:
 
 def test_policies_are_held_against_direct(row: Callable[..., Row]) -> None:
     made = [
-        row(f"fs_{policy}/length/ext4/penstock", [each, each])
+        row(f"fs_{policy}/length/ext4/penstock", [each] * 3)
         for policy, each in (("direct", 10.0), ("permit", 11.0), ("dispatch", 9.0))
     ]
     assert verdict.costs(made).splitlines()[-1] == (
@@ -182,3 +183,112 @@ def test_markdowns_bars_and_emphasis_reach_the_page(tmp_path: Path) -> None:
     assert "<h1>A &lt; B</h1>" in text
     assert "<td><strong>x</strong></td><td>1 | 2</td>" in text
     assert "<td><code>y</code></td><td>&lt;3</td>" in text
+
+
+def test_a_finding_is_judged_by_the_side_of_its_ratios(
+    row: Callable[..., Row], results: Callable[..., Results]
+) -> None:
+    made = results(
+        row("sleep/tokio/upstream direct", [10.0] * 3, loop="tokio"),
+        row("sleep/tokio/upstream permit", [12.0] * 3, loop="tokio"),
+        row("sleep/tokio/upstream dispatch_rx", [9.0] * 3, loop="tokio"),
+        row("sleep/tokio/upstream spawn_blocking", [15.0] * 3, loop="tokio"),
+    )
+    judged = {each.claim.partition(":")[0]: each for each in findings.findings({"strategies": made})}
+    direct = judged["Direct is fastest, upstream's blocking work"]
+    assert (direct.seen, direct.verdict) == ("0.90 to 1.50 (3 ratios)", "reproduced in 2 of 3, the contrary in 1")
+    dispatch = judged["dispatch_rx beats spawn_blocking on sleeps"]
+    assert (dispatch.seen, dispatch.verdict) == ("0.60 [0.60, 0.60]", "reproduced")
+    assert judged["With huge pages a mapping beats gathering, upstream's client"].verdict == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "verdict"),
+    [
+        ([80.0, 80.0, 80.0], "reproduced"),
+        ([13.0, 13.0, 13.0], "reproduced, but not in its size"),
+        ([9.0, 9.0, 9.0], "not reproduced"),
+        ([9.0, 10.0, 11.0], "not reproduced: no difference is seen"),
+        ([80.0, 80.0], "not measured"),
+    ],
+)
+def test_a_finding_has_a_size(
+    row: Callable[..., Row], results: Callable[..., Results], milliseconds: list[float], verdict: str
+) -> None:
+    made = results(
+        row("permit sleep/tokio/tokio", [10.0] * 3, loop="tokio"),
+        row("permit sleep/tokio/futures-intrusive, Sync", milliseconds, loop="tokio"),
+    )
+    found = findings.findings({"semaphores": made})
+    assert [each.verdict for each in found if each.claim.startswith("futures-intrusive")] == [verdict]
+
+
+def test_rows_without_common_rounds_are_compared_by_their_medians(row: Callable[..., Row]) -> None:
+    over, under = row("a/length/x", [20.0, 22.0, 21.0]), row("b/length/x", [10.0, 10.0, 10.0])
+    found = figures.apart(over, under, figures.wall)
+    assert found is not None
+    assert (found.median, found.low, found.high) == (2.1, 2.0, 2.2)
+
+
+def test_single_requests_have_a_p99_and_a_spread() -> None:
+    assert rounds.request_figures([[3.0, 1.0, 2.0], [6.0, 2.0, 4.0]]) == {
+        "request_p99_ms": 6.0,
+        "request_spread_ms": 3.0,
+    }
+    assert rounds.request_figures([[], []]) == {}
+
+
+def test_what_spilling_costs_is_a_multiple_of_keeping_all(
+    row: Callable[..., Row], results: Callable[..., Results]
+) -> None:
+    made = results(
+        row("spill, 0 %/length/ext4/penstock", [10.0] * 3),
+        row("spill, 1 %/length/ext4/penstock", [10.1] * 3),
+        row("spill, 10 %/length/ext4/penstock", [13.0] * 3),
+    )
+    assert verdict.spills(made, ("ext4", "tmpfs"), ("penstock", "upstream")).splitlines()[2:] == [
+        "| ext4 | penstock | 1.01 [1.01, 1.01] | 1.01 [1.01, 1.01] | 1.30 [1.30, 1.30] | 1.30 [1.30, 1.30] |"
+    ]
+
+
+def test_spilled_and_repeated_bodies_are_read_whole(tmp_path: Path) -> None:
+    stores = {"ext4": tmp_path}
+    sessions = list(rows.clients(NONE, stores, Plan(rounds=1), quick=True))
+    wanted = [
+        *("ram, 2 passes/length/ext4/penstock", "fs, 4 passes/length/ext4/penstock", "stream/length/ext4/penstock"),
+        *("spill, 0 %/length/ext4/penstock", "spill, 10 %/length/ext4/penstock"),
+    ]
+    chosen = [row for row in sessions[-1] if row.id in wanted]
+    plan = Plan(rounds=1, warmup=0, batches=1, size=50_000, connections=2, noise=1000.0)
+    made = Driver([chosen], plan).run(Progress())
+    assert {row["id"]: (row["unavailable"], len(row["samples"])) for row in made["rows"]} == dict.fromkeys(
+        wanted, (None, 1)
+    )
+
+
+def test_so_many_of_a_mixed_batch_are_above_the_limit() -> None:
+    for spilled in rows.SPILLED:
+        assert sum(size > sizes.limit(spilled) for size in sizes.mixed()) == spilled
+    assert 15 << 20 < sum(sizes.mixed()) < 25 << 20
+
+
+def test_rows_that_moved_are_told_and_others_are_not(row: Callable[..., Row], results: Callable[..., Results]) -> None:
+    made = results(
+        row("fs_direct/length/ext4/penstock/now", [12.0, 12.1, 12.2], client="now"),
+        row("fs_direct/length/ext4/penstock/base", [10.0, 10.1, 10.2], client="base"),
+        row("ram/length/penstock/now", [10.0, 10.2, 10.1], client="now"),
+        row("ram/length/penstock/base", [10.1, 10.0, 10.1], client="base"),
+    )
+    lines = revisions.moved(made).splitlines()[2:]
+    assert [line.partition(" | 1.")[0] for line in lines] == [
+        "| fs_direct/length/ext4/penstock | CPU",
+        "| fs_direct/length/ext4/penstock | wall",
+    ]
+
+
+def test_the_bases_rows_run_with_the_bases_package(tmp_path: Path) -> None:
+    found = list(revisions.sessions(tmp_path, Plan(rounds=1)))
+    driver = revisions.Revisions(found, Plan(rounds=1), Path("/the/base"))
+    (now, base) = found[0][:2]
+    assert driver.command(base)[:2] == ["env", "PYTHONPATH=/the/base"]
+    assert driver.command(base)[2:] == driver.command(now)

@@ -111,9 +111,8 @@ def test_bounds_are_judged_by_the_worst(
 def test_every_target_names_rows_that_exist() -> None:
     from pathlib import Path
 
+    from penstock.bench import scenarios
     from penstock.bench.driver import Plan
-
-    from benches.python import scenarios
 
     stores = {"ext4": Path("/a"), "tmpfs": Path("/b")}
     sessions = scenarios.sessions(("chunked", "length"), stores, "asyncio", Plan(1))

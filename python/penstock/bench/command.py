@@ -4,9 +4,11 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from penstock.bench.driver import CHUNK, MIB
+from penstock.bench.rounds import DebugBuildError
 
 UNITS = {"KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
 
@@ -36,6 +38,17 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     demo.add_argument("--output", default="bench-out", metavar="DIR", help="for the picture (default: %(default)s)")
     demo.set_defaults(run=_demo)
 
+    client = commands.add_parser("client", help="download as the demo does, in every way, and as other clients do")
+    client.add_argument("--url", help="of a server elsewhere, as `server` prints it (default: one of its own)")
+    client.add_argument("--store", type=Path, metavar="DIR", help="for files (default: where temporary files go)")
+    blocking = commands.add_parser("blocking", help="run short blocking functions in every way, from one loop")
+    for each, run in ((client, _client), (blocking, _blocking)):
+        each.add_argument("--quick", action="store_true", help="within a minute, as an indication only")
+        each.add_argument("--peers", action="store_true", help="also the ways of others, as far as they are installed")
+        each.add_argument("--json", type=Path, metavar="OUT", help="write all samples")
+        each.add_argument("--html", type=Path, metavar="OUT", help="write a page with pictures (needs matplotlib)")
+        each.set_defaults(run=run)
+
     server = commands.add_parser("server", help="serve bodies for benchmarks until stdin closes or SIGTERM comes")
     server.add_argument("--bind", default="127.0.0.1:0", metavar="HOST:PORT", help="(default: %(default)s)")
     server.add_argument("--size", type=size, default=8 * MIB, help="of the body at / (default: 8MiB)")
@@ -51,6 +64,19 @@ def _demo(arguments: argparse.Namespace) -> int:
     return demo.run(arguments.rounds, arguments.output)
 
 
+def _client(arguments: argparse.Namespace) -> int:
+    from penstock.bench import measure
+
+    output = measure.Output(arguments.json, arguments.html)
+    return measure.client(output, arguments.quick, arguments.peers, arguments.url, arguments.store)
+
+
+def _blocking(arguments: argparse.Namespace) -> int:
+    from penstock.bench import measure
+
+    return measure.blocking(measure.Output(arguments.json, arguments.html), arguments.quick, arguments.peers)
+
+
 def _server(arguments: argparse.Namespace) -> int:
     from penstock.bench import server
 
@@ -61,5 +87,9 @@ def _server(arguments: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None, prog: str = "python -m penstock.bench") -> int:
     """Run a command line, `sys.argv` by default, and return its exit status; it needs no extra."""
     arguments = _parser(prog).parse_args(argv)
-    status: int = arguments.run(arguments)
+    try:
+        status: int = arguments.run(arguments)
+    except DebugBuildError as error:
+        print(error, file=sys.stderr)
+        return 2
     return status

@@ -3,17 +3,16 @@
 Prints a table and draws a picture; the same driver as the full comparison, with penstock's rows alone.
 """
 
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 
 from penstock.bench import report
 from penstock.bench.driver import Driver, Plan
-from penstock.bench.figures import cpu, quiet, values, wall
+from penstock.bench.figures import at_least_noisy, cpu, quiet, values, wall
 from penstock.bench.progress import Progress
 from penstock.bench.results import Row
-from penstock.bench.rounds import DebugBuildError, Variant
+from penstock.bench.rounds import Variant
 
 MIB = 1024 * 1024
 HEAD = ("stored in", "time ms", "CPU ms", "peak MiB", "loop lag p99 ms", "worst ms")
@@ -39,12 +38,11 @@ def table(rows: list[Row]) -> str:
     lines = [HEAD]
     reasons = []
     for row in rows:
-        # A demo on a busy machine shows what it has.
-        samples = quiet(row) or row["samples"]
+        shown = at_least_noisy(row)
+        samples = quiet(shown)
         if not samples:
             reasons.append(f"{row['id']}: {row['unavailable']}")
             continue
-        shown: Row = {**row, "samples": [{**sample, "noisy": False} for sample in samples]}
         lines.append(
             (
                 {"ram": "RAM", "fs": "files", "mmap": "mapped files"}[row["scenario"]],
@@ -61,17 +59,12 @@ def table(rows: list[Row]) -> str:
 
 
 def run(rounds: int, output: str) -> int:
-    """Measure, print and draw; the exit status is 1 if a row could not run, 2 for a debug build."""
+    """Measure, print and draw; the exit status is 1 if a row could not run."""
     directory = Path(output)
     directory.mkdir(parents=True, exist_ok=True)
     plan = Plan(rounds)
     with tempfile.TemporaryDirectory(dir=directory) as store:
-        try:
-            driver = Driver([variants(Path(store))], plan, stores=[Path(store)])
-        except DebugBuildError as error:
-            print(error, file=sys.stderr)
-            return 2
-        results = driver.run(Progress())
+        results = Driver([variants(Path(store))], plan, stores=[Path(store)]).run(Progress())
     rows = results["rows"]
     print(f"{plan.connections} concurrent GETs of {plan.size // MIB} MiB, each stored, read back and summarised:\n")
     print(table(rows))

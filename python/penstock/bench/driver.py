@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,15 @@ import penstock
 from penstock.bench import machine, server
 from penstock.bench.results import Settings
 from penstock.bench.rounds import Child, Pace, Rounds, RowError, Variant
+from penstock.bench.sizes import mixed
 from penstock.bench.worker import Spec
 
 MIB = 1024 * 1024
 CHUNK = 8192
 
 HOLD_SECONDS = 60.0
+# Mixed bodies are smaller: as many bytes take more of them.
+MIXED_BATCHES = 6
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Plan(Pace):
 
 
 class Driver(Rounds):
-    """One run: `run()` starts the server and the rows, and ends them."""
+    """One run: `run()` starts the server, unless `url` names one, and the rows, and ends them."""
 
     def __init__(
         self,
@@ -49,24 +52,27 @@ class Driver(Rounds):
         packages: Sequence[str] = ("penstock",),
         stores: Sequence[Path] = (),
         build_profile: str = penstock.BUILD_PROFILE,
+        url: str | None = None,
     ) -> None:
         super().__init__(sessions, plan, packages=packages, stores=stores, build_profile=build_profile)
         self._plan = plan
+        self._url = url
         self._server_cpus, self._client_cpus = machine.processors()
         self._address = server.Address("", None)
-        self._expected = ""
+        self._digests: dict[int, str] = {}
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
-        with server.running(self._plan.size, self._plan.chunk, self._server_cpus) as self._address:
-            self._expected = self._digest()
+        with server.running(self._plan.size, self._plan.chunk, self._server_cpus, self._url) as self._address:
             yield
 
     def command(self, variant: Variant) -> list[str]:
         plan, url = self._plan, self._address.url
         chunk = plan.chunk if variant.framing == "chunked" else 0
+        sizes = mixed() if variant.mixed else []
         if variant.command:
-            return [*variant.command, url, str(plan.size), str(chunk), str(plan.connections)]
+            length = ",".join(map(str, sizes)) or str(plan.size)
+            return [*variant.command, url, length, str(chunk), str(plan.connections)]
         size = plan.held_size if variant.kind == "memory" else plan.size
         spec = Spec(
             factory=variant.factory,
@@ -77,8 +83,11 @@ class Driver(Rounds):
             loop=variant.loop,
             ticker=variant.kind == "lag",
             reads=variant.reads,
+            sizes=tuple(sizes),
         )
-        return [sys.executable, "-m", "penstock.bench.worker", json.dumps(asdict(spec))]
+        # Without what is as usual, a worker of an older package understands it.
+        said = {each.name: value for each in fields(spec) if (value := getattr(spec, each.name)) != each.default}
+        return [sys.executable, "-m", "penstock.bench.worker", json.dumps(said)]
 
     def cpus(self, _variant: Variant) -> frozenset[int] | None:
         return self._client_cpus
@@ -105,7 +114,8 @@ class Driver(Rounds):
         # The floor keeps nothing, and a held body is checked by its summary alone.
         if child.variant.command or child.variant.kind == "memory" or not child.variant.reads:
             return
-        if any(digest != self._expected for digest in child.ask("check")["sha256"]):
+        sizes = mixed() if child.variant.mixed else [self._plan.size] * self._plan.connections
+        if child.ask("check")["sha256"] != [self._digest(size) for size in sizes]:
             raise RowError("a body differs from the one that the server sent")
 
     def measure(self, child: Child) -> dict[str, Any]:
@@ -113,7 +123,7 @@ class Driver(Rounds):
             return self._hold(child)
         # The batch before those measured warms this row's memory, which others' turns have cooled.
         child.ask("batch 1")
-        return child.batches(self._plan.batches)
+        return child.batches(self._plan.batches * (MIXED_BATCHES if child.variant.mixed else 1))
 
     def helpers(self) -> list[int] | None:
         return None if self._address.pid is None else [self._address.pid]
@@ -143,7 +153,9 @@ class Driver(Rounds):
             text: str = response.read().decode()
             return text
 
-    def _digest(self) -> str:
-        url = f"{self._address.url}/{self._plan.size}/0"
-        with urllib.request.urlopen(url, timeout=60) as response:
-            return hashlib.file_digest(response, "sha256").hexdigest()
+    def _digest(self, size: int) -> str:
+        """Of the body of that size, as another client reads it."""
+        if size not in self._digests:
+            with urllib.request.urlopen(f"{self._address.url}/{size}/0", timeout=60) as response:
+                self._digests[size] = hashlib.file_digest(response, "sha256").hexdigest()
+        return self._digests[size]

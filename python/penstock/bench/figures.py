@@ -40,6 +40,15 @@ def lag_worst(sample: Sample) -> float | None:
     return sample["lag_worst_ms"]
 
 
+def request_p99(sample: Sample) -> float | None:
+    return sample.get("request_p99_ms")
+
+
+def request_spread(sample: Sample) -> float | None:
+    """Milliseconds from the first of the requests that run at once to end until the last does."""
+    return sample.get("request_spread_ms")
+
+
 @dataclass(frozen=True)
 class Spread:
     """A median with the range that nine of ten samples lie in."""
@@ -62,6 +71,11 @@ class Interval:
 def quiet(row: Row) -> list[Sample]:
     """The samples of the rounds in which others left the machine alone."""
     return [sample for sample in row["samples"] if not sample["noisy"]]
+
+
+def at_least_noisy(row: Row) -> Row:
+    """The row, with all its samples counted if none was quiet: what a busy machine has to show."""
+    return row if quiet(row) else {**row, "samples": [{**sample, "noisy": False} for sample in row["samples"]]}
 
 
 def values(row: Row, metric: Metric) -> list[float]:
@@ -101,6 +115,21 @@ def ratio(row: Row, base: Row, metric: Metric, base_metric: Metric | None = None
             ratios.append(value / other)
             iterations += sample["batches"]
     return interval(ratios, iterations)
+
+
+def apart(row: Row, base: Row, metric: Metric, seed: int = 1) -> Interval | None:
+    """`row` ÷ `base` of rows that had no rounds in common: by their medians, resampled each for itself."""
+    over, under = values(row, metric), values(base, metric)
+    if not over or not under:
+        return None
+    source = random.Random(seed)
+    ratios = sorted(
+        median(source.choices(over, k=len(over))) / median(source.choices(under, k=len(under)))
+        for _ in range(RESAMPLES)
+    )
+    tail = round(RESAMPLES * (1 - CONFIDENCE) / 2)
+    iterations = sum(sample["batches"] for sample in quiet(row))
+    return Interval(median(over) / median(under), ratios[tail], ratios[-1 - tail], iterations)
 
 
 def find(results: Results, row_id: str) -> Row | None:

@@ -36,27 +36,28 @@ class Section:
 
 def write(title: str, sections: Sequence[Section], path: Path) -> list[Path]:
     """`path` with .html and .md, and the pictures of the latter beside it; gives the first two."""
-    pictures = [_svg(section.figure) if section.figure else "" for section in sections]
     page, document = path.with_suffix(".html"), path.with_suffix(".md")
-    page.write_text(_page(title, sections, pictures))
+    page.write_text(render(title, sections))
     for stale in path.parent.glob(f"{path.stem}-*.svg"):
         stale.unlink()
     parts = [f"# {title}"]
-    for section, picture in zip(sections, pictures, strict=True):
+    for section in sections:
         parts += [f"## {section.title}", section.text]
-        if picture:
+        if section.figure:
             beside = path.with_name(f"{path.stem}-{_anchor(section.title)}.svg")
-            beside.write_text(picture)
+            beside.write_text(_svg(section.figure))
             parts.append(f"![{section.title}]({beside.name})")
         parts.append(section.table)
     document.write_text("\n\n".join(part for part in parts if part) + "\n")
     return [page, document]
 
 
-def _page(title: str, sections: Sequence[Section], pictures: Sequence[str]) -> str:
+def render(title: str, sections: Sequence[Section]) -> str:
+    """The page as HTML, with its pictures in it."""
     contents = [f'<li><a href="#{_anchor(each.title)}">{html.escape(each.title)}</a></li>' for each in sections]
     parts = [f"<h1>{html.escape(title)}</h1><ul>{''.join(contents)}</ul>"]
-    for section, picture in zip(sections, pictures, strict=True):
+    for section in sections:
+        picture = _svg(section.figure) if section.figure else ""
         parts.append(f'<section id="{_anchor(section.title)}"><h2>{html.escape(section.title)}</h2>')
         parts += [f"<p>{_inline(paragraph)}</p>" for paragraph in section.text.split("\n\n") if paragraph]
         parts += [picture, _table(section.table), "</section>"]

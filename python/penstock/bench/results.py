@@ -47,6 +47,7 @@ class Settings(TypedDict):
 class Sample(TypedDict):
     """One row's turn in one round: several batches, one after the other. Times are means of one batch.
 
+    Of requests that run at once, the spread is from the first that ends to the last, as a mean of the batches.
     In a row of the kind "echo" the lag is that of round trips, and `batches` counts them.
     """
 
@@ -60,6 +61,8 @@ class Sample(TypedDict):
     lag_p99_ms: float | None
     lag_p50_ms: NotRequired[float]
     growth_bytes: int | None
+    request_p99_ms: NotRequired[float]
+    request_spread_ms: NotRequired[float]
     noisy: bool
 
 

@@ -40,7 +40,10 @@ class RowError(RuntimeError):
 
 @dataclass(frozen=True)
 class Variant:
-    """One row to be: a Python factory or the command of a native program; `reads` is false where none reads bodies."""
+    """One row to be: a Python factory or the command of a native program; `reads` is false where none reads bodies.
+
+    In a mixed row the bodies of a batch are of the sizes that `penstock.bench.sizes` has.
+    """
 
     id: str
     scenario: str
@@ -53,6 +56,7 @@ class Variant:
     loop: str = "asyncio"
     kind: Kind = "batch"
     reads: bool = True
+    mixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ class Child:
             "wall_ms": sum(answer["wall_ms"]) / count,
             "user_ms": answer["user_ms"] / count,
             "system_ms": answer["system_ms"] / count,
+            **request_figures(answer.get("request_ms", [])),
         }
 
     def _failure(self) -> RowError:
@@ -132,6 +137,17 @@ class Child:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         return RowError(lines[-1] if lines else f"ended with status {status}")
+
+
+def request_figures(batches: list[list[float]]) -> dict[str, float]:
+    """Of the milliseconds of single requests, by batch: their p99, and how far apart they end."""
+    times = sorted(time for batch in batches for time in batch)
+    if not times:
+        return {}
+    return {
+        "request_p99_ms": times[len(times) * 99 // 100],
+        "request_spread_ms": sum(max(batch) - min(batch) for batch in batches) / len(batches),
+    }
 
 
 class Rounds(ABC):
@@ -257,6 +273,9 @@ class Rounds(ABC):
         }
         if "lag_p50_ms" in answer:
             sample["lag_p50_ms"] = answer["lag_p50_ms"]
+        if "request_p99_ms" in answer:
+            sample["request_p99_ms"] = answer["request_p99_ms"]
+            sample["request_spread_ms"] = answer["request_spread_ms"]
         return sample
 
     def _others_ms(self, child: Child) -> float | None:

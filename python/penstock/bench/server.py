@@ -168,9 +168,11 @@ class Address:
 
 
 @contextlib.contextmanager
-def running(size: int, chunk: int, cpus: frozenset[int] | None = None) -> Iterator[Address]:
-    """Run a server process on `cpus`, or use the one that the environment's BENCH_SERVER_URL names."""
-    elsewhere = os.environ.get("BENCH_SERVER_URL")
+def running(
+    size: int, chunk: int, cpus: frozenset[int] | None = None, elsewhere: str | None = None
+) -> Iterator[Address]:
+    """Run a server process on `cpus`, unless `elsewhere` or the environment's BENCH_SERVER_URL names one."""
+    elsewhere = elsewhere or os.environ.get("BENCH_SERVER_URL")
     if elsewhere:
         yield Address(elsewhere.rstrip("/"), None)
         return

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeAlias
 
 import penstock
-from penstock.bench.reading import PIECE, Fetch, Take
+from penstock.bench.reading import PIECE, Fetch, Summary, Take
 
 # As upstream's scenarios: two threads or two permits beside the loop.
 THREADS = 2
@@ -42,6 +42,11 @@ async def _copied(image: penstock.BodyImage, take: Take, policy: penstock.Policy
     take(bytes(await image.to_mmap()))
 
 
+async def _kept(image: penstock.BodyImage, take: Take, policy: penstock.Policy) -> None:
+    """Where it is: in RAM, or mapped if it was spilled."""
+    await (_ram if image.state == "ram" else _mapped)(image, take, policy)
+
+
 async def _dropped(image: penstock.BodyImage, take: Take, policy: penstock.Policy) -> None:
     """Nothing is read: what is measured is how the body came, and went."""
 
@@ -52,6 +57,7 @@ READERS: dict[str, Reader] = {
     "fs": _file,
     "mmap": _mapped,
     "mmap_copy": _copied,
+    "spill": _kept,
     "drop": _dropped,
 }
 
@@ -66,16 +72,18 @@ async def open_client(
     file_pool: bool = False,
     budget_ram: str | None = None,
     connections: int = 100,
+    passes: int = 1,
 ) -> AsyncIterator[Fetch]:
-    """A client that stores as `scenario` says: "ram", "ram_gather", "fs", "mmap", "mmap_copy", or "drop".
+    """A client that stores as `scenario` says: "ram", "ram_gather", "fs", "mmap", "mmap_copy", "spill", or "drop".
 
     Bodies stay in RAM for the first two and go to a file from their first byte for the others, unless `max_body_ram`
-    says otherwise. `policy` is "direct", "permit" or "dispatch"; `store` the directory of files; `file_pool` recycles
-    these; `budget_ram` bounds the RAM of all bodies.
+    says otherwise, as it must for "spill". `policy` is "direct", "permit" or "dispatch"; `store` is for files, which
+    `file_pool` recycles; `budget_ram` bounds the RAM of all bodies; `passes` is how often a body is read.
+    A further scenario, "stream", keeps nothing and reads each body while it comes.
     """
     if max_body_ram is None:
         max_body_ram = "64MiB" if scenario.startswith("ram") else 0
-    reader = READERS[scenario]
+    reader = READERS.get(scenario, _dropped)
     options: dict[str, Any] = {"file_pool": penstock.FilePool(max_bytes=FILE_POOL)} if file_pool else {}
     async with AsyncExitStack() as stack:
         chosen = await _policy(policy, stack)
@@ -91,9 +99,16 @@ async def open_client(
 
         async def fetch(url: str, take: Take) -> None:
             response = await client.get(url)
+            for _ in range(passes - 1):
+                await reader(response.body, Summary().add, chosen)
             await reader(response.body, take, chosen)
 
-        yield fetch
+        async def stream(url: str, take: Take) -> None:
+            async with client.stream("GET", url) as response:
+                async for view in response.stream(PIECE):
+                    take(view)
+
+        yield stream if scenario == "stream" else fetch
 
 
 async def _policy(name: str, stack: AsyncExitStack) -> penstock.Policy:

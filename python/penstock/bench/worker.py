@@ -4,7 +4,8 @@
 the client is open. Then each command gets one line back:
 
 - `check` → `{"sha256": [...]}`: the digests of the bodies of one batch, by the path that is timed;
-- `batch N` → wall time of each of N batches, CPU time of all together, peak memory, and the loop's lag if asked for;
+- `batch N` → wall time of each of N batches and of their single requests, CPU time of all, peak memory, and the loop's
+  lag if asked for;
 - `hold N`, `settle`, `finish` → memory, with N bodies kept open half-way in between;
 - `rest` → memory, with the connections of a batch open and idle.
 
@@ -57,6 +58,15 @@ class Spec:
     loop: str = "asyncio"
     ticker: bool = False
     reads: bool = True
+    # Of the bodies of a batch, where they differ.
+    sizes: tuple[int, ...] = ()
+
+    @property
+    def targets(self) -> list[tuple[str, int]]:
+        """URL and size of each request of a batch."""
+        if not self.sizes:
+            return [(self.url, self.size)] * self.connections
+        return [(self.url.replace(f"/{self.size}/", f"/{size}/"), size) for size in self.sizes]
 
 
 def peak_rss() -> int:
@@ -116,7 +126,7 @@ class Worker:
         self._spec = spec
         self._fetch = fetch
         self._lags: list[float] = []
-        self._held: list[asyncio.Task[None]] = []
+        self._held: list[asyncio.Task[float]] = []
         self._baseline = 0
         self._cpu_before = (0.0, 0.0)
 
@@ -138,18 +148,21 @@ class Worker:
                 raise ValueError(f"unknown command {command!r}")
 
     async def _check(self) -> dict[str, Any]:
-        digests = [hashlib.sha256() for _ in range(self._spec.connections)]
-        await asyncio.gather(*(self._fetch(self._spec.url, digest.update) for digest in digests))
+        targets = self._spec.targets
+        digests = [hashlib.sha256() for _ in targets]
+        fetches = (self._fetch(url, digest.update) for (url, _), digest in zip(targets, digests, strict=True))
+        await asyncio.gather(*fetches)
         return {"sha256": [digest.hexdigest() for digest in digests]}
 
     async def _batches(self, count: int) -> dict[str, Any]:
         self._lags.clear()
         ticker = asyncio.create_task(tick(self._lags)) if self._spec.ticker else None
         walls = []
+        requests: list[list[float]] = []
         user, system = cpu_ms()
         for _ in range(count):
             start = time.perf_counter()
-            await asyncio.gather(*(self._get() for _ in range(self._spec.connections)))
+            requests.append(await asyncio.gather(*(self._get(*target) for target in self._spec.targets)))
             walls.append((time.perf_counter() - start) * 1000)
         await asyncio.sleep(SETTLE)
         user_after, system_after = cpu_ms()
@@ -157,18 +170,22 @@ class Worker:
             ticker.cancel()
         return {
             "wall_ms": walls,
+            "request_ms": requests,
             "user_ms": user_after - user,
             "system_ms": system_after - system,
             "rss_bytes": peak_rss(),
             **lag_figures(self._lags),
         }
 
-    async def _get(self) -> None:
+    async def _get(self, url: str, size: int) -> float:
+        """The milliseconds until all of this connection's bodies were read."""
+        start = time.perf_counter()
         for _ in range(self._spec.requests):
             summary = Summary()
-            await self._fetch(self._spec.url, summary.add)
+            await self._fetch(url, summary.add)
             if self._spec.reads:
-                summary.check(self._spec.size)
+                summary.check(size)
+        return (time.perf_counter() - start) * 1000
 
     async def _hold(self, count: int) -> dict[str, Any]:
         # One body first, so that what is made once (threads, a first connection) is in the baseline; what a later round
@@ -178,7 +195,7 @@ class Worker:
         reset_peak()
         self._baseline = self._baseline or peak_rss()
         self._cpu_before = cpu_ms()
-        self._held = [asyncio.create_task(self._get()) for _ in range(count)]
+        self._held = [asyncio.create_task(self._get(self._spec.url, self._spec.size)) for _ in range(count)]
         return {"held": count}
 
     async def _rest(self) -> dict[str, Any]:

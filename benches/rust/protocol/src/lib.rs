@@ -6,6 +6,7 @@ mod work;
 use std::error::Error;
 use std::fs;
 use std::io::{self, BufRead};
+use std::mem;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,11 @@ pub trait Row {
     /// What is done before each batch, and isn't counted.
     fn prepare(&mut self) -> Result<(), Failure> {
         Ok(())
+    }
+
+    /// The milliseconds of each request of the last batch, if that is what it consists of.
+    fn requests(&mut self) -> Vec<f64> {
+        Vec::new()
     }
 
     /// The answer to `check`, outside of what is timed.
@@ -45,6 +51,27 @@ pub fn serve(settle: Duration, batch: impl FnMut() -> Result<(), Failure>) -> Re
     serve_row(settle, &mut Batches(batch))
 }
 
+/// As [`serve_row`], for batches of requests, which give the milliseconds of each.
+pub fn serve_requests(settle: Duration, batch: impl FnMut() -> Result<Vec<f64>, Failure>) -> Result<(), Failure> {
+    serve_row(settle, &mut Requests { batch, times: Vec::new() })
+}
+
+struct Requests<F> {
+    batch: F,
+    times: Vec<f64>,
+}
+
+impl<F: FnMut() -> Result<Vec<f64>, Failure>> Row for Requests<F> {
+    fn batch(&mut self) -> Result<(), Failure> {
+        self.times = (self.batch)()?;
+        Ok(())
+    }
+
+    fn requests(&mut self) -> Vec<f64> {
+        mem::take(&mut self.times)
+    }
+}
+
 /// Speaks the protocol of `penstock.bench.worker`: `batch N`, `check` or `grow` on a line of stdin is answered with a line
 /// of JSON. What is freed within `settle` of the last batch is paid for by that batch's CPU time.
 pub fn serve_row(settle: Duration, row: &mut impl Row) -> Result<(), Failure> {
@@ -64,6 +91,7 @@ pub fn serve_row(settle: Duration, row: &mut impl Row) -> Result<(), Failure> {
 
 fn batches(row: &mut impl Row, settle: Duration, count: usize) -> Result<String, Failure> {
     let mut walls = Vec::with_capacity(count);
+    let mut requests = Vec::with_capacity(count);
     let (mut user, mut system) = (0.0, 0.0);
     for number in 1..=count {
         row.prepare()?;
@@ -71,6 +99,7 @@ fn batches(row: &mut impl Row, settle: Duration, count: usize) -> Result<String,
         let start = Instant::now();
         row.batch()?;
         walls.push(start.elapsed().as_secs_f64() * 1e3);
+        requests.push(row.requests());
         if number == count {
             thread::sleep(settle);
         }
@@ -79,7 +108,10 @@ fn batches(row: &mut impl Row, settle: Duration, count: usize) -> Result<String,
         system += after.1 - before.1;
     }
     let peak = getrusage(UsageWho::RUSAGE_SELF)?.max_rss() * 1024;
-    Ok(format!("\"wall_ms\": {walls:?}, \"user_ms\": {user}, \"system_ms\": {system}, \"rss_bytes\": {peak}"))
+    Ok(format!(
+        "\"wall_ms\": {walls:?}, \"request_ms\": {requests:?}, \"user_ms\": {user}, \"system_ms\": {system}, \
+         \"rss_bytes\": {peak}"
+    ))
 }
 
 /// One batch, with what it adds to the most memory that is resident.

@@ -1,7 +1,7 @@
 //! Upstream's benchmarks of its client, as its crate `body-image-futio` has them: requests at a time whose bodies are kept
 //! in RAM, gathered, written to files, or mapped, and then read; directly, under a permit, or dispatched.
 //!
-//! Threads, permits and limits are upstream's. Two things can be as upstream has them, or as the other rows do:
+//! Threads and permits are upstream's. Two things can be as upstream has them, or as the other rows do:
 //! - `fresh` makes a client for each batch, `shared` keeps one and its connections;
 //! - `sampled` looks at each 1973rd byte, `whole` at all of them. Only the latter can find the one 0xFF that the bodies end
 //!   with, so the former checks their length alone.
@@ -10,7 +10,7 @@ use std::error::Error;
 use std::fmt::Debug;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blocking_permit::{DispatchPool, Semaphore, Semaphorish, deregister_dispatch_pool, register_dispatch_pool};
 use body_image::{Recorded, Tuner};
@@ -25,7 +25,6 @@ use tokio::runtime::{Builder, Runtime};
 
 const CORE_THREADS: usize = 2;
 const EXTRA_THREADS: usize = 2;
-const MAX_BODY_RAM: u64 = 0x2000 * 1025;
 const STRIDE: usize = 1973;
 const SETTLE: Duration = Duration::from_millis(50);
 
@@ -37,6 +36,8 @@ enum Before {
     Nothing,
     Gather,
     Map,
+    /// Unless it is in RAM.
+    MapFile,
 }
 
 /// How the bodies are read.
@@ -44,11 +45,11 @@ enum Before {
 struct Reading {
     before: Before,
     sampled: bool,
-    size: usize,
+    passes: usize,
 }
 
 impl Reading {
-    async fn summarize<S, T, E>(self, mut stream: S)
+    async fn summarize<S, T, E>(self, mut stream: S, size: usize)
     where
         S: Stream<Item = Result<T, E>> + Unpin,
         T: AsRef<[u8]>,
@@ -65,7 +66,7 @@ impl Reading {
             };
             length += item.len();
         }
-        assert_eq!(length, self.size);
+        assert_eq!(length, size);
         assert!(self.sampled || greatest == 0xFF);
     }
 }
@@ -74,42 +75,48 @@ struct Batch {
     runtime: Runtime,
     tune: FutioTunables,
     reading: Reading,
-    url: String,
-    connections: usize,
+    /// URL and size of each request.
+    targets: Vec<(String, usize)>,
     shared: Option<Client>,
 }
 
 impl Batch {
-    fn run<I, T, E>(&self) -> Result<(), Box<dyn Error>>
+    /// The milliseconds of each request, from its start until its body was read.
+    fn run<I, T, E>(&self) -> Result<Vec<f64>, Box<dyn Error>>
     where
         I: StreamWrapper + Stream<Item = Result<T, E>> + Unpin + Send + 'static,
         T: AsRef<[u8]> + Send + 'static,
         E: Debug + Send + 'static,
     {
         let client = self.shared.clone().unwrap_or_else(client);
-        let (tune, reading, url, connections) = (self.tune.clone(), self.reading, self.url.clone(), self.connections);
+        let (tune, reading, targets) = (self.tune.clone(), self.reading, self.targets.clone());
         let job = async move {
-            let dialogs: FuturesUnordered<_> = (0..connections)
-                .map(|_| {
+            let dialogs: FuturesUnordered<_> = targets
+                .into_iter()
+                .map(|(url, size)| {
                     let request: RequestRecord<AsyncBodyImage<Bytes>> =
                         http::Request::get(&url).record().expect("the request is whole");
                     let dialog = request_dialog(&client, request, tune.clone());
                     let tune = tune.clone();
                     tokio::spawn(async move {
+                        let start = Instant::now();
                         let mut body = dialog.await.expect("a response comes").res_body().clone();
                         match reading.before {
                             Before::Nothing => {}
                             Before::Gather => drop(body.gather()),
-                            Before::Map => drop(body.mem_map().expect("the file can be mapped")),
+                            Before::MapFile if body.is_ram() => {}
+                            Before::Map | Before::MapFile => drop(body.mem_map().expect("the file can be mapped")),
                         }
-                        reading.summarize(I::new(body, tune)).await;
+                        for _ in 0..reading.passes {
+                            reading.summarize(I::new(body.clone(), tune.clone()), size).await;
+                        }
+                        start.elapsed().as_secs_f64() * 1e3
                     })
                 })
                 .collect();
-            dialogs.collect::<Vec<_>>().await.into_iter().collect::<Result<Vec<()>, _>>()
+            dialogs.collect::<Vec<_>>().await.into_iter().collect::<Result<Vec<f64>, _>>()
         };
-        self.runtime.block_on(self.runtime.spawn(job))??;
-        Ok(())
+        Ok(self.runtime.block_on(self.runtime.spawn(job))??)
     }
 }
 
@@ -138,14 +145,10 @@ fn runtime(policy: &str) -> Result<Runtime, Box<dyn Error>> {
     Ok(builder.enable_io().enable_time().build()?)
 }
 
-fn tunables(policy: &str, in_ram: bool, directory: &Path) -> FutioTunables {
+fn tunables(policy: &str, max_body_ram: u64, directory: &Path) -> FutioTunables {
     static PERMITS: OnceLock<Semaphore> = OnceLock::new();
     let mut image = Tuner::new();
-    if in_ram {
-        image.set_max_body_ram(MAX_BODY_RAM);
-    } else {
-        image.set_max_body_ram(0).set_temp_dir(directory);
-    }
+    image.set_max_body_ram(max_body_ram).set_temp_dir(directory);
     let mut tuner = FutioTuner::new();
     tuner.set_image(image.finish()).set_blocking_policy(match policy {
         "permit" => BlockingPolicy::Permit(PERMITS.get_or_init(|| Semaphore::default_new(EXTRA_THREADS))),
@@ -156,32 +159,39 @@ fn tunables(policy: &str, in_ram: bool, directory: &Path) -> FutioTunables {
 }
 
 /// Started by the benchmark driver as
-/// `client SCENARIO POLICY fresh|shared sampled|whole DIRECTORY URL SIZE CHUNK CONNECTIONS`.
+/// `client SCENARIO POLICY fresh|shared sampled|whole PASSES MAX_BODY_RAM DIRECTORY URL SIZE CHUNK CONNECTIONS`. The size is
+/// that of all bodies, or that of each, with commas between.
 pub fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [scenario, policy, clients, reads, directory, url, size, chunk, connections] = arguments.as_slice() else {
+    let [scenario, policy, clients, reads, passes, max_body_ram, directory, url, sizes, chunk, connections] =
+        arguments.as_slice()
+    else {
         return Err(
-            "usage: client SCENARIO POLICY fresh|shared sampled|whole DIRECTORY URL SIZE CHUNK CONNECTIONS".into()
+            "usage: client SCENARIO POLICY fresh|shared sampled|whole PASSES MAX_BODY_RAM DIRECTORY URL SIZE CHUNK \
+                    CONNECTIONS"
+                .into(),
         );
     };
     let before = match scenario.as_str() {
         "ram" | "fs" => Before::Nothing,
         "ram_gather" => Before::Gather,
         "mmap" | "mmap_copy" => Before::Map,
+        "spill" => Before::MapFile,
         _ => return Err(format!("unknown scenario {scenario:?}").into()),
     };
     let runtime = runtime(policy)?;
     let entered = runtime.handle().clone();
     let _entered = entered.enter();
+    let sizes = sizes.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
+    let count = if sizes.len() > 1 { sizes.len() } else { connections.parse()? };
     let batch = Batch {
         runtime,
-        tune: tunables(policy, scenario.starts_with("ram"), Path::new(directory)),
-        reading: Reading { before, sampled: reads == "sampled", size: size.parse()? },
-        url: format!("{url}/{size}/{chunk}"),
-        connections: connections.parse()?,
+        tune: tunables(policy, max_body_ram.parse()?, Path::new(directory)),
+        reading: Reading { before, sampled: reads == "sampled", passes: passes.parse()? },
+        targets: sizes.iter().cycle().take(count).map(|&size| (format!("{url}/{size}/{chunk}"), size)).collect(),
         shared: (clients == "shared").then(client),
     };
-    let mapped = scenario == "mmap";
+    let mapped = matches!(scenario.as_str(), "mmap" | "spill");
     // Which wrapper copies: `Bytes` of a mapping are a copy of it, `UniBodyBuf` is not.
     let run = match (policy.as_str(), mapped) {
         ("permit", false) => Batch::run::<PermitBodyImage<Bytes>, _, _>,
@@ -191,5 +201,5 @@ pub fn main() -> Result<(), Box<dyn Error>> {
         (_, false) => Batch::run::<AsyncBodyImage<Bytes>, _, _>,
         (_, true) => Batch::run::<AsyncBodyImage<UniBodyBuf>, _, _>,
     };
-    penstock_protocol::serve(SETTLE, || run(&batch))
+    penstock_protocol::serve_requests(SETTLE, || run(&batch))
 }

@@ -1,6 +1,6 @@
 """Echoes beside blocking work: how long the round trips of many connections take while batches of jobs run.
 
-The connections' clients are a process of their own (`python -m benches.python.echo PORT`). Each connection sends at
+The connections' clients are a process of their own (`python -m penstock.bench.echo PORT`). Each connection sends at
 fixed times; what comes after its time because the last answer was late is counted from when it was due, so that a loop
 that stands still isn't spared the questions that it missed.
 """
@@ -104,7 +104,7 @@ async def beside(batch: Callable[[], Awaitable[object]]) -> AsyncIterator[Obey]:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Server, "127.0.0.1", 0, backlog=CONNECTIONS)
     port = server.sockets[0].getsockname()[1]
-    arguments = [sys.executable, "-m", "benches.python.echo", str(port)]
+    arguments = [sys.executable, "-m", "penstock.bench.echo", str(port)]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*arguments, stdin=pipe, stdout=pipe, limit=1 << 24)
     assert process.stdin is not None

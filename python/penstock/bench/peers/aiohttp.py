@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
-from penstock.bench.reading import Fetch, Take
 
-from benches.python.peers import files
+from penstock.bench.peers import files
+from penstock.bench.reading import Fetch, Take
 
 # 64 KiB is what asyncio's streams read at a time, and upstream's file buffer.
 PIECE = 64 * 1024

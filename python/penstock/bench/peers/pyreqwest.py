@@ -5,10 +5,10 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from penstock.bench.reading import Fetch, Take
 from pyreqwest.client import ClientBuilder
 
-from benches.python.peers import files
+from penstock.bench.peers import files
+from penstock.bench.reading import Fetch, Take
 
 # Larger pieces, fewer hops: https://markussintonen.github.io/pyreqwest/pyreqwest/response.html#ResponseBodyReader.read
 PIECE = 1024 * 1024

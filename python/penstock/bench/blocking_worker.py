@@ -1,7 +1,7 @@
-"""The process of one row of the blocking benchmarks: `python -m benches.python.blocking_worker SPEC`.
+"""The process of one row of the blocking benchmarks: `python -m penstock.bench.blocking_worker SPEC`.
 
 It speaks the protocol of `penstock.bench.worker`: `batch N` times N batches; `lag` times batches for a while beside a
-ticker, which costs, and gives the lag of the loops as well. Rows of echoes obey `benches.python.echo`.
+ticker, which costs, and gives the lag of the loops as well. Rows of echoes obey `penstock.bench.echo`.
 """
 
 import asyncio
@@ -14,10 +14,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from penstock.bench import echo, strategies
+from penstock.bench.strategies import Bind, Job, Run
 from penstock.bench.worker import Obey, cpu_ms, lag_figures, loop_factory, peak_rss, serve, tick
-
-from benches.python import echo, strategies
-from benches.python.strategies import Bind, Job, Run
 
 LAG_SECONDS = 0.05
 # How often each of the tasks that share a semaphore's permits takes one.

@@ -104,4 +104,4 @@ def _beside(place: _Place, held: int) -> Iterator[Variant]:
 
 
 def _peer(peer: str, tuning: str) -> str:
-    return f"benches.python.peers.{peer}:{tuning}"
+    return f"penstock.bench.peers.{peer}:{tuning}"

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import niquests
+
 from penstock.bench.reading import Fetch, Take
 
 CONNECTIONS = 16
