@@ -125,3 +125,22 @@ def test_upstreams_samples_become_dialogs() -> None:
         dialogs = [record.dialog() for record in archive]
     assert [dialog.status for dialog in dialogs] == [200, 201, 204, 200, 302]
     assert dialogs[1].res_decoded == ("chunked", "gzip", "identity")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("sent", "nan"),
+        ("done", "-inf"),
+        ("first-byte", "soon"),
+        ("started", "2026-01-02T03:04:05"),
+        ("started", "today"),
+        ("peer", "127.0.0.1:-5"),
+        ("peer", "127.0.0.1:65536"),
+        ("peer", "nobody"),
+    ],
+)
+def test_a_time_or_a_peer_that_is_none_is_left_out(line: tuple[str, str]) -> None:
+    meta = [("url", "http://one.test/"), ("method", "GET"), line]
+    meta += [("response-version", "HTTP/1.1"), ("response-status", "200 OK")]
+    assert barc.Record(meta=meta).dialog().trace == penstock.dialog.Trace()

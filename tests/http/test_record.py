@@ -308,3 +308,11 @@ async def test_the_peer_is_whom_the_connection_is_with(certificate: Path, tmp_pa
         dialog = await client.record("GET", "http://any.host/")
         assert (await dialog.res_body.read(), dialog.trace.peer) == (b"by a Unix socket", None)
     server.close()
+
+
+async def test_what_no_record_could_hold_is_not_sent() -> None:
+    fields = {f"x-{number}": "1" for number in range(129)}
+    async with serve([response(b"")]) as server, penstock.Client() as client:
+        with pytest.raises(penstock.HeadTooLong, match="128"):
+            await client.record("GET", server.url, headers=fields)
+        assert (server.requests, at_hand(client)) == ([], NOTHING)

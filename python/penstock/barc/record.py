@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import http
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from penstock import _native
@@ -215,12 +216,15 @@ def _trace(meta: Headers) -> Trace:
     found: dict[str, Any] = {}
     for name in ("sent", "first-byte", "done"):
         with contextlib.suppress(KeyError, ValueError):
-            found[name.replace("-", "_")] = float(meta[name])
+            if math.isfinite(seconds := float(meta[name])):
+                found[name.replace("-", "_")] = seconds
     with contextlib.suppress(KeyError, ValueError):
-        found["started"] = datetime.datetime.fromisoformat(meta["started"])
+        if (started := datetime.datetime.fromisoformat(meta["started"])).tzinfo is not None:
+            found["started"] = started.astimezone(datetime.UTC)
     with contextlib.suppress(KeyError, ValueError):
         address, _, port = meta["peer"].rpartition(":")
-        found["peer"] = (address.strip("[]"), int(port))
+        if 0 <= int(port) < 1 << 16:
+            found["peer"] = (address.strip("[]"), int(port))
     return Trace(**found)
 
 

@@ -363,7 +363,7 @@ class Client:
             settings = settings.for_stream()
         again = False
         while True:
-            take = None if tape is None else tape.begin(request, settings, on_head)
+            take = None if tape is None else tape.begin(request, head, settings, on_head)
             if take is None:
                 exchange = Exchange(request, head, settings, began, loop.create_future(), on_head)
             else:

@@ -38,15 +38,19 @@ class Tape:
         self.dialogs: list[Dialog] = []
         self._sinks: list[AsyncBodySink] = []
 
-    def begin(self, request: Request, settings: Settings, on_head: OnHead) -> Take:
-        """A request is about to be sent, maybe for the second time."""
+    def begin(self, request: Request, head: bytes, settings: Settings, on_head: OnHead) -> Take:
+        """A request is about to be sent with this head, maybe for the second time.
+
+        Raises:
+            HeadTooLong: It couldn't be recorded.
+        """
         content, sink = request.content, None
         if content is not None and (content.source is not None or len(content.parts) > 1):
             sink = AsyncBodySink(
                 settings.tunables, policy=settings.policy, budget=settings.budget, size_hint=content.length
             )
             self._sinks.append(sink)
-        return Take(request, settings, on_head, sink)
+        return Take(request, head, settings, on_head, sink)
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,7 +65,10 @@ class Tape:
 class Take:
     """One request on its way."""
 
-    def __init__(self, request: Request, settings: Settings, on_head: OnHead, sink: AsyncBodySink | None) -> None:
+    def __init__(
+        self, request: Request, head: bytes, settings: Settings, on_head: OnHead, sink: AsyncBodySink | None
+    ) -> None:
+        self._headers = headers_of(_fields(head))
         self.request = request
         """What is to be sent: the same, with what wouldn't be at hand afterwards kept on its way."""
         if request.content is not None and sink is not None:
@@ -82,10 +89,10 @@ class Take:
         if self._on_head is not None:
             self._on_head(status)
 
-    async def prolog(self, head: bytes) -> Prolog:
-        """What was sent, with this head."""
-        fields = headers_of(_fields(head))
-        return Prolog(method=self.request.method, url=self.request.url, req_headers=fields, req_body=await self._body())
+    async def prolog(self) -> Prolog:
+        """What was sent."""
+        request, body = self.request, await self._body()
+        return Prolog(method=request.method, url=request.url, req_headers=self._headers, req_body=body)
 
     async def _body(self) -> BodyImage:
         if self._sink is not None:
@@ -115,7 +122,7 @@ class Take:
     async def dialog(self, exchange: Exchange, peer: tuple[str, int] | None, response: Response) -> Dialog:
         """Of what was sent, and of what came back."""
         trace = self.trace(exchange.head, exchange.sent, peer, response)
-        return RequestRecord(await self.prolog(exchange.head)).answered(response, trace=trace)
+        return RequestRecord(await self.prolog()).answered(response, trace=trace)
 
 
 async def _with_patience(step: Callable[[], Awaitable[T]], settings: Settings) -> T:

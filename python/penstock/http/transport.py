@@ -44,12 +44,12 @@ async def ask(
 
     loop = asyncio.get_running_loop()
     async with Tape() as own:
-        take = own.begin(request, settings, on_head)
+        take = own.begin(request, head, settings, on_head)
         content = take.request.content
         if content is not None and content.source is not None:
             async for _ in content.source:
                 pass
-        sent, prolog = loop.time(), await take.prolog(head)
+        sent, prolog = loop.time(), await take.prolog()
         answer = await transport.answer(prolog)
         take.note_head(answer.status)
         stored = answer.response()
