@@ -78,6 +78,10 @@ bench-archives: say-bench-archives $(VENV)/.develop ## Read and write archives b
 bench-compare: say-bench-compare $(VENV)/.develop $(VENV)/.bench ## Measure penstock beside its revision BASE (10 minutes and a build; needs a quiet machine)
 	$(BIN)/python -m benches.cross.revisions $(BASE)
 
+.PHONY: bench-handover
+bench-handover: say-bench-handover $(VENV)/.develop $(VENV)/.bench ## Measure block_in_place (a minute; needs a quiet machine)
+	$(BIN)/python -m benches.python.handover
+
 .PHONY: develop
 develop: say-develop $(VENV)/.develop ## Build the release extension into .venv
 
