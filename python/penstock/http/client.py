@@ -217,8 +217,10 @@ class Client:
         happened, and the peer's address.
 
         A body of the request that is at hand is shared; the pieces of an asynchronous iterable, and the parts of a form
-        with files, are collected while they are sent, with the same tunables as a response's body. The dialog of a
-        redirected request is the last one, with the others in `trace.history`.
+        with files, are collected while they are sent, with the same tunables as a response's body. An answer that comes
+        early ends that: then a body at hand is recorded whole all the same, and of one that is collected what had been
+        given by then. A file that was given by its path is shared, too: it is to stay as it is until the dialog is
+        archived. The dialog of a redirected request is the last one, with the others in `trace.history`.
 
         Header fields are recorded as sent, secrets among them: authorization, cookies, a proxy's credentials.
 
