@@ -41,7 +41,7 @@ from penstock.http.route import Route
 from penstock.http.settings import BODIES, Options, Settings
 from penstock.http.stream import Incoming, StreamedResponse
 from penstock.http.supply import Supply
-from penstock.http.url import parse, with_params
+from penstock.http.url import Origin, parse, with_params
 
 if TYPE_CHECKING:
     from penstock.dialog import Dialog
@@ -53,6 +53,8 @@ __all__ = ["Client"]
 log = logging.getLogger(__name__)
 
 USER_AGENT = "penstock/0.1"
+ROUTES = 1024
+"""That a client remembers."""
 ACCEPT_ENCODING = "gzip, deflate, br, zstd"
 """What is taken off a body again."""
 
@@ -135,6 +137,8 @@ class Client:
         if proxy:
             parse_proxy(proxy)
         self._env = EnvironmentProxies() if trust_env else None
+        self._routes: dict[Origin, Route] = {}
+        """Known ones, by the client's own settings."""
         self._cookies = cookies
         self._uds = uds
         self._hooks = hooks
@@ -441,12 +445,19 @@ class Client:
         return response
 
     def _route(self, request: Request, settings: Settings) -> Route:
-        origin, proxy = request.origin, None
+        origin, proxy = request.target.origin, None
+        if settings is self._settings and (known := self._routes.get(origin)) is not None:
+            return known
         if settings.proxy is not None:
             proxy = parse_proxy(settings.proxy) if settings.proxy else None
         elif self._env is not None and self._uds is None:
             proxy = self._env.for_origin(origin)
-        return Route(origin, proxy, settings.ssl_context if origin.scheme == "https" else None, self._uds)
+        route = Route(origin, proxy, settings.ssl_context if origin.scheme == "https" else None, self._uds)
+        if settings is self._settings:
+            if len(self._routes) >= ROUTES:
+                self._routes.clear()
+            self._routes[origin] = route
+        return route
 
     def _extra(self, request: Request, route: Route) -> bytes:
         """Lines of the head that aren't the request's own; a proxy is asked for the whole URL."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import math
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, cast
@@ -81,6 +82,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._job: asyncio.Future[Any] | None = None
         self._draining = False
         self._paused = False
+        self._watched = math.inf
+        """The shortest timeout that the coarse timer looks for."""
         self._expiring: type[Timeout] | None = None
         self._seen = 0
         self._seen_at = 0.0
@@ -124,15 +127,16 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     # The client's calls
 
-    def now(self) -> float:
-        """By the loop's clock."""
-        return self._loop.time()
-
     @property
     def usable(self) -> bool:
         """Whether another exchange can begin."""
         transport = self._transport
         return transport is not None and not transport.is_closing() and not self.excess and self._exchange is None
+
+    def is_fresh(self, seconds: float) -> bool:
+        """Whether another exchange can begin after a rest, of so many seconds at most. What already lies in the socket
+        is no answer to a request that isn't sent yet."""
+        return self.usable and self._loop.time() - self.idle_since <= seconds and not is_readable(self._fd)
 
     @property
     def peer(self) -> tuple[str, int] | None:
@@ -173,7 +177,9 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._send(exchange, content)
         self.used += 1
         if watched := timeout._watched:
-            self._deadlines.watch(self, watched[0])
+            if watched[0] < self._watched:
+                self._watched = watched[0]
+                self._deadlines.watch(self, watched[0])
             if watched[0] < 2 * TICK:
                 self._check_after(watched, exchange)
 
@@ -224,13 +230,14 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._end(exchange)
         if not exchange.result.done():
             exchange.result.set_result((head, BodyImage(image, exchange.settings.policy), codings))
-        if reusable and self.usable:
+        transport = self._transport
+        if reusable and transport is not None and not transport.is_closing():
             if self._paused:
                 self._unpause()
             self.idle_since = self._loop.time()
             self._on_free(self)
-        elif self._transport is not None:
-            self._transport.abort()
+        elif transport is not None:
+            transport.abort()
 
     def _on_continue(self) -> None:
         if self._continue is not None and not self._continue.done():
@@ -340,6 +347,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         """Looks whether a deadline has passed."""
         exchange = self._exchange
         if exchange is None:
+            self._watched = math.inf
             self._deadlines.forget(self)
             return
         late = self._late(exchange, now)

@@ -181,9 +181,7 @@ class ConnectionPool:
         idle = self._idle.get(route)
         while idle and not fresh:
             connection = idle.pop()
-            unused = connection.now() - connection.idle_since
-            # What already lies in the socket is no answer to a request that isn't sent yet.
-            if connection.usable and unused <= self._limits.idle_seconds and not connection.unread:
+            if connection.is_fresh(self._limits.idle_seconds):
                 self.reused += 1
                 return connection
             self._discard(connection)
