@@ -152,6 +152,19 @@ def test_losses_are_told_with_the_best_other(row: Callable[..., Row]) -> None:
     assert not verdict.losses(report.groups([ours, row("fs_direct/length/ext4/aiohttp", [40.0, 41.0, 40.5])]))
 
 
+def test_semaphores_lose_to_semaphores_and_not_to_doing_without(
+    row: Callable[..., Row], results: Callable[..., Results]
+) -> None:
+    rows = [
+        row("permit noop/penstock permit", [20.0, 22.0, 21.0], scenario="permit, noop"),
+        row("permit noop/futures-intrusive", [10.0, 11.0, 10.5], scenario="permit, noop"),
+        row("permit noop/penstock direct", [1.0, 1.1, 1.05], scenario="permit, noop"),
+    ]
+    lost = compare_report.tables({"parts": {"semaphores": results(*rows)}, "missing": {}})["compare-lost"]
+    assert "| penstock permit | wall | futures-intrusive | 2.00" in lost
+    assert "penstock direct" not in lost
+
+
 def test_policies_are_held_against_direct(row: Callable[..., Row]) -> None:
     made = [
         row(f"fs_{policy}/length/ext4/penstock", [each] * 3)

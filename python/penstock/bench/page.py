@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PICTURE = re.compile(r"^!\[.*\]\((.+\.svg)\)$", re.MULTILINE)
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; font-size: 13px; margin: 1rem 0 }
@@ -38,8 +39,9 @@ def write(title: str, sections: Sequence[Section], path: Path) -> list[Path]:
     """`path` with .html and .md, and the pictures of the latter beside it; gives the first two."""
     page, document = path.with_suffix(".html"), path.with_suffix(".md")
     page.write_text(render(title, sections))
-    for stale in path.parent.glob(f"{path.stem}-*.svg"):
-        stale.unlink()
+    # Pictures of the report that stood here before, and of no other.
+    for stale in PICTURE.findall(document.read_text()) if document.exists() else ():
+        path.with_name(stale).unlink(missing_ok=True)
     parts = [f"# {title}"]
     for section in sections:
         parts += [f"## {section.title}", section.text]
