@@ -38,8 +38,8 @@ def build(revision: str) -> Path:
     with tempfile.TemporaryDirectory(dir=BUILT.parent) as folder:
         tree, wheels = Path(folder) / "tree", Path(folder) / "wheels"
         tree.mkdir()
-        archive = subprocess.Popen(["git", "-C", str(ROOT), "archive", commit], stdout=subprocess.PIPE)
-        subprocess.run(["tar", "-x", "-C", str(tree)], stdin=archive.stdout, check=True)
+        _git("archive", "--output", f"{tree}.tar", commit)
+        shutil.unpack_archive(f"{tree}.tar", tree, filter="data")
         _run("maturin", "build", "--release", "--quiet", "--out", str(wheels), cwd=tree)
         (wheel,) = wheels.glob("*.whl")
         made = Path(folder) / "site"
