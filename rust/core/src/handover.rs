@@ -624,6 +624,43 @@ mod models {
     }
 
     #[test]
+    fn two_carriers_of_which_one_blocks() {
+        loom::model(|| {
+            let world = World::new(2);
+            let mut carrier = None;
+            world.callback(true, |_| {
+                let its = Arc::clone(&world);
+                carrier = Some(thread::spawn(move || {
+                    if !its.takes() {
+                        its.finished.fetch_add(1, SeqCst);
+                        return;
+                    }
+                    let mut second = None;
+                    its.callback(true, |starts| {
+                        // Unless the first thread is back: then it has the loop.
+                        if starts {
+                            let its = Arc::clone(&its);
+                            second = Some(thread::spawn(move || {
+                                if its.takes() {
+                                    its.carry(false)
+                                }
+                            }));
+                        }
+                    });
+                    its.baton.pass();
+                    its.baton.stand_down(&mut its.baton.state.lock());
+                    if let Some(second) = second {
+                        second.join().unwrap();
+                    }
+                }));
+            });
+            world.finish();
+            carrier.unwrap().join().unwrap();
+            world.is_over(2);
+        });
+    }
+
+    #[test]
     fn closing_tells_who_comes_back() {
         loom::model(|| {
             let world = World::new(1);
