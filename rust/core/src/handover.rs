@@ -505,9 +505,12 @@ mod models {
         /// A callback with a blocking function in its middle. Whether a carrier is to be started.
         fn callback(&self, hurry: bool, between: impl FnOnce(bool)) {
             self.run();
+            let passages = self.baton.passages();
             let Entering::Entered(block) = self.baton.enter(hurry, true) else { panic!("closed") };
             between(block.starts_carrier);
-            if !self.baton.exit(&block) {
+            if self.baton.exit(&block) {
+                assert_eq!(self.baton.passages(), passages, "the loop was in other hands");
+            } else {
                 match self.baton.regain() {
                     Regaining::Holds => {}
                     Regaining::Waits(seat) => self.sit(&seat),
