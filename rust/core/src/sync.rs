@@ -42,3 +42,16 @@ pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a
 pub fn wait_timeout<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>, limit: Duration) -> MutexGuard<'a, T> {
     condvar.wait_timeout(guard, limit).unwrap_or_else(PoisonError::into_inner).0
 }
+
+/// As [`wait_timeout`], for who does something itself when the time is over: the model tries that it is, at any moment.
+#[cfg(not(loom))]
+pub fn doze<'a, T>(_: &'a Mutex<T>, condvar: &Condvar, guard: MutexGuard<'a, T>, limit: Duration) -> MutexGuard<'a, T> {
+    wait_timeout(condvar, guard, limit)
+}
+
+#[cfg(loom)]
+pub fn doze<'a, T>(mutex: &'a Mutex<T>, _: &Condvar, guard: MutexGuard<'a, T>, _: Duration) -> MutexGuard<'a, T> {
+    drop(guard);
+    thread::yield_now();
+    mutex.lock()
+}

@@ -2,6 +2,7 @@
 //! has run. Dropped unrun, it gives back what it holds.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use penstock_core::permit::Grant;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -63,12 +64,13 @@ impl Call {
         self.func.bind(py)
     }
 
-    pub fn invoke(mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    /// `clock` is the present time, before and after.
+    pub fn invoke(mut self, py: Python<'_>, clock: &mut Instant) -> PyResult<Py<PyAny>> {
         let what = || What::Function(self.func.clone_ref(py));
         let mut stay = self.stay.take();
         let mark = match &mut stay {
             Some(stay) => {
-                stay.run(py, what);
+                stay.run(py, *clock, what);
                 None
             }
             None => running::mark(py, &POOLS, what),
@@ -80,7 +82,11 @@ impl Call {
                 self.func.call(py, self.args.bind(py), self.kwargs.as_ref().map(|kwargs| kwargs.bind(py)))
             }
         });
-        drop((stay, mark));
+        drop(mark);
+        *clock = Instant::now();
+        if let Some(stay) = stay {
+            stay.end(*clock);
+        }
         result
     }
 

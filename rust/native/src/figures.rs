@@ -2,7 +2,7 @@
 //! long loops stood still for it. Values that live as long as the wait and the run do the counting.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use penstock_core::histogram::{self, Snapshot};
@@ -15,8 +15,12 @@ use crate::running::{self, Mark, What};
 pub struct Figures {
     /// The policy's, for who reports.
     pub name: &'static str,
-    waiting: AtomicUsize,
-    running: AtomicUsize,
+    /// Waits that have begun.
+    begun: AtomicU64,
+    /// Waits that ended without a run.
+    given_up: AtomicU64,
+    /// Runs without a wait before them.
+    unwaited: AtomicU64,
     wait: histogram::Histogram,
     run: histogram::Histogram,
     lag: histogram::Histogram,
@@ -26,8 +30,9 @@ impl Figures {
     pub fn new(name: &'static str) -> Arc<Self> {
         Arc::new(Self {
             name,
-            waiting: AtomicUsize::new(0),
-            running: AtomicUsize::new(0),
+            begun: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
+            unwaited: AtomicU64::new(0),
             wait: histogram::Histogram::default(),
             run: histogram::Histogram::default(),
             lag: histogram::Histogram::default(),
@@ -36,15 +41,15 @@ impl Figures {
 
     /// Something waits to be run from now on.
     pub fn wait(self: &Arc<Self>) -> Stay {
-        self.waiting.fetch_add(1, Relaxed);
-        Stay { figures: Arc::clone(self), since: Instant::now(), runs: false, mark: None }
+        self.begun.fetch_add(1, Relaxed);
+        Stay { figures: Arc::clone(self), since: Instant::now(), stage: Stage::Waits, mark: None }
     }
 
     /// Something runs from now on, on this thread, that didn't wait.
     pub fn run(self: &Arc<Self>, py: Python<'_>, what: impl FnOnce() -> What) -> Stay {
-        self.running.fetch_add(1, Relaxed);
+        self.unwaited.fetch_add(1, Relaxed);
         let mark = running::mark(py, self, what);
-        Stay { figures: Arc::clone(self), since: Instant::now(), runs: true, mark }
+        Stay { figures: Arc::clone(self), since: Instant::now(), stage: Stage::Runs, mark }
     }
 
     /// Something runs from now on, on this thread, that would have waited if it had to.
@@ -69,17 +74,26 @@ impl Figures {
     }
 
     fn stats_with<'py>(&self, py: Python<'py>, lag: &histogram::Histogram) -> PyResult<Bound<'py, PyDict>> {
-        let running = self.running.load(Relaxed);
+        // In this order nothing is seen to end that wasn't seen to begin.
         let run = self.run.snapshot();
+        let wait = self.wait.snapshot();
+        let started = wait.count + self.unwaited.load(Relaxed);
+        let waits = self.begun.load(Relaxed).saturating_sub(wait.count + self.given_up.load(Relaxed));
         let stats = PyDict::new(py);
-        stats.set_item("count", run.count + running as u64)?;
-        stats.set_item("waiting", self.waiting.load(Relaxed))?;
-        stats.set_item("running", running)?;
-        stats.set_item("wait", times(py, &self.wait.snapshot())?)?;
+        stats.set_item("count", started)?;
+        stats.set_item("waiting", waits)?;
+        stats.set_item("running", started.saturating_sub(run.count))?;
+        stats.set_item("wait", times(py, &wait)?)?;
         stats.set_item("run", times(py, &run)?)?;
         stats.set_item("lag", times(py, &lag.snapshot())?)?;
         Ok(stats)
     }
+}
+
+enum Stage {
+    Waits,
+    Runs,
+    Over,
 }
 
 /// Something that waits, then runs; its drop ends either.
@@ -87,35 +101,44 @@ pub struct Stay {
     figures: Arc<Figures>,
     /// The beginning of the wait or of the run.
     since: Instant,
-    runs: bool,
+    stage: Stage,
     mark: Option<Mark>,
 }
 
 impl Stay {
     /// The wait is over: it runs, on this thread.
-    pub fn run(&mut self, py: Python<'_>, what: impl FnOnce() -> What) {
-        self.run_detached();
+    pub fn run(&mut self, py: Python<'_>, now: Instant, what: impl FnOnce() -> What) {
+        self.begin(now);
         self.mark = running::mark(py, &self.figures, what);
     }
 
     /// The wait is over: it runs, and doesn't use the interpreter, so that no loop stands still for it.
     pub fn run_detached(&mut self) {
-        let now = Instant::now();
+        self.begin(Instant::now());
+    }
+
+    fn begin(&mut self, now: Instant) {
         self.figures.wait.record(now.saturating_duration_since(self.since));
-        self.figures.running.fetch_add(1, Relaxed);
-        self.figures.waiting.fetch_sub(1, Relaxed);
-        (self.since, self.runs) = (now, true);
+        (self.since, self.stage) = (now, Stage::Runs);
+    }
+
+    /// As the drop, for who knows the time.
+    pub fn end(mut self, now: Instant) {
+        self.leave(|| now);
+    }
+
+    fn leave(&mut self, now: impl FnOnce() -> Instant) {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Waits => drop(self.figures.given_up.fetch_add(1, Relaxed)),
+            Stage::Runs => self.figures.run.record(now().saturating_duration_since(self.since)),
+            Stage::Over => {}
+        }
     }
 }
 
 impl Drop for Stay {
     fn drop(&mut self) {
-        if self.runs {
-            self.figures.run.record(self.since.elapsed());
-            self.figures.running.fetch_sub(1, Relaxed);
-        } else {
-            self.figures.waiting.fetch_sub(1, Relaxed);
-        }
+        self.leave(Instant::now);
     }
 }
 

@@ -21,7 +21,7 @@ use crate::call::Call;
 use crate::errors;
 use crate::gil;
 use crate::loops::{self, Finished, Mailbox};
-use crate::promise::Cell;
+use crate::promise::Work;
 use crate::worker::{Task, Workers};
 
 /// What the future waits for: what a cancellation gives back.
@@ -32,8 +32,8 @@ pub enum Source {
     Admission(Call, Arc<Workers>, Option<Ticket>),
     /// A job that no worker has taken.
     Queued(Call, Arc<Workers>),
-    /// A native operation in the queue, or taken by a worker.
-    Operation(Cell, Arc<Workers>),
+    /// A native operation that no worker has taken.
+    Operation(Work, Arc<Workers>),
     /// A job that a worker has taken: it runs to its end.
     Taken,
     /// A place in a semaphore's queue.
@@ -42,6 +42,8 @@ pub enum Source {
 
 enum Outcome {
     Value(Py<PyAny>),
+    /// Permits, until whoever awaits takes them.
+    Grant(Option<Grant>),
     /// With the traceback that it had when it came: each raise starts from there.
     Error(Py<PyBaseException>, Option<Py<PyTraceback>>),
     Cancelled(Option<Py<PyAny>>),
@@ -99,18 +101,30 @@ impl Future {
         }
     }
 
+    /// Takes the operation, to run it now; `None` if it was cancelled.
+    pub fn start_operation(&self) -> Option<Work> {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut state.source, Source::Taken) {
+            Source::Operation(work, _) => Some(work),
+            other => {
+                state.source = other;
+                None
+            }
+        }
+    }
+
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
     }
 
-    pub fn mailbox(&self) -> &Arc<Mailbox> {
-        &self.mailbox
+    /// Has its loop call `callback` in the next turn. On the loop's thread.
+    pub fn call_next_turn(&self, callback: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = callback.py();
+        self.event_loop.bind(py).call_method1(intern!(py, "call_soon"), (callback,)).map(drop)
     }
 
-    /// Says what it waits for now.
-    pub fn wait_for(&self, source: Source) {
-        let before = std::mem::replace(&mut self.state.lock().source, source);
-        drop(before);
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
     }
 
     /// Keeps the ticket of what it waits for, unless that came meanwhile.
@@ -157,6 +171,15 @@ impl Future {
         let source = std::mem::replace(&mut state.source, Source::Taken);
         drop(state);
         drop(source);
+        drop(self.take_grant());
+    }
+
+    /// The permits that it waited for, once.
+    pub fn take_grant(&self) -> Option<Grant> {
+        match &mut self.state.lock().outcome {
+            Some(Outcome::Grant(grant)) => grant.take(),
+            _ => None,
+        }
     }
 
     /// Makes the awaiting task wait for it.
@@ -172,7 +195,7 @@ impl Future {
         let outcome = match finished {
             Finished::Again(_) if future.is_cancelled() => None,
             Finished::Again(step) => {
-                let Some(finished) = step(py) else { return Ok(()) };
+                let Some(finished) = step(py, this) else { return Ok(()) };
                 return Self::settle(this, py, finished);
             }
             Finished::Callbacks => None,
@@ -180,6 +203,7 @@ impl Future {
                 Self::cancel(this.bind(py), None)?;
                 return Ok(());
             }
+            Finished::Grant(grant) => Some(Outcome::Grant(Some(grant))),
             Finished::Python(Ok(value)) => Some(Outcome::Value(value)),
             Finished::Python(Err(error)) => Some(Outcome::error(py, error)),
             _ if future.is_cancelled() => None,
@@ -194,6 +218,7 @@ impl Future {
             if state.outcome.is_some() {
                 // Cancelled meanwhile: its result is dropped.
                 drop(state);
+                drop(outcome);
                 return Ok(());
             }
             state.outcome = Some(outcome);
@@ -238,6 +263,7 @@ impl Future {
         let state = self.state.lock();
         match state.outcome.as_ref()? {
             Outcome::Value(value) => Some(Ok(value.clone_ref(py))),
+            Outcome::Grant(_) => Some(Ok(py.None())),
             Outcome::Error(error, traceback) => {
                 let (error, traceback) = (error.clone_ref(py), traceback.as_ref().map(|tb| tb.clone_ref(py)));
                 drop(state);
@@ -363,11 +389,7 @@ impl Future {
         drop(state);
         future.cancelled.store(true, Ordering::Release);
         let swept = match &source {
-            Source::Queued(_, workers) => workers.queue().cancelled(Task::is_cancelled),
-            Source::Operation(cell, workers) => {
-                let work = cell.lock().take();
-                if work.is_some() { workers.queue().cancelled(Task::is_cancelled) } else { Vec::new() }
-            }
+            Source::Queued(_, workers) | Source::Operation(_, workers) => workers.queue().cancelled(Task::is_cancelled),
             _ => Vec::new(),
         };
         drop(swept);
@@ -445,7 +467,13 @@ impl Future {
         let py = this.py();
         match this.get().retrieve(py) {
             None => Ok(Some(Self::block(this.as_unbound(), py))),
-            Some(Ok(value)) if value.is_none(py) => Ok(None),
+            Some(Ok(value)) if value.is_none(py) => {
+                // Who awaited permits has them now, and gives them back by a release.
+                if let Some(grant) = this.get().take_grant() {
+                    grant.forget();
+                }
+                Ok(None)
+            }
             // A tuple as the value would be taken for the arguments.
             Some(Ok(value)) => Err(PyStopIteration::new_err((value,))),
             Some(Err(error)) => Err(error),
@@ -464,22 +492,26 @@ impl Future {
         value: Option<&Bound<'_, PyAny>>,
         traceback: Option<Bound<'_, PyTraceback>>,
     ) -> PyResult<Py<Self>> {
-        Self::cancel(this, None)?;
+        Self::close(this)?;
         Err(thrown(exc, value, traceback)?)
     }
 
     /// Gives up: cancels, without a word if it is done.
     fn close(this: &Bound<'_, Self>) -> PyResult<()> {
-        Self::cancel(this, None).map(drop)
+        Self::cancel(this, None)?;
+        // Permits that came for a task which was cancelled before its next step go to the next waiter.
+        drop(this.get().take_grant());
+        Ok(())
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
         let state = self.state.lock();
         let (word, detail) = match (&state.outcome, &state.source) {
             (Some(Outcome::Value(value)), _) => ("finished", Some(("result", value.clone_ref(py)))),
+            (Some(Outcome::Grant(_)), _) => ("finished", None),
             (Some(Outcome::Error(error, _)), _) => ("finished", Some(("exception", error.clone_ref(py).into_any()))),
             (Some(Outcome::Cancelled(_)), _) => ("cancelled", None),
-            (None, Source::Queued(..) | Source::Admission(..)) => ("queued", None),
+            (None, Source::Queued(..) | Source::Operation(..) | Source::Admission(..)) => ("queued", None),
             (None, _) => ("pending", None),
         };
         drop(state);
@@ -501,7 +533,7 @@ impl Future {
                 visit.call(traceback)?;
             }
             Some(Outcome::Cancelled(message)) => visit.call(message)?,
-            None => {}
+            Some(Outcome::Grant(_)) | None => {}
         }
         for Callback { func, context } in state.first.iter().chain(&state.others) {
             visit.call(func)?;

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use penstock_core::Result;
 use penstock_core::dispatch::{Completions, Signal};
+use penstock_core::permit::Grant;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -35,9 +36,11 @@ pub type Convert = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 pub enum Finished {
     Python(PyResult<Py<PyAny>>),
     Native(Result<Convert>),
+    /// Permits that it waited for.
+    Grant(Grant),
     Cancelled,
     /// Something to be done on the loop's thread, that may end it.
-    Again(Box<dyn FnOnce(Python<'_>) -> Option<Finished> + Send>),
+    Again(Box<dyn FnOnce(Python<'_>, &Py<Future>) -> Option<Finished> + Send>),
     /// It has ended; some of its callbacks have not run.
     Callbacks,
 }
@@ -50,17 +53,40 @@ pub struct Completion {
 
 pub struct Mailbox {
     completions: Completions<Completion>,
+    /// A job was submitted since the last turn.
+    submitted: AtomicBool,
     event_loop: Py<PyWeakrefReference>,
     hands_over: AtomicBool,
 }
 
 /// A promise to [`Mailbox::raise`]; kept by its drop at the latest.
 #[must_use]
-pub struct Owed(Arc<Mailbox>);
+pub struct Owed(Option<Arc<Mailbox>>);
+
+impl Owed {
+    /// Keeps it on the loop's own thread without a system call, if this is that thread: by a turn of the loop.
+    pub fn keep_by_a_turn(mut self) {
+        let here = |mailbox: &Arc<Mailbox>| {
+            LAST.with_borrow(|last| last.as_ref().is_some_and(|last| Arc::ptr_eq(last, mailbox)))
+        };
+        let Some(mailbox) = self.0.take_if(|mailbox| here(mailbox)) else { return };
+        let turn = |py: Python<'_>| {
+            let event_loop = running(py)?.filter(|event_loop| mailbox.serves(event_loop));
+            let Some(event_loop) = event_loop else { return Ok(false) };
+            let turn = Py::new(py, Turn(Arc::clone(&mailbox)))?;
+            event_loop.call_method1(intern!(py, "call_soon"), (turn,)).map(|_| true)
+        };
+        if Python::try_attach(|py| turn(py).unwrap_or(false)) != Some(true) {
+            mailbox.completions.raise();
+        }
+    }
+}
 
 impl Drop for Owed {
     fn drop(&mut self) {
-        self.0.completions.raise();
+        if let Some(mailbox) = &self.0 {
+            mailbox.completions.raise();
+        }
     }
 }
 
@@ -135,6 +161,7 @@ impl Mailbox {
         let descriptor = signal.as_fd().as_raw_fd();
         let mailbox = Arc::new(Self {
             completions: Completions::new(signal),
+            submitted: AtomicBool::new(false),
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
             hands_over: AtomicBool::new(event_loop.hasattr(intern!(py, "_baton"))?),
         });
@@ -159,39 +186,20 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Whether the loop stands still at the moment: it was stopped, and neither closed nor run again. From any thread.
-    pub fn has_stopped(&self) -> bool {
-        let stands = |py: Python<'_>| {
-            let event_loop = self.event_loop.bind(py).upgrade()?;
-            let running = event_loop.call_method0(intern!(py, "is_running")).and_then(|running| running.is_truthy());
-            running.ok().map(|running| !running)
-        };
-        Python::try_attach(stands).flatten().unwrap_or(false)
+    /// To be called on the loop's thread with each job: whether others were submitted in the same turn.
+    pub fn is_among_others(&self) -> bool {
+        self.submitted.swap(true, Relaxed)
     }
 
-    /// Sends a completion, from any thread, attached or not. To a loop that is gone it is dropped.
-    pub fn post(self: &Arc<Self>, completion: Completion) -> Option<Owed> {
-        match self.completions.push(completion) {
-            Ok(true) => Some(Owed(Arc::clone(self))),
-            Ok(false) | Err(_) => None,
-        }
+    /// A turn of the loop is over. Lowers the flag of `is_among_others`.
+    pub fn turned(&self) {
+        self.submitted.store(false, Relaxed);
     }
-}
 
-/// The mailbox as a dictionary's value.
-#[pyclass(frozen)]
-struct MailboxHandle(Arc<Mailbox>);
-
-/// The loop's reader callback. Its drop closes the mailbox: see the head of this file.
-#[pyclass(frozen)]
-struct Drain(Arc<Mailbox>);
-
-#[pymethods]
-impl Drain {
-    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
-        buffer::give_back(py);
-        let completions = &self.0.completions;
-        completions.lower();
+    /// Settles what is finished, on the loop's thread.
+    fn drain(&self, py: Python<'_>) -> PyResult<()> {
+        self.turned();
+        let completions = &self.completions;
         let mut batch = VecDeque::new();
         if completions.take(DRAIN_MAX, &mut batch) {
             completions.raise();
@@ -206,6 +214,52 @@ impl Drain {
             }
         }
         Ok(())
+    }
+
+    /// Whether the loop stands still at the moment: it was stopped, and neither closed nor run again. From any thread.
+    pub fn has_stopped(&self) -> bool {
+        let stands = |py: Python<'_>| {
+            let event_loop = self.event_loop.bind(py).upgrade()?;
+            let running = event_loop.call_method0(intern!(py, "is_running")).and_then(|running| running.is_truthy());
+            running.ok().map(|running| !running)
+        };
+        Python::try_attach(stands).flatten().unwrap_or(false)
+    }
+
+    /// Sends a completion, from any thread, attached or not. To a loop that is gone it is dropped.
+    pub fn post(self: &Arc<Self>, completion: Completion) -> Option<Owed> {
+        match self.completions.push(completion) {
+            Ok(true) => Some(Owed(Some(Arc::clone(self)))),
+            Ok(false) | Err(_) => None,
+        }
+    }
+}
+
+/// The mailbox as a dictionary's value.
+#[pyclass(frozen)]
+struct MailboxHandle(Arc<Mailbox>);
+
+/// A drain that was asked for by the loop's own thread.
+#[pyclass(frozen)]
+struct Turn(Arc<Mailbox>);
+
+#[pymethods]
+impl Turn {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.drain(py)
+    }
+}
+
+/// The loop's reader callback. Its drop closes the mailbox: see the head of this file.
+#[pyclass(frozen)]
+struct Drain(Arc<Mailbox>);
+
+#[pymethods]
+impl Drain {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        buffer::give_back(py);
+        self.0.completions.lower();
+        self.0.drain(py)
     }
 }
 

@@ -196,7 +196,7 @@ impl BlockingPermit {
             }
             State::Over => {}
         }
-        Py::new(py, Ready)
+        Ready::new(py)
     }
 
     fn __repr__(&self) -> String {

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use penstock_core::dispatch::{Config, Job, Native, NativeJob, Overflow, Rejected, WhenFull, default_threads};
+use penstock_core::dispatch::{Config, Job, Native, Overflow, Rejected, WhenFull, default_threads};
 use penstock_core::drain::Drainer;
 use penstock_core::permit::{Acquire, Grant, Semaphore};
 use penstock_core::{Error, Result};
@@ -16,9 +17,9 @@ use crate::call::Call;
 use crate::errors::{self, Raise};
 use crate::future::{Future, Source};
 use crate::gil;
-use crate::loops::{self, Completion, Finished};
+use crate::loops::{self, Completion, Finished, Mailbox};
 use crate::process::{Crew, Crews};
-use crate::promise::Promise;
+use crate::promise::{Operation, Promise, Work};
 use crate::size;
 use crate::worker::{Interpreter, Task, Workers};
 
@@ -69,10 +70,8 @@ impl DispatchPool {
         let workers = self.started(py)?;
         let future = Future::pending(py, Source::Queued(call, Arc::clone(workers)))?;
         let job = Job::Attached(Task::Run(future.clone_ref(py)));
-        match workers.queue().push(job, suspending(workers)) {
-            Ok(_) => Ok(future),
-            Err(rejected) => Err(errors::to_py(py, rejected.error)),
-        }
+        submit(py, workers, job, &future)?;
+        Ok(future)
     }
 
     /// Queues a call for the running loop once it has a permit, which it holds until it has run.
@@ -87,13 +86,13 @@ impl DispatchPool {
         Ok(future)
     }
 
-    /// Queues a native job from a loop's thread.
-    pub fn start_native(&self, py: Python<'_>, make: impl FnOnce(&Arc<Workers>) -> NativeJob) -> PyResult<()> {
+    /// Queues a native operation for the running loop.
+    pub fn start_native(&self, py: Python<'_>, work: Work) -> PyResult<Py<Future>> {
         let workers = self.started(py)?;
-        match workers.queue().push(Job::Native(make(workers)), suspending(workers)) {
-            Ok(_) => Ok(()),
-            Err(rejected) => Err(errors::to_py(py, rejected.error)),
-        }
+        let future = Future::pending(py, Source::Operation(work, Arc::clone(workers)))?;
+        let job = Job::Native(Box::new(Operation(future.clone_ref(py))));
+        submit(py, workers, job, &future)?;
+        Ok(future)
     }
 
     /// Queues a job from whatever thread: one that runs a loop is never blocked nor enlisted.
@@ -109,8 +108,12 @@ impl DispatchPool {
         };
         match pushed {
             Ok(None) => {}
-            Ok(Some(Job::Attached(task))) => drop(task.run(py, workers.queue())),
-            Ok(Some(Job::Native(job))) => py.detach(|| job.run()),
+            Ok(Some(Job::Attached(task))) => drop(task.run(py, workers.queue(), &mut Instant::now())),
+            Ok(Some(Job::Native(job))) => {
+                if !py.detach(|| job.run()) {
+                    workers.queue().buried();
+                }
+            }
             Err(rejected) => return Err(errors::to_py(py, rejected.error)),
         }
         Ok(())
@@ -121,6 +124,36 @@ impl DispatchPool {
         let crew = self.crew();
         crew.close();
         crew
+    }
+}
+
+/// Hands a job of the running loop's to the workers, for a future of its own.
+fn submit(py: Python<'_>, workers: &Arc<Workers>, job: Job<Task>, future: &Py<Future>) -> PyResult<()> {
+    let (queue, when_full) = (workers.queue(), suspending(workers));
+    let pushed = if future.get().mailbox().is_among_others() {
+        queue.push_among(job, when_full)
+    } else {
+        queue.push(job, when_full).map(|_| false)
+    };
+    match pushed {
+        Ok(false) => Ok(()),
+        Ok(true) => {
+            let rouse = Rouse(Arc::clone(workers), Arc::clone(future.get().mailbox()));
+            future.get().call_next_turn(Bound::new(py, rouse)?.into_any())
+        }
+        Err(rejected) => Err(errors::to_py(py, rejected.error)),
+    }
+}
+
+/// Called when a loop has submitted all that it does in a turn.
+#[pyclass(frozen)]
+struct Rouse(Arc<Workers>, Arc<Mailbox>);
+
+#[pymethods]
+impl Rouse {
+    fn __call__(&self) {
+        self.1.turned();
+        self.0.queue().rouse();
     }
 }
 
@@ -175,8 +208,9 @@ fn count(py: Python<'_>, name: &'static str, value: i64) -> PyResult<usize> {
 struct Joining(Promise);
 
 impl Native for Joining {
-    fn run(self: Box<Self>) {
+    fn run(self: Box<Self>) -> bool {
         self.0.complete(Ok(Box::new(|py: Python<'_>| Ok(py.None()))));
+        true
     }
 
     fn is_cancelled(&self) -> bool {
@@ -308,7 +342,11 @@ impl DispatchPool {
             for job in queue.clear() {
                 match job {
                     Job::Attached(task) => task.cancel(py, queue),
-                    Job::Native(job) => job.cancel(),
+                    Job::Native(job) => {
+                        if !job.cancel() {
+                            queue.buried();
+                        }
+                    }
                 }
             }
             queue.quieten();

@@ -4,7 +4,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use penstock_core::dispatch::Native;
 use penstock_core::{Error, Result};
 use pyo3::prelude::*;
@@ -12,7 +11,6 @@ use pyo3::prelude::*;
 use crate::future::{Future, Source};
 use crate::loops::{Completion, Convert, Finished};
 use crate::pool::DispatchPool;
-use crate::worker::Workers;
 
 /// A promise to settle one future from any thread, attached or not. Dropped unkept, it fails the future with
 /// InternalError.
@@ -35,10 +33,6 @@ impl Promise {
         self.settle(Finished::Native(result));
     }
 
-    fn cancel(mut self) {
-        self.settle(Finished::Cancelled);
-    }
-
     fn settle(&mut self, finished: Finished) {
         if let Some(future) = self.0.take() {
             let mailbox = Arc::clone(future.get().mailbox());
@@ -56,6 +50,9 @@ impl Drop for Promise {
     }
 }
 
+/// What a native operation does on a worker, detached.
+pub type Work = Box<dyn FnOnce() -> Result<Convert> + Send>;
+
 /// Runs a native operation on the pool's threads, detached, and converts its result on the loop's thread.
 pub fn run_native<T: Send + 'static>(
     py: Python<'_>,
@@ -63,55 +60,45 @@ pub fn run_native<T: Send + 'static>(
     op: impl FnOnce() -> Result<T> + Send + 'static,
     convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
 ) -> PyResult<Py<Future>> {
-    let (promise, future) = Promise::pair(py)?;
-    let work: Work = Box::new(move |cancelled| {
-        if cancelled {
-            return promise.cancel();
-        }
-        let result = catch_unwind(AssertUnwindSafe(op)).unwrap_or_else(|panic| Err(Error::from_panic(&*panic)));
-        promise.complete(result.map(|value| Box::new(move |py: Python<'_>| convert(py, value)) as Convert));
-    });
-    let cell: Cell = Arc::new(Mutex::new(Some(work)));
-    let started = pool.start_native(py, |workers| {
-        future.get().wait_for(Source::Operation(Arc::clone(&cell), Arc::clone(workers)));
-        Box::new(Operation { cell, workers: Arc::clone(workers) })
-    });
-    // Refused, the work still lies in the future, and the future in the work's promise.
-    started.inspect_err(|_| future.get().forsake())?;
-    Ok(future)
+    let work = move || {
+        let value = op()?;
+        Ok(Box::new(move |py: Python<'_>| convert(py, value)) as Convert)
+    };
+    pool.start_native(py, Box::new(work))
 }
 
-/// Runs, or says that it never will. The future goes to its loop with that: a reference that a worker let go of would
-/// only be noticed when some thread next calls this library, and the future's result be kept until then.
-type Work = Box<dyn FnOnce(bool) + Send>;
+/// A native operation in the queue. Its work lies in the future until a worker or a cancellation takes it, whichever is
+/// first. The future goes to its loop in either case: a reference that a worker let go of would only be noticed when some
+/// thread next calls this library, and the future's result be kept until then.
+pub struct Operation(pub Py<Future>);
 
-/// Holds the work of a native operation until a worker or a cancellation takes it, whichever is first.
-pub type Cell = Arc<Mutex<Option<Work>>>;
-
-/// A native operation in the queue.
-struct Operation {
-    cell: Cell,
-    workers: Arc<Workers>,
+impl Operation {
+    /// False: it had been cancelled.
+    fn finish(self, finish: impl FnOnce(Work) -> Finished) -> bool {
+        let Self(future) = self;
+        let work = future.get().start_operation();
+        let alive = work.is_some();
+        let finished = work.map_or(Finished::Cancelled, finish);
+        let mailbox = Arc::clone(future.get().mailbox());
+        drop(mailbox.post(Completion { future, finished }));
+        alive
+    }
 }
 
 impl Native for Operation {
-    fn run(self: Box<Self>) {
-        let work = self.cell.lock().take();
-        match work {
-            Some(work) => work(false),
-            None => self.workers.queue().buried(),
-        }
+    fn run(self: Box<Self>) -> bool {
+        let run = |work| catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Error::from_panic(&*panic)));
+        self.finish(|work| Finished::Native(run(work)))
     }
 
-    fn cancel(self: Box<Self>) {
-        let work = self.cell.lock().take();
-        match work {
-            Some(work) => work(true),
-            None => self.workers.queue().buried(),
-        }
+    fn cancel(self: Box<Self>) -> bool {
+        self.finish(|work| {
+            drop(work);
+            Finished::Cancelled
+        })
     }
 
     fn is_cancelled(&self) -> bool {
-        self.cell.lock().is_none()
+        self.0.get().is_cancelled()
     }
 }

@@ -5,8 +5,8 @@
 //! `async with` then makes no object at all: `__aenter__` gives one shared awaitable, `__aexit__` another.
 //!
 //! A permit on its way to a task is a [`Grant`] that lies in three places in turn: in the completion (dropped if the loop
-//! is gone or the waiting was cancelled), in the slot of the [`Acquire`] (dropped if the task is cancelled before its
-//! next step), and with the task. Each drop gives it to the next waiter.
+//! is gone or the waiting was cancelled), in the future that the task waits for (dropped if the task is cancelled before
+//! its next step), and with the task. Each drop gives it to the next waiter.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,12 +16,12 @@ use penstock_core::permit::{self, Grant};
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyTimeoutError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTraceback};
+use pyo3::types::{PyDict, PyTraceback, PyTuple};
 
 use crate::errors::Raise;
 use crate::future::{self, Future, Source};
 use crate::gil;
-use crate::loops::{self, Completion, Convert, Finished};
+use crate::loops::{self, Completion, Finished};
 
 /// A thread that waits looks for signals (Ctrl-C) so often.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
@@ -48,8 +48,8 @@ impl Semaphore {
             return Err(PyValueError::new_err("permits=0: at least 1 is needed"));
         }
         let core = permit::Semaphore::new(permits);
-        let ready = Py::new(py, Ready)?;
-        let enter = Py::new(py, Enter { core: core.clone(), ready: ready.clone_ref(py) })?;
+        let ready = Ready::new(py)?;
+        let enter = Py::new(py, Enter { core: core.clone(), over: ready.get().0.clone_ref(py) })?;
         Ok(Self { core, enter, ready })
     }
 
@@ -139,22 +139,24 @@ impl Semaphore {
     }
 }
 
-/// Awaiting it gives None at once.
+/// Awaiting it gives None at once: it has an iterator that is over. The standard library's own is stepped without a call
+/// into this library.
 #[pyclass(frozen)]
-pub struct Ready;
+pub struct Ready(Py<PyAny>);
+
+impl Ready {
+    pub fn new(py: Python<'_>) -> PyResult<Py<Self>> {
+        let over = PyTuple::empty(py).try_iter()?;
+        // Its first step changes it; the others don't, on whichever thread.
+        over.clone().for_each(drop);
+        Py::new(py, Self(over.into_any().unbind()))
+    }
+}
 
 #[pymethods]
 impl Ready {
-    fn __await__(this: Py<Self>) -> Py<Self> {
-        this
-    }
-
-    fn __iter__(this: Py<Self>) -> Py<Self> {
-        this
-    }
-
-    fn __next__(&self) -> Option<Py<PyAny>> {
-        None
+    fn __await__(&self, py: Python<'_>) -> Py<PyAny> {
+        self.0.clone_ref(py)
     }
 }
 
@@ -162,29 +164,87 @@ impl Ready {
 #[pyclass(frozen)]
 struct Enter {
     core: permit::Semaphore,
-    ready: Py<Ready>,
+    over: Py<PyAny>,
 }
 
 #[pymethods]
 impl Enter {
+    /// A future in the queue is awaited itself: when it is done, the task has the permit.
     fn __await__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         if self.core.take(1).raise(py)? {
-            Ok(self.ready.clone_ref(py).into_any())
-        } else {
-            Ok(Py::new(py, Acquire(Taking::new(&self.core, 1)))?.into_any())
+            return Ok(self.over.clone_ref(py));
         }
+        match enqueue(py, &self.core, 1)? {
+            Place::Queued(future) => Ok(future.into_any()),
+            Place::Granted(grant) => {
+                grant.forget();
+                Ok(self.over.clone_ref(py))
+            }
+        }
+    }
+}
+
+enum Place {
+    Granted(Grant),
+    /// Its outcome will be the permits.
+    Queued(Py<Future>),
+}
+
+/// Queues a future of the running loop for `n` permits, unless they are free.
+fn enqueue(py: Python<'_>, core: &permit::Semaphore, n: usize) -> PyResult<Place> {
+    let future = Future::pending(py, Source::Promise)?;
+    match queue(core, n, future.clone_ref(py)).raise(py)? {
+        permit::Acquire::Granted(grant) => Ok(Place::Granted(grant)),
+        permit::Acquire::Queued(ticket) => {
+            future.get().wait_with(ticket);
+            Ok(Place::Queued(future))
+        }
+    }
+}
+
+fn queue(core: &permit::Semaphore, n: usize, future: Py<Future>) -> penstock_core::Result<permit::Acquire> {
+    let again = core.clone();
+    core.acquire(n, move |grant| deliver(&again, n, future, grant))
+}
+
+/// Sends a grant to the future's loop. It gets to the future if the loop still runs and nobody has cancelled. A loop that
+/// has stopped can't say when it will use a permit: it goes on to the next waiter, and this one asks again if its loop
+/// ever runs again.
+fn deliver(core: &permit::Semaphore, n: usize, future: Py<Future>, grant: penstock_core::Result<Grant>) {
+    let mailbox = Arc::clone(future.get().mailbox());
+    let finished = match grant {
+        Ok(grant) if mailbox.has_stopped() => {
+            drop(grant);
+            let core = core.clone();
+            Finished::Again(Box::new(move |py, future| ask_again(py, &core, n, future)))
+        }
+        Ok(grant) => Finished::Grant(grant),
+        Err(error) => Finished::Native(Err(error)),
+    };
+    if let Some(owed) = mailbox.post(Completion { future, finished }) {
+        owed.keep_by_a_turn();
+    }
+}
+
+/// On the loop's thread.
+fn ask_again(py: Python<'_>, core: &permit::Semaphore, n: usize, future: &Py<Future>) -> Option<Finished> {
+    match queue(core, n, future.clone_ref(py)) {
+        Ok(permit::Acquire::Granted(grant)) => Some(Finished::Grant(grant)),
+        Ok(permit::Acquire::Queued(ticket)) => {
+            future.get().wait_with(ticket);
+            None
+        }
+        Err(error) => Some(Finished::Native(Err(error))),
     }
 }
 
 enum Stage {
     /// Nobody has awaited it.
     New,
-    /// A task waits for the future, and finds the grant in the slot when it is done.
-    Waiting(Py<Future>, Slot),
+    /// A task waits for the future, and finds the grant in it when it is done.
+    Waiting(Py<Future>),
     Over,
 }
-
-type Slot = Arc<Mutex<Option<Grant>>>;
 
 /// How a task comes to its permits, step by step.
 pub struct Taking {
@@ -219,38 +279,31 @@ impl Taking {
                 if self.core.take(self.n).raise(py)? {
                     return Ok(Step::Taken(Grant::adopt(&self.core, self.n)));
                 }
-                let future = Future::pending(py, Source::Promise)?;
-                let slot = Slot::default();
-                let waiter = Waiter { core: self.core.clone(), n: self.n, future, slot };
-                match waiter.queue(py).raise(py)? {
-                    permit::Acquire::Granted(grant) => Ok(Step::Taken(grant)),
-                    permit::Acquire::Queued(ticket) => {
-                        waiter.future.get().wait_with(ticket);
-                        Ok(self.wait(py, waiter.future, waiter.slot))
-                    }
+                match enqueue(py, &self.core, self.n)? {
+                    Place::Granted(grant) => Ok(Step::Taken(grant)),
+                    Place::Queued(future) => Ok(self.wait(py, future)),
                 }
             }
-            Stage::Waiting(future, slot) => match future.get().retrieve(py) {
-                None => Ok(self.wait(py, future, slot)),
+            Stage::Waiting(future) => match future.get().retrieve(py) {
+                None => Ok(self.wait(py, future)),
                 Some(result) => {
                     result?;
-                    let grant = slot.lock().take();
-                    Ok(grant.map_or(Step::Spent, Step::Taken))
+                    Ok(future.get().take_grant().map_or(Step::Spent, Step::Taken))
                 }
             },
             Stage::Over => Ok(Step::Spent),
         }
     }
 
-    fn wait(&self, py: Python<'_>, future: Py<Future>, slot: Slot) -> Step {
+    fn wait(&self, py: Python<'_>, future: Py<Future>) -> Step {
         let wait = Future::block(&future, py);
-        self.change(Stage::Waiting(future, slot));
+        self.change(Stage::Waiting(future));
         Step::Wait(wait)
     }
 
     /// Cancelled: what was handed over already goes to the next waiter.
     pub fn abandon(&self) {
-        if let Stage::Waiting(future, _slot) = self.change(Stage::Over) {
+        if let Stage::Waiting(future) = self.change(Stage::Over) {
             future.get().forsake();
         }
     }
@@ -258,7 +311,7 @@ impl Taking {
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         // What isn't visited is taken to be in use: who holds the lock keeps it alive for this round.
         match self.stage.try_lock().as_deref() {
-            Some(Stage::Waiting(future, _)) => visit.call(future),
+            Some(Stage::Waiting(future)) => visit.call(future),
             _ => Ok(()),
         }
     }
@@ -267,62 +320,6 @@ impl Taking {
 impl Drop for Taking {
     fn drop(&mut self) {
         self.abandon();
-    }
-}
-
-/// A task in the queue, as whoever hands permits over sees it.
-struct Waiter {
-    core: permit::Semaphore,
-    n: usize,
-    future: Py<Future>,
-    slot: Slot,
-}
-
-impl Waiter {
-    fn clone_ref(&self, py: Python<'_>) -> Self {
-        Self { core: self.core.clone(), n: self.n, future: self.future.clone_ref(py), slot: Arc::clone(&self.slot) }
-    }
-
-    fn queue(&self, py: Python<'_>) -> penstock_core::Result<permit::Acquire> {
-        let waiter = self.clone_ref(py);
-        self.core.acquire(self.n, move |grant| waiter.wake(grant))
-    }
-
-    /// Sends a grant to the loop. It gets to the slot if the loop still runs and nobody has cancelled. A loop that has
-    /// stopped can't say when it will use a permit: it goes on to the next waiter, and this one asks again if its loop
-    /// ever runs again.
-    fn wake(self, grant: penstock_core::Result<Grant>) {
-        let mailbox = Arc::clone(self.future.get().mailbox());
-        let future = Python::try_attach(|py| self.future.clone_ref(py));
-        let Some(future) = future else { return };
-        let finished = match grant {
-            Ok(grant) if mailbox.has_stopped() => {
-                drop(grant);
-                Finished::Again(Box::new(move |py| self.ask_again(py)))
-            }
-            grant => Finished::Native(grant.map(|grant| self.keep(grant))),
-        };
-        drop(mailbox.post(Completion { future, finished }));
-    }
-
-    fn keep(self, grant: Grant) -> Convert {
-        Box::new(move |py| {
-            *self.slot.lock() = Some(grant);
-            Ok(py.None())
-        })
-    }
-
-    /// On the loop's thread.
-    fn ask_again(self, py: Python<'_>) -> Option<Finished> {
-        let waiter = self.clone_ref(py);
-        match self.queue(py) {
-            Ok(permit::Acquire::Granted(grant)) => Some(Finished::Native(Ok(waiter.keep(grant)))),
-            Ok(permit::Acquire::Queued(ticket)) => {
-                self.future.get().wait_with(ticket);
-                None
-            }
-            Err(error) => Some(Finished::Native(Err(error))),
-        }
     }
 }
 

@@ -48,26 +48,27 @@ impl Task {
         matches!(self, Self::Run(future) if future.get().is_cancelled())
     }
 
-    pub fn run(self, py: Python<'_>, queue: &Queue<Self>) -> Option<Owed> {
+    /// `clock` is the present time, before and after.
+    pub fn run(self, py: Python<'_>, queue: &Queue<Self>, clock: &mut Instant) -> Option<Owed> {
         match self {
             Self::Run(future) => {
                 let Some(call) = future.get().start() else {
                     queue.buried();
                     return None;
                 };
-                let finished = Finished::Python(call.invoke(py));
+                let finished = Finished::Python(call.invoke(py, clock));
                 let mailbox = Arc::clone(future.get().mailbox());
                 mailbox.post(Completion { future, finished })
             }
             Self::Dispatch(call) => {
                 let name = call.func(py).clone();
-                if let Err(error) = call.invoke(py) {
+                if let Err(error) = call.invoke(py, clock) {
                     log(py, &name, error);
                 }
                 None
             }
             Self::Submit(future, call) => {
-                if let Err(error) = fulfil(py, future.bind(py), *call) {
+                if let Err(error) = fulfil(py, future.bind(py), *call, clock) {
                     error.write_unraisable(py, Some(future.bind(py)));
                 }
                 None
@@ -102,11 +103,11 @@ impl Task {
 }
 
 /// Runs a call for a concurrent.futures.Future, by that class's protocol for executors.
-fn fulfil(py: Python<'_>, future: &Bound<'_, PyAny>, call: Call) -> PyResult<()> {
+fn fulfil(py: Python<'_>, future: &Bound<'_, PyAny>, call: Call, clock: &mut Instant) -> PyResult<()> {
     if !future.call_method0(intern!(py, "set_running_or_notify_cancel"))?.is_truthy()? {
         return Ok(());
     }
-    match call.invoke(py) {
+    match call.invoke(py, clock) {
         Ok(value) => future.call_method1(intern!(py, "set_result"), (value,))?,
         Err(error) => future.call_method1(intern!(py, "set_exception"), (error.into_value(py),))?,
     };
@@ -171,13 +172,16 @@ impl Runner for Interpreter {
 
 fn batch(py: Python<'_>, seat: &mut Seat<'_, Task>) -> Option<Owed> {
     let started = Instant::now();
+    let mut clock = started;
     let mut owed = None;
     for _ in 0..BATCH_JOBS {
         let Some(task) = seat.take() else { break };
         // The task may block: what is finished must not wait behind it.
         drop(owed.take());
-        owed = task.run(py, seat.queue());
-        if started.elapsed() >= BATCH_TIME {
+        let begun = clock;
+        owed = task.run(py, seat.queue(), &mut clock);
+        seat.spent(clock - begun);
+        if clock - started >= BATCH_TIME {
             break;
         }
     }

@@ -20,31 +20,28 @@
 use std::collections::VecDeque;
 
 use crate::sync::Mutex;
-
-struct List<T> {
-    items: VecDeque<T>,
-    closed: bool,
-}
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 pub struct Completions<T> {
-    list: Mutex<List<T>>,
+    list: Mutex<VecDeque<T>>,
+    /// Written under the list's lock.
+    closed: AtomicBool,
     signal: Mutex<Option<Signal>>,
 }
 
 impl<T> Completions<T> {
     pub fn new(signal: Signal) -> Self {
-        let list = List { items: VecDeque::new(), closed: false };
-        Self { list: Mutex::new(list), signal: Mutex::new(Some(signal)) }
+        Self { list: Mutex::default(), closed: AtomicBool::new(false), signal: Mutex::new(Some(signal)) }
     }
 
     /// Appends. `Ok(true)`: the caller owes a [`Completions::raise`]. `Err`: the loop is gone.
     pub fn push(&self, item: T) -> Result<bool, T> {
         let mut list = self.list.lock();
-        if list.closed {
+        if self.is_closed() {
             return Err(item);
         }
-        list.items.push_back(item);
-        Ok(list.items.len() == 1)
+        list.push_back(item);
+        Ok(list.len() == 1)
     }
 
     /// Wakes the loop.
@@ -64,38 +61,38 @@ impl<T> Completions<T> {
     /// Moves the oldest `max` items to `into`. True: some are left and the caller owes a [`Completions::raise`].
     pub fn take(&self, max: usize, into: &mut VecDeque<T>) -> bool {
         let mut list = self.list.lock();
-        if list.items.len() <= max && into.is_empty() {
-            std::mem::swap(&mut list.items, into);
+        if list.len() <= max && into.is_empty() {
+            std::mem::swap(&mut *list, into);
             return false;
         }
-        let n = list.items.len().min(max);
-        into.extend(list.items.drain(..n));
-        !list.items.is_empty()
+        let n = list.len().min(max);
+        into.extend(list.drain(..n));
+        !list.is_empty()
     }
 
     /// Puts items that were taken back to the front. True: the caller owes a [`Completions::raise`].
     pub fn put_back(&self, items: VecDeque<T>) -> bool {
         let mut list = self.list.lock();
-        if list.closed {
+        if self.is_closed() {
             drop(list);
             return false;
         }
         for item in items.into_iter().rev() {
-            list.items.push_front(item);
+            list.push_front(item);
         }
-        !list.items.is_empty()
+        !list.is_empty()
     }
 
     /// The loop is gone. Gives back what it will never take.
     pub fn close(&self) -> VecDeque<T> {
         *self.signal.lock() = None;
         let mut list = self.list.lock();
-        list.closed = true;
-        std::mem::take(&mut list.items)
+        self.closed.store(true, Ordering::Relaxed);
+        std::mem::take(&mut *list)
     }
 
     pub fn is_closed(&self) -> bool {
-        self.list.lock().closed
+        self.closed.load(Ordering::Relaxed)
     }
 }
 

@@ -2,13 +2,16 @@
 //! and the [`Completions`] that carry what is finished back to an event loop.
 
 mod completions;
+mod job;
+mod pace;
 mod queue;
 
 #[cfg(not(loom))]
 mod pool;
 
 pub use completions::{Completions, Signal};
-pub use queue::{Figures, Found, Job, Native, NativeJob, Queue, Rejected, Seat, WhenFull};
+pub use job::{Job, Native, NativeJob, Rejected, WhenFull};
+pub use queue::{Figures, Found, Queue, Seat};
 
 #[cfg(not(loom))]
 pub use pool::{Config, NativeOnly, Overflow, Pool, Runner, default_threads};

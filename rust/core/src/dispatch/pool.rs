@@ -23,8 +23,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
-use super::queue::{Figures, Found, Job, NativeJob, Queue, Rejected, Seat, WhenFull};
+use super::job::{Job, NativeJob, Rejected, WhenFull};
+use super::queue::{Figures, Found, Queue, Seat};
 use crate::sync::{Arc, Mutex};
 use crate::{Error, Result};
 
@@ -342,21 +344,30 @@ impl<R: Runner> Shared<R> {
     }
 
     fn work(&self) {
-        while let Some(found) = self.queue.wait() {
-            match found {
-                Found::Native(job, _seat) => self.run_native(job),
+        let mut last = None;
+        while let Some(found) = self.queue.wait(last) {
+            last = Some(match found {
+                Found::Native(job, mut seat) => {
+                    let begun = Instant::now();
+                    self.run_native(job);
+                    seat.spent(begun.elapsed());
+                    seat
+                }
                 Found::Attached(mut seat) => {
                     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.runner.run(&mut seat))) {
                         self.runner.panicked(Error::from_panic(&*panic));
                     }
+                    seat
                 }
-            }
+            });
         }
     }
 
     fn run_native(&self, job: NativeJob) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.run())) {
-            self.runner.panicked(Error::from_panic(&*panic));
+        match catch_unwind(AssertUnwindSafe(|| job.run())) {
+            Ok(true) => {}
+            Ok(false) => self.queue.buried(),
+            Err(panic) => self.runner.panicked(Error::from_panic(&*panic)),
         }
     }
 }

@@ -9,34 +9,49 @@
 //! ```text
 //!            wait()                    Seat::take() / a native job popped
 //!   start ──────────▶ SEEKING ────────────────────────────────────────────▶ BUSY
-//!                     ▲     │ the deque is empty, or another seeks           │
-//!              woken  │     ▼                                                │ wait()
-//!              (token)│    IDLE                                              │
-//!                     └──────────────────────────────────◀───────────────────┘
+//!                     ▲  ▲  │ the deque is empty, or another seeks           │
+//!              woken  │  │  ▼                                                │ wait()
+//!              (token)│  │ IDLE ◀──────────────────────────────────────────  │
+//!                     │  └─────────────────────────────────◀─────────────────┘
+//!   time is over,     │
+//!   or woken (token)  └── WATCHING ◀── SEEKING: jobs are brief, and others are busy or were so just now
 //! ```
 //! - IDLE: asleep on the condition variable.
+//! - WATCHING: as IDLE, but for [`Pace::patience`] at most. It counts as idle, too.
 //! - SEEKING: it will look at the deque before it sleeps again. A worker that finds an attached job at the front does
 //!   *not* pop it: it goes to attach first, which may take long, and pops after ([`Seat::take`]). So a job is never in
 //!   the hands of a worker that can't run it yet, and that a worker could attach says that the leader before it let go.
 //! - BUSY: it holds a job, or a batch of them.
 //!
 //! The waker does the book-keeping: it moves one worker from `idle` to `seeking` and leaves a token, and a sleeper only
-//! goes on when it takes a token (or when the queue is closed). Tokens bear no name, so a spurious wake-up that takes
-//! one is as good as the sleeper that it was meant for.
+//! goes on when it takes a token (or when the queue is closed, or its time is over). Tokens bear no name, so a spurious
+//! wake-up that takes one is as good as the sleeper that it was meant for.
 //!
 //! # Invariant
-//! **While the deque is not empty and somebody is idle, somebody is seeking.** No wake-up is lost because each step
-//! under the lock keeps it:
-//! - a push wakes one if nobody seeks; so after it somebody seeks, or nobody is idle;
+//! **While the deque is not empty and somebody is idle, somebody is seeking, or watching.** A watcher that sees jobs and
+//! that none was taken in its time becomes a seeker. No wake-up is lost because each step under the lock keeps it:
+//! - a push wakes one if nobody seeks; so after it somebody seeks, or nobody is idle. If jobs are brief it is content with
+//!   a watcher;
 //! - a seeker that becomes busy (the only way in which `seeking` falls while the deque is not empty) wakes the next one
-//!   by the same rule: the follower becomes the leader;
+//!   by the same rule: the follower becomes the leader, or the watcher;
 //! - a worker becomes idle only when it sees the deque empty, or an attached job that another seeks;
+//! - a watcher that wakes seeks, and watches again only if a job was taken meanwhile;
 //! - a worker that pops more jobs after its first leaves `seeking` as it is.
 //!
-//! That only one is woken at a time is what makes this cheap: a burst of a hundred short jobs costs a few wake-ups, not a
-//! hundred, because one worker runs them in a batch while one other waits to attach. That only one *waits to attach* is
-//! what makes it fair: a worker that comes from a batch leaves what it let go to the follower, or to whoever else wants
-//! it (in the binding: the loop), who would need longer to wake than it needs to take it again.
+//! # Whom it pays to wake
+//! A wake-up costs microseconds on either side; many a job takes less. So a worker is woken only if none that is busy is
+//! expected back in less time than that takes: the mean time of late jobs by the number of the busy ([`Pace`]). That time is
+//! a guess, so one watches. While jobs are brief,
+//! - a burst of a hundred costs a few wake-ups, because one worker takes them one after another;
+//! - forty that sleep for 60 µs each are taken by some eight workers, which come back in turn, and do not wake forty that
+//!   would fight for what only one can have;
+//! - jobs that keep what they are attached to, though they may take long, run one after another on one worker at a time: what
+//!   a follower found that had to wait until its leader was through;
+//! - who submits several at once ([`Queue::push_among`]) wakes nobody until the last is there.
+//!
+//! That only one is woken at a time, and that only one *waits to attach*, is also what makes it fair: a worker that comes
+//! from a batch leaves what it let go to the follower, or to whoever else wants it (in the binding: the loop), who would
+//! need longer to wake than it needs to take it again. If there is no follower it wakes one, and watches.
 //!
 //! # Length
 //! `limit` jobs are *queued*; what lies behind them in the deque *waits for room*, put there by submitters that suspend
@@ -54,57 +69,18 @@
 //! A closed queue takes no more jobs, and its workers end when they find it empty: what was queued still runs.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
+use super::job::{Job, NativeJob, Rejected, WhenFull};
+use super::pace::Pace;
 use crate::Error;
-use crate::sync::{Condvar, Mutex, MutexGuard, wait};
+use crate::sync::{Condvar, Mutex, MutexGuard, doze, wait};
+
+/// After so many attached jobs that kept what they had it is tried again whether others can have it meanwhile.
+const KEEPING: u8 = 32;
 
 /// Below so many cancelled jobs a sweep isn't worth its pass over the deque.
 const MIN_SWEEP: isize = 64;
-
-/// Work that needs nothing; any closure is some.
-pub trait Native: Send {
-    fn run(self: Box<Self>);
-
-    /// It won't be run: the pool was told to drop what it had queued.
-    fn cancel(self: Box<Self>) {}
-
-    /// Whether somebody has cancelled it and told so by [`Queue::cancelled`].
-    fn is_cancelled(&self) -> bool {
-        false
-    }
-}
-
-impl<F: FnOnce() + Send> Native for F {
-    fn run(self: Box<Self>) {
-        self();
-    }
-}
-
-pub type NativeJob = Box<dyn Native>;
-
-pub enum Job<A> {
-    Native(NativeJob),
-    Attached(A),
-}
-
-/// What a submitter wants when the queue is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenFull {
-    /// Wait for room in the deque: for submitters that suspend, and for the pool's own threads.
-    Append,
-    /// Fail with [`Error::PoolFull`].
-    Refuse,
-    /// Block the calling thread.
-    Block,
-    /// Take the oldest job out and give it to the caller to run.
-    Displace,
-}
-
-/// A job that was not accepted, given back so that its owner drops it where that is safe.
-pub struct Rejected<A> {
-    pub error: Error,
-    pub job: Job<A>,
-}
 
 /// A snapshot of the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,10 +103,18 @@ struct State<A> {
     jobs: VecDeque<Job<A>>,
     /// Jobs in the deque that were cancelled; see "Length".
     dead: isize,
+    /// Asleep, for a time or until they are woken.
     idle: usize,
+    /// How many of the idle sleep for a time only.
+    watching: usize,
     seeking: usize,
     busy: usize,
     tokens: usize,
+    /// A submitter has promised a [`Queue::rouse`], which no worker has forestalled.
+    promised: bool,
+    pace: Pace,
+    /// So many attached jobs more are taken to keep to themselves what they are attached to.
+    keeping: u8,
     /// Submitters asleep on `room`.
     blocked: usize,
     wakes: u64,
@@ -149,9 +133,40 @@ impl<A> State<A> {
         self.busy == 0 && self.alive() == 0
     }
 
+    /// Whether what is at the front will sooner be taken by who is there already than by who is woken for it.
+    fn is_brief(&self) -> bool {
+        let attached = matches!(self.jobs.front(), Some(Job::Attached(_)));
+        (attached && self.keeping > 0) || self.pace.outruns_a_wake(self.busy.max(1), attached)
+    }
+
     /// Whether the caller has to notify `work` once it let the lock go.
     fn wake(&mut self) -> bool {
-        if self.idle == 0 || self.seeking > 0 || self.jobs.is_empty() {
+        let needed = self.seeking == 0 && !self.jobs.is_empty() && !(self.watching > 0 && self.is_brief());
+        needed && self.call()
+    }
+
+    /// As [`State::wake`], for who knows that nobody works, or that what does will not be back.
+    fn wake_at_once(&mut self) -> bool {
+        self.promised = false;
+        let served = self.seeking > 0 || (self.busy > 0 && self.watching > 0 && self.is_brief());
+        !served && !self.jobs.is_empty() && self.call()
+    }
+
+    /// A sleeper goes on: called, if there is a token, or by itself.
+    fn woken(&mut self) -> bool {
+        let called = self.tokens > 0;
+        if called {
+            self.tokens -= 1;
+        } else {
+            self.idle -= 1;
+            self.seeking += 1;
+        }
+        called
+    }
+
+    /// Makes one of the idle, if there are any, seek; the caller notifies `work`.
+    fn call(&mut self) -> bool {
+        if self.idle == 0 {
             return false;
         }
         self.idle -= 1;
@@ -183,9 +198,13 @@ impl<A> Queue<A> {
             jobs: VecDeque::new(),
             dead: 0,
             idle: 0,
+            watching: 0,
             seeking: 0,
             busy: 0,
             tokens: 0,
+            promised: false,
+            pace: Pace::default(),
+            keeping: 0,
             blocked: 0,
             wakes: 0,
             taken: 0,
@@ -199,8 +218,33 @@ impl<A> Queue<A> {
         self.limit
     }
 
-    /// Appends a job. With [`WhenFull::Displace`] it may give back the oldest one, which the caller runs.
+    /// Appends a job and sees to it that it is taken. With [`WhenFull::Displace`] it may give back the oldest one, which
+    /// the caller runs.
     pub fn push(&self, job: Job<A>, when_full: WhenFull) -> std::result::Result<Option<Job<A>>, Rejected<A>> {
+        self.add(job, when_full, State::wake_at_once).map(|(displaced, _)| displaced)
+    }
+
+    /// Appends a job of a submitter that is about to append more: `Ok(true)`: a [`Queue::rouse`] when it has done so will
+    /// bring forward what else happens after a while. So brief jobs that come together are taken together.
+    pub fn push_among(&self, job: Job<A>, when_full: WhenFull) -> std::result::Result<bool, Rejected<A>> {
+        self.add(job, when_full, State::wake).map(|(_, promised)| promised)
+    }
+
+    /// Has what is queued taken without delay.
+    pub fn rouse(&self) {
+        let wake = self.state.lock().wake_at_once();
+        if wake {
+            self.work.notify_one();
+        }
+    }
+
+    /// `wake` says whether somebody is to be notified. Gives what was displaced, and whether the caller makes a promise.
+    fn add(
+        &self,
+        job: Job<A>,
+        when_full: WhenFull,
+        wake: impl FnOnce(&mut State<A>) -> bool,
+    ) -> std::result::Result<(Option<Job<A>>, bool), Rejected<A>> {
         let mut state = self.state.lock();
         let mut displaced = None;
         loop {
@@ -223,43 +267,78 @@ impl<A> Queue<A> {
                         displaced = Some(oldest);
                         break;
                     }
-                    None => return Ok(Some(job)),
+                    None => return Ok((Some(job), false)),
                 },
             }
         }
         state.jobs.push_back(job);
-        let wake = state.wake();
+        let wake = wake(&mut state);
+        // While somebody seeks or works, it will be looked for anyway.
+        let promise = !wake && state.seeking == 0 && state.busy == 0 && state.idle > 0 && !state.promised;
+        state.promised |= promise;
         drop(state);
         if wake {
             self.work.notify_one();
         }
-        Ok(displaced)
+        Ok((displaced, promise))
     }
 
-    /// Waits for work; `None` once the queue is closed and empty. To be called by workers only, in a loop.
-    pub fn wait(&self) -> Option<Found<'_, A>> {
+    /// Waits for work; `None` once the queue is closed and empty. To be called by workers only, in a loop, with the seat
+    /// that they had.
+    pub fn wait<'q>(&'q self, last: Option<Seat<'q, A>>) -> Option<Found<'q, A>> {
+        // Who comes from work goes on; who was asleep lets those go first who will be back soon.
+        let mut fresh = last.is_none();
+        let mut leads = last.as_ref().is_some_and(|seat| seat.attached);
         let mut state = self.state.lock();
+        if let Some(mut seat) = last {
+            seat.leave(&mut state);
+            if !state.joining.is_empty() {
+                drop(state);
+                self.quieten();
+                state = self.state.lock();
+            }
+        }
         state.seeking += 1;
         loop {
-            match state.jobs.pop_front() {
-                Some(Job::Native(job)) => {
-                    let mut seat = Seat { queue: self, seeking: true };
-                    seat.took(state);
-                    return Some(Found::Native(job, seat));
-                }
-                Some(attached) => {
-                    state.jobs.push_front(attached);
-                    if state.seeking > 1 && !state.closed {
-                        state = self.sleep(state);
-                        continue;
-                    }
-                    return Some(Found::Attached(Seat { queue: self, seeking: true }));
-                }
+            let attached = match state.jobs.front() {
+                Some(job) => matches!(job, Job::Attached(_)),
                 None if state.closed => {
                     state.seeking -= 1;
                     return None;
                 }
-                None => state = self.sleep(state),
+                None if !fresh && state.is_brief() => {
+                    (state, _) = self.watch(state);
+                    fresh = true;
+                    continue;
+                }
+                None => {
+                    state = self.sleep(state);
+                    fresh = true;
+                    continue;
+                }
+            };
+            if attached && state.seeking > 1 && !state.closed {
+                state = self.sleep(state);
+                fresh = true;
+                continue;
+            }
+            if fresh && state.busy > 0 && state.is_brief() && !state.closed {
+                (state, fresh) = self.watch(state);
+                continue;
+            }
+            if attached && std::mem::take(&mut leads) && !fresh && state.busy == 0 && state.call() {
+                self.work.notify_one();
+                (state, fresh) = self.watch(state);
+                continue;
+            }
+            let follows = state.busy > 0;
+            let mut seat = Seat { queue: self, place: Place::Seeking, attached, follows, spent: None };
+            if attached {
+                return Some(Found::Attached(seat));
+            }
+            if let Some(Job::Native(job)) = state.jobs.pop_front() {
+                seat.took(state);
+                return Some(Found::Native(job, seat));
             }
         }
     }
@@ -271,13 +350,24 @@ impl<A> Queue<A> {
         while state.tokens == 0 && !state.closed {
             state = wait(&self.work, state);
         }
-        if state.tokens > 0 {
-            state.tokens -= 1;
-        } else {
-            state.idle -= 1;
-            state.seeking += 1;
-        }
+        let _ = state.woken();
         state
+    }
+
+    /// From SEEKING to IDLE and back, for a time at most. False: there are jobs, and in all that time nobody took one.
+    fn watch<'q>(&'q self, mut state: MutexGuard<'q, State<A>>) -> (MutexGuard<'q, State<A>>, bool) {
+        let taken = state.taken;
+        let patience = state.pace.patience();
+        state.seeking -= 1;
+        state.idle += 1;
+        state.watching += 1;
+        state = doze(&self.state, &self.work, state, patience);
+        state.watching -= 1;
+        let goes_on = state.woken() || state.taken != taken || state.jobs.is_empty();
+        if !goes_on {
+            state.pace.at_least(patience);
+        }
+        (state, goes_on)
     }
 
     /// A job in the deque was cancelled: it no longer counts.
@@ -348,7 +438,9 @@ impl<A> Queue<A> {
         }
         let joining = std::mem::take(&mut state.joining);
         drop(state);
-        joining.into_iter().for_each(Native::run);
+        for then in joining {
+            then.run();
+        }
     }
 
     pub fn figures(&self) -> Figures {
@@ -373,10 +465,21 @@ impl<A> Queue<A> {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Seeking,
+    Busy,
+    Left,
+}
+
 /// A worker's place between two calls of [`Queue::wait`]; its drop gives the place back.
 pub struct Seat<'q, A> {
     queue: &'q Queue<A>,
-    seeking: bool,
+    place: Place,
+    attached: bool,
+    /// Others were busy when it went to attach.
+    follows: bool,
+    spent: Option<Duration>,
 }
 
 impl<A> Seat<'_, A> {
@@ -392,57 +495,86 @@ impl<A> Seat<'_, A> {
                 if let Some(native) = other {
                     state.jobs.push_front(native);
                 }
-                self.settle(state);
                 None
             }
         }
+    }
+
+    /// The job that it took last is over and took so long.
+    pub fn spent(&mut self, time: Duration) {
+        self.spent = Some(time);
     }
 
     pub fn queue(&self) -> &Queue<A> {
         self.queue
     }
 
-    /// A job was popped under this lock.
+    /// A job was popped under this lock. From SEEKING to BUSY: the follower is woken.
     fn took(&mut self, mut state: MutexGuard<'_, State<A>>) {
+        self.note(&mut state);
         state.taken += 1;
+        state.promised = false;
+        if self.attached {
+            self.learn(&mut state);
+        }
         let room = state.blocked > 0 && state.alive() < self.queue.limit;
-        self.settle(state);
+        let mut wake = false;
+        if self.place == Place::Seeking {
+            self.place = Place::Busy;
+            state.seeking -= 1;
+            state.busy += 1;
+            wake = state.wake();
+        }
+        drop(state);
+        if wake {
+            self.queue.work.notify_one();
+        }
         if room {
             self.queue.room.notify_one();
         }
     }
 
-    /// From SEEKING to BUSY: the follower is woken.
-    fn settle(&mut self, mut state: MutexGuard<'_, State<A>>) {
-        if !std::mem::take(&mut self.seeking) {
-            return;
+    /// Who could attach only after the one before had left learns that such jobs keep what they have.
+    fn learn(&self, state: &mut State<A>) {
+        state.keeping = match self.place {
+            Place::Seeking if self.follows && state.busy == 0 => KEEPING,
+            Place::Seeking if self.follows => 0,
+            _ => state.keeping.saturating_sub(1),
+        };
+    }
+
+    fn note(&mut self, state: &mut State<A>) {
+        if let Some(time) = self.spent.take() {
+            state.pace.note(time);
         }
-        state.seeking -= 1;
-        state.busy += 1;
-        let wake = state.wake();
-        drop(state);
-        if wake {
-            self.queue.work.notify_one();
+    }
+
+    fn leave(&mut self, state: &mut State<A>) {
+        self.note(state);
+        match std::mem::replace(&mut self.place, Place::Left) {
+            Place::Seeking => state.seeking -= 1,
+            Place::Busy => state.busy -= 1,
+            Place::Left => {}
         }
     }
 }
 
 impl<A> Drop for Seat<'_, A> {
     fn drop(&mut self) {
-        self.settle(self.queue.state.lock());
+        if self.place == Place::Left {
+            return;
+        }
         let mut state = self.queue.state.lock();
-        state.busy -= 1;
+        self.leave(&mut state);
+        let wake = state.wake();
         let joined = !state.joining.is_empty();
         drop(state);
+        if wake {
+            self.queue.work.notify_one();
+        }
         if joined {
             self.queue.quieten();
         }
-    }
-}
-
-impl<A> From<Rejected<A>> for Error {
-    fn from(rejected: Rejected<A>) -> Self {
-        rejected.error
     }
 }
 
@@ -482,9 +614,13 @@ mod model {
     }
 
     fn work(queue: &Queue<Work>, world: &World) {
-        while let Some(found) = queue.wait() {
-            match found {
-                Found::Native(job, _seat) => job.run(),
+        let mut last = None;
+        while let Some(found) = queue.wait(last.take()) {
+            last = Some(match found {
+                Found::Native(job, seat) => {
+                    job.run();
+                    seat
+                }
                 Found::Attached(mut seat) => {
                     let mut attached = world.interpreter.lock();
                     while let Some(job) = seat.take() {
@@ -496,15 +632,36 @@ mod model {
                         world.finish();
                     }
                     drop(attached);
+                    seat
                 }
-            }
+            });
         }
     }
 
-    /// Runs `submit` beside `workers` of them, and closes only when `jobs` have run: a lost wake-up is a deadlock.
+    fn queue(limit: usize, brief: bool) -> Arc<Queue<Work>> {
+        let queue = Queue::new(limit);
+        if brief {
+            queue.state.lock().pace = Pace::brief();
+        }
+        Arc::new(queue)
+    }
+
+    /// Runs `submit` beside `workers` of them, and closes only when `jobs` have run: a lost wake-up is a deadlock. Jobs are
+    /// expected to be long, then to be brief.
     fn check(workers: usize, limit: usize, jobs: usize, submit: fn(&Arc<Queue<Work>>, &Arc<World>)) {
+        check_expecting(false, workers, limit, jobs, submit);
+        check_expecting(true, workers, limit, jobs, submit);
+    }
+
+    fn check_expecting(
+        brief: bool,
+        workers: usize,
+        limit: usize,
+        jobs: usize,
+        submit: fn(&Arc<Queue<Work>>, &Arc<World>),
+    ) {
         loom::model(move || {
-            let queue = Arc::new(Queue::new(limit));
+            let queue = queue(limit, brief);
             let world = Arc::new(World::default());
             let threads: Vec<_> = (0..workers)
                 .map(|_| {
@@ -518,14 +675,37 @@ mod model {
             for thread in threads {
                 thread.join().unwrap();
             }
-            let figures = queue.figures();
-            assert_eq!((figures.queued, figures.running, figures.idle), (0, 0, 0));
-            assert_eq!(figures.taken, jobs as u64);
+            let state = queue.state.lock();
+            assert_eq!((state.busy, state.idle, state.watching, state.seeking, state.tokens), (0, 0, 0, 0, 0));
+            assert_eq!((state.jobs.len(), state.taken), (0, jobs as u64));
         });
     }
 
     fn push(queue: &Queue<Work>, job: Work) {
         assert!(queue.push(Job::Attached(job), WhenFull::Refuse).is_ok());
+    }
+
+    /// Whether a rouse was promised.
+    fn push_among(queue: &Queue<Work>, job: Work) -> bool {
+        queue.push_among(Job::Attached(job), WhenFull::Refuse).unwrap_or_else(|_| panic!("refused"))
+    }
+
+    #[test]
+    fn jobs_among_others_run_though_a_promised_rouse_never_comes() {
+        check(2, 8, 2, |queue, _| {
+            push(queue, Work::Quick);
+            push_among(queue, Work::Quick);
+        });
+    }
+
+    #[test]
+    fn a_rouse_is_as_good_as_a_wake_for_each() {
+        check(2, 8, 2, |queue, _| {
+            push(queue, Work::After(1));
+            if push_among(queue, Work::Quick) {
+                queue.rouse();
+            }
+        });
     }
 
     #[test]
@@ -633,7 +813,7 @@ mod tests {
     }
 
     fn take(queue: &Queue<u32>) -> Option<u32> {
-        match queue.wait() {
+        match queue.wait(None) {
             Some(Found::Attached(mut seat)) => seat.take(),
             _ => None,
         }
@@ -659,7 +839,7 @@ mod tests {
         attached(&queue, 1, WhenFull::Refuse);
         attached(&queue, 2, WhenFull::Refuse);
         std::thread::scope(|scope| {
-            let Some(Found::Attached(mut leader)) = queue.wait() else { panic!("no job") };
+            let Some(Found::Attached(mut leader)) = queue.wait(None) else { panic!("no job") };
             let follower = scope.spawn(|| take(&queue));
             while queue.figures().idle == 0 {
                 std::thread::yield_now();
@@ -714,7 +894,7 @@ mod tests {
         attached(&queue, 1, WhenFull::Refuse);
         attached(&queue, 2, WhenFull::Refuse);
         queue.when_quiet(tell());
-        let Some(Found::Attached(mut seat)) = queue.wait() else { panic!("no job") };
+        let Some(Found::Attached(mut seat)) = queue.wait(None) else { panic!("no job") };
         assert_eq!(seat.take(), Some(1));
         queue.cancelled(|_| true);
         assert_eq!(TOLD.load(Relaxed), 1);
@@ -729,6 +909,6 @@ mod tests {
         queue.close();
         assert!(matches!(queue.push(Job::Attached(2), WhenFull::Append).err().unwrap().error, Error::PoolClosed));
         assert_eq!(take(&queue), Some(1));
-        assert!(queue.wait().is_none());
+        assert!(queue.wait(None).is_none());
     }
 }

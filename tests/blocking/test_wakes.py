@@ -1,0 +1,86 @@
+"""How few threads are woken: counts, as times would tell more of the machine. That it isn't too few is shown by the
+models of the queue, and by every other test."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+from penstock import DispatchPool, Semaphore
+from penstock._native import _nap
+
+BURSTS, JOBS = 10, 100
+
+
+def noop() -> None:
+    pass
+
+
+def brief(pool: DispatchPool, kind: str) -> Callable[[], Awaitable[None]]:
+    return (lambda: _nap(pool)) if kind == "native" else (lambda: pool.run(noop))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["native", "attached"])
+async def test_a_burst_of_brief_jobs_wakes_few_threads(pool: DispatchPool, kind: str) -> None:
+    start = brief(pool, kind)
+    for _ in range(40):
+        await start()
+    before = pool.stats()["wakes"]
+    for _ in range(BURSTS):
+        await asyncio.gather(*[start() for _ in range(JOBS)])
+    # A handful for each burst: one that takes the jobs, one that watches it, and more where the machine is busy.
+    assert pool.stats()["wakes"] - before < BURSTS * JOBS / 5
+
+
+@pytest.mark.asyncio
+async def test_threads_that_come_back_soon_take_what_others_would_be_woken_for() -> None:
+    with DispatchPool(threads=40) as pool:
+        before = 0
+        for burst in range(2 * BURSTS):
+            if burst == BURSTS:
+                before = pool.stats()["wakes"]
+            await asyncio.gather(*[pool.run(time.sleep, 10e-6) for _ in range(2 * JOBS)])
+        assert pool.stats()["wakes"] - before < BURSTS * 2 * JOBS / 2
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["native", "attached"])
+async def test_a_job_that_blocks_against_expectation_holds_up_nobody(pool: DispatchPool, kind: str) -> None:
+    start = brief(pool, kind)
+    for _ in range(40):
+        await start()
+    gate = threading.Event()
+    blocked = [pool.run(gate.wait) for _ in range(pool.threads - 1)]
+    try:
+        await asyncio.gather(*[start() for _ in range(JOBS)])
+    finally:
+        gate.set()
+    await asyncio.gather(*blocked)
+
+
+@pytest.mark.asyncio
+async def test_permits_that_come_back_in_one_turn_wake_their_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, asyncio.SelectorEventLoop):
+        pytest.skip("uvloop's call_soon can't be watched")
+    semaphore = Semaphore(4)
+    assert semaphore.try_acquire(4)
+    waiters: list[asyncio.Task[None]] = [asyncio.create_task(semaphore.acquire()) for _ in range(4)]
+    await asyncio.sleep(0)
+    called: list[str] = []
+    call_soon = loop.call_soon
+
+    def watched(callback: Callable[..., object], *args: object, **kwargs: object) -> asyncio.Handle:
+        called.append(type(callback).__name__)
+        return call_soon(callback, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "call_soon", watched)
+    for _ in waiters:
+        semaphore.release()
+    await asyncio.gather(*waiters)
+    assert called.count("Turn") == 1
+    semaphore.release(4)
