@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-from penstock import DispatchPool, Semaphore
+from penstock import DispatchPool
 from penstock._native import _nap
 
 BURSTS, JOBS = 10, 100
@@ -60,27 +60,3 @@ async def test_a_job_that_blocks_against_expectation_holds_up_nobody(pool: Dispa
     finally:
         gate.set()
     await asyncio.gather(*blocked)
-
-
-@pytest.mark.asyncio
-async def test_permits_that_come_back_in_one_turn_wake_their_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = asyncio.get_running_loop()
-    if not isinstance(loop, asyncio.SelectorEventLoop):
-        pytest.skip("uvloop's call_soon can't be watched")
-    semaphore = Semaphore(4)
-    assert semaphore.try_acquire(4)
-    waiters: list[asyncio.Task[None]] = [asyncio.create_task(semaphore.acquire()) for _ in range(4)]
-    await asyncio.sleep(0)
-    called: list[str] = []
-    call_soon = loop.call_soon
-
-    def watched(callback: Callable[..., object], *args: object, **kwargs: object) -> asyncio.Handle:
-        called.append(type(callback).__name__)
-        return call_soon(callback, *args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(loop, "call_soon", watched)
-    for _ in waiters:
-        semaphore.release()
-    await asyncio.gather(*waiters)
-    assert called.count("Turn") == 1
-    semaphore.release(4)

@@ -55,7 +55,7 @@ impl Figures {
     /// Something runs from now on, on this thread, that would have waited if it had to.
     pub fn run_at_once(self: &Arc<Self>, py: Python<'_>, what: impl FnOnce() -> What) -> Stay {
         let mut stay = self.wait();
-        stay.run(py, what);
+        stay.run(py, stay.since, what);
         stay
     }
 

@@ -1,0 +1,109 @@
+use super::*;
+
+fn attached(queue: &Queue<u32>, job: u32, when_full: WhenFull) -> Option<u32> {
+    match queue.push(Job::Attached(job), when_full) {
+        Ok(Some(Job::Attached(displaced))) => Some(displaced),
+        Ok(_) => None,
+        Err(rejected) => panic!("{}", rejected.error),
+    }
+}
+
+fn take(queue: &Queue<u32>) -> Option<u32> {
+    match queue.wait(None) {
+        Some(Found::Attached(mut seat)) => seat.take(),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_full_queue_refuses_appends_or_displaces_the_oldest() {
+    let queue = Queue::new(2);
+    attached(&queue, 1, WhenFull::Refuse);
+    attached(&queue, 2, WhenFull::Refuse);
+    let refused = queue.push(Job::Attached(3), WhenFull::Refuse).err().unwrap();
+    assert!(matches!(refused.error, Error::PoolFull { limit: 2 }));
+    assert_eq!(attached(&queue, 3, WhenFull::Displace), Some(1));
+    attached(&queue, 4, WhenFull::Append);
+    let figures = queue.figures();
+    assert_eq!((figures.queued, figures.waiting), (2, 1));
+    assert_eq!((take(&queue), take(&queue), take(&queue)), (Some(2), Some(3), Some(4)));
+}
+
+#[test]
+fn one_worker_at_a_time_waits_to_attach_and_the_next_is_woken_when_it_has_its_job() {
+    let queue = Queue::new(2);
+    attached(&queue, 1, WhenFull::Refuse);
+    attached(&queue, 2, WhenFull::Refuse);
+    std::thread::scope(|scope| {
+        let Some(Found::Attached(mut leader)) = queue.wait(None) else { panic!("no job") };
+        let follower = scope.spawn(|| take(&queue));
+        while queue.figures().idle == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(leader.take(), Some(1));
+        assert_eq!(follower.join().unwrap(), Some(2));
+    });
+    assert_eq!(queue.figures().wakes, 1);
+}
+
+#[test]
+fn a_queue_of_length_0_gives_the_job_itself_back() {
+    let queue = Queue::new(0);
+    assert_eq!(attached(&queue, 1, WhenFull::Displace), Some(1));
+}
+
+#[test]
+fn a_cancelled_job_gives_its_place_back_at_once() {
+    let queue = Queue::new(1);
+    attached(&queue, 1, WhenFull::Refuse);
+    queue.cancelled(|_| true);
+    attached(&queue, 2, WhenFull::Refuse);
+    assert_eq!(take(&queue), Some(1));
+    queue.buried();
+    assert_eq!(queue.figures().queued, 1);
+    assert!(queue.push(Job::Attached(3), WhenFull::Refuse).is_err());
+}
+
+#[test]
+fn cancelled_jobs_are_swept_out_when_they_are_the_larger_part() {
+    let queue = Queue::new(1000);
+    for job in 0..100 {
+        attached(&queue, job, WhenFull::Refuse);
+    }
+    let swept: usize = (0..99).map(|_| queue.cancelled(|job| *job < 99).len()).sum();
+    assert!(swept >= 99, "{swept}");
+    assert_eq!(take(&queue), Some(99));
+}
+
+#[test]
+fn a_queue_is_quiet_when_its_last_job_has_ended_or_was_cancelled() {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    static TOLD: AtomicUsize = AtomicUsize::new(0);
+    let tell = || {
+        Box::new(|| {
+            TOLD.fetch_add(1, Relaxed);
+        }) as NativeJob
+    };
+    let queue = Queue::new(8);
+    queue.when_quiet(tell());
+    assert_eq!(TOLD.load(Relaxed), 1);
+    attached(&queue, 1, WhenFull::Refuse);
+    attached(&queue, 2, WhenFull::Refuse);
+    queue.when_quiet(tell());
+    let Some(Found::Attached(mut seat)) = queue.wait(None) else { panic!("no job") };
+    assert_eq!(seat.take(), Some(1));
+    queue.cancelled(|_| true);
+    assert_eq!(TOLD.load(Relaxed), 1);
+    drop(seat);
+    assert_eq!(TOLD.load(Relaxed), 2);
+}
+
+#[test]
+fn a_closed_queue_gives_out_what_it_has_and_takes_no_more() {
+    let queue = Queue::new(8);
+    attached(&queue, 1, WhenFull::Refuse);
+    queue.close();
+    assert!(matches!(queue.push(Job::Attached(2), WhenFull::Append).err().unwrap().error, Error::PoolClosed));
+    assert_eq!(take(&queue), Some(1));
+    assert!(queue.wait(None).is_none());
+}
