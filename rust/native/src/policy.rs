@@ -2,6 +2,7 @@
 //! pool or in place, `Dispatch` on a pool. Each gives something to await, and counts.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use penstock_core::permit;
@@ -127,7 +128,8 @@ struct Permitted {
 impl Permitted {
     fn __call__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let call = self.call.lock().take();
-        call.map_or_else(|| Err(PyRuntimeError::new_err("it was called before")), |call| call.invoke(py))
+        let call = call.ok_or_else(|| PyRuntimeError::new_err("it was called before"))?;
+        call.invoke(py, &mut Instant::now())
     }
 
     #[getter]
