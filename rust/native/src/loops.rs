@@ -32,6 +32,9 @@ const DRAIN_MAX: usize = 128;
 /// Makes the Python value of a native result, on the loop's thread.
 pub type Convert = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 
+/// What is asked once more of a future, on its loop: an outcome, or `None` while there is none.
+pub type Again = Box<dyn FnOnce(Python<'_>, &Py<Future>) -> Option<Finished> + Send>;
+
 /// How a future ends.
 pub enum Finished {
     Python(PyResult<Py<PyAny>>),
@@ -40,7 +43,7 @@ pub enum Finished {
     Grant(Grant),
     Cancelled,
     /// Something to be done on the loop's thread, that may end it.
-    Again(Box<dyn FnOnce(Python<'_>, &Py<Future>) -> Option<Finished> + Send>),
+    Again(Again),
     /// It has ended; some of its callbacks have not run.
     Callbacks,
 }
