@@ -15,11 +15,11 @@ import sqlite3
 import sys
 import threading
 import time
-import types
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
+import greenlet
 import penstock
 import pytest
 import uvloop
@@ -694,16 +694,12 @@ def test_a_callback_is_no_task() -> None:
     run(main())
 
 
-def test_greenlets_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    current = types.SimpleNamespace(parent=None)
-    monkeypatch.setitem(sys.modules, "greenlet", types.SimpleNamespace(getcurrent=lambda: current))
-
+def test_greenlets_are_refused() -> None:
     async def main() -> None:
         assert block_in_place(int) == 0
-        current.parent = object()
         with pytest.raises(HandoverError, match="greenlet"):
-            block_in_place(int)
-        current.parent = None
+            greenlet.greenlet(lambda: block_in_place(int)).switch()
+        assert block_in_place(int) == 0
 
     run(main())
 
@@ -767,6 +763,7 @@ def test_it_is_not_run_within_a_loop() -> None:
 
 CTRL_C = """
 import asyncio, os, signal, sys, threading, time
+import greenlet
 import penstock
 
 async def main():
@@ -839,6 +836,7 @@ def test_ctrl_c_ends_the_program(script: Callable[..., Any], body: str, runner: 
 
 SECOND = """
 import asyncio, os, signal, threading, time
+import greenlet
 import penstock
 
 async def main():
@@ -871,6 +869,7 @@ def test_a_second_ctrl_c_ends_the_function_and_the_task_has_the_loop_again(scrip
 
 EXIT = """
 import asyncio, threading, time
+import greenlet
 import penstock
 
 loop = penstock.new_event_loop()
@@ -892,6 +891,7 @@ def test_the_interpreter_exits_with_the_loop_closed_or_not(script: Callable[...,
 
 FORK = """
 import asyncio, os, time
+import greenlet
 import penstock
 
 async def main():

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -34,17 +33,6 @@ async def test_a_burst_of_brief_jobs_wakes_few_threads(pool: DispatchPool, kind:
         await asyncio.gather(*[start() for _ in range(JOBS)])
     # A handful for each burst: one that takes the jobs, one that watches it, and more where the machine is busy.
     assert pool.stats()["wakes"] - before < BURSTS * JOBS / 5
-
-
-@pytest.mark.asyncio
-async def test_threads_that_come_back_soon_take_what_others_would_be_woken_for() -> None:
-    with DispatchPool(threads=40) as pool:
-        before = 0
-        for burst in range(2 * BURSTS):
-            if burst == BURSTS:
-                before = pool.stats()["wakes"]
-            await asyncio.gather(*[pool.run(time.sleep, 10e-6) for _ in range(2 * JOBS)])
-        assert pool.stats()["wakes"] - before < BURSTS * 2 * JOBS / 2
 
 
 @pytest.mark.asyncio
