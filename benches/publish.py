@@ -10,9 +10,9 @@ from pathlib import Path
 from penstock.bench import report
 from penstock.bench.results import Results
 
-from benches import blocking_report, targets
+from benches import archive_report, blocking_report, client_report, targets
 from benches.cross import compare_report
-from benches.python import monitor
+from benches.python import handover, monitor
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benches" / "results"
@@ -20,7 +20,10 @@ PAGES = (
     "README.md",
     "docs/results.md",
     "docs/blocking-results.md",
+    "docs/client-results.md",
+    "docs/archive-results.md",
     "docs/explanation/findings.md",
+    "docs/explanation/handover.md",
     "docs/how-to/find-stalls.md",
 )
 
@@ -38,6 +41,9 @@ def made() -> dict[str, str]:
         "targets": targets.table(results),
         "monitor": monitor.table(json.loads((RESULTS / "monitor.json").read_text())),
         **blocking_report.tables(load("blocking.json")),
+        **handover.tables(json.loads((RESULTS / "handover.json").read_text())),
+        **client_report.tables(load("client.json")),
+        **archive_report.tables(load("archives.json")),
         **compare_report.tables(json.loads((RESULTS / "compare.json").read_text())),
     }
 
