@@ -5,6 +5,7 @@ from benches.targets import Bound, Ratio
 UPSTREAM = "upstream"
 CORE = "penstock core"
 PYTHON = "penstock"
+BY_HAND = "by hand"
 
 READ = 1.5
 WRITE = 1.2

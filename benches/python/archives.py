@@ -27,7 +27,7 @@ from penstock.bench.rounds import Child, DebugBuildError, Pace, Rounds, RowError
 from penstock.dialog import headers_of
 
 from benches import archive_report
-from benches.archive_targets import CORE, PYTHON, UPSTREAM
+from benches.archive_targets import BY_HAND, CORE, PYTHON, UPSTREAM
 from benches.python import native
 from benches.python.archives_worker import STRATEGIES, checksum
 
@@ -36,6 +36,9 @@ HUGE = 200_000_000
 SIZES = {"small": (1000, 16 * 1024), "large": (16, 8 * 1024 * 1024), "huge": (1, HUGE)}
 # A turn's batches: a few tenths of a second for each row.
 BATCHES = {("small", "plain"): 8, ("large", "plain"): 4, ("small", "gzip"): 1, ("large", "gzip"): 1}
+
+# Who maps the archive, and what that row is called.
+MAPPED = {UPSTREAM: "upstream mapped", BY_HAND: "by hand, mapped before"}
 
 QUICK = Pace(rounds=1, warmup=0, batches=1)
 
@@ -133,9 +136,11 @@ def _store(folder: Path) -> str:
 def _case(folder: Path, programs: Mapping[str, Sequence[str]], action: str, size: str, kind: str) -> Iterator[Variant]:
     source = folder / f"{size}-{kind if action == 'read' else 'plain'}.barc"
     for client, command in programs.items():
+        if client == BY_HAND and (kind != "plain" or size == "huge"):
+            continue
         yield _row(f"{action} {size} {kind}", client, command, action, source)
-        if (action, size, kind) == ("read", "large", "plain") and client == UPSTREAM:
-            yield _row(f"{action} {size} {kind}", f"{client} mapped", command, "map", source)
+        if (action, size, kind) == ("read", "large", "plain") and client in MAPPED:
+            yield _row(f"{action} {size} {kind}", MAPPED[client], command, "map", source)
 
 
 def sessions(folders: Sequence[Path], programs: Mapping[str, Sequence[str]]) -> Iterator[list[Variant]]:
@@ -208,7 +213,7 @@ class Archives(Rounds):
 def programs() -> dict[str, Sequence[str]]:
     """The clients that there are here; a line says why one can't be built."""
     found: dict[str, Sequence[str]] = {}
-    for client, folder in ((UPSTREAM, "upstream"), (CORE, "core")):
+    for client, folder in ((UPSTREAM, "upstream"), (CORE, "core"), (BY_HAND, "floor")):
         try:
             found[client] = (str(native.build(folder, "archive")),)
         except native.Unavailable as reason:
@@ -246,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     folders = [store / f"archives-{os.getpid()}" for store in arguments.store]
     wanted = re.compile(arguments.rows)
-    names = dict.fromkeys((UPSTREAM, CORE, PYTHON), ()) if arguments.list else programs()
+    names = dict.fromkeys((UPSTREAM, CORE, BY_HAND, PYTHON), ()) if arguments.list else programs()
     chosen = [[row for row in session if wanted.search(row.id)] for session in sessions(folders, names)]
     chosen = [session for session in chosen if session]
     if arguments.list:
