@@ -10,6 +10,7 @@ import concurrent.futures
 import contextvars
 import functools
 import gc
+import os
 import signal
 import sqlite3
 import sys
@@ -41,6 +42,13 @@ def stats() -> dict[str, int]:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, handover.HandoverEventLoop)
     return loop.handover_stats()
+
+
+def remembered() -> set[object]:
+    """What tells functions apart that were seen to be slow."""
+    loop: Any = asyncio.get_running_loop()
+    slow: set[object] = loop._baton._slow
+    return slow
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -132,27 +140,64 @@ def test_a_function_seen_to_be_slow_is_handed_over_at_once_and_one_that_is_quick
             await other
         assert stats()["taken"] == 2
         assert stats()["at_once"] == 1
-        loop: Any = asyncio.get_running_loop()
-        assert len(loop._slow) == 1
-        loop._threshold = 60
-        block_in_place(slow)
-        assert not loop._slow
 
     run(main())
 
 
+def test_a_function_that_is_quick_again_is_no_longer_slow() -> None:
+    async def main() -> None:
+        slow = remembered()
+        slow.update((int, type))
+        block_in_place(int)
+        assert slow == {int}
+
+    run(main(), threshold=60)
+
+
 def test_what_is_remembered_as_slow_keeps_no_object_alive() -> None:
-    class Object:
-        def method(self) -> None: ...
+    class Waits:
+        def __call__(self, event: threading.Event) -> None:
+            self.method(event)
 
-        def __call__(self) -> None: ...
+        def method(self, event: threading.Event) -> None:
+            assert event.wait(15)
 
-    key = handover._key
-    assert key(Object().method) is key(Object().method) is Object.method.__code__
-    assert key(Object()) is Object
-    assert key(functools.partial(time.sleep, 1)) is time.sleep
-    assert key([].append) == key([].append) == (list, "append")
-    assert key(str) is type
+    class WaitsToBeMade(Waits):
+        def __init__(self, event: threading.Event) -> None:
+            self.method(event)
+
+    @functools.wraps(Waits.method)
+    def wrapper(event: threading.Event) -> None:
+        Waits().method(event)
+
+    async def main() -> None:
+        loop, slow = asyncio.get_running_loop(), remembered()
+        for fn, key in (
+            (Waits().method, Waits.method.__code__),
+            (Waits(), Waits),
+            (WaitsToBeMade, type),
+            (wrapper, Waits.method.__code__),
+            (functools.partial(functools.partial(wrapper)), Waits.method.__code__),
+        ):
+            slow.clear()
+            event = threading.Event()
+            loop.call_soon(event.set)
+            block_in_place(fn, event)
+            assert slow == {key}
+        # Those that are written in C.
+        slow.clear()
+        lock = threading.Lock()
+        lock.acquire()
+        loop.call_soon(lock.release)
+        block_in_place(lock.acquire)
+        here, there = os.pipe()
+        loop.call_soon(os.write, there, b"x")
+        assert block_in_place(os.read, here, 1) == b"x"
+        assert slow == {(type(lock), "acquire"), os.read}
+        for descriptor in (here, there):
+            os.close(descriptor)
+
+    run(main())
 
 
 def test_many_tasks_block_at_once() -> None:

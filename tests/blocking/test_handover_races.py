@@ -34,7 +34,7 @@ def loop_here() -> HandoverEventLoop:
 
 def hurry(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Have `fn` handed over at once."""
-    loop_here()._slow[type(fn)] = None
+    loop_here()._baton._slow.add(type(fn))
     return fn
 
 
@@ -88,7 +88,7 @@ def test_1_the_carrier_has_taken_the_loop_and_not_begun_when_the_function_return
             threading.Timer(0.02, point.go.set).start()
             return 6
 
-        loop_here()._slow[released.__code__] = None
+        loop_here()._baton._slow.add(released.__code__)
         assert block_in_place(released) == 6
         assert threading.get_ident() == first
         # The next is handed over as if nothing had been.
@@ -264,7 +264,7 @@ def test_7_an_interrupt_while_the_loop_is_waited_for_is_raised_when_it_is_back()
             mine.opened.set()
             assert point.reached.wait(15)
             # It is out of the hook, and waits without running Python code.
-            while sys._current_frames()[first].f_code is not HandoverEventLoop._try_in_place.__code__:
+            while sys._current_frames()[first].f_code is not main.__code__:
                 time.sleep(0.001)
             signal.raise_signal(signal.SIGUSR1)
             # So that the main thread, which waits, comes to look for signals.

@@ -16,7 +16,6 @@ import logging
 import selectors
 import sys
 import threading
-import time
 import types
 import warnings
 from asyncio import base_events as _base_events
@@ -24,7 +23,7 @@ from asyncio import constants
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
-from penstock._native import Baton, Permit
+from penstock._native import Baton, Permit, _stand_still, _try_in_place, block_in_place
 from penstock.errors import HandoverError
 
 __all__ = [
@@ -41,7 +40,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 base_events: Any = _base_events
-_current_tasks: dict[Any, Any] = asyncio.tasks._current_tasks  # type: ignore[attr-defined]
 
 Unsupported = Literal["error", "direct", "stand"]
 """The last is the second, without a warning."""
@@ -55,12 +53,8 @@ THRESHOLD = 200e-6
 MAX_CARRIERS = 32
 IDLE_SECONDS = 10.0
 
-SLOW_FUNCTIONS = 1024
-"""So many functions are remembered as slow; then it begins anew."""
-
 logger = logging.getLogger("asyncio")
 
-_setting: Literal["error", "direct"] = "error"
 _warned = False
 _lock = threading.Lock()
 _fallen_back = {"refused": 0, "direct": 0}
@@ -77,11 +71,9 @@ def set_unsupported(setting: Literal["error", "direct"], /) -> Literal["error", 
     Returns:
         The setting before.
     """
-    global _setting
     if setting not in ("error", "direct"):
         raise ValueError(f'{setting!r}: must be "error" or "direct"')
-    before, _setting = _setting, setting
-    return before
+    return "direct" if _stand_still(setting == "direct") else "error"
 
 
 def _is_tested() -> bool:
@@ -113,15 +105,10 @@ class _Handover(asyncio.SelectorEventLoop):
     """Handles whose context a blocked thread is in: it can't be entered twice."""
     _interrupt: BaseException | None
     """What ended a carrier's turns, for the thread that the loop was started on."""
-    _slow: dict[object, None]
-    """Functions that were seen to be slow."""
 
     def _prepare(self, max_carriers: int, threshold: float, idle: float) -> None:
         self._held = []
         self._interrupt = None
-        self._slow = {}
-        self._threshold = threshold
-        self._max_carriers = max_carriers
         self._baton = Baton(self, max_carriers=max_carriers, threshold=threshold, idle=idle)
 
     # On the thread that the loop was started on
@@ -246,44 +233,7 @@ class _Handover(asyncio.SelectorEventLoop):
             return
         super()._check_thread()  # type: ignore[misc]
 
-    # For tasks
-
-    def _try_in_place(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], may_stand: bool
-    ) -> tuple[Any] | str:
-        """The result, or why it can't be done. A function that is over at once pays for all that is here."""
-        task, handle = _current_tasks.get(self), self._current_handle
-        try:
-            owner = handle._callback.__self__
-        except AttributeError:
-            owner = None
-        # An eager task is within the step of another, or else within a callback.
-        if task is None or (owner is not task and not hasattr(owner, "get_coro")):
-            return "called in a callback, which belongs to no task"
-        if "greenlet" in sys.modules and sys.modules["greenlet"].getcurrent().parent is not None:
-            message = "a greenlet can't leave its thread, and the loop would: take Dispatch for what runs in greenlets"
-            raise HandoverError(message)
-        baton, slow = self._baton, self._slow
-        hurry = bool(slow) and _key(fn) in slow
-        begun = time.monotonic() if hurry else 0
-        passages = baton.passages
-        try:
-            result = baton.block(task, fn, args, kwargs, hurry, may_stand)
-        finally:
-            if baton.passages != passages:
-                self._current_handle = handle
-                if not hurry:
-                    if len(slow) >= SLOW_FUNCTIONS:
-                        slow.clear()
-                    slow[_key(fn)] = None
-            if hurry and time.monotonic() - begun < self._threshold:
-                slow.pop(_key(fn), None)
-        return result or f"all carriers are blocked (max_carriers={self._max_carriers})"
-
-    def _block_or_stand(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """For a permit's holder: who has it may block in any case."""
-        result = self._try_in_place(fn, args, kwargs, True)
-        return _unsupported(result, "stand", fn, args, kwargs) if isinstance(result, str) else result[0]
+    # For users
 
     def handover_stats(self) -> dict[str, int]:
         """How the loop was handed over since it was made.
@@ -314,24 +264,10 @@ def _nothing() -> None:
     pass
 
 
-def _key(fn: Any) -> object:
-    """What tells functions apart, and keeps nothing alive: of a method not its object, of a closure its code."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    fn = getattr(fn, "__wrapped__", fn)
-    if isinstance(fn, types.MethodType):
-        fn = fn.__func__
-    if isinstance(fn, types.FunctionType):
-        return fn.__code__
-    owner = getattr(fn, "__self__", None)
-    if isinstance(fn, types.BuiltinMethodType) and owner is not None and not isinstance(owner, types.ModuleType):
-        return type(owner), fn.__name__
-    return fn if isinstance(fn, types.BuiltinFunctionType) else type(fn)
-
-
-def _unsupported(
+def unsupported(
     why: str, otherwise: Unsupported, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
+    """A call for which the loop can't be handed over. Called by the extension, too."""
     global _warned
     with _lock:
         _fallen_back["refused" if otherwise == "error" else "direct"] += 1
@@ -340,7 +276,7 @@ def _unsupported(
         raise HandoverError(f"block_in_place can't hand the loop over: {why}; {way}")
     if otherwise == "direct" and not _warned:
         _warned = True
-        warnings.warn(f"block_in_place lets the loop stand still: {why}", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"block_in_place lets the loop stand still: {why}", RuntimeWarning, stacklevel=2)
     return fn(*args, **kwargs)
 
 
@@ -354,43 +290,12 @@ async def _run_permitted(permit: Permit, call: Callable[[], T]) -> T:
     async with permit.semaphore:
         result: tuple[T] | str = "this loop isn't penstock.run's"
         if isinstance(loop, _Handover):
-            result = loop._try_in_place(call, (), {}, permit.on_unsupported == "direct")
+            result = _try_in_place(call, permit.on_unsupported == "direct")
         if not isinstance(result, str):
             return result[0]
         if permit.on_unsupported != "dispatch":
-            return cast(T, _unsupported(result, permit.on_unsupported, call, (), {}))
+            return cast(T, unsupported(result, permit.on_unsupported, call, (), {}))
     return await permit._dispatch(call)
-
-
-def block_in_place(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a blocking function here, inside a task, without an await, while the event loop goes on in another thread.
-
-    Experimental. It works in tasks on penstock's loop: `penstock.run(main())`. A function that takes more than 200 µs
-    loses the loop to a carrier thread, and gets it back when it returns; one that was seen to be slow loses it at once.
-    Inside `fn` there is no running loop.
-
-    Not for greenlets, and not for tasks that keep objects bound to a thread over an await (sqlite3): the task may find
-    itself in another thread afterwards. These take `Dispatch`.
-
-    Returns:
-        What `fn` returns. On a thread that runs no loop it is called, and that is all.
-
-    Raises:
-        HandoverError: The loop can't be handed over here, and `set_unsupported` says "error".
-
-    A cancellation of the task shows at its next await. Source: tokio's `block_in_place`, upstream's
-    `BlockingPermit::run`.
-    """
-    loop = asyncio._get_running_loop()
-    if loop is None:
-        return fn(*args, **kwargs)
-    if isinstance(loop, _Handover):
-        result: tuple[T] | str = loop._try_in_place(fn, args, kwargs, _setting == "direct")
-        if not isinstance(result, str):
-            return result[0]
-    else:
-        result = f"the running loop is a {type(loop).__module__}.{type(loop).__qualname__}, not penstock.run's"
-    return cast(T, _unsupported(result, _setting, fn, args, kwargs))
 
 
 def new_event_loop(

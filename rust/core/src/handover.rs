@@ -186,6 +186,10 @@ impl Baton {
         }
     }
 
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     // For the holder
 
     /// How often the baton changed hands.

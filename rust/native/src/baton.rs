@@ -14,13 +14,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use penstock_core::handover::{self, Entering, Figures, Limits, Regaining, Seat, Standing, Waited};
 use pyo3::exceptions::PyValueError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyTuple, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyBytes, PyDict, PySet, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::errors;
-use crate::loops::{self, Mailbox};
+use crate::inplace;
+use crate::loops::Mailbox;
 use crate::worker;
 
 /// A thread that waits looks for signals (Ctrl-C) so often.
@@ -61,8 +63,8 @@ impl Shared {
 /// What is needed of asyncio; all of it written in C.
 struct Names {
     set_running_loop: Py<PyAny>,
-    enter_task: Py<PyAny>,
-    leave_task: Py<PyAny>,
+    /// `dict[loop, task]`
+    current_tasks: Py<PyDict>,
     get_ident: Py<PyAny>,
 }
 
@@ -72,8 +74,7 @@ fn names(py: Python<'_>) -> PyResult<&Names> {
         let tasks = py.import("asyncio.tasks")?;
         Ok(Names {
             set_running_loop: py.import("asyncio")?.getattr("_set_running_loop")?.unbind(),
-            enter_task: tasks.getattr("_enter_task")?.unbind(),
-            leave_task: tasks.getattr("_leave_task")?.unbind(),
+            current_tasks: tasks.getattr("_current_tasks")?.cast_into::<PyDict>()?.unbind(),
             get_ident: py.import("threading")?.getattr("get_ident")?.unbind(),
         })
     })
@@ -81,7 +82,11 @@ fn names(py: Python<'_>) -> PyResult<&Names> {
 
 /// The loop's. Its drop, with the loop's, ends idle carriers.
 #[pyclass(frozen, module = "penstock._native")]
-pub struct Baton(Arc<Shared>);
+pub struct Baton {
+    shared: Arc<Shared>,
+    /// What tells functions apart that were seen to be slow.
+    slow: Py<PySet>,
+}
 
 impl Shared {
     fn is_inherited(&self) -> bool {
@@ -97,10 +102,17 @@ impl Shared {
         }
     }
 
-    /// This thread has come to hold: the loop is its own.
-    fn arrive(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// This thread has come to hold: the loop is its own, in the middle of a step of `task` or between callbacks.
+    fn arrive(event_loop: &Bound<'_, PyAny>, task: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let py = event_loop.py();
         let names = names(py)?;
+        let tasks = names.current_tasks.bind(py);
+        match task {
+            Some(task) => tasks.set_item(event_loop, task)?,
+            // That of a thread which is in a function.
+            None if tasks.contains(event_loop)? => tasks.del_item(event_loop)?,
+            None => {}
+        }
         event_loop.setattr(intern!(py, "_thread_id"), names.get_ident.bind(py).call0()?)?;
         names.set_running_loop.bind(py).call1((event_loop,))?;
         // Somebody is back, and may leave the context that these wait for.
@@ -150,8 +162,7 @@ impl Shared {
                 }
             }
         }
-        Self::arrive(event_loop)?;
-        names(py)?.enter_task.bind(py).call1((event_loop, task))?;
+        Self::arrive(event_loop, Some(task))?;
         Ok(true)
     }
 
@@ -174,7 +185,7 @@ impl Shared {
                 self.reached(py, "taken");
                 // Who blocks has it in its frames.
                 let Some(event_loop) = self.event_loop.bind(py).upgrade() else { return };
-                let carried = Self::arrive(&event_loop)
+                let carried = Self::arrive(&event_loop, None)
                     .and_then(|()| event_loop.call_method0(intern!(py, "_carry")))
                     .and_then(|_| Self::depart(py));
                 if let Err(error) = carried {
@@ -202,6 +213,74 @@ fn wake(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
+/// The task in whose step a loop is.
+pub fn current_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = event_loop.py();
+    names(py)?.current_tasks.bind(py).get_item(event_loop)
+}
+
+/// What became of a call by [`Baton::block`].
+pub enum Blocked<'py> {
+    /// `lost`: others had the loop meanwhile.
+    Over { result: PyResult<Bound<'py, PyAny>>, lost: bool },
+    /// It wasn't made: no carrier is left.
+    Capped,
+}
+
+impl Baton {
+    pub fn slow<'py>(&self, py: Python<'py>) -> &Bound<'py, PySet> {
+        self.slow.bind(py)
+    }
+
+    pub fn limits(&self) -> &Limits {
+        self.shared.core.limits()
+    }
+
+    /// Makes a call on this thread, which holds, in the middle of a step of `task`. `hurry`: it is known to be slow.
+    /// `may_stand`: it is made though no carrier is left.
+    pub fn block<'py>(
+        &self,
+        event_loop: &Bound<'py, PyAny>,
+        task: &Bound<'py, PyAny>,
+        hurry: bool,
+        may_stand: bool,
+        call: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
+    ) -> PyResult<Blocked<'py>> {
+        let py = task.py();
+        let shared = &self.shared;
+        let core = &shared.core;
+        if shared.is_inherited() {
+            return Err(closed(py));
+        }
+        let back = || names(py)?.set_running_loop.bind(py).call1((event_loop,));
+        Shared::depart(py)?;
+        let block = match core.enter(hurry, may_stand) {
+            Entering::Entered(block) => block,
+            entering => {
+                back()?;
+                return if entering == Entering::Capped { Ok(Blocked::Capped) } else { Err(closed(py)) };
+            }
+        };
+        if block.starts_carrier {
+            shared.start_carrier();
+        }
+        let mut result = call();
+        shared.reached(py, "returned");
+        if core.exit(&block) {
+            back()?;
+            return Ok(Blocked::Over { result, lost: false });
+        }
+        let mut interrupt = None;
+        if !shared.come_back(event_loop, task, &mut interrupt)? {
+            return Err(result.err().unwrap_or_else(|| closed(py)));
+        }
+        if let Some(interrupt) = interrupt {
+            result = Err(interrupt);
+        }
+        Ok(Blocked::Over { result, lost: true })
+    }
+}
+
 #[pymethods]
 impl Baton {
     #[new]
@@ -222,61 +301,13 @@ impl Baton {
             fork: FORKS.load(Relaxed),
         });
         names(py)?;
+        inplace::names(py)?;
         Mailbox::hand_over(event_loop)?;
         let mut alive = ALIVE.lock();
         alive.retain(|shared| shared.strong_count() > 0);
         alive.push(Arc::downgrade(&shared));
         drop(alive);
-        Ok(Self(shared))
-    }
-
-    /// Calls `fn` on this thread, which holds, in the middle of a step of `task`. `hurry`: it is known to be slow.
-    /// `may_stand`: call it though no carrier is left. `None` if it wasn't called, for that; else its result in a tuple.
-    fn block<'py>(
-        &self,
-        task: &Bound<'py, PyAny>,
-        r#fn: &Bound<'py, PyAny>,
-        args: &Bound<'py, PyTuple>,
-        kwargs: Option<&Bound<'py, PyDict>>,
-        hurry: bool,
-        may_stand: bool,
-    ) -> PyResult<Option<(Bound<'py, PyAny>,)>> {
-        let py = task.py();
-        let names = names(py)?;
-        let shared = &self.0;
-        let core = &shared.core;
-        if shared.is_inherited() {
-            return Ok(None);
-        }
-        let Some(event_loop) = shared.event_loop.bind(py).upgrade() else { return Ok(None) };
-        names.leave_task.bind(py).call1((&event_loop, task))?;
-        Shared::depart(py)?;
-        let block = match core.enter(hurry, may_stand) {
-            Entering::Entered(block) => block,
-            entering => {
-                names.set_running_loop.bind(py).call1((&event_loop,))?;
-                names.enter_task.bind(py).call1((&event_loop, task))?;
-                return if entering == Entering::Capped { Ok(None) } else { Err(closed(py)) };
-            }
-        };
-        if block.starts_carrier {
-            shared.start_carrier();
-        }
-        let result = match kwargs.filter(|kwargs| !kwargs.is_empty()) {
-            None if args.is_empty() => r#fn.call0(),
-            kwargs => r#fn.call(args, kwargs),
-        };
-        shared.reached(py, "returned");
-        if core.exit(&block) {
-            names.set_running_loop.bind(py).call1((&event_loop,))?;
-            names.enter_task.bind(py).call1((&event_loop, task))?;
-            return result.map(|value| Some((value,)));
-        }
-        let mut interrupt = None;
-        if !shared.come_back(&event_loop, task, &mut interrupt)? {
-            return Err(result.err().unwrap_or_else(|| closed(py)));
-        }
-        interrupt.map_or(result.map(|value| Some((value,))), Err)
+        Ok(Self { shared, slow: PySet::empty(py)?.unbind() })
     }
 
     /// Lets those that wait have the loop, and waits until it comes back. To be called between two callbacks.
@@ -284,52 +315,52 @@ impl Baton {
         let py = event_loop.py();
         Shared::depart(py)?;
         let mut interrupt = None;
-        if let Some(seat) = self.0.core.take_turns()
-            && !self.0.sit(py, &seat, &mut interrupt)
+        if let Some(seat) = self.shared.core.take_turns()
+            && !self.shared.sit(py, &seat, &mut interrupt)
         {
             return Err(closed(py));
         }
-        Shared::arrive(event_loop)?;
+        Shared::arrive(event_loop, None)?;
         interrupt.map_or(Ok(()), Err)
     }
 
     /// Whether a carrier is to turn the loop once more.
     #[getter]
     fn unwanted(&self) -> bool {
-        !self.0.core.is_wanted() && !self.0.core.is_closed()
+        !self.shared.core.is_wanted() && !self.shared.core.is_closed()
     }
 
     /// Whether nobody else has had the loop since there were so many passages, and nobody waits for it.
     fn keeps(&self, passages: u64) -> bool {
-        self.0.core.passages() == passages && !self.0.core.is_wanted()
+        self.shared.core.passages() == passages && !self.shared.core.is_wanted()
     }
 
     #[getter]
     fn passages(&self) -> u64 {
-        self.0.core.passages()
+        self.shared.core.passages()
     }
 
     #[getter]
     fn wanted(&self) -> bool {
-        self.0.core.is_wanted()
+        self.shared.core.is_wanted()
     }
 
     #[getter]
     fn away(&self) -> usize {
-        self.0.core.away()
+        self.shared.core.away()
     }
 
     /// Ends the idle carriers, and waits for them. Threads that come back later are told.
     fn close(&self, py: Python<'_>) {
-        if self.0.is_inherited() {
+        if self.shared.is_inherited() {
             return;
         }
-        self.0.core.close();
-        py.detach(|| self.0.join_idle());
+        self.shared.core.close();
+        py.detach(|| self.shared.join_idle());
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let figures = if self.0.is_inherited() { Figures::default() } else { self.0.core.figures() };
+        let figures = if self.shared.is_inherited() { Figures::default() } else { self.shared.core.figures() };
         let stats = PyDict::new(py);
         stats.set_item("blocks", figures.blocks)?;
         stats.set_item("taken", figures.taken)?;
@@ -342,17 +373,26 @@ impl Baton {
         Ok(stats)
     }
 
+    #[getter]
+    fn _slow(&self, py: Python<'_>) -> Py<PySet> {
+        self.slow.clone_ref(py)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.slow)
+    }
+
     /// For tests: called with the name of each point that a thread comes to.
     fn _hook(&self, hook: Option<Py<PyAny>>) {
-        let before = std::mem::replace(&mut *self.0.hook.lock(), hook);
+        let before = std::mem::replace(&mut *self.shared.hook.lock(), hook);
         drop(before);
     }
 }
 
 impl Drop for Baton {
     fn drop(&mut self) {
-        if !self.0.is_inherited() {
-            self.0.core.close();
+        if !self.shared.is_inherited() {
+            self.shared.core.close();
         }
     }
 }
@@ -360,19 +400,6 @@ impl Drop for Baton {
 /// Whether a loop can be handed over.
 pub fn hands_over(event_loop: &Bound<'_, PyAny>) -> bool {
     event_loop.getattr(intern!(event_loop.py(), "_baton")).is_ok()
-}
-
-/// Calls a function on this thread; a loop that it runs goes on in another, if that can be done.
-pub fn call<'py>(
-    r#fn: &Bound<'py, PyAny>,
-    args: &Bound<'py, PyTuple>,
-    kwargs: Option<&Bound<'py, PyDict>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = r#fn.py();
-    match loops::running(py)?.and_then(|event_loop| event_loop.getattr(intern!(py, "_block_or_stand")).ok()) {
-        Some(block) => block.call1((r#fn, args, kwargs.map_or_else(|| PyDict::new(py), Bound::clone))),
-        None => r#fn.call(args, kwargs),
-    }
 }
 
 fn closed(py: Python<'_>) -> PyErr {

@@ -14,6 +14,7 @@ mod future;
 mod gil;
 mod head;
 mod image;
+mod inplace;
 mod jobs;
 mod loops;
 mod op;
@@ -65,6 +66,8 @@ mod _native {
     use super::head::Head;
     #[pymodule_export]
     use super::image::{Image, Reader, refuse_in_loop};
+    #[pymodule_export]
+    use super::inplace::{_stand_still, _try_in_place, block_in_place};
     #[pymodule_export]
     use super::jobs::{_nap, _sort};
     #[pymodule_export]

@@ -19,11 +19,11 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTraceback, PyTuple};
 
-use crate::baton;
 use crate::errors;
 use crate::figures::Figures;
 use crate::future::{self, Future};
 use crate::gil;
+use crate::inplace;
 use crate::running::{self, What};
 use crate::semaphore::{Ready, Semaphore, Step, Taking};
 
@@ -155,7 +155,7 @@ impl BlockingPermit {
     ) -> PyResult<Py<PyAny>> {
         let grant = self.enter_once(r#fn.py(), |grant| (State::Running, Some(grant)))?;
         let mark = running::mark(r#fn.py(), &FIGURES, || What::Function(r#fn.clone().unbind()));
-        let result = baton::call(r#fn, args, kwargs);
+        let result = inplace::block_or_stand(r#fn, args, kwargs);
         drop(mark);
         *self.state.lock() = State::Over;
         drop(grant);
