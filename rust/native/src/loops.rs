@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use penstock_core::Result;
-use penstock_core::dispatch::{Completions, Signal};
+use penstock_core::dispatch::{Alarm, Completions, Signal};
 use penstock_core::permit::Grant;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -79,8 +79,15 @@ impl Owed {
             let turn = Py::new(py, Turn(Arc::clone(&mailbox)))?;
             event_loop.call_method1(intern!(py, "call_soon"), (turn,)).map(|_| true)
         };
-        if Python::try_attach(|py| turn(py).unwrap_or(false)) != Some(true) {
-            mailbox.completions.raise();
+        if mailbox.completions.promise() && Python::try_attach(|py| turn(py).unwrap_or(false)) != Some(true) {
+            mailbox.completions.signal();
+        }
+    }
+
+    /// Keeps it a little later, for all that is finished by then.
+    pub fn keep_soon(mut self) {
+        if let Some(mailbox) = self.0.take() {
+            mailbox.completions.raise_soon();
         }
     }
 }
@@ -160,16 +167,18 @@ impl Mailbox {
                 return Ok(Arc::clone(mailbox));
             }
         }
-        let signal = Signal::new().raise(py)?;
-        let descriptor = signal.as_fd().as_raw_fd();
+        let (signal, alarm) = (Signal::new().raise(py)?, Alarm::new().raise(py)?);
+        let descriptors = [Some(signal.as_fd()), alarm.descriptor()].map(|fd| fd.map(|fd| fd.as_raw_fd()));
         let mailbox = Arc::new(Self {
-            completions: Completions::new(signal),
+            completions: Completions::new(signal, alarm),
             submitted: AtomicBool::new(false),
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
             hands_over: AtomicBool::new(event_loop.hasattr(intern!(py, "_baton"))?),
         });
         let drain = Py::new(py, Drain(Arc::clone(&mailbox)))?;
-        event_loop.call_method1(intern!(py, "add_reader"), (descriptor, drain))?;
+        for descriptor in descriptors.into_iter().flatten() {
+            event_loop.call_method1(intern!(py, "add_reader"), (descriptor, &drain))?;
+        }
         mailboxes.set_item(event_loop, Py::new(py, MailboxHandle(Arc::clone(&mailbox)))?)?;
         Ok(mailbox)
     }

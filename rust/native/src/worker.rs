@@ -171,19 +171,26 @@ impl Runner for Interpreter {
 }
 
 fn batch(py: Python<'_>, seat: &mut Seat<'_, Task>) -> Option<Owed> {
-    let started = Instant::now();
-    let mut clock = started;
-    let mut owed = None;
-    for _ in 0..BATCH_JOBS {
-        let Some(task) = seat.take() else { break };
+    let mut clock = Instant::now();
+    let mut owed: Option<Owed> = None;
+    let (mut jobs, mut end) = (0, clock + BATCH_TIME);
+    let mut next = seat.take();
+    while let Some(task) = next {
         // The task may block: what is finished must not wait behind it.
-        drop(owed.take());
+        if let Some(owed) = owed.take() {
+            owed.keep_soon();
+        }
         let begun = clock;
         owed = task.run(py, seat.queue(), &mut clock);
         seat.spent(clock - begun);
-        if clock - started >= BATCH_TIME {
-            break;
-        }
+        jobs += 1;
+        next = if jobs < BATCH_JOBS && clock < end {
+            seat.take()
+        } else {
+            // Jobs that let the interpreter go are no batch: others had their turn.
+            (jobs, end) = (0, clock + BATCH_TIME);
+            seat.take_if_passed()
+        };
     }
     owed
 }

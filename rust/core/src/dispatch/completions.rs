@@ -1,73 +1,128 @@
-//! What is finished, on its way to one event loop: a list, and a descriptor that wakes the loop. Producers are any
-//! threads; the consumer is the loop's thread alone.
+//! What is finished, on its way to one event loop: a list, and two descriptors that wake the loop, one at once and one
+//! after a while. Producers are any threads; the consumer is the loop's thread alone.
 //!
 //! # Invariant
-//! **While the list is not empty, the signal has been raised since it last was, or somebody has promised to raise it**:
-//! who made it non-empty ([`Completions::push`] returned true), or the consumer that left something in it
-//! ([`Completions::take`] returned true, or [`Completions::put_back`]). So a thousand completions cost one system call.
+//! **While the list is not empty, the loop has been told of it since it last took something, or the alarm is set, or
+//! somebody has promised to tell**: who appended while the loop was not told ([`Completions::push`] returned true), or the
+//! consumer that left something in it ([`Completions::take`] returned true, or [`Completions::put_back`]). So a thousand
+//! completions cost one system call.
 //!
-//! The consumer lowers the signal *before* it takes. A push between the two finds the list non-empty and stays silent,
-//! and its item is taken with the others; a push after the taking finds it empty and raises the signal anew. The worst
-//! case is a wake-up for an empty list.
+//! The consumer lowers the signal *before* it takes. A push between the two finds the loop told and stays silent, and its
+//! item is taken with the others; a push after the taking finds it untold and raises the signal anew. The worst case is a
+//! wake-up for an empty list.
 //!
-//! A producer may put off its promise for as long as it runs nothing that may block: a worker that holds the
-//! interpreter's lock raises the signal after it let the lock go.
+//! # Telling at once, or soon
+//! A turn of a loop costs more than many a job, and what only one thread can have at a time (in the binding: the
+//! interpreter's lock) has to change hands for it. A worker that goes on to its next job, which may block, sets the alarm:
+//! the loop is told of all that is finished by then, [`SOON`] later at the latest. A worker that has nothing more to do
+//! tells it at once. The alarm is the kernel's, so no thread has to stay awake for it. Whether it is set changes only under
+//! the list's lock, together with the alarm itself.
 //!
 //! # Closing
 //! When the loop is gone the list is closed: what lies in it is given back to be dropped, later pushes are refused, and
-//! the descriptor is closed at once, whoever still holds the list.
+//! the descriptors are closed at once, whoever still holds the list.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
+use super::signal::{Alarm, Signal};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 
+/// What is finished waits for the loop so long at most while the worker that did it goes on.
+const SOON: Duration = Duration::from_micros(200);
+
+struct List<T> {
+    items: VecDeque<T>,
+    /// The signal was raised, or will be by who set this.
+    told: bool,
+    armed: bool,
+}
+
 pub struct Completions<T> {
-    list: Mutex<VecDeque<T>>,
+    list: Mutex<List<T>>,
     /// Written under the list's lock.
     closed: AtomicBool,
-    signal: Mutex<Option<Signal>>,
+    bells: Mutex<Option<(Signal, Alarm)>>,
 }
 
 impl<T> Completions<T> {
-    pub fn new(signal: Signal) -> Self {
-        Self { list: Mutex::default(), closed: AtomicBool::new(false), signal: Mutex::new(Some(signal)) }
+    pub fn new(signal: Signal, alarm: Alarm) -> Self {
+        Self {
+            list: Mutex::new(List { items: VecDeque::new(), told: false, armed: false }),
+            closed: AtomicBool::new(false),
+            bells: Mutex::new(Some((signal, alarm))),
+        }
     }
 
-    /// Appends. `Ok(true)`: the caller owes a [`Completions::raise`]. `Err`: the loop is gone.
+    /// Appends. `Ok(true)`: the caller owes a [`Completions::raise`] or [`Completions::raise_soon`]. `Err`: the loop is gone.
     pub fn push(&self, item: T) -> Result<bool, T> {
         let mut list = self.list.lock();
         if self.is_closed() {
             return Err(item);
         }
-        list.push_back(item);
-        Ok(list.len() == 1)
+        list.items.push_back(item);
+        Ok(!list.told)
     }
 
-    /// Wakes the loop.
+    /// Wakes the loop, if there is something that it wasn't told of.
     pub fn raise(&self) {
-        if let Some(signal) = &*self.signal.lock() {
+        if self.promise() {
+            self.signal();
+        }
+    }
+
+    /// As [`Completions::raise`], for a caller that will wake the loop in another way if this returns true.
+    pub fn promise(&self) -> bool {
+        let mut list = self.list.lock();
+        let untold = !list.told && !list.items.is_empty();
+        list.told |= untold;
+        untold
+    }
+
+    /// Wakes the loop after [`SOON`] at the latest; at once where there is no alarm.
+    pub fn raise_soon(&self) {
+        let mut list = self.list.lock();
+        if list.told || list.armed || list.items.is_empty() {
+            return;
+        }
+        let alarmed = self.bells.lock().as_ref().is_some_and(|(_, alarm)| alarm.set(SOON));
+        list.armed = alarmed;
+        drop(list);
+        if !alarmed {
+            self.raise();
+        }
+    }
+
+    /// Raises the signal, for who has promised to.
+    pub fn signal(&self) {
+        if let Some((signal, _)) = &*self.bells.lock() {
             signal.raise();
         }
     }
 
-    /// Lowers the signal. To be called before [`Completions::take`].
+    /// Lowers the signal and the alarm. To be called before [`Completions::take`].
     pub fn lower(&self) {
-        if let Some(signal) = &*self.signal.lock() {
+        let mut list = self.list.lock();
+        if let Some((signal, alarm)) = &*self.bells.lock() {
             signal.lower();
+            if std::mem::take(&mut list.armed) {
+                alarm.stop();
+            }
         }
     }
 
     /// Moves the oldest `max` items to `into`. True: some are left and the caller owes a [`Completions::raise`].
     pub fn take(&self, max: usize, into: &mut VecDeque<T>) -> bool {
         let mut list = self.list.lock();
-        if list.len() <= max && into.is_empty() {
-            std::mem::swap(&mut *list, into);
+        list.told = false;
+        if list.items.len() <= max && into.is_empty() {
+            std::mem::swap(&mut list.items, into);
             return false;
         }
-        let n = list.len().min(max);
-        into.extend(list.drain(..n));
-        !list.is_empty()
+        let n = list.items.len().min(max);
+        into.extend(list.items.drain(..n));
+        !list.items.is_empty()
     }
 
     /// Puts items that were taken back to the front. True: the caller owes a [`Completions::raise`].
@@ -78,115 +133,21 @@ impl<T> Completions<T> {
             return false;
         }
         for item in items.into_iter().rev() {
-            list.push_front(item);
+            list.items.push_front(item);
         }
-        !list.is_empty()
+        !list.items.is_empty()
     }
 
     /// The loop is gone. Gives back what it will never take.
     pub fn close(&self) -> VecDeque<T> {
-        *self.signal.lock() = None;
+        *self.bells.lock() = None;
         let mut list = self.list.lock();
         self.closed.store(true, Ordering::Relaxed);
-        std::mem::take(&mut *list)
+        std::mem::take(&mut list.items)
     }
 
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
-    }
-}
-
-#[cfg(not(loom))]
-pub use signal::Signal;
-
-#[cfg(loom)]
-pub use model::Signal;
-
-#[cfg(not(loom))]
-mod signal {
-    use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-    use crate::{Error, Result};
-
-    /// A descriptor that polls readable while it is raised: an eventfd, or a pipe where there is none.
-    pub struct Signal {
-        reader: OwnedFd,
-        #[cfg(not(target_os = "linux"))]
-        writer: OwnedFd,
-    }
-
-    impl Signal {
-        #[cfg(target_os = "linux")]
-        pub fn new() -> Result<Self> {
-            use rustix::event::{EventfdFlags, eventfd};
-            let reader =
-                eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(Error::io("make an eventfd"))?;
-            Ok(Self { reader })
-        }
-
-        #[cfg(not(target_os = "linux"))]
-        pub fn new() -> Result<Self> {
-            use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-            use rustix::io::{FdFlags, fcntl_setfd};
-            let (reader, writer) = rustix::pipe::pipe().map_err(Error::io("make a pipe"))?;
-            for end in [&reader, &writer] {
-                fcntl_setfd(end, FdFlags::CLOEXEC).map_err(Error::io("set up a pipe"))?;
-                let flags = fcntl_getfl(end).map_err(Error::io("set up a pipe"))?;
-                fcntl_setfl(end, flags | OFlags::NONBLOCK).map_err(Error::io("set up a pipe"))?;
-            }
-            Ok(Self { reader, writer })
-        }
-
-        // A full pipe or counter is a raised signal, so failure to write is success; nothing else can fail here.
-
-        #[cfg(target_os = "linux")]
-        pub fn raise(&self) {
-            let _ = rustix::io::write(&self.reader, &1_u64.to_ne_bytes());
-        }
-
-        #[cfg(not(target_os = "linux"))]
-        pub fn raise(&self) {
-            let _ = rustix::io::write(&self.writer, b"!");
-        }
-
-        pub fn lower(&self) {
-            let mut buffer = [0_u8; 64];
-            while matches!(rustix::io::read(&self.reader, &mut buffer), Ok(n) if n == buffer.len()) {}
-        }
-    }
-
-    impl AsFd for Signal {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            self.reader.as_fd()
-        }
-    }
-}
-
-#[cfg(loom)]
-mod model {
-    use crate::sync::{Arc, Condvar, Mutex, wait};
-
-    /// The signal as loom sees it.
-    #[derive(Clone, Default)]
-    pub struct Signal(Arc<(Mutex<bool>, Condvar)>);
-
-    impl Signal {
-        pub fn raise(&self) {
-            *self.0.0.lock() = true;
-            self.0.1.notify_one();
-        }
-
-        pub fn lower(&self) {
-            *self.0.0.lock() = false;
-        }
-
-        /// As a loop's poll does.
-        pub fn poll(&self) {
-            let mut raised = self.0.0.lock();
-            while !*raised {
-                raised = wait(&self.0.1, raised);
-            }
-        }
     }
 }
 
@@ -218,18 +179,19 @@ mod tests {
         received
     }
 
+    /// One producer tells the loop at once, the other soon.
     fn check(interrupted: bool) {
         loom::model(move || {
             let signal = Signal::default();
-            let completions = Arc::new(Completions::new(signal.clone()));
+            let completions = Arc::new(Completions::new(signal.clone(), Alarm(signal.clone())));
             let producers: Vec<_> = [1, 2]
                 .into_iter()
                 .map(|item| {
                     let completions = Arc::clone(&completions);
-                    thread::spawn(move || {
-                        if completions.push(item) == Ok(true) {
-                            completions.raise();
-                        }
+                    thread::spawn(move || match completions.push(item) {
+                        Ok(true) if item == 1 => completions.raise_soon(),
+                        Ok(true) => completions.raise(),
+                        pushed => assert_eq!(pushed, Ok(false)),
                     })
                 })
                 .collect();
@@ -255,7 +217,7 @@ mod tests {
     #[test]
     fn a_push_to_a_loop_that_goes_is_taken_or_given_back() {
         loom::model(|| {
-            let completions = Arc::new(Completions::new(Signal::default()));
+            let completions = Arc::new(Completions::new(Signal::default(), Alarm(Signal::default())));
             let producer = {
                 let completions = Arc::clone(&completions);
                 thread::spawn(move || match completions.push(1) {
@@ -275,30 +237,14 @@ mod tests {
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     #[test]
-    fn a_signal_is_readable_from_raise_to_lower() {
-        let signal = Signal::new().unwrap();
-        let pending = |signal: &Signal| {
-            use rustix::event::{PollFd, PollFlags, Timespec, poll};
-            let mut fds = [PollFd::from_borrowed_fd(signal.as_fd(), PollFlags::IN)];
-            poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
-        };
-        assert!(!pending(&signal));
-        signal.raise();
-        signal.raise();
-        assert!(pending(&signal));
-        signal.lower();
-        assert!(!pending(&signal));
-    }
-
-    #[test]
     fn taking_is_capped_and_says_what_is_left() {
-        let completions = Completions::new(Signal::new().unwrap());
-        assert_eq!([1, 2, 3].map(|item| completions.push(item).unwrap()), [true, false, false]);
+        let completions = Completions::new(Signal::new().unwrap(), Alarm::new().unwrap());
+        assert_eq!([1, 2].map(|item| completions.push(item).unwrap()), [true, true]);
+        completions.raise();
+        assert!(!completions.push(3).unwrap());
         let mut batch = VecDeque::new();
         assert!(completions.take(2, &mut batch));
         assert_eq!(batch, [1, 2]);

@@ -5,13 +5,15 @@ mod completions;
 mod job;
 mod pace;
 mod queue;
+mod signal;
 
 #[cfg(not(loom))]
 mod pool;
 
-pub use completions::{Completions, Signal};
+pub use completions::Completions;
 pub use job::{Job, Native, NativeJob, Rejected, WhenFull};
 pub use queue::{Figures, Found, Queue, Seat};
+pub use signal::{Alarm, Signal};
 
 #[cfg(not(loom))]
 pub use pool::{Config, NativeOnly, Overflow, Pool, Runner, default_threads};

@@ -119,6 +119,8 @@ struct State<A> {
     blocked: usize,
     wakes: u64,
     taken: u64,
+    /// Attached jobs taken so far.
+    turns: u64,
     closed: bool,
     /// Told when nothing is queued and nothing runs.
     joining: Vec<NativeJob>,
@@ -208,6 +210,7 @@ impl<A> Queue<A> {
             blocked: 0,
             wakes: 0,
             taken: 0,
+            turns: 0,
             closed: false,
             joining: Vec::new(),
         };
@@ -332,7 +335,7 @@ impl<A> Queue<A> {
                 continue;
             }
             let follows = state.busy > 0;
-            let mut seat = Seat { queue: self, place: Place::Seeking, attached, follows, spent: None };
+            let mut seat = Seat { queue: self, place: Place::Seeking, attached, follows, turn: 0, spent: None };
             if attached {
                 return Some(Found::Attached(seat));
             }
@@ -479,13 +482,24 @@ pub struct Seat<'q, A> {
     attached: bool,
     /// Others were busy when it went to attach.
     follows: bool,
+    /// The number of its last attached job.
+    turn: u64,
     spent: Option<Duration>,
 }
 
 impl<A> Seat<'_, A> {
     /// The next attached job, if one is at the front. To be called by an attached thread.
     pub fn take(&mut self) -> Option<A> {
-        let mut state = self.queue.state.lock();
+        self.pop(self.queue.state.lock())
+    }
+
+    /// As [`Seat::take`], if another worker has taken an attached job since: then the last one let go what they need.
+    pub fn take_if_passed(&mut self) -> Option<A> {
+        let state = self.queue.state.lock();
+        if state.turns == self.turn { None } else { self.pop(state) }
+    }
+
+    fn pop(&mut self, mut state: MutexGuard<'_, State<A>>) -> Option<A> {
         match state.jobs.pop_front() {
             Some(Job::Attached(job)) => {
                 self.took(state);
@@ -516,6 +530,8 @@ impl<A> Seat<'_, A> {
         state.promised = false;
         if self.attached {
             self.learn(&mut state);
+            state.turns += 1;
+            self.turn = state.turns;
         }
         let room = state.blocked > 0 && state.alive() < self.queue.limit;
         let mut wake = false;

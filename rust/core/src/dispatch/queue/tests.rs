@@ -47,6 +47,20 @@ fn one_worker_at_a_time_waits_to_attach_and_the_next_is_woken_when_it_has_its_jo
 }
 
 #[test]
+fn a_worker_goes_on_after_its_batch_if_another_took_a_job_meanwhile() {
+    let queue = Queue::new(8);
+    for job in 1..=4 {
+        attached(&queue, job, WhenFull::Refuse);
+    }
+    let Some(Found::Attached(mut seat)) = queue.wait(None) else { panic!("no job") };
+    assert_eq!(seat.take(), Some(1));
+    assert_eq!(seat.take_if_passed(), None);
+    assert_eq!(take(&queue), Some(2));
+    assert_eq!(seat.take_if_passed(), Some(3));
+    assert_eq!(seat.take_if_passed(), None);
+}
+
+#[test]
 fn a_queue_of_length_0_gives_the_job_itself_back() {
     let queue = Queue::new(0);
     assert_eq!(attached(&queue, 1, WhenFull::Displace), Some(1));
