@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from ctypes.util import find_library
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -155,6 +156,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(error, file=sys.stderr)
             return 2
     missing = {f"files on {store}": reason for store, reason in places.missing.items()}
+    if not find_library("jemalloc"):
+        missing["peers with jemalloc"] = rows.NO_JEMALLOC
     left = {rows.LEFT_TO_THE_COMPLETE_RUN: "left out of a quick run"} if arguments.quick else {}
     comparison: Comparison = {
         "version": 1,

@@ -47,9 +47,7 @@ READING = (
 NOT_MEASURED = {
     "wall time of clients on two CPUs": "needs a third CPU for the server; clients are pinned to one",
     "peak memory as a cgroup counts it": "the tables have the peak of resident memory",
-    "penstock-core as a client on tokio": "no such program yet",
     "TLS": "no such rows yet",
-    "peers with MALLOC_ settings or jemalloc": "no such rows yet",
     "bodies of twice a cgroup's memory, with swap": "no such part yet",
     "stream forwarding": "no such part yet",
     "cost curves over size, concurrency and chunk": "no such part yet; threads are in the section on queues",
@@ -188,9 +186,8 @@ TEXTS = {
     "consumers and on a deque under a mutex with a condition variable, and penstock-core's own.",
     "clients": "16 concurrent GETs of 8 MiB, stored, read back and summarised; server and client on a CPU each. "
     "Upstream as published makes a client for each batch and looks at each 1973rd byte; its other rows, and all "
-    "others', keep their clients and read every byte. `published` is "
-    + published.SOURCE
-    + ", and a server on another machine.",
+    "others', keep their clients and read every byte. `writes` are calls of write(2) and its kin in a batch, to files "
+    "and to wake other threads. `published` is " + published.SOURCE + ", and a server on another machine.",
 }
 
 
@@ -215,11 +212,11 @@ def _table(part: str, results: Results, groups: Iterable[Group]) -> str:
                     _spread(row, wall),
                     verdict.shown(times[1]) if times[1] else "",
                     _published(part, row),
-                    *([_rate(results, row)] if clients else []),
+                    *([_rate(results, row), _writes(row)] if clients else []),
                     f"{max(sample['rss_bytes'] for sample in quiet(row)) / MIB:.0f}",
                 )
             )
-    rate = ("GiB/s (Gib/s)",) if clients else ()
+    rate = ("GiB/s (Gib/s)", "writes") if clients else ()
     against = {"clients": "upstream", "strategies": "upstream", "semaphores": "tokio", "queues": "condvar"}[part]
     head = ("group", "how", "CPU ms", "user + system", f"÷ {against}", "wall ms", f"÷ {against}", "published", *rate)
     return report.markdown((*head, "peak MiB"), lines)
@@ -245,6 +242,12 @@ def _rate(results: Results, row: Row) -> str:
     settings = results["settings"]
     rate = settings["size"] * settings["connections"] / (median(values(row, wall)) / 1000) / 2**30
     return f"{rate:.2f} ({rate * 8:.1f})"
+
+
+def _writes(row: Row) -> str:
+    """Calls of write(2) and its kin, a batch."""
+    counts = values(row, lambda sample: sample.get("writes"))
+    return f"{median(counts):.0f}" if counts else ""
 
 
 def _published(part: str, row: Row) -> str:

@@ -6,6 +6,7 @@ moved by more than the run's uncertainty.
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -63,28 +64,17 @@ def _run(*command: str, cwd: Path) -> None:
     subprocess.run(command, check=True, cwd=cwd, env=environment)
 
 
-def sessions(store: Path, plan: Plan) -> Iterator[list[Variant]]:
-    """Each row of ours that downloads, twice."""
+def sessions(store: Path, plan: Plan, site: Path) -> Iterator[list[Variant]]:
+    """Each row of ours that downloads, twice: with the package as it is, and with the base's."""
     stores = {machine.file_system(store): store}
     for session in scenarios.sessions(("length", "chunked"), stores, "asyncio", plan):
         ours = [row for row in session if row.kind == "batch" and row.client.startswith(report.OURS)]
+        named = [replace(row, scenario=f"{row.scenario}, {row.client}") for row in ours]
         yield [
-            replace(row, id=f"{row.id}/{whose}", scenario=f"{row.scenario}, {row.client}", client=whose)
-            for row in ours
-            for whose in (NOW, BASE)
+            replace(row, id=f"{row.id}/{whose}", client=whose, wrapper=wrapper)
+            for row in named
+            for whose, wrapper in ((NOW, ()), (BASE, ("env", f"PYTHONPATH={site}")))
         ]
-
-
-class Revisions(Driver):
-    """The driver, with the base's rows in the base's package."""
-
-    def __init__(self, rows: Sequence[Sequence[Variant]], plan: Plan, site: Path) -> None:
-        super().__init__(rows, plan)
-        self._site = site
-
-    def command(self, variant: Variant) -> list[str]:
-        command = super().command(variant)
-        return ["env", f"PYTHONPATH={self._site}", *command] if variant.client == BASE else command
 
 
 def moved(results: Results) -> str:
@@ -110,12 +100,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benches.cross.revisions", description=__doc__)
     parser.add_argument("base", help="a revision that git knows")
     parser.add_argument("--rounds", type=int, default=PLAN.rounds, help="(default: %(default)s)")
+    parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose id matches")
     arguments = parser.parse_args(argv)
     plan = replace(PLAN, rounds=arguments.rounds)
     site = build(arguments.base)
+    wanted = re.compile(arguments.rows)
     with tempfile.TemporaryDirectory(dir=ROOT / "target") as store:
+        chosen = [[row for row in found if wanted.search(row.id)] for found in sessions(Path(store), plan, site)]
         try:
-            results = Revisions(list(sessions(Path(store), plan)), plan, site).run(Progress())
+            results = Driver(chosen, plan).run(Progress())
         except DebugBuildError as error:
             print(error, file=sys.stderr)
             return 2

@@ -1,6 +1,7 @@
 """The rows of each part, in the sessions that compare them. What Python does is taken from `penstock.bench`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from ctypes.util import find_library
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -20,12 +21,16 @@ QUEUES = ("crossbeam", "condvar", "dispatch")
 QUEUE_THREADS = (4, 16, 40, 200)
 QUEUE_JOBS = 1000
 WORKS = tuple(blocking.WORKS)
+CORE = "penstock-core"
 KEPT = "upstream, client kept, all read"
 TODAY = "hyper 1, gathered writes"
 # As upstream's benchmarks have it.
 MAX_BODY_RAM = 0x2000 * 1025
 # How many of a hundred bodies are above the limit.
 SPILLED = (0, 1, 10)
+# glibc keeps what was freed, for bodies of any size here: https://man7.org/linux/man-pages/man3/mallopt.3.html
+MALLOC = ("MALLOC_MMAP_THRESHOLD_=33554432", "MALLOC_TRIM_THRESHOLD_=1073741824", "MALLOC_TOP_PAD_=67108864")
+NO_JEMALLOC = "libjemalloc isn't installed (on Debian: apt install libjemalloc2)"
 
 
 @dataclass(frozen=True)
@@ -101,9 +106,11 @@ def clients(programs: Programs, stores: Mapping[str, Path], plan: Plan, quick: b
             continue
         places = dict.fromkeys((row.scenario, row.framing, row.store) for row in rows)
         rows += [row for place in places for row in _upstream_clients(programs, *place, stores)]
-        if programs.today:
-            ours = [row for row in rows if row.client == "penstock" and not row.scenario.startswith("mmap_copy")]
-            rows += [_today(programs.today, row, stores) for row in ours]
+        if rows[0].store is None:
+            rows += _streamed(rows[0].framing)
+            rows += _with_allocators(rows) if rows[0].framing == "length" else ()
+        ours = [row for row in rows if row.client == "penstock" and not row.scenario.startswith("mmap_copy")]
+        rows += _in_rust(programs, ours, stores)
         if programs.floor:
             rows += floor.rows(programs.floor, rows[0].framing)[:1]
         yield rows
@@ -113,16 +120,18 @@ def clients(programs: Programs, stores: Mapping[str, Path], plan: Plan, quick: b
 
 
 def _passes(programs: Programs, store: str, directory: Path) -> Iterator[Variant]:
-    """Bodies that are read more than once, and one that isn't kept at all."""
+    """Bodies that are read more than once."""
     for kind, passes in product(("ram", "fs", "mmap"), (1, 2, 4)):
         name = f"{kind}, {passes} passes/length/{store}"
         options: dict[str, Option] = {"scenario": kind, "policy": "direct", "passes": passes, "store": str(directory)}
         yield _client(f"{name}/penstock", factory=scenarios.PENSTOCK, options=options)
+        limit = MAX_BODY_RAM if kind == "ram" else 0
+        if programs.core:
+            command = _core_client(programs.core, kind, "direct", passes, limit, directory)
+            yield _client(f"{name}/{CORE}", command=command)
         if programs.upstream_client:
-            limit = MAX_BODY_RAM if kind == "ram" else 0
             command = _command(programs.upstream_client, kind, "direct", ("shared", "whole"), passes, limit, directory)
             yield _client(f"{name}/{KEPT}", command=command)
-    yield _client(f"stream/length/{store}/penstock", factory=scenarios.PENSTOCK, options={"scenario": "stream"})
 
 
 def _spills(programs: Programs, store: str, directory: Path) -> Iterator[Variant]:
@@ -132,6 +141,9 @@ def _spills(programs: Programs, store: str, directory: Path) -> Iterator[Variant
         options: dict[str, Option] = {"scenario": "spill", "policy": "direct", "max_body_ram": limit}
         options["store"] = str(directory)
         yield _client(f"{name}/penstock", factory=scenarios.PENSTOCK, options=options, mixed=True)
+        if programs.core:
+            command = _core_client(programs.core, "spill", "direct", 1, limit, directory)
+            yield _client(f"{name}/{CORE}", command=command, mixed=True)
         if programs.upstream_client:
             command = _command(programs.upstream_client, "spill", "direct", ("shared", "whole"), 1, limit, directory)
             yield _client(f"{name}/{KEPT}", command=command, mixed=True)
@@ -209,19 +221,54 @@ def _upstream_clients(
             )
 
 
-def _today(program: Path, row: Variant, stores: Mapping[str, Path]) -> Variant:
-    """What hyper 1 does with the bodies of a row of ours."""
-    kind, _, policy = row.scenario.rpartition("_") if row.store else (row.scenario, "", "direct")
-    directory = str(stores[row.store]) if row.store else "-"
-    return replace(
-        row,
-        id=f"{row.id.rpartition('/')[0]}/{TODAY}",
-        client=TODAY,
-        factory="",
-        command=(str(program), kind, policy, directory),
-        options={},
-        loop="tokio",
-    )
+def _streamed(framing: Framing | None) -> Iterator[Variant]:
+    """Bodies that are read while they come, and not kept. Upstream's client has no such way."""
+    factories = {"penstock": scenarios.PENSTOCK}
+    for peer, tuning in product(scenarios.FILE_PEERS, ("naive", "tuned")):
+        factories[f"{peer} {tuning}"] = f"penstock.bench.peers.{peer}:{tuning}"
+    for client, factory in factories.items():
+        yield Variant(
+            id=f"stream/{framing}/{client}",
+            scenario="stream",
+            client=client,
+            factory=factory,
+            options={"scenario": "stream"},
+            framing=framing,
+        )
+
+
+def _with_allocators(rows: Sequence[Variant]) -> Iterator[Variant]:
+    """The tuned peers in RAM once more: with an allocator that is told to keep memory, and with another allocator."""
+    wrappers = {"MALLOC_ set": ("env", *MALLOC)}
+    if jemalloc := find_library("jemalloc"):
+        wrappers["jemalloc"] = ("env", f"LD_PRELOAD={jemalloc}")
+    peers = [row for row in rows if row.scenario == "ram" and row.client.endswith(" tuned")]
+    for row, (how, wrapper) in product(peers, wrappers.items()):
+        yield replace(row, id=f"{row.id}, {how}", client=f"{row.client}, {how}", wrapper=wrapper)
+
+
+def _in_rust(programs: Programs, ours: Sequence[Variant], stores: Mapping[str, Path]) -> Iterator[Variant]:
+    """What penstock-core and hyper 1, both on tokio, do with the bodies of rows of ours."""
+    for row in ours:
+        kind, _, policy = row.scenario.rpartition("_") if row.store else (row.scenario, "", "direct")
+        directory = stores[row.store] if row.store else None
+        if programs.core:
+            limit = 0 if row.store else MAX_BODY_RAM
+            yield _with_command(row, CORE, _core_client(programs.core, kind, policy, 1, limit, directory))
+        if programs.today:
+            yield _with_command(row, TODAY, (str(programs.today), kind, policy, str(directory or "-")))
+
+
+def _with_command(row: Variant, client: str, command: tuple[str, ...]) -> Variant:
+    """The row, by a program."""
+    id = f"{row.id.rpartition('/')[0]}/{client}"
+    return replace(row, id=id, client=client, factory="", command=command, options={}, loop="tokio")
+
+
+def _core_client(
+    program: Path, kind: str, policy: str, passes: int, limit: int, directory: Path | None
+) -> tuple[str, ...]:
+    return (str(program), "client", kind, policy, str(passes), str(limit), str(directory or "-"))
 
 
 def _titled(kind: str) -> str:

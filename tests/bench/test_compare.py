@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +46,11 @@ def test_each_table_has_both_languages() -> None:
         for policy in ("direct", "permit", "dispatch"):
             for kind in ("fs", "mmap"):
                 found_clients = clients_of(found["clients"], f"{kind}_{policy}/{framing}/{store}")
-                assert found_clients >= {"upstream as published", rows.KEPT, rows.TODAY, "penstock"}
+                assert found_clients >= {"upstream as published", rows.KEPT, rows.TODAY, rows.CORE, "penstock"}
+    assert clients_of(found["clients"], "stream") == {
+        *("penstock", rows.CORE, rows.TODAY, "aiohttp naive", "aiohttp tuned", "pyreqwest naive", "pyreqwest tuned"),
+    }
+    assert clients_of(found["clients"], "ram") >= {"aiohttp tuned, MALLOC_ set", "pyreqwest tuned, MALLOC_ set"}
 
 
 def test_without_cargo_pythons_rows_are_left() -> None:
@@ -268,7 +273,7 @@ def test_spilled_and_repeated_bodies_are_read_whole(tmp_path: Path) -> None:
     stores = {"ext4": tmp_path}
     sessions = list(rows.clients(NONE, stores, Plan(rounds=1), quick=True))
     wanted = [
-        *("ram, 2 passes/length/ext4/penstock", "fs, 4 passes/length/ext4/penstock", "stream/length/ext4/penstock"),
+        *("ram, 2 passes/length/ext4/penstock", "fs, 4 passes/length/ext4/penstock"),
         *("spill, 0 %/length/ext4/penstock", "spill, 10 %/length/ext4/penstock"),
     ]
     chosen = [row for row in sessions[-1] if row.id in wanted]
@@ -277,6 +282,16 @@ def test_spilled_and_repeated_bodies_are_read_whole(tmp_path: Path) -> None:
     assert {row["id"]: (row["unavailable"], len(row["samples"])) for row in made["rows"]} == dict.fromkeys(
         wanted, (None, 1)
     )
+
+
+def test_streamed_bodies_are_read_whole_and_writes_are_counted() -> None:
+    sessions = list(rows.clients(NONE, {}, Plan(rounds=1), quick=True))
+    chosen = [row for row in sessions[0] if row.scenario == "stream" or row.client == "aiohttp tuned, MALLOC_ set"]
+    plan = Plan(rounds=1, warmup=0, batches=1, size=50_000, connections=2, noise=1000.0)
+    made = Driver([chosen], plan).run(Progress())
+    assert [row["unavailable"] for row in made["rows"]] == [None] * 6
+    if sys.platform == "linux":
+        assert all(sample["writes"] >= 0 for row in made["rows"] for sample in row["samples"])
 
 
 def test_so_many_of_a_mixed_batch_are_above_the_limit() -> None:
@@ -300,8 +315,8 @@ def test_rows_that_moved_are_told_and_others_are_not(row: Callable[..., Row], re
 
 
 def test_the_bases_rows_run_with_the_bases_package(tmp_path: Path) -> None:
-    found = list(revisions.sessions(tmp_path, Plan(rounds=1)))
-    driver = revisions.Revisions(found, Plan(rounds=1), Path("/the/base"))
+    found = list(revisions.sessions(tmp_path, Plan(rounds=1), Path("/the/base")))
+    driver = Driver(found, Plan(rounds=1))
     (now, base) = found[0][:2]
-    assert driver.command(base)[:2] == ["env", "PYTHONPATH=/the/base"]
-    assert driver.command(base)[2:] == driver.command(now)
+    assert (now.wrapper, base.wrapper) == ((), ("env", "PYTHONPATH=/the/base"))
+    assert driver.command(base) == driver.command(now)

@@ -123,7 +123,14 @@ class Driver(Rounds):
             return self._hold(child)
         # The batch before those measured warms this row's memory, which others' turns have cooled.
         child.ask("batch 1")
-        return child.batches(self._plan.batches * (MIXED_BATCHES if child.variant.mixed else 1))
+        count = self._plan.batches * (MIXED_BATCHES if child.variant.mixed else 1)
+        before = machine.write_calls(child.pid)
+        answer = child.batches(count)
+        after = machine.write_calls(child.pid)
+        if before is not None and after is not None:
+            # Its answer was one.
+            answer["writes"] = (after - before - 1) / count
+        return answer
 
     def helpers(self) -> list[int] | None:
         return None if self._address.pid is None else [self._address.pid]

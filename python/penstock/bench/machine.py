@@ -77,6 +77,14 @@ def process_ms(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
+def write_calls(pid: int) -> int | None:
+    """How often a process has called write(2) or its kin; None where the kernel doesn't count."""
+    counts = Path(f"/proc/{pid}/io")
+    if not counts.exists():
+        return None
+    return next(int(line.split()[1]) for line in counts.read_text().splitlines() if line.startswith("syscw:"))
+
+
 def file_system(directory: Path) -> str:
     """The type of the file system that holds `directory`: "ext4", "tmpfs", or "unknown"."""
     if not MOUNTS.exists():

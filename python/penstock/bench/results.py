@@ -48,7 +48,8 @@ class Sample(TypedDict):
     """One row's turn in one round: several batches, one after the other. Times are means of one batch.
 
     Of requests that run at once, the spread is from the first that ends to the last, as a mean of the batches.
-    In a row of the kind "echo" the lag is that of round trips, and `batches` counts them.
+    In a row of the kind "echo" the lag is that of round trips, and `batches` counts them. `writes` are calls of
+    write(2) and its kin: to files, and to what wakes other threads; what is sent by a socket's own calls isn't counted.
     """
 
     round: int
@@ -63,6 +64,7 @@ class Sample(TypedDict):
     growth_bytes: int | None
     request_p99_ms: NotRequired[float]
     request_spread_ms: NotRequired[float]
+    writes: NotRequired[float]
     noisy: bool
 
 

@@ -42,7 +42,8 @@ class RowError(RuntimeError):
 class Variant:
     """One row to be: a Python factory or the command of a native program; `reads` is false where none reads bodies.
 
-    In a mixed row the bodies of a batch are of the sizes that `penstock.bench.sizes` has.
+    In a mixed row the bodies of a batch are of the sizes that `penstock.bench.sizes` has. `wrapper` is the command that
+    starts it, such as env(1) with variables.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Variant:
     kind: Kind = "batch"
     reads: bool = True
     mixed: bool = False
+    wrapper: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class Rounds(ABC):
                     children = []
                     for variant in session:
                         progress.say(f"opening {variant.id}")
-                        child = Child(variant, self.command(variant), self.cpus(variant))
+                        child = Child(variant, [*variant.wrapper, *self.command(variant)], self.cpus(variant))
                         children.append((stack.enter_context(child), rows[variant.id]))
                     self._session(children, number * pace.rounds, shuffler, progress)
         progress.end()
@@ -276,6 +278,8 @@ class Rounds(ABC):
         if "request_p99_ms" in answer:
             sample["request_p99_ms"] = answer["request_p99_ms"]
             sample["request_spread_ms"] = answer["request_spread_ms"]
+        if answer.get("writes") is not None:
+            sample["writes"] = answer["writes"]
         return sample
 
     def _others_ms(self, child: Child) -> float | None:

@@ -1,10 +1,13 @@
 //! penstock-core without Python, on tokio: blocking work by its semaphore and its pool, beside other semaphores and queues
 //! in their place, which exist inside these benchmarks only.
 //!
-//! Started by the benchmark driver as `penstock-from-rust blocking STRATEGY WORK JOBS THREADS` or as
-//! `penstock-from-rust semaphore KIND free|contended|cancelled JOBS`.
+//! Started by the benchmark driver as `penstock-from-rust blocking STRATEGY WORK JOBS THREADS`, as
+//! `penstock-from-rust semaphore KIND free|contended|cancelled JOBS`, or as a client, of which `client.rs` says more.
 
+mod client;
+mod connection;
 mod permits;
+mod policy;
 mod queues;
 mod strategy;
 mod takes;
@@ -27,6 +30,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             let takes = takes::Takes::open(kind, shape)?;
             penstock_protocol::serve(Duration::ZERO, || takes.batch(jobs))
         }
-        _ => Err("usage: penstock-from-rust blocking STRATEGY WORK JOBS THREADS | semaphore KIND SHAPE JOBS".into()),
+        ["client", rest @ ..] => client::main(rest),
+        _ => Err("usage: penstock-from-rust blocking STRATEGY WORK JOBS THREADS | semaphore KIND SHAPE JOBS | client \
+                  SCENARIO POLICY PASSES MAX_BODY_RAM DIRECTORY URL SIZES CHUNK CONNECTIONS"
+            .into()),
     }
 }

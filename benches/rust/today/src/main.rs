@@ -39,6 +39,8 @@ enum Way {
     RamGather,
     File,
     Map,
+    /// It is read while it comes, and not kept.
+    Stream,
 }
 
 enum Policy {
@@ -80,6 +82,7 @@ impl Scenario {
                 chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
                 (whole.len(), greatest(0, &whole))
             }
+            Way::Stream => streamed(body).await?,
             Way::File => {
                 let file = self.written(body).await?;
                 self.policy.run(move || read(file)).await??
@@ -104,6 +107,17 @@ impl Scenario {
         }
         Ok(self.policy.run(move || gathered.written()).await??.into_file()?)
     }
+}
+
+async fn streamed(mut body: Incoming) -> Result<(usize, u8), Failure> {
+    let (mut length, mut most) = (0, 0);
+    while let Some(frame) = body.frame().await {
+        if let Ok(chunk) = frame?.into_data() {
+            length += chunk.len();
+            most = greatest(most, &chunk);
+        }
+    }
+    Ok((length, most))
 }
 
 async fn chunks(mut body: Incoming) -> Result<Vec<Bytes>, Failure> {
@@ -159,6 +173,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "ram_gather" => Way::RamGather,
         "fs" => Way::File,
         "mmap" => Way::Map,
+        "stream" => Way::Stream,
         _ => return Err(format!("unknown scenario {way:?}").into()),
     };
     let scenario = Arc::new(Scenario { way, policy, directory: directory.into(), size: size.parse()? });

@@ -31,7 +31,12 @@ async def naive(scenario: str, store: str | None = None) -> AsyncIterator[Fetch]
                         file.write(chunk)
                 files.read(scenario, file, take)
 
-        yield ram if scenario == "ram" else stored
+        async def stream(url: str, take: Take) -> None:
+            async with session.get(url) as response:
+                async for chunk in response.content.iter_chunked(PIECE):
+                    take(chunk)
+
+        yield {"ram": ram, "stream": stream}.get(scenario, stored)
 
 
 @asynccontextmanager
@@ -57,4 +62,9 @@ async def tuned(scenario: str, store: str | None = None) -> AsyncIterator[Fetch]
                         await asyncio.to_thread(file.write, chunk)
                 await asyncio.to_thread(files.read, scenario, file, take)
 
-        yield ram if scenario == "ram" else stored
+        async def stream(url: str, take: Take) -> None:
+            async with session.get(url) as response:
+                async for chunk in response.content.iter_any():
+                    take(chunk)
+
+        yield {"ram": ram, "stream": stream}.get(scenario, stored)

@@ -31,7 +31,12 @@ async def naive(scenario: str, store: str | None = None) -> AsyncIterator[Fetch]
                         file.write(chunk)
                 files.read(scenario, file, take)
 
-        yield ram if scenario == "ram" else stored
+        async def stream(url: str, take: Take) -> None:
+            async with client.get(url).build_streamed() as response:
+                while (chunk := await response.body_reader.read_chunk()) is not None:
+                    take(chunk)
+
+        yield {"ram": ram, "stream": stream}.get(scenario, stored)
 
 
 @asynccontextmanager
@@ -53,4 +58,9 @@ async def tuned(scenario: str, store: str | None = None) -> AsyncIterator[Fetch]
                         await asyncio.to_thread(file.write, chunk)
                 await asyncio.to_thread(files.read, scenario, file, take)
 
-        yield ram if scenario == "ram" else stored
+        async def stream(url: str, take: Take) -> None:
+            async with client.get(url).build_streamed() as response:
+                while (chunk := await response.body_reader.read(PIECE)) is not None:
+                    take(chunk)
+
+        yield {"ram": ram, "stream": stream}.get(scenario, stored)
