@@ -21,13 +21,16 @@ from penstock.bench.progress import Progress
 from penstock.bench.results import Results
 from penstock.bench.rounds import DebugBuildError, Pace, Variant
 
-from benches.cross import compare_report, rows, stores
+from benches.cross import compare_report, rows, stores, tls
 from benches.cross.rows import Programs
 from benches.python import native, run
 
 OUTPUT = Path("bench-out")
 PACKAGES = tuple(dict.fromkeys((*blocking.PACKAGES, *run.PACKAGES)))
-PARTS = ("strategies", "semaphores", "queues", "clients")
+PARTS = ("strategies", "semaphores", "queues", "clients", "tls")
+
+# Parts that download from a server; the others run on both CPUs without.
+DRIVERS = {"clients": Driver, "tls": tls.Tls}
 
 PACE = Pace(rounds=20, warmup=1, batches=1)
 PLAN = Plan(rounds=20, warmup=1, batches=3)
@@ -92,11 +95,13 @@ def sessions(
     programs: Programs, directories: Mapping[str, Path], plan: Plan, quick: bool
 ) -> dict[str, list[list[Variant]]]:
     """The rows of each part."""
+    clients = list(rows.clients(programs, directories, plan, quick))
     return {
         "strategies": list(rows.strategies(programs, quick)),
         "semaphores": list(rows.semaphores(programs)),
         "queues": list(rows.queues(programs)),
-        "clients": list(rows.clients(programs, directories, plan, quick)),
+        "clients": clients,
+        "tls": list(tls.rows(clients)),
     }
 
 
@@ -118,8 +123,8 @@ def measure(
 
     def started(part: str, rounds: list[list[Variant]]) -> Results:
         print(f"measuring {part}", file=sys.stderr, flush=True)
-        if part == "clients":
-            return Driver(rounds, plan, packages=PACKAGES, stores=places).run(Progress())
+        if part in DRIVERS:
+            return DRIVERS[part](rounds, plan, packages=PACKAGES, stores=places).run(Progress())
         return blocking.Blocking(rounds, pace, packages=PACKAGES).run(Progress())
 
     return {part: started(part, rounds) for part, rounds in chosen.items()}
@@ -158,6 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     missing = {f"files on {store}": reason for store, reason in places.missing.items()}
     if not find_library("jemalloc"):
         missing["peers with jemalloc"] = rows.NO_JEMALLOC
+    missing["penstock-core under TLS"] = tls.NO_CORE
     left = {rows.LEFT_TO_THE_COMPLETE_RUN: "left out of a quick run"} if arguments.quick else {}
     comparison: Comparison = {
         "version": 1,

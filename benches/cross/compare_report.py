@@ -14,6 +14,8 @@ from penstock.bench.results import Results, Row
 from benches.cross import findings, published, rows, verdict
 
 MIB = 1024 * 1024
+# Parts whose rows download bodies of one size.
+DOWNLOADS = ("clients", "tls")
 TABLES = (
     "compare-findings",
     "compare-lost",
@@ -47,7 +49,6 @@ READING = (
 NOT_MEASURED = {
     "wall time of clients on two CPUs": "needs a third CPU for the server; clients are pinned to one",
     "peak memory as a cgroup counts it": "the tables have the peak of resident memory",
-    "TLS": "no such rows yet",
     "bodies of twice a cgroup's memory, with swap": "no such part yet",
     "stream forwarding": "no such part yet",
     "cost curves over size, concurrency and chunk": "no such part yet; threads are in the section on queues",
@@ -135,7 +136,7 @@ def _cost(row: Row) -> float:
 def _scenario(part: str, row: Row) -> str:
     """Blocking work is compared by what is done with it: a thread of the loop's, a permit, or other threads."""
     name = row["id"].partition("/")[0]
-    if part == "clients":
+    if part in DOWNLOADS:
         return row["scenario"]
     if part != "strategies" or row["kind"] == "echo":
         return name
@@ -160,7 +161,7 @@ def _part(part: str, results: Results, groups: Iterable[Group]) -> Iterable[Sect
 
 def _family(part: str, group: Group) -> str:
     row = group.rows[0]
-    if part == "clients":
+    if part in DOWNLOADS:
         kind = "spilling" if row["scenario"].startswith("spill") else "passes" if "pass" in row["scenario"] else ""
         return ", ".join(filter(None, (kind, row["store"] or "RAM", row["framing"])))
     if part == "queues":
@@ -173,6 +174,7 @@ TITLES = {
     "semaphores": "Semaphores",
     "queues": "Queues",
     "clients": "Clients",
+    "tls": "Clients under TLS",
 }
 TEXTS = {
     "strategies": "Batches of 100 jobs (200 sleeps of 1 to 49 µs) on 4 threads beside the loop's (40 for sleeps), in "
@@ -188,12 +190,14 @@ TEXTS = {
     "Upstream as published makes a client for each batch and looks at each 1973rd byte; its other rows, and all "
     "others', keep their clients and read every byte. `writes` are calls of write(2) and its kin in a batch, to files "
     "and to wake other threads. `published` is " + published.SOURCE + ", and a server on another machine.",
+    "tls": "As above, from a server that speaks TLS: upstream's Rust and Python by OpenSSL, hyper 1 and pyreqwest by "
+    "rustls.",
 }
 
 
 def _table(part: str, results: Results, groups: Iterable[Group]) -> str:
     lines = []
-    clients = part == "clients"
+    clients = part in DOWNLOADS
     for group in groups:
         bases = [row for row in group.rows if row["client"] in BASES]
         base = min(bases, key=lambda row: BASES.index(row["client"]), default=None)
@@ -217,7 +221,7 @@ def _table(part: str, results: Results, groups: Iterable[Group]) -> str:
                 )
             )
     rate = ("GiB/s (Gib/s)", "writes") if clients else ()
-    against = {"clients": "upstream", "strategies": "upstream", "semaphores": "tokio", "queues": "condvar"}[part]
+    against = {"semaphores": "tokio", "queues": "condvar"}.get(part, "upstream")
     head = ("group", "how", "CPU ms", "user + system", f"÷ {against}", "wall ms", f"÷ {against}", "published", *rate)
     return report.markdown((*head, "peak MiB"), lines)
 

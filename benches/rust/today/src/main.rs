@@ -17,10 +17,12 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Empty};
 use hyper::Uri;
 use hyper::body::Incoming;
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use memmap2::{Advice, Mmap};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::{block_in_place, spawn_blocking};
 
@@ -177,14 +179,32 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => return Err(format!("unknown scenario {way:?}").into()),
     };
     let scenario = Arc::new(Scenario { way, policy, directory: directory.into(), size: size.parse()? });
-    let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let url: Uri = format!("{url}/{size}/{chunk}").parse()?;
     let connections: usize = connections.parse()?;
     let runtime = builder.build()?;
+    if url.scheme_str() == Some("https") {
+        let connector = HttpsConnectorBuilder::new().with_native_roots()?.https_only().enable_http1().build();
+        serve(&runtime, connector, &scenario, &url, connections)
+    } else {
+        serve(&runtime, HttpConnector::new(), &scenario, &url, connections)
+    }
+}
+
+fn serve<C>(
+    runtime: &Runtime,
+    connector: C,
+    scenario: &Arc<Scenario>,
+    url: &Uri,
+    connections: usize,
+) -> Result<(), Box<dyn Error>>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let client: Client<C, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
     penstock_protocol::serve_requests(SETTLE, || {
         let requests: Vec<_> = (0..connections)
             .map(|_| {
-                let (scenario, client, url) = (Arc::clone(&scenario), client.clone(), url.clone());
+                let (scenario, client, url) = (Arc::clone(scenario), client.clone(), url.clone());
                 runtime.spawn(async move {
                     let start = Instant::now();
                     scenario.keep_and_read(client.get(url).await?.into_body()).await?;

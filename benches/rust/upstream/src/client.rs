@@ -21,6 +21,8 @@ use body_image_futio::{
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
 use hyper::client::HttpConnector;
+use hyper::client::connect::Connect;
+use hyper_tls::HttpsConnector;
 use tokio::runtime::{Builder, Runtime};
 
 const CORE_THREADS: usize = 2;
@@ -28,7 +30,7 @@ const EXTRA_THREADS: usize = 2;
 const STRIDE: usize = 1973;
 const SETTLE: Duration = Duration::from_millis(50);
 
-type Client = hyper::Client<HttpConnector, AsyncBodyImage<Bytes>>;
+type Client<C> = hyper::Client<C, AsyncBodyImage<Bytes>>;
 
 /// What is done with a body before it is read.
 #[derive(Clone, Copy, PartialEq)]
@@ -71,16 +73,17 @@ impl Reading {
     }
 }
 
-struct Batch {
+struct Batch<C> {
     runtime: Runtime,
     tune: FutioTunables,
     reading: Reading,
     /// URL and size of each request.
     targets: Vec<(String, usize)>,
-    shared: Option<Client>,
+    connector: C,
+    shared: Option<Client<C>>,
 }
 
-impl Batch {
+impl<C: Connect + Clone + Send + Sync + 'static> Batch<C> {
     /// The milliseconds of each request, from its start until its body was read.
     fn run<I, T, E>(&self) -> Result<Vec<f64>, Box<dyn Error>>
     where
@@ -88,7 +91,7 @@ impl Batch {
         T: AsRef<[u8]> + Send + 'static,
         E: Debug + Send + 'static,
     {
-        let client = self.shared.clone().unwrap_or_else(client);
+        let client = self.shared.clone().unwrap_or_else(|| client(&self.connector));
         let (tune, reading, targets) = (self.tune.clone(), self.reading, self.targets.clone());
         let job = async move {
             let dialogs: FuturesUnordered<_> = targets
@@ -120,8 +123,8 @@ impl Batch {
     }
 }
 
-fn client() -> Client {
-    hyper::Client::builder().build(HttpConnector::new())
+fn client<C: Connect + Clone>(connector: &C) -> Client<C> {
+    hyper::Client::builder().build(connector.clone())
 }
 
 fn runtime(policy: &str) -> Result<Runtime, Box<dyn Error>> {
@@ -163,8 +166,18 @@ fn tunables(policy: &str, max_body_ram: u64, directory: &Path) -> FutioTunables 
 /// that of all bodies, or that of each, with commas between.
 pub fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [scenario, policy, clients, reads, passes, max_body_ram, directory, url, sizes, chunk, connections] =
-        arguments.as_slice()
+    if arguments.iter().any(|argument| argument.starts_with("https:")) {
+        serve(&arguments, HttpsConnector::new())
+    } else {
+        serve(&arguments, HttpConnector::new())
+    }
+}
+
+fn serve<C>(arguments: &[String], connector: C) -> Result<(), Box<dyn Error>>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let [scenario, policy, clients, reads, passes, max_body_ram, directory, url, sizes, chunk, connections] = arguments
     else {
         return Err(
             "usage: client SCENARIO POLICY fresh|shared sampled|whole PASSES MAX_BODY_RAM DIRECTORY URL SIZE CHUNK \
@@ -189,17 +202,18 @@ pub fn main() -> Result<(), Box<dyn Error>> {
         tune: tunables(policy, max_body_ram.parse()?, Path::new(directory)),
         reading: Reading { before, sampled: reads == "sampled", passes: passes.parse()? },
         targets: sizes.iter().cycle().take(count).map(|&size| (format!("{url}/{size}/{chunk}"), size)).collect(),
-        shared: (clients == "shared").then(client),
+        shared: (clients == "shared").then(|| client(&connector)),
+        connector,
     };
     let mapped = matches!(scenario.as_str(), "mmap" | "spill");
     // Which wrapper copies: `Bytes` of a mapping are a copy of it, `UniBodyBuf` is not.
     let run = match (policy.as_str(), mapped) {
-        ("permit", false) => Batch::run::<PermitBodyImage<Bytes>, _, _>,
-        ("permit", true) => Batch::run::<PermitBodyImage<UniBodyBuf>, _, _>,
-        ("dispatch", false) => Batch::run::<DispatchBodyImage<Bytes>, _, _>,
-        ("dispatch", true) => Batch::run::<DispatchBodyImage<UniBodyBuf>, _, _>,
-        (_, false) => Batch::run::<AsyncBodyImage<Bytes>, _, _>,
-        (_, true) => Batch::run::<AsyncBodyImage<UniBodyBuf>, _, _>,
+        ("permit", false) => Batch::<C>::run::<PermitBodyImage<Bytes>, _, _>,
+        ("permit", true) => Batch::<C>::run::<PermitBodyImage<UniBodyBuf>, _, _>,
+        ("dispatch", false) => Batch::<C>::run::<DispatchBodyImage<Bytes>, _, _>,
+        ("dispatch", true) => Batch::<C>::run::<DispatchBodyImage<UniBodyBuf>, _, _>,
+        (_, false) => Batch::<C>::run::<AsyncBodyImage<Bytes>, _, _>,
+        (_, true) => Batch::<C>::run::<AsyncBodyImage<UniBodyBuf>, _, _>,
     };
     penstock_protocol::serve_requests(SETTLE, || run(&batch))
 }

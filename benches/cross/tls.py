@@ -1,0 +1,51 @@
+"""The clients' rows under TLS: the same programs and options, from a server with a certificate of its own."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from penstock.bench import machine, server
+from penstock.bench.driver import Driver
+from penstock.bench.rounds import Variant
+
+from benches.cross.rows import CORE
+from benches.python import origin
+
+SCENARIOS = ("ram", "fs_direct", "fs_permit", "fs_dispatch", "stream")
+STORES = (None, "ext4")
+NO_CORE = "penstock-core knows no sockets and no TLS: its bytes come from whoever owns the connection"
+
+
+def rows(plain: Iterable[list[Variant]]) -> Iterator[list[Variant]]:
+    """Those of the clients' rows that say what TLS costs."""
+    for session in plain:
+        chosen = [row for row in session if _wanted(row)]
+        if chosen:
+            yield [replace(row, id=f"TLS {row.id}", scenario=f"TLS {row.scenario}") for row in chosen]
+
+
+def _wanted(row: Variant) -> bool:
+    return (
+        row.scenario in SCENARIOS
+        and row.framing == "length"
+        and row.store in STORES
+        and row.client != CORE
+        and not (row.wrapper or row.options.get("file_pool"))
+    )
+
+
+class Tls(Driver):
+    """The driver, with a server that speaks TLS; OpenSSL and rustls look for who may be trusted in SSL_CERT_FILE."""
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        cpus, _ = machine.processors()
+        with origin.running(cpus) as self._origin:
+            # What the driver itself asks for, it asks for without TLS.
+            self._address = server.Address(self._origin.http, self._origin.pid)
+            yield
+
+    def command(self, variant: Variant) -> list[str]:
+        served = self._origin
+        words = [word.replace(served.http, served.https) for word in super().command(variant)]
+        return ["env", f"SSL_CERT_FILE={served.certificate}", *words]
