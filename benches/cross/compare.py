@@ -21,13 +21,13 @@ from penstock.bench.progress import Progress
 from penstock.bench.results import Results
 from penstock.bench.rounds import DebugBuildError, Pace, Variant
 
-from benches.cross import compare_report, rows, stores, tls
+from benches.cross import compare_report, forwarding, rows, stores, tls
 from benches.cross.rows import Programs
 from benches.python import native, run
 
 OUTPUT = Path("bench-out")
 PACKAGES = tuple(dict.fromkeys((*blocking.PACKAGES, *run.PACKAGES)))
-PARTS = ("strategies", "semaphores", "queues", "clients", "tls")
+PARTS = ("strategies", "semaphores", "queues", "clients", "tls", "forwarding")
 
 # Parts that download from a server; the others run on both CPUs without.
 DRIVERS = {"clients": Driver, "tls": tls.Tls}
@@ -60,6 +60,7 @@ class Builds:
             upstream=self._build("upstream", "blocking"),
             upstream_client=self._build("upstream", "client"),
             upstream_mimalloc=self._build("upstream", "client_mimalloc"),
+            streams=self._build("upstream", "streams"),
             today=self._build("today", "penstock-today"),
             core=self._build("core", "penstock-from-rust"),
         )
@@ -102,6 +103,7 @@ def sessions(
         "queues": list(rows.queues(programs)),
         "clients": clients,
         "tls": list(tls.rows(clients)),
+        "forwarding": list(forwarding.rows(programs, directories)),
     }
 
 
@@ -125,7 +127,8 @@ def measure(
         print(f"measuring {part}", file=sys.stderr, flush=True)
         if part in DRIVERS:
             return DRIVERS[part](rounds, plan, packages=PACKAGES, stores=places).run(Progress())
-        return blocking.Blocking(rounds, pace, packages=PACKAGES).run(Progress())
+        kind = forwarding.Forwarding if part == "forwarding" else blocking.Blocking
+        return kind(rounds, pace, packages=PACKAGES).run(Progress())
 
     return {part: started(part, rounds) for part, rounds in chosen.items()}
 

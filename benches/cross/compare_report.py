@@ -11,7 +11,7 @@ from penstock.bench.page import Section
 from penstock.bench.report import Group
 from penstock.bench.results import Results, Row
 
-from benches.cross import findings, published, rows, verdict
+from benches.cross import findings, forwarding, published, rows, verdict
 
 MIB = 1024 * 1024
 # Parts whose rows download bodies of one size.
@@ -33,6 +33,7 @@ ECHO_BARS = {"p50 of a round trip, ms": lag_p50, "p99 of a round trip, ms": lag_
 BASES = (
     "upstream as published",
     rows.KEPT,
+    forwarding.WHOLE,
     "upstream direct",
     "upstream permit",
     "upstream dispatch_rx",
@@ -50,7 +51,6 @@ NOT_MEASURED = {
     "wall time of clients on two CPUs": "needs a third CPU for the server; clients are pinned to one",
     "peak memory as a cgroup counts it": "the tables have the peak of resident memory",
     "bodies of twice a cgroup's memory, with swap": "no such part yet",
-    "stream forwarding": "no such part yet",
     "cost curves over size, concurrency and chunk": "no such part yet; threads are in the section on queues",
 }
 
@@ -113,10 +113,9 @@ def _summaries(parts: Mapping[str, Results]) -> dict[str, Section]:
 
 
 def _rivals(group: Group) -> Group:
-    """Without the rows that only tell what a permit adds: they do less than the others."""
-    if not group.title.startswith("permit"):
-        return group
-    return replace(group, rows=[row for row in group.rows if not row["client"].endswith(" direct")])
+    """Without the rows that do less than the others: no permit, or a look at some bytes."""
+    less = {"permit": " direct", "forward": forwarding.SAMPLED}.get(group.title.split()[0])
+    return replace(group, rows=[row for row in group.rows if not less or not row["client"].endswith(less)])
 
 
 def _missing(missing: Mapping[str, str]) -> str:
@@ -136,7 +135,7 @@ def _cost(row: Row) -> float:
 def _scenario(part: str, row: Row) -> str:
     """Blocking work is compared by what is done with it: a thread of the loop's, a permit, or other threads."""
     name = row["id"].partition("/")[0]
-    if part in DOWNLOADS:
+    if part in (*DOWNLOADS, "forwarding"):
         return row["scenario"]
     if part != "strategies" or row["kind"] == "echo":
         return name
@@ -164,6 +163,8 @@ def _family(part: str, group: Group) -> str:
     if part in DOWNLOADS:
         kind = "spilling" if row["scenario"].startswith("spill") else "passes" if "pass" in row["scenario"] else ""
         return ", ".join(filter(None, (kind, row["store"] or "RAM", row["framing"])))
+    if part == "forwarding":
+        return row["store"] or "RAM"
     if part == "queues":
         return row["scenario"].removeprefix("queue, ").partition(" x ")[0]
     return "beside echoes" if row["kind"] == "echo" else row["scenario"].partition(",")[0].removeprefix("permit ")
@@ -175,6 +176,7 @@ TITLES = {
     "queues": "Queues",
     "clients": "Clients",
     "tls": "Clients under TLS",
+    "forwarding": "Stream forwarding",
 }
 TEXTS = {
     "strategies": "Batches of 100 jobs (200 sleeps of 1 to 49 µs) on 4 threads beside the loop's (40 for sleeps), in "
@@ -192,6 +194,9 @@ TEXTS = {
     "and to wake other threads. `published` is " + published.SOURCE + ", and a server on another machine.",
     "tls": "As above, from a server that speaks TLS: upstream's Rust and Python by OpenSSL, hyper 1 and pyreqwest by "
     "rustls.",
+    "forwarding": "A body of 8 MiB that was written before is streamed and summarised: scattered in RAM, gathered by "
+    "each stream or before (`ram_gathered`), read from its file, or mapped by each stream or before (`mmap_kept`). "
+    "Upstream as published looks at each 1973rd byte, all others at every one.",
 }
 
 

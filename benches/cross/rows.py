@@ -41,6 +41,7 @@ class Programs:
     upstream: Path | None
     upstream_client: Path | None
     upstream_mimalloc: Path | None
+    streams: Path | None
     today: Path | None
     core: Path | None
 

@@ -35,7 +35,7 @@ def _wanted(row: Variant) -> bool:
 
 
 class Tls(Driver):
-    """The driver, with a server that speaks TLS; OpenSSL and rustls look for who may be trusted in SSL_CERT_FILE."""
+    """The driver, with a server that speaks TLS. Who may be trusted, programs look up in the environment."""
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
@@ -48,4 +48,5 @@ class Tls(Driver):
     def command(self, variant: Variant) -> list[str]:
         served = self._origin
         words = [word.replace(served.http, served.https) for word in super().command(variant)]
-        return ["env", f"SSL_CERT_FILE={served.certificate}", *words]
+        trusted = [f"{name}={served.certificate}" for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")]
+        return ["env", *trusted, *words]

@@ -11,12 +11,14 @@ from penstock.bench import figures, page, report, rounds, sizes
 from penstock.bench.driver import Driver, Plan
 from penstock.bench.progress import Progress
 from penstock.bench.results import Results, Row
+from penstock.bench.rounds import Pace
 
-from benches.cross import compare, compare_report, findings, revisions, rows, stores, verdict
+from benches.cross import compare, compare_report, findings, forwarding, revisions, rows, stores, verdict
 
 BENCHES = Path(__file__).parents[2] / "benches"
-PROGRAMS = rows.Programs(*[Path(name) for name in ("floor", "blocking", "client", "client_mimalloc", "today", "core")])
-NONE = rows.Programs(None, None, None, None, None, None)
+NAMES = ("floor", "blocking", "client", "client_mimalloc", "streams", "today", "core")
+PROGRAMS = rows.Programs(*map(Path, NAMES))
+NONE = rows.Programs(*[None] * 7)
 STORES = {"ext4": Path("/on-disk"), "tmpfs huge": Path("/in-huge-pages")}
 
 
@@ -129,7 +131,7 @@ def test_the_markdown_has_its_pictures_beside_it(written: Path) -> None:
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
     assert pictures
     assert all((written.parent / picture).is_file() for picture in pictures)
-    assert "| stream forwarding | no such part yet |" in text
+    assert "| wall time of clients on two CPUs | needs a third CPU" in text
 
 
 def test_a_report_is_made_anew_from_a_runs_json(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -292,6 +294,16 @@ def test_streamed_bodies_are_read_whole_and_writes_are_counted() -> None:
     assert [row["unavailable"] for row in made["rows"]] == [None] * 6
     if sys.platform == "linux":
         assert all(sample["writes"] >= 0 for row in made["rows"] for sample in row["samples"])
+
+
+def test_streams_of_written_bodies_are_read_whole(tmp_path: Path) -> None:
+    sessions = list(forwarding.rows(NONE, {"ext4": tmp_path}))
+    assert {row.scenario for row in sessions[0]} == {"forward ram", "forward ram_gather", "forward ram_gathered"}
+    chosen = [row for session in sessions for row in session if "permit" not in row.scenario]
+    made = forwarding.Forwarding([chosen], Pace(rounds=1, warmup=0, noise=1000.0, batches=1)).run(Progress())
+    assert {row["id"]: row["unavailable"] for row in made["rows"]} == dict.fromkeys(row.id for row in chosen)
+    assert all(sample["batches"] == forwarding.STREAMS for row in made["rows"] for sample in row["samples"])
+    assert {row.client for row in chosen} == {"penstock", "Python's file", "to_thread"}
 
 
 def test_so_many_of_a_mixed_batch_are_above_the_limit() -> None:

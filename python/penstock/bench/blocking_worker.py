@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from penstock.bench import echo, strategies
 from penstock.bench.strategies import Bind, Job, Run
-from penstock.bench.worker import Obey, cpu_ms, lag_figures, loop_factory, peak_rss, serve, tick
+from penstock.bench.worker import Obey, lag_figures, loop_factory, serve, tick, timed
 
 LAG_SECONDS = 0.05
 # How often each of the tasks that share a semaphore's permits takes one.
@@ -98,19 +98,7 @@ class Worker:
                 raise ValueError(f"unknown command {command!r}")
 
     async def _batches(self, more: Callable[[list[float]], bool]) -> dict[str, Any]:
-        walls: list[float] = []
-        user, system = cpu_ms()
-        while more(walls):
-            start = time.perf_counter()
-            await self._batch()
-            walls.append((time.perf_counter() - start) * 1000)
-        user_after, system_after = cpu_ms()
-        return {
-            "wall_ms": walls,
-            "user_ms": user_after - user,
-            "system_ms": system_after - system,
-            "rss_bytes": peak_rss(),
-        }
+        return await timed(self._batch, more)
 
     async def _lag(self) -> dict[str, Any]:
         lags: list[float] = []

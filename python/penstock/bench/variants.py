@@ -86,7 +86,7 @@ async def open_client(
     reader = READERS.get(scenario, _dropped)
     options: dict[str, Any] = {"file_pool": penstock.FilePool(max_bytes=FILE_POOL)} if file_pool else {}
     async with AsyncExitStack() as stack:
-        chosen = await _policy(policy, stack)
+        chosen = await chosen_policy(policy, stack)
         client = await stack.enter_async_context(
             penstock.Client(
                 tunables=penstock.Tunables(max_body_ram=max_body_ram, temp_dir=store),
@@ -111,7 +111,7 @@ async def open_client(
         yield stream if scenario == "stream" else fetch
 
 
-async def _policy(name: str, stack: AsyncExitStack) -> penstock.Policy:
+async def chosen_policy(name: str, stack: AsyncExitStack) -> penstock.Policy:
     match name:
         case "direct":
             return penstock.Direct()

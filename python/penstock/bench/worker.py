@@ -99,6 +99,23 @@ def cpu_ms() -> tuple[float, float]:
     return usage.ru_utime * 1000, usage.ru_stime * 1000
 
 
+async def timed(batch: Callable[[], Awaitable[object]], more: Callable[[list[float]], bool]) -> dict[str, Any]:
+    """The figures of batches, one after the other while there are to be more; it is given the times so far."""
+    walls: list[float] = []
+    user, system = cpu_ms()
+    while more(walls):
+        start = time.perf_counter()
+        await batch()
+        walls.append((time.perf_counter() - start) * 1000)
+    user_after, system_after = cpu_ms()
+    return {
+        "wall_ms": walls,
+        "user_ms": user_after - user,
+        "system_ms": system_after - system,
+        "rss_bytes": peak_rss(),
+    }
+
+
 async def tick(lags: list[float]) -> None:
     """Appends, each millisecond, how many milliseconds late the loop is; until it is cancelled."""
     while True:

@@ -17,6 +17,7 @@ use tokio::runtime::Builder;
 
 use crate::connection::Connection;
 use crate::policy::Policy;
+use crate::summary::Summary;
 
 const CORE_THREADS: usize = 2;
 const EXTRA_THREADS: usize = 2;
@@ -65,7 +66,9 @@ impl Client {
         } else {
             let body = self.made_ready(body).await?;
             for _ in 0..self.passes {
-                self.read(&body).await?.check(size)?;
+                let mut read = Summary::default();
+                self::read(&body, &self.policy, |piece| read.add(piece)).await?;
+                read.check(size)?;
             }
         }
         Ok(start.elapsed().as_secs_f64() * 1e3)
@@ -79,42 +82,24 @@ impl Client {
             Before::Nothing | Before::MapFile | Before::Stream => Ok(body),
         }
     }
+}
 
-    /// What the page cache has is read here.
-    async fn read(&self, body: &BodyImage) -> Result<Summary, Failure> {
-        let mut read = Summary::default();
-        let mut reader = body.reader(PIECE);
-        loop {
-            let piece = match reader.next_cached()? {
-                Some(piece) => piece,
-                None => {
-                    let (piece, returned) = self.policy.run(move || (reader.next_piece(), reader)).await?;
-                    reader = returned;
-                    piece?
-                }
-            };
-            match piece {
-                Some(piece) => read.add(&piece),
-                None => return Ok(read),
+/// Hands all of a body over by pieces. What the page cache has is read here, the rest as the policy says.
+pub async fn read(body: &BodyImage, policy: &Policy, mut take: impl FnMut(&[u8])) -> Result<(), Failure> {
+    let mut reader = body.reader(PIECE);
+    loop {
+        let piece = match reader.next_cached()? {
+            Some(piece) => piece,
+            None => {
+                let (piece, returned) = policy.run(move || (reader.next_piece(), reader)).await?;
+                reader = returned;
+                piece?
             }
+        };
+        match piece {
+            Some(piece) => take(&piece),
+            None => return Ok(()),
         }
-    }
-}
-
-#[derive(Default)]
-struct Summary {
-    length: usize,
-    greatest: u8,
-}
-
-impl Summary {
-    fn add(&mut self, piece: &[u8]) {
-        self.length += piece.len();
-        self.greatest = piece.iter().fold(self.greatest, |most, &byte| most.max(byte));
-    }
-
-    fn check(&self, size: usize) -> Result<(), Failure> {
-        if (self.length, self.greatest) == (size, 0xFF) { Ok(()) } else { Err("the body isn't what was sent".into()) }
     }
 }
 
@@ -131,11 +116,8 @@ pub fn main(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
         _ => return Err(format!("unknown scenario {scenario:?}").into()),
     };
     let threads = if *policy == "direct" { CORE_THREADS + EXTRA_THREADS } else { CORE_THREADS };
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(threads)
-        .max_blocking_threads(EXTRA_THREADS)
-        .enable_io()
-        .build()?;
+    let runtime =
+        Builder::new_multi_thread().worker_threads(threads).max_blocking_threads(EXTRA_THREADS).enable_io().build()?;
     let policy = Policy::new(policy, EXTRA_THREADS)?;
     let plan = Plan {
         asked: Asked::default(),

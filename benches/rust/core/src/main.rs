@@ -2,7 +2,8 @@
 //! in their place, which exist inside these benchmarks only.
 //!
 //! Started by the benchmark driver as `penstock-from-rust blocking STRATEGY WORK JOBS THREADS`, as
-//! `penstock-from-rust semaphore KIND free|contended|cancelled JOBS`, or as a client, of which `client.rs` says more.
+//! `penstock-from-rust semaphore KIND free|contended|cancelled JOBS`, as
+//! `penstock-from-rust stream SCENARIO POLICY DIRECTORY`, or as a client, of which `client.rs` says more.
 
 mod client;
 mod connection;
@@ -10,6 +11,8 @@ mod permits;
 mod policy;
 mod queues;
 mod strategy;
+mod stream;
+mod summary;
 mod takes;
 
 use std::error::Error;
@@ -31,7 +34,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             penstock_protocol::serve(Duration::ZERO, || takes.batch(jobs))
         }
         ["client", rest @ ..] => client::main(rest),
-        _ => Err("usage: penstock-from-rust blocking STRATEGY WORK JOBS THREADS | semaphore KIND SHAPE JOBS | client \
+        ["stream", scenario, policy, directory] => stream::main(scenario, policy, directory),
+        _ => Err("usage: penstock-from-rust blocking STRATEGY WORK JOBS THREADS | semaphore KIND SHAPE JOBS | stream \
+                  SCENARIO POLICY DIRECTORY | client \
                   SCENARIO POLICY PASSES MAX_BODY_RAM DIRECTORY URL SIZES CHUNK CONNECTIONS"
             .into()),
     }
