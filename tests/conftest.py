@@ -73,8 +73,8 @@ def descriptors() -> dict[str, str]:
 
 
 def standing(name: str) -> bool:
-    """Whether a thread is the process's, started at first need and kept: the reaper, the default pool's drains."""
-    return name.startswith(("penstock-reaper", "libuv-worker", default_pool().name_prefix))
+    """Whether a thread is the process's, started at first need and kept: reaper, decoders, the default pool's drain."""
+    return name.startswith(("penstock-reaper", "penstock-decode", "libuv-worker", default_pool().name_prefix))
 
 
 def leaks(before: Held) -> list[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import pickle
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import penstock
@@ -283,3 +285,36 @@ async def test_many_bodies_are_decoded_at_once(storing: Storing) -> None:
         answers = await asyncio.gather(*(client.get(server.url) for _ in range(2 * len(scripts))))
         for answer in answers:
             assert await answer.read() == TEXT
+
+
+async def test_decoders_are_as_many_as_processors_and_step_back_for_the_loop(
+    storing_by: Callable[[str], Storing],
+) -> None:
+    windows = storing_by("windows")
+    tunables = penstock.Tunables(max_body_ram="1GiB")
+    script = framed(put_on(TEXT * 8, "gzip"), "length", "content-encoding: gzip")
+    async with serve(script) as server, windows.client(tunables=tunables) as client:
+        taken = windows.pool.stats()["taken"]
+        answers = await asyncio.gather(*(client.get(server.url) for _ in range(8)))
+        assert {len(answer.body) for answer in answers} == {8 * len(TEXT)}
+        # Only what may wait for a disk is the pool's.
+        assert windows.pool.stats()["taken"] == taken
+        assert windows.policy.stats()["count"] >= 8
+    cpus = min(len(os.sched_getaffinity(0)), 64)
+    decoders = [task for task in Path("/proc/self/task").iterdir() if name(task) == "penstock-decode"]
+    assert 1 <= len(decoders) <= cpus
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in decoders} == {min(own + 10, 19)}
+
+
+def name(task: Path) -> str:
+    return (task / "comm").read_text().strip()
+
+
+async def test_what_is_decoded_into_files_is_the_policys(storing_by: Callable[[str], Storing]) -> None:
+    windows = storing_by("windows")
+    script = framed(put_on(TEXT * 8, "gzip"), "length", "content-encoding: gzip")
+    async with serve(script) as server, windows.client() as client:
+        taken = windows.pool.stats()["taken"]
+        assert await (await client.get(server.url)).read() == TEXT * 8
+        assert windows.pool.stats()["taken"] > taken

@@ -11,7 +11,7 @@ use crate::body::sink::{SMALL_PIECE, close_up};
 use crate::body::slab::{self, SlabPool, SlabWriter, Window};
 use crate::body::writer::unwritten;
 use crate::body::{BodyImage, BodySink, Budget, Errand, FilePool, Pools, SharedSink, Tunables, WINDOW};
-use crate::codec::{Caps, Coding, Decoding, Inflow, SharedInflow, When};
+use crate::codec::{BACKLOG, Caps, Coding, Decoding, Inflow, SharedInflow, When, undecoded};
 use crate::http::{Asked, Framing, Head, HeadLimits, HeadStep, Response};
 use crate::{Error, Result};
 use bytes::Bytes;
@@ -31,9 +31,18 @@ const CLOSE_UP: usize = 32 << 10;
 const BUSY: u64 = 8 << 20;
 const SMALL_WINDOW: usize = 16 << 10;
 
+/// While decoders lag behind, a loop that serves many connections in one turn is to be through with them soon.
+const CODED_WINDOW: usize = 64 << 10;
+
 /// How much may be received at once.
 fn window_size() -> usize {
-    if unwritten() > BUSY { SMALL_WINDOW } else { WINDOW }
+    if unwritten() > BUSY {
+        SMALL_WINDOW
+    } else if undecoded() > BACKLOG {
+        CODED_WINDOW
+    } else {
+        WINDOW
+    }
 }
 
 /// A body that has this much to come, or has had it, gets a slab of its own.
@@ -124,6 +133,13 @@ enum Lent {
     Own,
     /// A recycled file's mapping.
     Mapped,
+}
+
+/// What is to be done with what came: to be run once, on any thread. Dropped unrun, it is undone.
+pub struct Work {
+    /// It only computes: what is decoded goes to memory. Else it may wait for the disk.
+    pub computes: bool,
+    pub run: Box<dyn FnOnce() -> Result<()> + Send>,
 }
 
 /// A complete response.
@@ -412,7 +428,7 @@ impl Receiver {
             let mut inflow = inflow.lock();
             let pushed = inflow.push(self.ranges.iter().map(|range| input.get(range.clone()).unwrap_or_default()));
             writer.truncate(0);
-            return pushed.and_then(|()| inflow.begin(&mut sink));
+            return pushed.and_then(|()| inflow.begin(&mut sink, self.response.remaining().unwrap_or(0)));
         }
         let total: usize = self.ranges.iter().map(Range::len).sum();
         let keep = match self.lent {
@@ -458,7 +474,7 @@ impl Receiver {
         if let Some(inflow) = &self.inflow {
             let mut inflow = inflow.lock();
             inflow.end();
-            return inflow.begin(&mut sink);
+            return inflow.begin(&mut sink, 0);
         }
         // At most a quarter more than the body is retained.
         if sink.is_ram() && self.held > sink.len() + sink.len() / 4 {
@@ -506,17 +522,17 @@ impl Receiver {
             || self.sink.as_ref().is_some_and(|sink| sink.lock().is_crowded())
     }
 
-    /// The next work: to be run once, on any thread. Dropped unrun, it is undone.
-    pub fn take_work(&self) -> Option<Box<dyn FnOnce() -> Result<()> + Send>> {
+    /// The next work.
+    pub fn take_work(&self) -> Option<Work> {
         let sink = self.sink.as_ref()?;
         if let Some(decoding) = self.inflow.as_ref().and_then(|inflow| Decoding::new(inflow, sink)) {
-            return Some(Box::new(|| decoding.run()));
+            return Some(Work { computes: sink.lock().is_ram(), run: Box::new(|| decoding.run()) });
         }
         // What isn't decoded yet is still to come.
         let all =
             self.stage == Stage::Complete && self.inflow.as_ref().is_none_or(|inflow| inflow.lock().is_finished());
         let errand = Errand::new(sink, all)?;
-        Some(Box::new(|| errand.run()))
+        Some(Work { computes: false, run: Box::new(|| errand.run()) })
     }
 
     /// Whether the next work only writes, and no more than so many bytes.
@@ -531,7 +547,7 @@ impl Receiver {
         while most.is_none_or(|most| self.is_short_write(most))
             && let Some(work) = self.take_work()
         {
-            work()?;
+            (work.run)()?;
         }
         // The same memory again, while it is hot.
         if let Some(own) = &mut self.own {

@@ -5,7 +5,7 @@
 use penstock_core::Error;
 use penstock_core::body::digest::Algorithm;
 use penstock_core::body::{BodyImage, Budget, Errand, FilePool, Pools, State, Tunables};
-use penstock_core::codec::{Coding, INLINE, When, encode};
+use penstock_core::codec::{BACKLOG, Coding, INLINE, When, encode, undecoded};
 use penstock_core::http::{Asked, HeadLimits};
 use penstock_core::receive::{Event, Plan, Received, Receiver, Scratch};
 use proptest::prelude::*;
@@ -320,7 +320,7 @@ fn try_work(receiver: &mut Receiver, mut event: Event, here: bool) -> Result<Eve
         event = if here {
             receiver.work_here(None)?
         } else {
-            receiver.take_work().unwrap()()?;
+            (receiver.take_work().unwrap().run)()?;
             receiver.next()
         };
     }
@@ -449,13 +449,70 @@ fn at_most_64_kib_are_decoded_on_the_receiving_thread() {
         let mut turns = 0;
         while receiver.next() == Event::Work {
             let before = receiver.sink().unwrap().lock().len();
-            receiver.take_work().unwrap()().unwrap();
+            (receiver.take_work().unwrap().run)().unwrap();
             assert!(receiver.sink().unwrap().lock().len() - before <= 2 << 20, "{coding:?}");
             turns += 1;
         }
         assert!(turns >= 4, "{coding:?}: {turns}");
         assert!(contents(&receiver.finish().unwrap().body) == sent);
     }
+}
+
+#[test]
+fn of_a_body_that_is_announced_as_large_nothing_is_decoded_on_the_receiving_thread() {
+    let sent = text(1 << 20);
+    let raw = coded(&sent, &[Coding::Gzip]);
+    for (how, here) in [(Framed::Length, false), (Framed::Close, true)] {
+        let wire = framed(&raw, "content-encoding: gzip\r\n", how);
+        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        receiver.begin(decoding(u64::MAX, u64::MAX));
+        receive(&mut receiver, &mut Scratch::default(), &wire, 2000).1.unwrap();
+        assert_eq!(receiver.sink().unwrap().lock().is_empty(), !here, "{how:?}");
+    }
+}
+
+#[test]
+fn what_is_decoded_into_memory_only_computes() {
+    let wire = framed(&coded(&text(1 << 20), &[Coding::Gzip]), "content-encoding: gzip\r\n", Framed::Length);
+    for (max_body_ram, computes) in [(u64::MAX, true), (0, false)] {
+        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        receiver.begin(decoding(max_body_ram, u64::MAX));
+        let (_, event) = receive(&mut receiver, &mut Scratch::default(), &wire, usize::MAX);
+        assert_eq!(event.unwrap(), Event::Work);
+        assert_eq!(receiver.take_work().unwrap().computes, computes);
+    }
+}
+
+#[test]
+fn while_decoders_lag_behind_a_turn_receives_little_and_a_body_waits_with_little() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let wire = framed(&coded(&text(8 << 20), &[Coding::Gzip]), "content-encoding: gzip\r\n", Framed::Length);
+    let mut scratch = Scratch::default();
+    let mut fill = |most: usize| {
+        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        receiver.begin(decoding(u64::MAX, u64::MAX));
+        let (mut at, mut largest, mut work) = (0, 0, None);
+        while at < most {
+            let (n, event) = receive(&mut receiver, &mut scratch, &wire[at..], usize::MAX);
+            (at, largest) = (at + n, largest.max(n));
+            match event.unwrap() {
+                Event::Work => work = receiver.take_work(),
+                Event::Pause => break,
+                event => assert_eq!(event, Event::More),
+            }
+        }
+        (receiver, work, at, largest)
+    };
+    let before = undecoded();
+    let one = fill(usize::MAX);
+    assert!(one.2 > BACKLOG && undecoded() - before > BACKLOG, "{} at hand", one.2);
+    let (other, work, at, largest) = fill(usize::MAX);
+    assert_eq!(largest, 64 << 10);
+    // What one decoding took, and what the next one will: each a window, and another as the head lay in the first.
+    assert!(at <= 4 << 16 && other.is_crowded(), "{at}");
+    drop((one, work, other));
+    assert_eq!(undecoded(), before);
+    assert!(fill(1).3 > 64 << 10);
 }
 
 #[test]
@@ -481,7 +538,7 @@ fn while_a_turn_is_out_what_arrives_is_queued_up_to_a_bound() {
     drop(out);
     loop {
         while receiver.next() == Event::Work {
-            receiver.take_work().unwrap()().unwrap();
+            (receiver.take_work().unwrap().run)().unwrap();
         }
         if receiver.next() == Event::Done {
             break;

@@ -1,11 +1,13 @@
 //! Work of the core that may wait for a disk, as an object that a policy runs: called, it runs on the calling thread
-//! without the interpreter; a policy's `perform` runs it as the policy does, and counts it.
+//! without the interpreter; a policy's `perform` runs it as the policy does, and counts it. What only computes for long,
+//! and would be dispatched, goes to the process's decoding threads.
 
 use crate::buffer;
 use crate::errors::Raise;
 use crate::figures::Figures;
 use crate::future::Future;
 use crate::pool::DispatchPool;
+use crate::process;
 use crate::promise::run_native;
 use crate::running::What;
 use parking_lot::Mutex;
@@ -22,6 +24,7 @@ type Work = Box<dyn FnOnce() -> Result<Convert> + Send>;
 pub struct Op {
     /// What it does, for who watches loops.
     name: &'static str,
+    computes: bool,
     work: Mutex<Option<Work>>,
 }
 
@@ -36,7 +39,12 @@ impl Op {
             let value = work()?;
             Ok(Box::new(move |py: Python<'_>| convert(py, value)) as Convert)
         });
-        Self { name, work: Mutex::new(Some(work)) }
+        Self { name, computes: false, work: Mutex::new(Some(work)) }
+    }
+
+    /// It waits for nothing.
+    pub fn computing(self) -> Self {
+        Self { computes: true, ..self }
     }
 
     fn take(&self) -> PyResult<Work> {
@@ -55,8 +63,9 @@ impl Op {
         done.raise(py)?(py)
     }
 
-    /// Runs it on a thread of `pool`; the result is awaited.
+    /// Runs it on a thread of `pool`, or on a decoding thread; the result is awaited.
     pub fn start(&self, py: Python<'_>, pool: &DispatchPool, figures: &Arc<Figures>) -> PyResult<Py<Future>> {
+        let pool = if self.computes { process::decoders(py)?.get() } else { pool };
         let (work, mut stay) = (self.take()?, figures.wait());
         let counted = move || {
             stay.run_detached();

@@ -1,5 +1,5 @@
-//! What the pools are to their process: the threads that each has in it, before and after a fork; the default pool; and
-//! the interpreter's exit.
+//! What the pools are to their process: the threads that each has in it, before and after a fork; the default pool and
+//! the decoding threads; and the interpreter's exit.
 
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -136,6 +136,39 @@ pub fn default_pool(py: Python<'_>) -> PyResult<Py<DispatchPool>> {
         superfluous.get().close(py);
     }
     DEFAULT.get(py).map(|pool| pool.clone_ref(py)).ok_or_else(|| errors::to_py(py, Error::PoolClosed))
+}
+
+/// So much less a decoding thread asks for than the thread that started it. Where others wait for a processor, one that
+/// runs a loop gets nine times as much of it (sched(7)), and takes it from a decoder when it wakes.
+const MODESTY: i32 = 10;
+
+static DECODERS: PyOnceLock<Py<DispatchPool>> = PyOnceLock::new();
+
+/// The pool whose threads take codings off what arrives, made at first use: as many as there are usable CPUs, as more
+/// would only push each other's bytes out of the caches.
+pub fn decoders(py: Python<'_>) -> PyResult<&Py<DispatchPool>> {
+    if let Some(pool) = DECODERS.get(py) {
+        return Ok(pool);
+    }
+    let options = PyDict::new(py);
+    options.set_item("threads", std::thread::available_parallelism().map_or(1, usize::from))?;
+    options.set_item("drain_threads", 0)?;
+    options.set_item("name_prefix", "penstock-decode")?;
+    options.set_item("after_start", wrap_pyfunction!(step_back, py)?)?;
+    let class = py.import("penstock.blocking")?.getattr("DispatchPool")?;
+    let made = class.call((), Some(&options))?.cast_into::<DispatchPool>()?.unbind();
+    if let Err(superfluous) = DECODERS.set(py, made) {
+        superfluous.get().close(py);
+    }
+    DECODERS.get(py).ok_or_else(|| errors::to_py(py, Error::PoolClosed))
+}
+
+/// Lowers the priority of the calling thread, where threads have one of their own.
+#[pyfunction]
+fn step_back(_index: usize) {
+    // Lower is always allowed.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(MODESTY);
 }
 
 /// Threads of penstock's in this process: how many there are, of which kind, and how many there can be with the pools

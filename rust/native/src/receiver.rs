@@ -20,7 +20,7 @@ use penstock_core::body::{Lease, WINDOW, file};
 use penstock_core::drain::{Drainer, Job, Outcome, Ticket};
 use penstock_core::error::Resource;
 use penstock_core::http::{Asked, HeadLimits as CoreLimits};
-use penstock_core::receive::{Event, Plan as Reception, Receiver as Core, Scratch as CoreScratch};
+use penstock_core::receive::{Event, Plan as Reception, Receiver as Core, Scratch as CoreScratch, Work};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -263,8 +263,9 @@ impl Receiver {
 
     /// The next work.
     fn work(&self) -> Option<Op> {
-        let work = self.core.lock().take_work()?;
-        Some(Op::new(WORK, work, |py, ()| Ok(py.None())))
+        let Work { computes, run } = self.core.lock().take_work()?;
+        let op = Op::new(WORK, run, |py, ()| Ok(py.None()));
+        Some(if computes { op.computing() } else { op })
     }
 
     /// The head of the response that is being received, once it is complete.

@@ -10,24 +10,77 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Bytes of a body that are decoded on the receiving thread, and of what they are decoded from.
 pub const INLINE: u64 = 64 << 10;
-const INLINE_RAW: usize = 32 << 10;
+const INLINE_RAW: u64 = 32 << 10;
 
 /// So much is gathered for a decoding, unless nothing more will come.
 const GATHER: usize = 64 << 10;
 
-/// With more than this queued, the owner should stop receiving.
+/// With more than this queued of one body, its owner should stop receiving.
 const CROWDED: usize = 1 << 20;
+
+/// With more than this queued of all bodies, decoders are what is waited for: then each body has what the next decoding
+/// takes at hand, and no more.
+pub const BACKLOG: usize = 1 << 20;
+static UNDECODED: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes that arrived and aren't decoded yet, of all bodies of the process.
+pub fn undecoded() -> usize {
+    UNDECODED.load(Relaxed)
+}
 
 /// Bytes that come out of one decoding; then others have their turn.
 const TURN: u64 = 2 << 20;
 
+/// Pieces of a body in order, counted in [`undecoded`].
+#[derive(Default)]
+struct Queue {
+    pieces: VecDeque<Bytes>,
+    len: usize,
+}
+
+impl Queue {
+    fn push(&mut self, piece: Bytes) {
+        UNDECODED.fetch_add(piece.len(), Relaxed);
+        self.len += piece.len();
+        self.pieces.push_back(piece);
+    }
+
+    fn first(&self) -> &[u8] {
+        self.pieces.front().map_or(&[], |piece| piece)
+    }
+
+    /// `n` bytes of the first piece were taken.
+    fn advance(&mut self, n: usize) {
+        if let Some(mut piece) = self.pieces.pop_front() {
+            let rest = piece.split_off(n);
+            if !rest.is_empty() {
+                self.pieces.push_front(rest);
+            }
+            UNDECODED.fetch_sub(n, Relaxed);
+            self.len -= n;
+        }
+    }
+
+    fn append(&mut self, other: &mut Self) {
+        self.pieces.append(&mut other.pieces);
+        self.len += std::mem::take(&mut other.len);
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        UNDECODED.fetch_sub(self.len, Relaxed);
+    }
+}
+
 /// The decoders with what is to go in next.
 struct Decode {
     chain: Chain,
-    queue: VecDeque<Bytes>,
+    queue: Queue,
     /// More may come out of what has gone in.
     more: bool,
     finished: bool,
@@ -35,10 +88,10 @@ struct Decode {
 
 impl Decode {
     /// Decodes until `most` bytes came out, `most_raw` went in, or nothing is left. With `ended` nothing will follow.
-    fn run(&mut self, target: &mut impl Target, most: u64, most_raw: usize, ended: bool) -> Result<()> {
+    fn run(&mut self, target: &mut impl Target, most: u64, most_raw: u64, ended: bool) -> Result<()> {
         let until = self.chain.produced().saturating_add(most);
         let mut left_raw = most_raw;
-        while self.more || !self.queue.is_empty() {
+        while self.more || self.queue.len > 0 {
             let left = usize::try_from(until - self.chain.produced()).unwrap_or(usize::MAX);
             if left == 0 || left_raw == 0 {
                 return Ok(());
@@ -46,15 +99,13 @@ impl Decode {
             let room = target.room();
             let room_len = room.len().min(left);
             let room = room.get_mut(..room_len).unwrap_or_default();
-            let mut piece = self.queue.pop_front().unwrap_or_default();
-            let mut input = piece.get(..left_raw.min(piece.len())).unwrap_or_default();
+            let mut input = self.queue.first();
+            input = input.get(..usize::try_from(left_raw).unwrap_or(usize::MAX)).unwrap_or(input);
             let offered = input.len();
             let step = self.chain.step(&mut input, room);
             let taken = offered - input.len();
-            left_raw -= taken;
-            if taken < piece.len() {
-                self.queue.push_front(piece.split_off(taken));
-            }
+            left_raw -= taken as u64;
+            self.queue.advance(taken);
             let step = step?;
             self.more = step.more;
             if step.produced > 0 {
@@ -73,9 +124,7 @@ pub struct Inflow {
     /// `None` while a decoding is out.
     decode: Option<Decode>,
     /// What arrived while it is.
-    arrived: VecDeque<Bytes>,
-    /// Bytes in the queues that no decoding has taken.
-    waiting: usize,
+    arrived: Queue,
     raw: u64,
     max_raw: u64,
     /// Nothing more will come.
@@ -88,15 +137,9 @@ pub type SharedInflow = Arc<Mutex<Inflow>>;
 impl Inflow {
     /// `codings` in the order in which they were applied.
     pub fn new(codings: &[Coding], caps: Caps) -> Result<Self> {
-        let decode = Decode { chain: Chain::new(codings, caps)?, queue: VecDeque::new(), more: false, finished: false };
-        Ok(Self {
-            decode: Some(decode),
-            arrived: VecDeque::new(),
-            waiting: 0,
-            raw: 0,
-            max_raw: caps.max_body,
-            ended: false,
-        })
+        let decode =
+            Decode { chain: Chain::new(codings, caps)?, queue: Queue::default(), more: false, finished: false };
+        Ok(Self { decode: Some(decode), arrived: Queue::default(), raw: 0, max_raw: caps.max_body, ended: false })
     }
 
     /// Takes any number of bytes.
@@ -118,13 +161,17 @@ impl Inflow {
         }
         if len > 0 {
             self.raw += len as u64;
-            self.waiting += len;
             let mut piece = Vec::with_capacity(len);
             parts.for_each(|part| piece.extend_from_slice(part));
             let queue = self.decode.as_mut().map_or(&mut self.arrived, |decode| &mut decode.queue);
-            queue.push_back(piece.into());
+            queue.push(piece.into());
         }
         Ok(())
+    }
+
+    /// Bytes that no decoding has taken.
+    fn waiting(&self) -> usize {
+        self.arrived.len + self.decode.as_ref().map_or(0, |decode| decode.queue.len)
     }
 
     /// Nothing more will come.
@@ -138,7 +185,8 @@ impl Inflow {
     }
 
     pub fn is_crowded(&self) -> bool {
-        self.waiting > CROWDED
+        let most = if undecoded() > BACKLOG { GATHER } else { CROWDED };
+        self.waiting() > most
     }
 
     /// Whether all that came is decoded, and was complete.
@@ -150,36 +198,31 @@ impl Inflow {
     pub fn has_work(&self) -> bool {
         self.decode
             .as_ref()
-            .is_some_and(|decode| !decode.finished && (decode.more || self.ended || self.waiting >= GATHER))
+            .is_some_and(|decode| !decode.finished && (decode.more || self.ended || self.waiting() >= GATHER))
     }
 
     /// Whether something is left to be decoded of what is here.
     pub(crate) fn has_backlog(&self) -> bool {
-        self.decode
-            .as_ref()
-            .is_some_and(|decode| decode.more || !decode.queue.is_empty() || self.ended && !decode.finished)
+        self.decode.as_ref().is_some_and(|decode| decode.more || decode.queue.len > 0 || self.ended && !decode.finished)
     }
 
-    /// Decodes the first bytes of a body here: at most [`INLINE`] of them in all.
-    pub fn begin(&mut self, sink: &mut BodySink) -> Result<()> {
+    /// Decodes the first bytes of a body here: at most [`INLINE`] of them in all, and none of one that isn't small, by
+    /// what is at hand or known to be still to come.
+    pub fn begin(&mut self, sink: &mut BodySink, to_come: u64) -> Result<()> {
+        let waiting = self.waiting() as u64;
         let Some(decode) = &mut self.decode else { return Ok(()) };
         let left = INLINE.saturating_sub(decode.chain.produced());
-        // With more than that at hand it isn't a small body, and the first of it needn't be waited for.
-        if left == 0 || decode.finished || self.waiting > INLINE_RAW {
+        if left == 0 || decode.finished || waiting.saturating_add(to_come) > INLINE_RAW {
             return Ok(());
         }
         let mut copies = Copies { sink, buffer: vec![0; 16 << 10] };
-        let ran = decode.run(&mut copies, left, INLINE_RAW, self.ended);
-        self.waiting = decode.queue.iter().map(Bytes::len).sum();
-        ran
+        decode.run(&mut copies, left, INLINE_RAW, self.ended)
     }
 
     /// Decodes here, as far as one turn goes. May wait for the disk.
     pub(crate) fn run(&mut self, target: &mut impl Target) -> Result<()> {
         let Some(decode) = &mut self.decode else { return Err(Error::Cancelled) };
-        let ran = decode.run(target, TURN, usize::MAX, self.ended);
-        self.waiting = decode.queue.iter().map(Bytes::len).sum();
-        ran
+        decode.run(target, TURN, u64::MAX, self.ended)
     }
 
     /// Decodes all that came here.
@@ -206,7 +249,6 @@ impl Decoding {
         if !state.has_work() {
             return None;
         }
-        state.waiting = 0;
         let (decode, ended) = (state.decode.take(), state.ended);
         Some(Self { inflow: inflow.clone(), sink: sink.clone(), decode, ended })
     }
@@ -217,7 +259,7 @@ impl Decoding {
         let mut slabs = Slabs::new(self.sink.clone())?;
         // What there was no budget for before.
         slabs.work(false)?;
-        let ran = decode.run(&mut slabs, TURN, usize::MAX, self.ended);
+        let ran = decode.run(&mut slabs, TURN, u64::MAX, self.ended);
         // What was decoded before a fault is kept.
         slabs.flush()?;
         ran?;
@@ -230,7 +272,6 @@ impl Drop for Decoding {
         let Some(mut decode) = self.decode.take() else { return };
         let mut inflow = self.inflow.lock();
         decode.queue.append(&mut inflow.arrived);
-        inflow.waiting = decode.queue.iter().map(Bytes::len).sum();
         inflow.decode = Some(decode);
     }
 }

@@ -15,7 +15,7 @@ mod target;
 pub use chain::{Caps, Chain, Step};
 pub use coding::{Coding, MOST};
 pub use image::{decode, encode};
-pub use inflow::{Decoding, INLINE, Inflow, SharedInflow};
+pub use inflow::{BACKLOG, Decoding, INLINE, Inflow, SharedInflow, undecoded};
 pub(crate) use target::Through;
 
 /// When the codings of a response's body are taken off.
