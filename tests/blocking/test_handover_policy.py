@@ -12,9 +12,9 @@ import pytest
 from penstock import HandoverError, Permit, Semaphore, blocking_permit
 from penstock.body import AsyncBodySink, Tunables
 
-from .test_handover import Met, pytestmark, run, stats, until
+from .handing import Met, needs_handover, run, stats, until
 
-__all__ = ["pytestmark"]
+pytestmark = needs_handover
 
 
 def test_a_policys_function_runs_in_place_under_its_permit_while_the_loop_goes_on() -> None:

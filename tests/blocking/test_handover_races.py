@@ -18,9 +18,9 @@ import pytest
 from penstock import HandoverError, block_in_place
 from penstock.blocking.handover import HandoverEventLoop
 
-from .test_handover import Met, blocking, pytestmark, run, stats, until
+from .handing import Met, blocking, needs_handover, run, stats, until
 
-__all__ = ["pytestmark"]
+pytestmark = needs_handover
 
 SLOW = 3600.0
 """A threshold that is never reached: what is handed over was told to be slow."""

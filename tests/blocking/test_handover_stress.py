@@ -17,7 +17,7 @@ import penstock
 import pytest
 from penstock import HandoverError, block_in_place
 
-from .test_handover import pytestmark as needs_handover
+from .handing import needs_handover
 
 SECONDS = float(os.environ.get("PENSTOCK_STRESS_SECONDS", "20"))
 TASKS = 400

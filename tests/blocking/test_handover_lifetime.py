@@ -1,0 +1,192 @@
+"""Loops that are handed over are started, stopped, closed, forgotten and forked."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import gc
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import penstock
+import pytest
+from penstock import block_in_place
+
+from .handing import Met, blocking, needs_handover, run, until
+
+pytestmark = needs_handover
+
+
+def test_a_loop_stopped_by_a_carrier_stops_where_it_was_started() -> None:
+    loop = penstock.new_event_loop()
+    met, returned = Met(), []
+
+    async def blocks() -> None:
+        returned.append(block_in_place(met))
+
+    async def stops() -> None:
+        await until(met.entered.is_set)
+        loop.stop()
+        threading.Timer(0.02, met.opened.set).start()
+
+    try:
+        tasks = [loop.create_task(blocks()), loop.create_task(stops())]
+        loop.run_forever()
+        assert returned == [threading.get_ident()]
+        assert not loop.is_running()
+        loop.run_until_complete(asyncio.wait(tasks))
+    finally:
+        loop.close()
+
+
+def test_a_task_that_is_blocked_when_the_loop_stops_goes_on_when_it_runs_again() -> None:
+    loop = penstock.new_event_loop()
+    mets, tasks, returned = [Met(), Met()], [], []
+
+    async def blocks(met: Met) -> None:
+        returned.append(block_in_place(met))
+
+    async def main() -> None:
+        tasks.extend(asyncio.create_task(blocks(met)) for met in mets)
+        await until(lambda: all(met.entered.is_set() for met in mets))
+        mets[0].opened.set()
+        await tasks[0]
+
+    try:
+        loop.run_until_complete(main())
+        assert returned == [threading.get_ident()]
+        mets[1].opened.set()
+        assert not tasks[1].done()
+        loop.run_until_complete(tasks[1])
+        assert len(set(returned)) == 2
+    finally:
+        loop.close()
+
+
+def test_a_function_that_waits_for_the_loop_is_let_go_by_the_runners_end() -> None:
+    async def main() -> None:
+        loop, begun = asyncio.get_running_loop(), threading.Event()
+
+        def waits() -> None:
+            future = asyncio.run_coroutine_threadsafe(asyncio.sleep(60), loop)
+            begun.set()
+            # Cancelled with all other tasks, when main has returned.
+            with pytest.raises(concurrent.futures.CancelledError):
+                future.result(15)
+
+        tasks.append(asyncio.create_task(blocking(waits)))
+        await asyncio.sleep(0)
+        await until(begun.is_set)
+
+    tasks: list[asyncio.Task[None]] = []
+    run(main())
+    assert tasks[0].done()
+
+
+def test_a_runner_runs_on_it_again_and_again() -> None:
+    async def main(n: int) -> int:
+        return await blocking(lambda: time.sleep(0.002) or n)
+
+    with asyncio.Runner(loop_factory=penstock.new_event_loop) as runner:
+        assert [runner.run(main(n)) for n in range(3)] == [0, 1, 2]
+
+
+def test_it_runs_on_threads_other_than_the_first() -> None:
+    results: list[int] = []
+
+    async def main() -> int:
+        return await asyncio.create_task(blocking(lambda: time.sleep(0.002) or 3))
+
+    loop = penstock.new_event_loop()
+    for _ in range(2):
+        thread = threading.Thread(target=lambda: results.append(loop.run_until_complete(main())))
+        thread.start()
+        thread.join(15)
+    loop.close()
+    assert results == [3, 3]
+
+
+def test_an_exit_that_a_carrier_meets_ends_the_loop_where_it_was_started() -> None:
+    async def main() -> None:
+        met = Met()
+
+        async def exits() -> None:
+            await until(met.entered.is_set)
+            threading.Timer(0.01, met.opened.set).start()
+            raise SystemExit(7)
+
+        task = asyncio.create_task(exits())
+        block_in_place(met)
+        await asyncio.sleep(10)
+        assert task
+
+    with pytest.raises(SystemExit) as caught:
+        run(main())
+    assert caught.value.code == 7
+
+
+def test_a_loop_without_a_close_lets_its_carriers_go() -> None:
+    loop = penstock.new_event_loop()
+    loop.run_until_complete(blocking(time.sleep, 0.005))
+    kept = [loop]
+    del loop
+
+    def forget() -> None:
+        kept.clear()
+        gc.collect()
+
+    with pytest.warns(ResourceWarning):
+        forget()
+
+
+EXIT = """
+import asyncio, threading, time
+import greenlet
+import penstock
+
+loop = penstock.new_event_loop()
+async def main():
+    await asyncio.gather(*(asyncio.to_thread(int) for _ in range(2)), blocks())
+async def blocks():
+    penstock.block_in_place(time.sleep, 0.01)
+loop.run_until_complete(main())
+print("over")
+{end}
+"""
+
+
+@pytest.mark.parametrize("end", ["loop.close()", "import warnings; warnings.simplefilter('ignore')"])
+def test_the_interpreter_exits_with_the_loop_closed_or_not(script: Callable[..., Any], end: str) -> None:
+    done = script(EXIT.format(end=end))
+    assert (done.returncode, done.stdout) == (0, "over\n"), done.stderr
+
+
+FORK = """
+import asyncio, os, time
+import greenlet
+import penstock
+
+async def main():
+    async def ticks():
+        await asyncio.sleep(0.005)
+    await asyncio.gather(ticks(), blocks())
+    if (child := os.fork()) == 0:
+        asyncio._set_running_loop(None)
+        loop.__class__.close  # untouched: it is the parent's
+        penstock.run(blocks())
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    print("child", os.waitstatus_to_exitcode(status))
+async def blocks():
+    penstock.block_in_place(time.sleep, 0.01)
+loop = penstock.new_event_loop()
+loop.run_until_complete(main())
+loop.close()
+"""
+
+
+def test_a_forked_child_has_loops_of_its_own(script: Callable[..., Any]) -> None:
+    done = script("import warnings; warnings.simplefilter('ignore')\n" + FORK)
+    assert (done.returncode, done.stdout) == (0, "child 0\n"), done.stderr

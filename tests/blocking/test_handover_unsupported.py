@@ -1,0 +1,132 @@
+"""Where the loop can't be handed over, and loops that become able to."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import greenlet
+import penstock
+import pytest
+import uvloop
+from penstock import HandoverError, block_in_place
+from penstock.blocking import handover
+
+from .handing import needs_handover, run
+
+pytestmark = needs_handover
+
+
+def test_without_a_running_loop_it_is_a_plain_call() -> None:
+    assert block_in_place(divmod, 7, 2) == (3, 1)
+
+
+@pytest.fixture
+def direct() -> Iterator[None]:
+    before = penstock.set_unsupported("direct")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(handover, "_warned", False)
+        yield
+    assert penstock.set_unsupported(before) == "direct"
+
+
+@pytest.mark.asyncio
+async def test_other_loops_refuse_it() -> None:
+    before = penstock.stats()["handover"]
+    with pytest.raises(HandoverError, match="set_unsupported"):
+        block_in_place(int)
+    assert penstock.stats()["handover"] == {**before, "refused": before["refused"] + 1}
+
+
+@pytest.mark.asyncio
+async def test_other_loops_stand_still_if_they_are_told_to_and_warn_once(direct: None) -> None:
+    before = penstock.stats()["handover"]
+    with pytest.warns(RuntimeWarning, match="stand still") as caught:
+        assert [block_in_place(int, n) for n in "12"] == [1, 2]
+    assert len(caught) == 1
+    assert penstock.stats()["handover"] == {**before, "direct": before["direct"] + 2}
+
+
+def test_a_setting_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="maybe"):
+        penstock.set_unsupported("maybe")  # type: ignore[arg-type]
+
+
+def test_a_callback_is_no_task() -> None:
+    async def main() -> None:
+        done = asyncio.get_running_loop().create_future()
+
+        def callback() -> None:
+            with pytest.raises(HandoverError, match="callback"):
+                block_in_place(int)
+            done.set_result(None)
+
+        asyncio.get_running_loop().call_soon(callback)
+        await done
+
+    run(main())
+
+
+def test_greenlets_are_refused() -> None:
+    async def main() -> None:
+        assert block_in_place(int) == 0
+        with pytest.raises(HandoverError, match="greenlet"):
+            greenlet.greenlet(lambda: block_in_place(int)).switch()
+        assert block_in_place(int) == 0
+
+    run(main())
+
+
+def test_a_cpython_that_was_not_tested_gets_asyncios_loop_and_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handover, "TESTED", set())
+    with pytest.warns(RuntimeWarning, match="no hand-over on CPython"):
+        loop = penstock.new_event_loop()
+    loop.close()
+    assert type(loop) is asyncio.SelectorEventLoop
+
+    async def enables() -> bool:
+        return await penstock.enable_handover()
+
+    assert asyncio.run(enables()) is False
+
+
+def test_without_handover_it_is_asyncios_loop() -> None:
+    loop = penstock.new_event_loop(handover=False)
+    loop.close()
+    assert type(loop) is asyncio.SelectorEventLoop
+
+
+def test_a_loop_of_asyncios_hands_over_when_it_was_enabled() -> None:
+    async def main() -> None:
+        async with penstock.DispatchPool(threads=1) as pool:
+            await pool.run(int)
+            assert await penstock.enable_handover()
+            assert await penstock.enable_handover()
+            barrier = threading.Barrier(4)
+
+            async def after() -> int:
+                await pool.run(int)
+                return block_in_place(barrier.wait, 15)
+
+            assert sorted(await asyncio.gather(*(after() for _ in range(4)))) == [0, 1, 2, 3]
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_uvloop_can_not_be_enabled() -> None:
+    async def main() -> bool:
+        return await penstock.enable_handover()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(main()) is False
+
+
+def test_it_is_not_run_within_a_loop() -> None:
+    async def inner() -> None: ...
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="running event loop"):
+            penstock.run(inner())
+
+    run(main())
