@@ -67,7 +67,11 @@ async def write(
     if not overwrite and await run(path.exists):
         raise FileExistsError(f"{path} is there; overwrite=True replaces it")
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    opening = asyncio.get_running_loop().create_task(run(open, part, "xb"))
+
+    async def open_part() -> IO[bytes]:
+        return await run(open, part, "xb")
+
+    opening = asyncio.create_task(open_part())
     try:
         # Not to be cancelled itself: the file would be made all the same.
         file = await asyncio.shield(opening)

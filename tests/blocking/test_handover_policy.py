@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import penstock
 import pytest
-from penstock import HandoverError, Permit, Semaphore, blocking_permit
+from penstock import HandoverError, Permit, Semaphore, blocking_permit, har
 from penstock.body import AsyncBodySink, Tunables
 
 from .handing import Met, needs_handover, run, stats, until
@@ -153,3 +155,13 @@ def test_a_body_is_written_in_place() -> None:
         assert stats()["away"] == 0
 
     run(main())
+
+
+def test_a_har_is_written_in_place(tmp_path: Path) -> None:
+    async def main() -> None:
+        policy = Permit(Semaphore(1))
+        assert await har.write(tmp_path / "empty.har", [], policy=policy) == 0
+        assert policy.stats()["count"] == stats()["blocks"] > 0
+
+    run(main())
+    assert json.loads((tmp_path / "empty.har").read_text())["log"]["entries"] == []

@@ -49,6 +49,9 @@ async def blocking_work() -> None:
         for policy in policies:
             reveal_type(await policy.run(parse, b"{}"))  # dict[str, int]
             reveal_type(await penstock.run_blocking(parse, b"{}", policy=policy))  # dict[str, int]
+        # On a loop that can be handed over, a task.
+        reveal_type(penstock.Permit(sem).run(len, "abc"))  # penstock._native.Future[int] | _asyncio.Task[int]
+        reveal_type(penstock.Dispatch(pool).run(len, "abc"))  # penstock._native.Future[int]
     async with penstock.blocking_permit(sem) as permit:
         reveal_type(permit)  # penstock._native.BlockingPermit
         reveal_type(permit.run(parse, b"{}"))  # dict[str, int]

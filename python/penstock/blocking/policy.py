@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
@@ -17,8 +18,9 @@ T = TypeVar("T")
 class Policy(Protocol):
     """Where a blocking function runs: `Direct()`, `Permit(semaphore)` or `Dispatch(pool)`."""
 
-    def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Starts `fn(*args, **kwargs)` by this policy; await what it returns for the result."""
+    def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T] | asyncio.Task[T]:
+        """Starts `fn(*args, **kwargs)` by this policy; await what it returns for the result. A `Permit` gives a task on
+        a loop that can be handed over, where the function runs in place."""
 
     def stats(self) -> dict[str, Any]:
         """What it has run: `count` begun, `waiting` and `running` now, and for the `wait` before, the `run` itself, and

@@ -7,6 +7,7 @@ registration of whoever submitted it; `submit` doesn't, as executors don't.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, overload
@@ -52,12 +53,14 @@ def dispatch(fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> N
 
 
 @overload
-def run_blocking(fn: Callable[..., T], /, *args: Any, policy: Policy | None, **kwargs: Any) -> Future[T]: ...
+def run_blocking(  # type: ignore[overload-overlap]
+    fn: Callable[..., T], /, *args: Any, policy: Policy | None, **kwargs: Any
+) -> Future[T] | asyncio.Task[T]: ...
 @overload
 def run_blocking(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
 def run_blocking(  # type: ignore[misc]
     fn: Callable[..., T], /, *args: Any, policy: Policy | None = None, **kwargs: Any
-) -> Future[T]:
+) -> Future[T] | asyncio.Task[T]:
     """Run a blocking function beside the event loop.
 
     Args:
@@ -66,8 +69,8 @@ def run_blocking(  # type: ignore[misc]
         policy: Where it runs; `None` is the registered pool, or else the process's default pool.
 
     Returns:
-        The future of its result. Cancelled before the function has started, it never starts; after that it runs to its
-        end and its result is dropped.
+        The future of its result, or a task, which a `Permit` gives on penstock's own loop. Cancelled before the
+        function has started, it never starts; after that it runs to its end and its result is dropped.
 
     Raises:
         PoolFull: The pool's queue is full, and its overflow policy is not to wait.
@@ -76,15 +79,18 @@ def run_blocking(  # type: ignore[misc]
     return (policy or _pool.get() or _default).run(fn, *args, **kwargs)
 
 
-def dispatch_or_permit(semaphore: Semaphore, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+def dispatch_or_permit(
+    semaphore: Semaphore, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+) -> Future[T] | asyncio.Task[T]:
     """Run a blocking function on the registered pool, or else, where none is registered, under a permit.
 
     For libraries: an application that registered a pool has said how many threads there are, and the semaphore isn't
     touched; in any other, `semaphore` bounds how many of these calls run at once, as `Permit(semaphore)` does.
 
     Returns:
-        The future of its result. Cancelled before the function has started, it never starts, and gives back its permit
-        or its place in the queue; after that it runs to its end, holding its permit, and its result is dropped.
+        The future of its result, or a task for it on penstock's own loop without a pool. Cancelled before the function
+        has started, it never starts, and gives back its permit or its place in the queue; after that it runs to its
+        end, holding its permit, and its result is dropped.
 
     Raises:
         PoolFull: The pool's queue is full, and its overflow policy is not to wait.
