@@ -11,6 +11,8 @@ import pytest
 from penstock import DispatchPool
 from penstock._native import _nap
 
+from .conftest import Gate
+
 BURSTS, JOBS = 10, 100
 
 
@@ -33,6 +35,17 @@ async def test_a_burst_of_brief_jobs_wakes_few_threads(pool: DispatchPool, kind:
         await asyncio.gather(*[start() for _ in range(JOBS)])
     # A handful for each burst: one that takes the jobs, one that watches it, and more where the machine is busy.
     assert pool.stats()["wakes"] - before < BURSTS * JOBS / 5
+
+
+@pytest.mark.asyncio
+async def test_each_job_that_blocks_costs_one_wake_up_at_most(pool: DispatchPool, gate: Gate) -> None:
+    before = pool.stats()["wakes"]
+    blocked = [pool.run(gate) for _ in range(pool.threads)]
+    gate.wait_entered(pool.threads)
+    # A watcher that takes over by itself needs none.
+    assert pool.stats()["wakes"] - before <= pool.threads
+    gate.open.set()
+    await asyncio.gather(*blocked)
 
 
 @pytest.mark.asyncio

@@ -90,10 +90,10 @@ impl Future {
     }
 
     /// Takes the call, to run it now; `None` if it was cancelled.
-    pub fn start(&self) -> Option<Call> {
+    pub fn start(&self) -> Option<(Call, Arc<Workers>)> {
         let mut state = self.state.lock();
         match std::mem::replace(&mut state.source, Source::Taken) {
-            Source::Queued(call, _) => Some(call),
+            Source::Queued(call, workers) => Some((call, workers)),
             other => {
                 state.source = other;
                 None

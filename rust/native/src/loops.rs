@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
+use parking_lot::Mutex;
 use penstock_core::Result;
 use penstock_core::dispatch::{Alarm, Completions, Signal};
 use penstock_core::permit::Grant;
@@ -25,6 +26,7 @@ use crate::buffer;
 use crate::errors::Raise;
 use crate::future::Future;
 use crate::gil;
+use crate::worker::Workers;
 
 /// A drain runs the callbacks of so many completions, then lets the loop turn.
 const DRAIN_MAX: usize = 128;
@@ -58,44 +60,62 @@ pub struct Mailbox {
     completions: Completions<Completion>,
     /// A job was submitted since the last turn.
     submitted: AtomicBool,
+    /// The pool that gives way to the loop until its next turn.
+    behind: Mutex<Option<Arc<Workers>>>,
     event_loop: Py<PyWeakrefReference>,
     hands_over: AtomicBool,
 }
 
-/// A promise to [`Mailbox::raise`]; kept by its drop at the latest.
+/// What was posted, and a promise to tell the loop of it; kept by its drop at the latest.
 #[must_use]
-pub struct Owed(Option<Arc<Mailbox>>);
+pub struct Posted {
+    mailbox: Arc<Mailbox>,
+    /// The loop has not been told.
+    owed: bool,
+}
 
-impl Owed {
-    /// Keeps it on the loop's own thread without a system call, if this is that thread: by a turn of the loop.
-    pub fn keep_by_a_turn(mut self) {
-        let here = |mailbox: &Arc<Mailbox>| {
-            LAST.with_borrow(|last| last.as_ref().is_some_and(|last| Arc::ptr_eq(last, mailbox)))
-        };
-        let Some(mailbox) = self.0.take_if(|mailbox| here(mailbox)) else { return };
+impl Posted {
+    /// Tells the loop on its own thread without a system call, if this is that thread: by a turn of the loop.
+    pub fn tell_by_a_turn(mut self) {
+        let mailbox = &self.mailbox;
+        if !LAST.with_borrow(|last| last.as_ref().is_some_and(|last| Arc::ptr_eq(last, mailbox))) {
+            return;
+        }
         let turn = |py: Python<'_>| {
             let event_loop = running(py)?.filter(|event_loop| mailbox.serves(event_loop));
             let Some(event_loop) = event_loop else { return Ok(false) };
-            let turn = Py::new(py, Turn(Arc::clone(&mailbox)))?;
+            let turn = Py::new(py, Turn(Arc::clone(mailbox)))?;
             event_loop.call_method1(intern!(py, "call_soon"), (turn,)).map(|_| true)
         };
-        if mailbox.completions.promise() && Python::try_attach(|py| turn(py).unwrap_or(false)) != Some(true) {
-            mailbox.completions.signal();
+        let owed = std::mem::take(&mut self.owed) && self.mailbox.completions.promise();
+        if owed && Python::try_attach(|py| turn(py).unwrap_or(false)) != Some(true) {
+            self.mailbox.completions.signal();
         }
     }
 
-    /// Keeps it a little later, for all that is finished by then.
-    pub fn keep_soon(mut self) {
-        if let Some(mailbox) = self.0.take() {
-            mailbox.completions.raise_soon();
+    /// Tells it a little later, of all that is finished by then.
+    pub fn tell_soon(mut self) {
+        if std::mem::take(&mut self.owed) {
+            self.mailbox.completions.raise_soon();
         }
+    }
+
+    /// Whether the pool that did it should give way: the loop is held up. It rouses the pool when it comes; a pool that
+    /// has lost patience is not asked again until then.
+    pub fn gives_way(&self, pool: &Arc<Workers>) -> bool {
+        let mut behind = self.mailbox.behind.lock();
+        let gives_way = behind.is_none() && self.mailbox.completions.is_late();
+        if gives_way {
+            *behind = Some(Arc::clone(pool));
+        }
+        gives_way
     }
 }
 
-impl Drop for Owed {
+impl Drop for Posted {
     fn drop(&mut self) {
-        if let Some(mailbox) = &self.0 {
-            mailbox.completions.raise();
+        if self.owed {
+            self.mailbox.completions.raise();
         }
     }
 }
@@ -172,6 +192,7 @@ impl Mailbox {
         let mailbox = Arc::new(Self {
             completions: Completions::new(signal, alarm),
             submitted: AtomicBool::new(false),
+            behind: Mutex::default(),
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
             hands_over: AtomicBool::new(event_loop.hasattr(intern!(py, "_baton"))?),
         });
@@ -208,6 +229,14 @@ impl Mailbox {
         self.submitted.store(false, Relaxed);
     }
 
+    /// The pool that gives way need not any more.
+    fn rouse(&self) {
+        let behind = self.behind.lock().take();
+        if let Some(pool) = behind {
+            pool.queue().rouse();
+        }
+    }
+
     /// Settles what is finished, on the loop's thread.
     fn drain(&self, py: Python<'_>) -> PyResult<()> {
         self.turned();
@@ -216,6 +245,7 @@ impl Mailbox {
         if completions.take(DRAIN_MAX, &mut batch) {
             completions.raise();
         }
+        self.rouse();
         while let Some(Completion { future, finished }) = batch.pop_front() {
             if let Err(interrupt) = Future::settle(&future, py, finished) {
                 batch.push_front(Completion { future, finished: Finished::Callbacks });
@@ -239,11 +269,9 @@ impl Mailbox {
     }
 
     /// Sends a completion, from any thread, attached or not. To a loop that is gone it is dropped.
-    pub fn post(self: &Arc<Self>, completion: Completion) -> Option<Owed> {
-        match self.completions.push(completion) {
-            Ok(true) => Some(Owed(Some(Arc::clone(self)))),
-            Ok(false) | Err(_) => None,
-        }
+    pub fn post(self: Arc<Self>, completion: Completion) -> Option<Posted> {
+        let owed = self.completions.push(completion).ok()?;
+        Some(Posted { mailbox: self, owed })
     }
 }
 
@@ -278,6 +306,7 @@ impl Drain {
 impl Drop for Drain {
     fn drop(&mut self) {
         drop(self.0.completions.close());
+        self.0.rouse();
     }
 }
 

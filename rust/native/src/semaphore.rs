@@ -221,8 +221,8 @@ fn deliver(core: &permit::Semaphore, n: usize, future: Py<Future>, grant: pensto
         Ok(grant) => Finished::Grant(grant),
         Err(error) => Finished::Native(Err(error)),
     };
-    if let Some(owed) = mailbox.post(Completion { future, finished }) {
-        owed.keep_by_a_turn();
+    if let Some(posted) = mailbox.post(Completion { future, finished }) {
+        posted.tell_by_a_turn();
     }
 }
 

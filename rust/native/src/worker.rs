@@ -13,7 +13,7 @@ use pyo3::types::PyDict;
 
 use crate::call::Call;
 use crate::future::Future;
-use crate::loops::{Completion, Finished, Owed};
+use crate::loops::{Completion, Finished, Posted};
 
 /// A worker that holds the interpreter's lock takes the next job too, up to so many or so long: then the loop's turn.
 const BATCH_JOBS: usize = 64;
@@ -48,17 +48,17 @@ impl Task {
         matches!(self, Self::Run(future) if future.get().is_cancelled())
     }
 
-    /// `clock` is the present time, before and after.
-    pub fn run(self, py: Python<'_>, queue: &Queue<Self>, clock: &mut Instant) -> Option<Owed> {
+    /// `clock` is the present time, before and after. Gives what was posted to a loop, and the pool that ran it.
+    pub fn run(self, py: Python<'_>, queue: &Queue<Self>, clock: &mut Instant) -> Option<(Posted, Arc<Workers>)> {
         match self {
             Self::Run(future) => {
-                let Some(call) = future.get().start() else {
+                let Some((call, workers)) = future.get().start() else {
                     queue.buried();
                     return None;
                 };
                 let finished = Finished::Python(call.invoke(py, clock));
                 let mailbox = Arc::clone(future.get().mailbox());
-                mailbox.post(Completion { future, finished })
+                mailbox.post(Completion { future, finished }).map(|posted| (posted, workers))
             }
             Self::Dispatch(call) => {
                 let name = call.func(py).clone();
@@ -80,8 +80,8 @@ impl Task {
     pub fn cancel(self, py: Python<'_>, queue: &Queue<Self>) {
         match self {
             Self::Run(future) => match future.get().start() {
-                Some(call) => {
-                    drop(call);
+                Some(started) => {
+                    drop(started);
                     let mailbox = Arc::clone(future.get().mailbox());
                     drop(mailbox.post(Completion { future, finished: Finished::Cancelled }));
                 }
@@ -165,34 +165,44 @@ impl Runner for Interpreter {
 
     fn run(&self, seat: &mut Seat<'_, Task>) {
         // The loop is told after the interpreter's lock was let go: told before, it would wake only to wait for it.
-        let owed = Python::attach(|py| batch(py, seat));
-        drop(owed);
+        let posted = Python::attach(|py| batch(py, seat));
+        drop(posted);
     }
 }
 
-fn batch(py: Python<'_>, seat: &mut Seat<'_, Task>) -> Option<Owed> {
+fn batch(py: Python<'_>, seat: &mut Seat<'_, Task>) -> Option<Posted> {
     let mut clock = Instant::now();
-    let mut owed: Option<Owed> = None;
     let (mut jobs, mut end) = (0, clock + BATCH_TIME);
+    let mut last: Option<(Posted, Arc<Workers>)> = None;
     let mut next = seat.take();
     while let Some(task) = next {
         // The task may block: what is finished must not wait behind it.
-        if let Some(owed) = owed.take() {
-            owed.keep_soon();
+        if let Some((posted, _)) = last.take() {
+            posted.tell_soon();
         }
         let begun = clock;
-        owed = task.run(py, seat.queue(), &mut clock);
+        last = task.run(py, seat.queue(), &mut clock);
         seat.spent(clock - begun);
         jobs += 1;
-        next = if jobs < BATCH_JOBS && clock < end {
-            seat.take()
-        } else {
-            // Jobs that let the interpreter go are no batch: others had their turn.
-            (jobs, end) = (0, clock + BATCH_TIME);
-            seat.take_if_passed()
+        if jobs < BATCH_JOBS && clock < end {
+            next = seat.take();
+            continue;
+        }
+        // Jobs that let the interpreter go are no batch: others had their turn.
+        next = match seat.take_if_passed() {
+            Some(Some(task)) => Some(task),
+            None => None,
+            Some(None) => {
+                if let Some((posted, workers)) = last.take() {
+                    seat.give_way(|| posted.gives_way(&workers));
+                    posted.tell_soon();
+                }
+                None
+            }
         };
+        (jobs, end) = (0, clock + BATCH_TIME);
     }
-    owed
+    last.map(|(posted, _)| posted)
 }
 
 /// The life of a thread of ours. It attaches once for good, so that each attachment within only swaps the thread state in.

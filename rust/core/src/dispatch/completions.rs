@@ -23,7 +23,7 @@
 //! the descriptors are closed at once, whoever still holds the list.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::signal::{Alarm, Signal};
 use crate::sync::Mutex;
@@ -32,11 +32,16 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 /// What is finished waits for the loop so long at most while the worker that did it goes on.
 const SOON: Duration = Duration::from_micros(200);
 
+/// A loop that has not come for so long is held up.
+const LATE: Duration = Duration::from_micros(300);
+
 struct List<T> {
     items: VecDeque<T>,
     /// The signal was raised, or will be by who set this.
     told: bool,
     armed: bool,
+    /// When the list was last empty, and ceased to be.
+    since: Instant,
 }
 
 pub struct Completions<T> {
@@ -49,7 +54,7 @@ pub struct Completions<T> {
 impl<T> Completions<T> {
     pub fn new(signal: Signal, alarm: Alarm) -> Self {
         Self {
-            list: Mutex::new(List { items: VecDeque::new(), told: false, armed: false }),
+            list: Mutex::new(List { items: VecDeque::new(), told: false, armed: false, since: Instant::now() }),
             closed: AtomicBool::new(false),
             bells: Mutex::new(Some((signal, alarm))),
         }
@@ -60,6 +65,9 @@ impl<T> Completions<T> {
         let mut list = self.list.lock();
         if self.is_closed() {
             return Err(item);
+        }
+        if list.items.is_empty() {
+            list.since = Instant::now();
         }
         list.items.push_back(item);
         Ok(!list.told)
@@ -99,6 +107,12 @@ impl<T> Completions<T> {
         if let Some((signal, _)) = &*self.bells.lock() {
             signal.raise();
         }
+    }
+
+    /// Whether the loop should have come by now.
+    pub fn is_late(&self) -> bool {
+        let list = self.list.lock();
+        !list.items.is_empty() && list.since.elapsed() > LATE
     }
 
     /// Lowers the signal and the alarm. To be called before [`Completions::take`].

@@ -51,7 +51,8 @@
 //!
 //! That only one is woken at a time, and that only one *waits to attach*, is also what makes it fair: a worker that comes
 //! from a batch leaves what it let go to the follower, or to whoever else wants it (in the binding: the loop), who would
-//! need longer to wake than it needs to take it again. If there is no follower it wakes one, and watches.
+//! need longer to wake than it needs to take it again. If there is no follower it wakes one, and watches. If it knows who
+//! wants it, it [gives way](Seat::give_way): it watches, and is woken when they had it.
 //!
 //! # Length
 //! `limit` jobs are *queued*; what lies behind them in the deque *waits for room*, put there by submitters that suspend
@@ -72,7 +73,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::job::{Job, NativeJob, Rejected, WhenFull};
-use super::pace::Pace;
+use super::pace::{MOST_PATIENCE, Pace};
 use crate::Error;
 use crate::sync::{Condvar, Mutex, MutexGuard, doze, wait};
 
@@ -113,6 +114,8 @@ struct State<A> {
     /// A submitter has promised a [`Queue::rouse`], which no worker has forestalled.
     promised: bool,
     pace: Pace,
+    /// Those whom the jobs kept from what they are attached to have not had it yet.
+    giving_way: bool,
     /// So many attached jobs more are taken to keep to themselves what they are attached to.
     keeping: u8,
     /// Submitters asleep on `room`.
@@ -206,6 +209,7 @@ impl<A> Queue<A> {
             tokens: 0,
             promised: false,
             pace: Pace::default(),
+            giving_way: false,
             keeping: 0,
             blocked: 0,
             wakes: 0,
@@ -233,9 +237,12 @@ impl<A> Queue<A> {
         self.add(job, when_full, State::wake).map(|(_, promised)| promised)
     }
 
-    /// Has what is queued taken without delay.
+    /// Has what is queued taken without delay: nobody gives way any more.
     pub fn rouse(&self) {
-        let wake = self.state.lock().wake_at_once();
+        let mut state = self.state.lock();
+        state.giving_way = false;
+        let wake = state.wake_at_once();
+        drop(state);
         if wake {
             self.work.notify_one();
         }
@@ -329,6 +336,11 @@ impl<A> Queue<A> {
                 (state, fresh) = self.watch(state);
                 continue;
             }
+            if attached && state.giving_way && !state.closed {
+                (state, fresh) = self.doze(state, MOST_PATIENCE);
+                state.giving_way &= fresh;
+                continue;
+            }
             if attached && std::mem::take(&mut leads) && !fresh && state.busy == 0 && state.call() {
                 self.work.notify_one();
                 (state, fresh) = self.watch(state);
@@ -357,19 +369,25 @@ impl<A> Queue<A> {
         state
     }
 
-    /// From SEEKING to IDLE and back, for a time at most. False: there are jobs, and in all that time nobody took one.
-    fn watch<'q>(&'q self, mut state: MutexGuard<'q, State<A>>) -> (MutexGuard<'q, State<A>>, bool) {
-        let taken = state.taken;
+    /// Watches. False: there are jobs, and in all the time in which one was to be expected nobody took one.
+    fn watch<'q>(&'q self, state: MutexGuard<'q, State<A>>) -> (MutexGuard<'q, State<A>>, bool) {
         let patience = state.pace.patience();
-        state.seeking -= 1;
-        state.idle += 1;
-        state.watching += 1;
-        state = doze(&self.state, &self.work, state, patience);
-        state.watching -= 1;
-        let goes_on = state.woken() || state.taken != taken || state.jobs.is_empty();
+        let (mut state, goes_on) = self.doze(state, patience);
         if !goes_on {
             state.pace.at_least(patience);
         }
+        (state, goes_on)
+    }
+
+    /// From SEEKING to IDLE and back, for a time at most. False: there are jobs, and in all that time nobody took one.
+    fn doze<'q>(&'q self, mut state: MutexGuard<'q, State<A>>, limit: Duration) -> (MutexGuard<'q, State<A>>, bool) {
+        let taken = state.taken;
+        state.seeking -= 1;
+        state.idle += 1;
+        state.watching += 1;
+        state = doze(&self.state, &self.work, state, limit);
+        state.watching -= 1;
+        let goes_on = state.woken() || state.taken != taken || state.jobs.is_empty();
         (state, goes_on)
     }
 
@@ -493,10 +511,11 @@ impl<A> Seat<'_, A> {
         self.pop(self.queue.state.lock())
     }
 
-    /// As [`Seat::take`], if another worker has taken an attached job since: then the last one let go what they need.
-    pub fn take_if_passed(&mut self) -> Option<A> {
+    /// As [`Seat::take`] after a batch: only if another worker has taken an attached job since, because then the last one
+    /// let go what they need. `Some(None)`: there are others, to be taken after that was let go.
+    pub fn take_if_passed(&mut self) -> Option<Option<A>> {
         let state = self.queue.state.lock();
-        if state.turns == self.turn { None } else { self.pop(state) }
+        if state.turns == self.turn && !state.jobs.is_empty() { Some(None) } else { self.pop(state).map(Some) }
     }
 
     fn pop(&mut self, mut state: MutexGuard<'_, State<A>>) -> Option<A> {
@@ -512,6 +531,13 @@ impl<A> Seat<'_, A> {
                 None
             }
         }
+    }
+
+    /// Its jobs kept what they are attached to, and somebody wants it: if `to` says so, no other is begun before a
+    /// [`Queue::rouse`], which may come at once, or until a watcher has lost patience.
+    pub fn give_way(&self, to: impl FnOnce() -> bool) {
+        let mut state = self.queue.state.lock();
+        state.giving_way |= to();
     }
 
     /// The job that it took last is over and took so long.

@@ -30,6 +30,8 @@ enum Work {
     Quick,
     /// Lets the interpreter go until so many are done, as a job that blocks does.
     After(usize),
+    /// Ends the batch, and gives way.
+    GivesWay,
 }
 
 fn work(queue: &Queue<Work>, world: &World) {
@@ -48,7 +50,12 @@ fn work(queue: &Queue<Work>, world: &World) {
                         world.wait_for(n);
                         attached = world.interpreter.lock();
                     }
+                    let gives_way = matches!(job, Work::GivesWay);
                     world.finish();
+                    if gives_way {
+                        seat.give_way(|| true);
+                        break;
+                    }
                 }
                 drop(attached);
                 seat
@@ -118,6 +125,19 @@ fn a_rouse_is_as_good_as_a_wake_for_each() {
         if push_among(queue, Work::Quick) {
             queue.rouse();
         }
+    });
+}
+
+#[test]
+fn who_gives_way_goes_on_when_it_is_roused_and_when_it_is_not() {
+    check(2, 8, 2, |queue, _| {
+        push(queue, Work::GivesWay);
+        push(queue, Work::Quick);
+        queue.rouse();
+    });
+    check(1, 8, 2, |queue, _| {
+        push(queue, Work::GivesWay);
+        push(queue, Work::Quick);
     });
 }
 

@@ -54,10 +54,31 @@ fn a_worker_goes_on_after_its_batch_if_another_took_a_job_meanwhile() {
     }
     let Some(Found::Attached(mut seat)) = queue.wait(None) else { panic!("no job") };
     assert_eq!(seat.take(), Some(1));
-    assert_eq!(seat.take_if_passed(), None);
+    assert_eq!(seat.take_if_passed(), Some(None));
     assert_eq!(take(&queue), Some(2));
-    assert_eq!(seat.take_if_passed(), Some(3));
+    assert_eq!(seat.take_if_passed(), Some(Some(3)));
+    assert_eq!(seat.take_if_passed(), Some(None));
+    assert_eq!(seat.take(), Some(4));
     assert_eq!(seat.take_if_passed(), None);
+}
+
+#[test]
+fn a_worker_that_gave_way_goes_on_when_it_is_roused() {
+    let queue = Queue::new(8);
+    attached(&queue, 1, WhenFull::Refuse);
+    attached(&queue, 2, WhenFull::Refuse);
+    let Some(Found::Attached(mut seat)) = queue.wait(None) else { panic!("no job") };
+    assert_eq!(seat.take(), Some(1));
+    seat.give_way(|| true);
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| queue.wait(Some(seat)).is_some());
+        while queue.figures().idle == 0 && !worker.is_finished() {
+            std::thread::yield_now();
+        }
+        queue.rouse();
+        assert!(worker.join().unwrap());
+    });
+    assert_eq!(queue.figures().queued, 1);
 }
 
 #[test]
