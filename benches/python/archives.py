@@ -136,7 +136,7 @@ def _store(folder: Path) -> str:
 def _case(folder: Path, programs: Mapping[str, Sequence[str]], action: str, size: str, kind: str) -> Iterator[Variant]:
     source = folder / f"{size}-{kind if action == 'read' else 'plain'}.barc"
     for client, command in programs.items():
-        if client == BY_HAND and (kind != "plain" or size == "huge"):
+        if client == BY_HAND and (size, kind) != ("large", "plain"):
             continue
         yield _row(f"{action} {size} {kind}", client, command, action, source)
         if (action, size, kind) == ("read", "large", "plain") and client in MAPPED:
