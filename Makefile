@@ -33,6 +33,10 @@ test-rust: say-test-rust ## Run the Rust tests (nextest if present, else cargo t
 test-python: say-test-python $(VENV)/.develop $(VENV)/.test ## Run the Python tests
 	$(BIN)/python -m pytest
 
+.PHONY: test-handover
+test-handover: say-test-handover $(VENV)/.develop $(VENV)/.test ## Run the Python tests of what is tied to versions of CPython, and its stress suite
+	$(BIN)/python -m pytest tests/blocking/test_handover*.py
+
 .PHONY: lint
 lint: say-lint $(VENV)/.develop $(VENV)/.lint $(VENV)/.test ## Check formats, clippy, ruff, strict mypy, the stubs, where unsafe stands, and the documentation's tables
 	cargo fmt --check

@@ -130,14 +130,16 @@ import penstock
 async def main():
     def interrupted():
         assert threading.current_thread() is not threading.main_thread()
-        # The main thread is back, and runs the loop.
+        # The main thread comes back, and runs the loop.
+        go.set()
         time.sleep(0.05)
         for _ in range({interrupts}):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.05)
         print("returned", end=" ")
     async def holds_the_main_thread():
-        penstock.block_in_place(time.sleep, 0.02)
+        penstock.block_in_place(go.wait)
+    go = threading.Event()
     holds = asyncio.create_task(holds_the_main_thread())
     while threading.current_thread() is threading.main_thread():
         await asyncio.sleep(0.001)
@@ -161,6 +163,49 @@ def test_ctrl_c_lets_a_function_on_a_carrier_return_and_then_ends_the_program(
     assert done.returncode == 0, done.stderr
     assert done.stdout == "returned went on interrupted 1\n"
     assert "Traceback" not in done.stderr
+
+
+SPINS = """
+import asyncio, os, signal, threading, time
+import greenlet
+import penstock
+
+spinning, ended = threading.Event(), threading.Event()
+
+async def main():
+    async def spins():
+        assert threading.current_thread() is not threading.main_thread()
+        spinning.set()
+        try:
+            while True:
+                time.sleep(0.001)
+        finally:
+            ended.set()
+    task = asyncio.create_task(spins())
+    penstock.block_in_place(spinning.wait, 15)
+    # Not reached: the main thread waits for the loop as long as the carrier spins.
+    print("went on")
+
+def interrupts():
+    assert spinning.wait(15)
+    while not ended.wait(0.1):
+        os.kill(os.getpid(), signal.SIGINT)
+
+insists = threading.Thread(target=interrupts)
+insists.start()
+try:
+    penstock.run(main())
+except KeyboardInterrupt:
+    print("interrupted")
+insists.join()
+"""
+
+
+def test_ctrl_c_again_and_again_ends_a_callback_on_a_carrier_that_keeps_the_main_thread_waiting(
+    script: Callable[..., Any],
+) -> None:
+    done = script(SPINS)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 def test_handlers_of_signals_run_on_whichever_thread_has_the_loop() -> None:

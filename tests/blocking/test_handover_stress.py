@@ -147,7 +147,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def test_no_task_is_lost_and_none_is_in_two_threads(options: str) -> None:
     seed = int.from_bytes(os.urandom(4), "little")
     print("seed", seed)
-    assert penstock.run(storm(SECONDS / len(OPTIONS), seed), **OPTIONS[options]) >= TASKS
+    tasks = penstock.run(storm(SECONDS / len(OPTIONS), seed), **OPTIONS[options])
+    print(tasks, "tasks, each with children")
+    assert tasks >= TASKS
 
 
 @needs_handover

@@ -3,7 +3,8 @@
 //!
 //! All of that is done without running Python code in between, so that a signal's handler, which Python runs between two
 //! of its instructions, finds a thread either with the loop or in the function, and can't break off the way from one to
-//! the other. Where a thread waits it looks for signals itself; what they raise is kept until it has the loop again.
+//! the other. Where a thread waits it looks for signals itself; what they raise is kept until it has the loop again, and
+//! what they raise after that goes to the thread that keeps it waiting.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,6 +22,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PySet, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::errors;
+use crate::gil;
 use crate::inplace;
 use crate::loops::Mailbox;
 use crate::worker;
@@ -80,6 +82,36 @@ fn names(py: Python<'_>) -> PyResult<&Names> {
     })
 }
 
+/// What signals' handlers raised while a thread waited for the loop: the first is kept until it has it.
+#[derive(Default)]
+struct Interrupt {
+    kept: Option<PyErr>,
+    thrown: bool,
+}
+
+impl Interrupt {
+    fn add(&mut self, event_loop: &Bound<'_, PyAny>, error: PyErr) {
+        if self.kept.is_none() {
+            self.kept = Some(error);
+        } else if let Ok(holder) = event_loop.getattr(intern!(event_loop.py(), "_thread_id"))
+            && let Ok(holder) = holder.extract()
+        {
+            // Who insists means the callback that keeps the loop.
+            gil::throw(holder, &error.get_type(event_loop.py()));
+            self.thrown = true;
+        }
+    }
+
+    /// The thread has the loop.
+    fn take(self, event_loop: &Bound<'_, PyAny>) -> PyResult<Option<PyErr>> {
+        if self.thrown {
+            // What was kept stands for it.
+            event_loop.setattr(intern!(event_loop.py(), "_interrupt"), event_loop.py().None())?;
+        }
+        Ok(self.kept)
+    }
+}
+
 /// The loop's. Its drop, with the loop's, ends idle carriers.
 #[pyclass(frozen, module = "penstock._native")]
 pub struct Baton {
@@ -128,15 +160,16 @@ impl Shared {
         names(py)?.set_running_loop.bind(py).call1((py.None(),)).map(drop)
     }
 
-    /// Waits for the baton. Signals are handled meanwhile; the first error that they raise is kept.
-    fn sit(&self, py: Python<'_>, seat: &Seat, interrupt: &mut Option<PyErr>) -> bool {
+    /// Waits for the baton, and handles signals meanwhile.
+    fn sit(&self, event_loop: &Bound<'_, PyAny>, seat: &Seat, interrupt: &mut Interrupt) -> bool {
+        let py = event_loop.py();
         loop {
             match py.detach(|| self.core.wait(seat, SIGNAL_INTERVAL)) {
                 Waited::Holds => return true,
                 Waited::Closed => return false,
                 Waited::NotYet => {
                     if let Err(error) = py.check_signals() {
-                        interrupt.get_or_insert(error);
+                        interrupt.add(event_loop, error);
                     }
                 }
             }
@@ -148,7 +181,7 @@ impl Shared {
         &self,
         event_loop: &Bound<'_, PyAny>,
         task: &Bound<'_, PyAny>,
-        interrupt: &mut Option<PyErr>,
+        interrupt: &mut Interrupt,
     ) -> PyResult<bool> {
         let py = event_loop.py();
         match self.core.regain() {
@@ -157,7 +190,7 @@ impl Shared {
             Regaining::Waits(seat) => {
                 self.reached(py, "queued");
                 wake(event_loop)?;
-                if !self.sit(py, &seat, interrupt) {
+                if !self.sit(event_loop, &seat, interrupt) {
                     return Ok(false);
                 }
             }
@@ -270,11 +303,11 @@ impl Baton {
             back()?;
             return Ok(Blocked::Over { result, lost: false });
         }
-        let mut interrupt = None;
+        let mut interrupt = Interrupt::default();
         if !shared.come_back(event_loop, task, &mut interrupt)? {
             return Err(result.err().unwrap_or_else(|| closed(py)));
         }
-        if let Some(interrupt) = interrupt {
+        if let Some(interrupt) = interrupt.take(event_loop)? {
             result = Err(interrupt);
         }
         Ok(Blocked::Over { result, lost: true })
@@ -314,14 +347,14 @@ impl Baton {
     fn take_turns(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = event_loop.py();
         Shared::depart(py)?;
-        let mut interrupt = None;
+        let mut interrupt = Interrupt::default();
         if let Some(seat) = self.shared.core.take_turns()
-            && !self.shared.sit(py, &seat, &mut interrupt)
+            && !self.shared.sit(event_loop, &seat, &mut interrupt)
         {
             return Err(closed(py));
         }
         Shared::arrive(event_loop, None)?;
-        interrupt.map_or(Ok(()), Err)
+        interrupt.take(event_loop)?.map_or(Ok(()), Err)
     }
 
     /// Whether a carrier is to turn the loop once more.

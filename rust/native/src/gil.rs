@@ -1,4 +1,4 @@
-//! What PyO3 has no safe face for: contexts (PEP 567) and the pending exception. Everything else in this crate is safe
+//! What PyO3 has no safe face for: contexts (PEP 567), the pending exception, and exceptions in other threads. Everything else in this crate is safe
 //! code.
 
 #![allow(unsafe_code)]
@@ -6,6 +6,7 @@
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 
 /// A copy of the calling thread's current `contextvars.Context`; costs as much as an empty object.
 pub fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
@@ -59,6 +60,12 @@ impl Drop for Entered<'_, '_> {
 /// Whether an exception is meant to end the loop that it came up in: asyncio lets these through, and so does penstock.
 pub fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
+}
+
+/// Raises an exception of a class in another thread, between two of its instructions; in native code, when it is back.
+pub fn throw(thread: std::ffi::c_ulong, class: &Bound<'_, PyType>) {
+    // SAFETY: `class` proves that this thread is attached, and is a class; of a thread that is gone nothing is touched.
+    unsafe { ffi::PyThreadState_SetAsyncExc(thread.cast_signed(), class.as_ptr()) };
 }
 
 /// Runs `body` from a destructor: an exception that is pending stays so, and one from `body` is unraisable.
