@@ -7,9 +7,11 @@ and clients. A part or a row that can't run here is named in the report with its
 import argparse
 import json
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from ctypes.util import find_library
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,21 +23,30 @@ from penstock.bench.progress import Progress
 from penstock.bench.results import Results
 from penstock.bench.rounds import DebugBuildError, Pace, Variant
 
-from benches.cross import compare_report, forwarding, rows, stores, tls
+from benches.cross import compare_report, curves, forwarding, pressure, rows, stores, swapping, tls
 from benches.cross.rows import Programs
 from benches.python import native, run
 
 OUTPUT = Path("bench-out")
 PACKAGES = tuple(dict.fromkeys((*blocking.PACKAGES, *run.PACKAGES)))
-PARTS = ("strategies", "semaphores", "queues", "clients", "tls", "forwarding")
+PARTS = ("strategies", "semaphores", "queues", "clients", "tls", "forwarding", "swapping", "curves")
 
-# Parts that download from a server; the others run on both CPUs without.
-DRIVERS = {"clients": Driver, "tls": tls.Tls}
-
-PACE = Pace(rounds=20, warmup=1, batches=1)
-PLAN = Plan(rounds=20, warmup=1, batches=3)
-# About ten minutes on two CPUs.
-QUICK_ROUNDS = 4
+PACE = Pace(rounds=10, warmup=1, batches=1)
+PLAN = Plan(rounds=10, warmup=1, batches=2)
+QUICK_ROUNDS = 3
+# Of a row's turn and of its start, on two CPUs: what the time that a run will take is estimated by.
+TURN_SECONDS = {
+    "strategies": 0.25,
+    "semaphores": 0.2,
+    "queues": 0.25,
+    "clients": 0.3,
+    "tls": 0.45,
+    "forwarding": 0.2,
+    "swapping": 2.0,
+    "curves": 0.35,
+}
+START_SECONDS = 0.4
+BUILDING = 360
 
 
 class Comparison(TypedDict):
@@ -48,6 +59,18 @@ class Comparison(TypedDict):
     missing: dict[str, str]
 
 
+# In the order of the fields.
+PROGRAMS = (
+    ("floor", "penstock-floor"),
+    ("upstream", "blocking"),
+    ("upstream", "client"),
+    ("upstream", "client_mimalloc"),
+    ("upstream", "streams"),
+    ("today", "penstock-today"),
+    ("core", "penstock-from-rust"),
+)
+
+
 @dataclass
 class Builds:
     """Programs of benches/rust, as far as they can be built here."""
@@ -55,15 +78,9 @@ class Builds:
     missing: dict[str, str] = field(default_factory=dict)
 
     def all(self) -> Programs:
-        return Programs(
-            floor=self._build("floor", "penstock-floor"),
-            upstream=self._build("upstream", "blocking"),
-            upstream_client=self._build("upstream", "client"),
-            upstream_mimalloc=self._build("upstream", "client_mimalloc"),
-            streams=self._build("upstream", "streams"),
-            today=self._build("today", "penstock-today"),
-            core=self._build("core", "penstock-from-rust"),
-        )
+        # Two at a time: the last step of each takes one CPU, and most of the time.
+        with ThreadPoolExecutor(2) as builders:
+            return Programs(*builders.map(lambda each: self._build(*each), PROGRAMS))
 
     def _build(self, folder: str, program: str) -> Path | None:
         print(f"building benches/rust/{folder}: {program}", file=sys.stderr, flush=True)
@@ -88,7 +105,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--json", type=Path, default=OUTPUT / "compare.json", metavar="OUT", help="and .html, .md beside"
     )
     parser.add_argument("--report", type=Path, metavar="JSON", help="measure nothing: make the report of this run anew")
-    parser.add_argument("--list", action="store_true", help="print the rows' ids and end")
+    parser.add_argument("--list", action="store_true", help="print the rows' ids and how long they would take, and end")
     return parser.parse_args(argv)
 
 
@@ -97,13 +114,16 @@ def sessions(
 ) -> dict[str, list[list[Variant]]]:
     """The rows of each part."""
     clients = list(rows.clients(programs, directories, plan, quick))
+    quick_stores = {store: each for store, each in directories.items() if not quick or store in rows.QUICK_STORES}
     return {
         "strategies": list(rows.strategies(programs, quick)),
         "semaphores": list(rows.semaphores(programs)),
         "queues": list(rows.queues(programs)),
         "clients": clients,
-        "tls": list(tls.rows(clients)),
-        "forwarding": list(forwarding.rows(programs, directories)),
+        "tls": list(tls.rows(clients, quick)),
+        "forwarding": list(forwarding.rows(programs, quick_stores)),
+        "swapping": [swapping.rows(programs, directories)],
+        "curves": list(curves.rows(programs, quick)),
     }
 
 
@@ -118,19 +138,49 @@ def select(
     return chosen
 
 
+def estimate(chosen: Mapping[str, list[list[Variant]]], pace: Pace, plan: Plan) -> str:
+    """About how long each part takes, and all of them."""
+    seconds = {}
+    for part, rounds in chosen.items():
+        turns = (swapping.planned(plan) if part == "swapping" else pace).rounds + pace.warmup
+        batches = plan.batches if part in ("clients", "tls") else 1
+        number = sum(map(len, rounds))
+        seconds[part] = number * (START_SECONDS + turns * TURN_SECONDS[part] * (1 + batches) / 2)
+    parts = ", ".join(f"{part} {each / 60:.1f}" for part, each in seconds.items())
+    count = sum(len(session) for part in chosen.values() for session in part)
+    total = sum(seconds.values()) / 60
+    return f"{count} rows, about {total:.0f} minutes: {parts}; before them {BUILDING // 60} at most for builds"
+
+
 def measure(
-    chosen: Mapping[str, list[list[Variant]]], pace: Pace, plan: Plan, places: Sequence[Path]
+    chosen: Mapping[str, list[list[Variant]]], pace: Pace, plan: Plan, places: Sequence[Path], missing: dict[str, str]
 ) -> dict[str, Results]:
-    """Each part in the rounds that suit it: with a server, or on both CPUs without."""
+    """Each part in the rounds that suit it: with a server, or on both CPUs. One that isn't permitted is missing."""
 
     def started(part: str, rounds: list[list[Variant]]) -> Results:
         print(f"measuring {part}", file=sys.stderr, flush=True)
-        if part in DRIVERS:
-            return DRIVERS[part](rounds, plan, packages=PACKAGES, stores=places).run(Progress())
-        kind = forwarding.Forwarding if part == "forwarding" else blocking.Blocking
-        return kind(rounds, pace, packages=PACKAGES).run(Progress())
+        match part:
+            case "clients":
+                return Driver(rounds, plan, packages=PACKAGES, stores=places).run(Progress())
+            case "tls":
+                return tls.Tls(rounds, plan, packages=PACKAGES, stores=places).run(Progress())
+            case "curves":
+                return curves.Curves(rounds, plan, packages=PACKAGES).run(Progress())
+            case "swapping":
+                with swapping.under_pressure(rounds[0]) as placed:
+                    return Driver([placed], swapping.planned(plan), packages=PACKAGES, stores=places).run(Progress())
+            case "forwarding":
+                return forwarding.Forwarding(rounds, pace, packages=PACKAGES, stores=places).run(Progress())
+            case _:
+                return blocking.Blocking(rounds, pace, packages=PACKAGES).run(Progress())
 
-    return {part: started(part, rounds) for part, rounds in chosen.items()}
+    parts = {}
+    for part, rounds in chosen.items():
+        try:
+            parts[part] = started(part, rounds)
+        except pressure.NotPermitted as reason:
+            missing[swapping.TITLE] = str(reason)
+    return parts
 
 
 def write(comparison: Comparison, path: Path) -> list[Path]:
@@ -145,28 +195,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path in write(json.loads(arguments.report.read_text()), arguments.report):
             print(path)
         return 0
+    # What was set up is taken down again, too, when the run is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     start = time.monotonic()
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else PACE.rounds)
-    pace = replace(PACE, rounds=rounds, noise=arguments.noise)
-    plan = replace(PLAN, rounds=rounds, noise=arguments.noise, batches=2 if arguments.quick else PLAN.batches)
+    warmup = 0 if arguments.quick else PACE.warmup
+    pace = replace(PACE, rounds=rounds, warmup=warmup, noise=arguments.noise)
+    plan = replace(
+        PLAN, rounds=rounds, warmup=warmup, noise=arguments.noise, batches=1 if arguments.quick else PLAN.batches
+    )
     OUTPUT.mkdir(exist_ok=True)
     builds = Builds()
     with stores.opened(OUTPUT, arguments.store) as places:
-        programs = builds.all()
+        programs = Programs(*(Path(name) for _, name in PROGRAMS)) if arguments.list else builds.all()
         found = sessions(programs, places.directories, plan, arguments.quick)
         chosen = select(found, arguments.part or PARTS, re.compile(arguments.rows))
         if arguments.list:
             print("\n".join(row.id for part in chosen.values() for session in part for row in session))
+            print(estimate(chosen, pace, plan), file=sys.stderr)
             return 0
+        print(estimate(chosen, pace, plan), file=sys.stderr, flush=True)
+        missing = {f"files on {store}": reason for store, reason in places.missing.items()}
+        missing["penstock-core under TLS"] = tls.NO_CORE
+        if not find_library("jemalloc"):
+            missing["peers with jemalloc"] = rows.NO_JEMALLOC
         try:
-            parts = measure(chosen, pace, plan, list(places.directories.values()))
+            parts = measure(chosen, pace, plan, list(places.directories.values()), missing)
         except DebugBuildError as error:
             print(error, file=sys.stderr)
             return 2
-    missing = {f"files on {store}": reason for store, reason in places.missing.items()}
-    if not find_library("jemalloc"):
-        missing["peers with jemalloc"] = rows.NO_JEMALLOC
-    missing["penstock-core under TLS"] = tls.NO_CORE
     left = {rows.LEFT_TO_THE_COMPLETE_RUN: "left out of a quick run"} if arguments.quick else {}
     comparison: Comparison = {
         "version": 1,

@@ -11,7 +11,7 @@ from penstock.bench.page import Section
 from penstock.bench.report import Group
 from penstock.bench.results import Results, Row
 
-from benches.cross import findings, forwarding, published, rows, verdict
+from benches.cross import curves, findings, forwarding, published, rows, verdict
 
 MIB = 1024 * 1024
 # Parts whose rows download bodies of one size.
@@ -47,18 +47,24 @@ READING = (
     "orange others' Rust, grey others' Python. Rows of one group do the same; groups that penstock loses stand first."
 )
 
+CURVES = (
+    "A straight line of slope 1 is a cost in proportion to what grows, one of slope 0 a cost that doesn't know it. The "
+    "exponents are these slopes before and after the knee, which is where two lines that fit better than one meet."
+)
+
 NOT_MEASURED = {
     "wall time of clients on two CPUs": "needs a third CPU for the server; clients are pinned to one",
     "peak memory as a cgroup counts it": "the tables have the peak of resident memory",
-    "bodies of twice a cgroup's memory, with swap": "no such part yet",
-    "cost curves over size, concurrency and chunk": "no such part yet; threads are in the section on queues",
 }
 
 
 def sections(parts: Mapping[str, Results], missing: Mapping[str, str]) -> list[Section]:
     made = [Section("How to read this", READING), *_summaries(parts).values()]
     for part, results in parts.items():
-        made += _part(part, results, _groups(part, results))
+        made += _part(part, results, _groups(part, results)) if part != "curves" else ()
+    for curve, clients in curves.found(parts).items():
+        title = f"How costs grow: {curves.CURVES[curve].title}"
+        made.append(Section(title, CURVES, curves.table(curve, clients), curves.picture(curve, clients)))
     made.append(Section("Not here", "", _missing(missing)))
     left_out = [report.left_out(results) for results in parts.values()]
     made += [Section(f"Left out of {part}", "", text) for part, text in zip(parts, left_out, strict=True) if text]
@@ -81,7 +87,7 @@ def tables(comparison: Mapping[str, Any]) -> dict[str, str]:
 
 def _summaries(parts: Mapping[str, Results]) -> dict[str, Section]:
     """What is said of all rows together."""
-    groups = [group for part, results in parts.items() for group in _groups(part, results)]
+    groups = [group for part, results in parts.items() if part != "curves" for group in _groups(part, results)]
     made = {
         "compare-findings": Section("Upstream's findings", findings.TEXT, findings.table(parts)),
         "compare-lost": Section(
@@ -135,7 +141,7 @@ def _cost(row: Row) -> float:
 def _scenario(part: str, row: Row) -> str:
     """Blocking work is compared by what is done with it: a thread of the loop's, a permit, or other threads."""
     name = row["id"].partition("/")[0]
-    if part in (*DOWNLOADS, "forwarding"):
+    if part in (*DOWNLOADS, "forwarding", "swapping"):
         return row["scenario"]
     if part != "strategies" or row["kind"] == "echo":
         return name
@@ -153,7 +159,7 @@ def _part(part: str, results: Results, groups: Iterable[Group]) -> Iterable[Sect
         yield Section(
             f"{TITLES[part]}: {family}",
             TEXTS["echo" if echo else part],
-            _echoes(members) if echo else _table(part, results, members),
+            _echoes(members) if echo else _pressed(members) if part == "swapping" else _table(part, results, members),
             report.bars(members, ECHO_BARS if echo else BARS),
         )
 
@@ -165,6 +171,8 @@ def _family(part: str, group: Group) -> str:
         return ", ".join(filter(None, (kind, row["store"] or "RAM", row["framing"])))
     if part == "forwarding":
         return row["store"] or "RAM"
+    if part == "swapping":
+        return "twice the limit"
     if part == "queues":
         return row["scenario"].removeprefix("queue, ").partition(" x ")[0]
     return "beside echoes" if row["kind"] == "echo" else row["scenario"].partition(",")[0].removeprefix("permit ")
@@ -177,6 +185,7 @@ TITLES = {
     "clients": "Clients",
     "tls": "Clients under TLS",
     "forwarding": "Stream forwarding",
+    "swapping": "Cooperative swapping",
 }
 TEXTS = {
     "strategies": "Batches of 100 jobs (200 sleeps of 1 to 49 µs) on 4 threads beside the loop's (40 for sleeps), in "
@@ -197,6 +206,9 @@ TEXTS = {
     "forwarding": "A body of 8 MiB that was written before is streamed and summarised: scattered in RAM, gathered by "
     "each stream or before (`ram_gathered`), read from its file, or mapped by each stream or before (`mmap_kept`). "
     "Upstream as published looks at each 1973rd byte, all others at every one.",
+    "swapping": "32 concurrent GETs of 8 MiB in a process that may hold 128 MiB of memory, with swap beyond it: kept "
+    "in RAM in spite of that, in files in shared memory, which the kernel may swap out, or in files on disk; and as "
+    "penstock does by default, in RAM up to its budget and on disk beyond. Lag is that of a ticker on the loop.",
 }
 
 
@@ -240,6 +252,25 @@ def _echoes(groups: Iterable[Group]) -> str:
                 (group.title, verdict.named(row), *lags, f"{max(values(row, lag_worst)):.3g}", _spread(row, wall))
             )
     return report.markdown(("group", "how", "p50 ms", "p99 ms", "worst ms", "batch: wall ms"), lines)
+
+
+def _pressed(groups: Iterable[Group]) -> str:
+    """Rows with too little memory: how long they take, how often they wait for pages, and what the loop sees of it."""
+    lines = []
+    for group in groups:
+        for row in group.rows:
+            faults = values(row, lambda sample: sample.get("major_faults"))
+            lags = [_spread(row, metric) if values(row, metric) else "" for metric in (lag_p99, lag_worst)]
+            lines.append(
+                (
+                    verdict.named(row),
+                    _spread(row, wall),
+                    _spread(row, cpu),
+                    f"{median(faults):.0f}" if faults else "",
+                    *lags,
+                )
+            )
+    return report.markdown(("bodies", "wall ms", "CPU ms", "major faults", "lag p99 ms", "worst lag ms"), lines)
 
 
 def _spread(row: Row, metric: report.Metric) -> str:

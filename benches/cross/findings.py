@@ -9,10 +9,10 @@ from itertools import product
 from typing import Literal
 
 from penstock.bench import report
-from penstock.bench.figures import Interval, Metric, apart, find, request_p99, request_spread, wall
+from penstock.bench.figures import Interval, Metric, apart, find, lag_p99, request_p99, request_spread, wall
 from penstock.bench.results import Results, Row
 
-from benches.cross import rows, verdict
+from benches.cross import rows, swapping, verdict
 from benches.cross.stores import HUGE
 
 TEXT = (
@@ -150,18 +150,29 @@ def findings(parts: Parts) -> list[Finding]:
             )
             for whose, client in (("upstream's client", rows.KEPT), ("penstock's client", ours))
         ),
-        Finding(
-            "Cooperative swapping: bodies in tmpfs behave better than bodies in RAM under memory pressure", "below", []
+        *(
+            Finding(
+                f"Cooperative swapping: short of memory, bodies do better in tmpfs than in RAM, {whose}: tmpfs ÷ RAM",
+                "below",
+                _paired(
+                    parts, "swapping", [(f"pressure/{client}, files on tmpfs", f"pressure/{client}, in RAM")], metric
+                ),
+            )
+            for whose, client, metric in (
+                ("upstream's client", swapping.UPSTREAM, wall),
+                ("penstock's client", ours, wall),
+                ("lag of penstock's loop", ours, lag_p99),
+            )
         ),
     ]
 
 
-def _paired(parts: Parts, part: str, pairs: Iterable[tuple[str, str]]) -> list[Interval]:
-    """Wall times of rows by their ids, as far as they were measured."""
+def _paired(parts: Parts, part: str, pairs: Iterable[tuple[str, str]], metric: Metric = wall) -> list[Interval]:
+    """Of rows by their ids, as far as they were measured: wall times, unless said otherwise."""
     results = parts.get(part)
     if results is None:
         return []
-    return _ratios([(find(results, row), find(results, base)) for row, base in pairs], wall)
+    return _ratios([(find(results, row), find(results, base)) for row, base in pairs], metric)
 
 
 def _policies(parts: Parts, client: str, metric: Metric, others: int = 2) -> list[Interval]:

@@ -18,11 +18,12 @@ FRAMINGS: tuple[Framing, ...] = ("length", "chunked")
 PERMITS = ("penstock", "tokio", "intrusive", "intrusive_sync")
 SHAPES = {"free": blocking.FREE_TAKES, "contended": blocking.TASKS * TAKES, "cancelled": blocking.TASKS}
 QUEUES = ("crossbeam", "condvar", "dispatch")
-QUEUE_THREADS = (4, 16, 40, 200)
+QUEUE_THREADS = (1, 4, 16, 40, 200)
 QUEUE_JOBS = 1000
 WORKS = tuple(blocking.WORKS)
 CORE = "penstock-core"
 KEPT = "upstream, client kept, all read"
+MIMALLOC = "upstream with mimalloc, client kept, all read"
 TODAY = "hyper 1, gathered writes"
 # As upstream's benchmarks have it.
 MAX_BODY_RAM = 0x2000 * 1025
@@ -106,7 +107,8 @@ def clients(programs: Programs, stores: Mapping[str, Path], plan: Plan, quick: b
         if not rows:
             continue
         places = dict.fromkeys((row.scenario, row.framing, row.store) for row in rows)
-        rows += [row for place in places for row in _upstream_clients(programs, *place, stores)]
+        upstream = [row for place in places for row in _upstream_clients(programs, *place, stores)]
+        rows += [row for row in upstream if not (quick and row.store and row.client == MIMALLOC)]
         if rows[0].store is None:
             rows += _streamed(rows[0].framing)
             rows += _with_allocators(rows) if rows[0].framing == "length" else ()
@@ -116,8 +118,8 @@ def clients(programs: Programs, stores: Mapping[str, Path], plan: Plan, quick: b
             rows += floor.rows(programs.floor, rows[0].framing)[:1]
         yield rows
     for place in stores.items():
-        passes = () if quick and place[0] not in QUICK_STORES else _passes(programs, *place)
-        yield [*passes, *_spills(programs, *place)]
+        if not quick or place[0] in QUICK_STORES:
+            yield [*_passes(programs, *place), *_spills(programs, *place)]
 
 
 def _passes(programs: Programs, store: str, directory: Path) -> Iterator[Variant]:
@@ -128,10 +130,12 @@ def _passes(programs: Programs, store: str, directory: Path) -> Iterator[Variant
         yield _client(f"{name}/penstock", factory=scenarios.PENSTOCK, options=options)
         limit = MAX_BODY_RAM if kind == "ram" else 0
         if programs.core:
-            command = _core_client(programs.core, kind, "direct", passes, limit, directory)
+            command = core_client(programs.core, kind, "direct", passes, limit, directory)
             yield _client(f"{name}/{CORE}", command=command)
         if programs.upstream_client:
-            command = _command(programs.upstream_client, kind, "direct", ("shared", "whole"), passes, limit, directory)
+            command = upstream_client(
+                programs.upstream_client, kind, "direct", ("shared", "whole"), passes, limit, directory
+            )
             yield _client(f"{name}/{KEPT}", command=command)
 
 
@@ -143,10 +147,12 @@ def _spills(programs: Programs, store: str, directory: Path) -> Iterator[Variant
         options["store"] = str(directory)
         yield _client(f"{name}/penstock", factory=scenarios.PENSTOCK, options=options, mixed=True)
         if programs.core:
-            command = _core_client(programs.core, "spill", "direct", 1, limit, directory)
+            command = core_client(programs.core, "spill", "direct", 1, limit, directory)
             yield _client(f"{name}/{CORE}", command=command, mixed=True)
         if programs.upstream_client:
-            command = _command(programs.upstream_client, "spill", "direct", ("shared", "whole"), 1, limit, directory)
+            command = upstream_client(
+                programs.upstream_client, "spill", "direct", ("shared", "whole"), 1, limit, directory
+            )
             yield _client(f"{name}/{KEPT}", command=command, mixed=True)
 
 
@@ -173,7 +179,7 @@ def _client(
     )
 
 
-def _command(
+def upstream_client(
     program: Path,
     kind: str,
     policy: str,
@@ -187,13 +193,18 @@ def _command(
 
 QUICK_STORES = (None, "ext4")
 LEFT_TO_THE_COMPLETE_RUN = (
-    "copies of mappings, recycled files, work from eight loops, and in shared memory chunked bodies and several passes"
+    "copies of mappings, recycled files, mappings of chunked bodies, work from eight loops, every other point of a "
+    "curve; in shared memory chunked bodies, permits, several passes, spilling, streams of written bodies, and Python's "
+    "others; upstream with mimalloc in files; under TLS all policies but dispatch"
 )
 
 
 def _left_to_the_complete_run(row: Variant) -> bool:
-    copied = row.scenario.startswith("mmap_copy")
-    return copied or bool(row.options.get("file_pool")) or (row.framing == "chunked" and row.store not in QUICK_STORES)
+    kind, _, policy = row.scenario.partition("_")
+    chunked = row.framing == "chunked"
+    if row.store in QUICK_STORES:
+        return (kind == "mmap" and chunked) or "copy" in policy or bool(row.options.get("file_pool"))
+    return chunked or "permit" in policy or "copy" in policy or row.client != "penstock"
 
 
 def _upstream_clients(
@@ -207,7 +218,7 @@ def _upstream_clients(
     for title, program, reading in (
         ("upstream as published", programs.upstream_client, ("fresh", "sampled")),
         (KEPT, programs.upstream_client, ("shared", "whole")),
-        ("upstream with mimalloc, client kept, all read", programs.upstream_mimalloc, ("shared", "whole")),
+        (MIMALLOC, programs.upstream_mimalloc, ("shared", "whole")),
     ):
         if program is not None:
             directory = stores[store] if store else None
@@ -215,7 +226,7 @@ def _upstream_clients(
                 id=f"{scenario}/{where}/{title}",
                 scenario=scenario,
                 client=title,
-                command=_command(program, kind, policy, reading, 1, 0 if store else MAX_BODY_RAM, directory),
+                command=upstream_client(program, kind, policy, reading, 1, 0 if store else MAX_BODY_RAM, directory),
                 framing=framing,
                 store=store,
                 loop="tokio",
@@ -255,7 +266,7 @@ def _in_rust(programs: Programs, ours: Sequence[Variant], stores: Mapping[str, P
         directory = stores[row.store] if row.store else None
         if programs.core:
             limit = 0 if row.store else MAX_BODY_RAM
-            yield _with_command(row, CORE, _core_client(programs.core, kind, policy, 1, limit, directory))
+            yield _with_command(row, CORE, core_client(programs.core, kind, policy, 1, limit, directory))
         if programs.today:
             yield _with_command(row, TODAY, (str(programs.today), kind, policy, str(directory or "-")))
 
@@ -266,7 +277,7 @@ def _with_command(row: Variant, client: str, command: tuple[str, ...]) -> Varian
     return replace(row, id=id, client=client, factory="", command=command, options={}, loop="tokio")
 
 
-def _core_client(
+def core_client(
     program: Path, kind: str, policy: str, passes: int, limit: int, directory: Path | None
 ) -> tuple[str, ...]:
     return (str(program), "client", kind, policy, str(passes), str(limit), str(directory or "-"))

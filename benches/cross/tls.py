@@ -12,22 +12,23 @@ from benches.cross.rows import CORE
 from benches.python import origin
 
 SCENARIOS = ("ram", "fs_direct", "fs_permit", "fs_dispatch", "stream")
+QUICK_SCENARIOS = ("ram", "fs_dispatch", "stream")
 STORES = (None, "ext4")
 NO_CORE = "penstock-core knows no sockets and no TLS: its bytes come from whoever owns the connection"
 
 
-def rows(plain: Iterable[list[Variant]]) -> Iterator[list[Variant]]:
+def rows(plain: Iterable[list[Variant]], quick: bool) -> Iterator[list[Variant]]:
     """Those of the clients' rows that say what TLS costs."""
     for session in plain:
-        chosen = [row for row in session if _wanted(row)]
+        scenarios = QUICK_SCENARIOS if quick else SCENARIOS
+        chosen = [row for row in session if row.scenario in scenarios and _wanted(row)]
         if chosen:
             yield [replace(row, id=f"TLS {row.id}", scenario=f"TLS {row.scenario}") for row in chosen]
 
 
 def _wanted(row: Variant) -> bool:
     return (
-        row.scenario in SCENARIOS
-        and row.framing == "length"
+        row.framing == "length"
         and row.store in STORES
         and row.client != CORE
         and not (row.wrapper or row.options.get("file_pool"))

@@ -27,7 +27,7 @@ def clients_of(sessions: list, name: str) -> set[str]:
 
 
 def test_each_table_has_both_languages() -> None:
-    found = compare.sessions(PROGRAMS, STORES, Plan(rounds=1), quick=True)
+    found = compare.sessions(PROGRAMS, STORES, Plan(rounds=1), quick=False)
     for work in ("noop", "expensive", "sleep"):
         assert clients_of(found["strategies"], work) >= {
             *("upstream direct", "upstream permit", "upstream dispatch_rx", "upstream spawn_blocking"),
@@ -304,6 +304,15 @@ def test_streams_of_written_bodies_are_read_whole(tmp_path: Path) -> None:
     assert {row["id"]: row["unavailable"] for row in made["rows"]} == dict.fromkeys(row.id for row in chosen)
     assert all(sample["batches"] == forwarding.STREAMS for row in made["rows"] for sample in row["samples"])
     assert {row.client for row in chosen} == {"penstock", "Python's file", "to_thread"}
+
+
+def test_how_long_a_run_takes_is_told_first(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, most in ((["--quick"], 15), ([], 90)):
+        assert compare.main([*arguments, "--list"]) == 0
+        said = capsys.readouterr()
+        count, minutes, building = map(int, re.findall(r"(\d+) (?:rows|minutes|at most)", said.err))
+        assert len(said.out.splitlines()) == count
+        assert minutes + building <= most + 1
 
 
 def test_so_many_of_a_mixed_batch_are_above_the_limit() -> None:

@@ -66,8 +66,12 @@ class Driver(Rounds):
         with server.running(self._plan.size, self._plan.chunk, self._server_cpus, self._url) as self._address:
             yield
 
+    def planned(self, _variant: Variant) -> Plan:
+        """How much is measured of a row."""
+        return self._plan
+
     def command(self, variant: Variant) -> list[str]:
-        plan, url = self._plan, self._address.url
+        plan, url = self.planned(variant), self._address.url
         chunk = plan.chunk if variant.framing == "chunked" else 0
         sizes = mixed() if variant.mixed else []
         if variant.command:
@@ -114,7 +118,8 @@ class Driver(Rounds):
         # The floor keeps nothing, and a held body is checked by its summary alone.
         if child.variant.command or child.variant.kind == "memory" or not child.variant.reads:
             return
-        sizes = mixed() if child.variant.mixed else [self._plan.size] * self._plan.connections
+        plan = self.planned(child.variant)
+        sizes = mixed() if child.variant.mixed else [plan.size] * plan.connections
         if child.ask("check")["sha256"] != [self._digest(size) for size in sizes]:
             raise RowError("a body differs from the one that the server sent")
 
@@ -123,14 +128,13 @@ class Driver(Rounds):
             return self._hold(child)
         # The batch before those measured warms this row's memory, which others' turns have cooled.
         child.ask("batch 1")
-        count = self._plan.batches * (MIXED_BATCHES if child.variant.mixed else 1)
-        before = machine.write_calls(child.pid)
+        count = self.planned(child.variant).batches * (MIXED_BATCHES if child.variant.mixed else 1)
+        before = machine.counters(child.pid)
         answer = child.batches(count)
-        after = machine.write_calls(child.pid)
-        if before is not None and after is not None:
-            # Its answer was one.
-            answer["writes"] = (after - before - 1) / count
-        return answer
+        after = machine.counters(child.pid)
+        # Its answer was a write, too.
+        counted = {name: after[name] - before[name] - (name == "writes") for name in before}
+        return answer | {name: value / count for name, value in counted.items()}
 
     def helpers(self) -> list[int] | None:
         return None if self._address.pid is None else [self._address.pid]

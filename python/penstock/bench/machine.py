@@ -77,12 +77,15 @@ def process_ms(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
-def write_calls(pid: int) -> int | None:
-    """How often a process has called write(2) or its kin; None where the kernel doesn't count."""
-    counts = Path(f"/proc/{pid}/io")
-    if not counts.exists():
-        return None
-    return next(int(line.split()[1]) for line in counts.read_text().splitlines() if line.startswith("syscw:"))
+def counters(pid: int) -> dict[str, int]:
+    """What the kernel has counted of a process: calls of write(2) and its kin, and major page faults."""
+    io, stat = Path(f"/proc/{pid}/io"), Path(f"/proc/{pid}/stat")
+    found = {}
+    if io.exists():
+        found["writes"] = int(io.read_text().partition("syscw:")[2].split()[0])
+    if stat.exists():
+        found["major_faults"] = int(stat.read_text().rpartition(")")[2].split()[9])
+    return found
 
 
 def file_system(directory: Path) -> str:

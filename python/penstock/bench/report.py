@@ -239,7 +239,7 @@ def bars(found: Sequence[Group], metrics: Mapping[str, Metric]) -> "Figure":
             [place for place, _, _ in places],
             [each.median for each in spreads],
             xerr=[[each.median - each.low for each in spreads], [each.high - each.median for each in spreads]],
-            color=[_colour(row) for _, _, row in places],
+            color=[colour(row) for _, _, row in places],
             error_kw={"elinewidth": 1, "capsize": 2},
         )
         axes.bar_label(drawn, [f"{each.median:.3g}" for each in spreads], padding=3, fontsize=7)
@@ -252,7 +252,8 @@ def bars(found: Sequence[Group], metrics: Mapping[str, Metric]) -> "Figure":
     return figure
 
 
-def _colour(row: Row) -> str:
+def colour(row: Row) -> str:
+    """What its language, and whose it is, look like in all pictures."""
     if row["client"].startswith(OURS):
         return OUR_RUST_COLOUR if row["loop"] == "tokio" else OUR_COLOUR
     return RUST_COLOUR if row["loop"] == "tokio" else PEER_COLOUR

@@ -50,6 +50,7 @@ class Sample(TypedDict):
     Of requests that run at once, the spread is from the first that ends to the last, as a mean of the batches.
     In a row of the kind "echo" the lag is that of round trips, and `batches` counts them. `writes` are calls of
     write(2) and its kin: to files, and to what wakes other threads; what is sent by a socket's own calls isn't counted.
+    `major_faults` are page faults that waited for a disk or for swap.
     """
 
     round: int
@@ -65,6 +66,7 @@ class Sample(TypedDict):
     request_p99_ms: NotRequired[float]
     request_spread_ms: NotRequired[float]
     writes: NotRequired[float]
+    major_faults: NotRequired[float]
     noisy: bool
 
 

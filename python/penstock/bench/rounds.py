@@ -278,8 +278,10 @@ class Rounds(ABC):
         if "request_p99_ms" in answer:
             sample["request_p99_ms"] = answer["request_p99_ms"]
             sample["request_spread_ms"] = answer["request_spread_ms"]
-        if answer.get("writes") is not None:
+        if "writes" in answer:
             sample["writes"] = answer["writes"]
+        if "major_faults" in answer:
+            sample["major_faults"] = answer["major_faults"]
         return sample
 
     def _others_ms(self, child: Child) -> float | None:

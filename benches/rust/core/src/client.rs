@@ -22,6 +22,8 @@ use crate::summary::Summary;
 const CORE_THREADS: usize = 2;
 const EXTRA_THREADS: usize = 2;
 const PIECE: usize = 64 * 1024;
+/// More than any row keeps, since upstream has none.
+const BUDGET: u64 = 1 << 30;
 const SETTLE: Duration = Duration::from_millis(50);
 
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -126,7 +128,7 @@ pub fn main(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
             temp_dir: (*directory != "-").then(|| directory.into()),
             ..Tunables::default()
         }),
-        budget: Budget::shared(),
+        budget: Budget::new(Some(BUDGET), None, None),
         files: None,
         direct: !policy.drains(),
         drain: policy.drains(),

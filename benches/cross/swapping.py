@@ -1,0 +1,80 @@
+"""Cooperative swapping, for which upstream's author puts files into shared memory: bodies that come to twice the limit
+of a memory cgroup, kept in RAM, in a tmpfs, or on disk.
+
+Each row's process has a cgroup of its own; the server isn't in one.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from penstock.bench import scenarios
+from penstock.bench.driver import MIB, Plan
+from penstock.bench.results import Option
+from penstock.bench.rounds import Variant
+
+from benches.cross import pressure
+from benches.cross.rows import CORE, Programs, core_client, upstream_client
+
+TITLE = "bodies of twice a memory cgroup's limit"
+LIMIT = 128 * MIB
+SIZE = 8 * MIB
+CONNECTIONS = 2 * LIMIT // SIZE
+STORES = (None, "tmpfs", "ext4")
+UPSTREAM = "upstream"
+NO_SPILLING = "1GiB"
+# In the cgroup before it is what it is to be: its number is the shell's, which becomes the program.
+ENTER = ("sh", "-c", 'echo $$ > "$0" && exec "$@"')
+
+
+def planned(plan: Plan) -> Plan:
+    """A batch takes seconds where it swaps."""
+    return replace(plan, size=SIZE, connections=CONNECTIONS, rounds=max(3, plan.rounds // 4), batches=1)
+
+
+def rows(programs: Programs, stores: Mapping[str, Path]) -> list[Variant]:
+    """Each client with its bodies in each place; and penstock as it is by default, which spills in time."""
+    made = [_python("in RAM up to the budget", {"scenario": "spill", "max_body_ram": NO_SPILLING}, stores.get("ext4"))]
+    for store in STORES:
+        if store is not None and store not in stores:
+            continue
+        directory, title = (stores[store], f"files on {store}") if store else (None, "in RAM")
+        kind, limit = ("fs", 0) if store else ("ram", 1 << 30)
+        options: dict[str, Option] = {"scenario": kind, "max_body_ram": limit, "budget_ram": NO_SPILLING}
+        made.append(_python(title, options, directory))
+        if programs.core:
+            made.append(_rust(f"{CORE}, {title}", core_client(programs.core, kind, "dispatch", 1, limit, directory)))
+        if programs.upstream_client:
+            reading = ("shared", "whole")
+            command = upstream_client(programs.upstream_client, kind, "direct", reading, 1, limit, directory)
+            made.append(_rust(f"{UPSTREAM}, {title}", command))
+    return made
+
+
+def _python(title: str, options: Mapping[str, Option], directory: Path | None) -> Variant:
+    store = str(directory) if directory else None
+    return replace(
+        _row(f"penstock, {title}"), factory=scenarios.PENSTOCK, options={**options, "store": store}, kind="lag"
+    )
+
+
+def _rust(client: str, command: tuple[str, ...]) -> Variant:
+    return replace(_row(client), command=command, loop="tokio")
+
+
+def _row(client: str) -> Variant:
+    return Variant(f"pressure/{client}", "twice the limit", client, framing="length")
+
+
+@contextmanager
+def under_pressure(found: list[Variant]) -> Iterator[list[Variant]]:
+    """The rows in their cgroups, with swap; `NotPermitted` says what of it can't be had."""
+    with ExitStack() as stack:
+        groups = pressure.groups()
+        placed = []
+        for number, row in enumerate(found):
+            group = stack.enter_context(groups.limited(str(number), LIMIT))
+            placed.append(replace(row, wrapper=(*ENTER, str(group / "cgroup.procs"))))
+        stack.enter_context(pressure.swap())
+        yield placed
