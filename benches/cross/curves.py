@@ -58,7 +58,7 @@ CURVES = {
         "bodies at a time",
         cpu,
         "a batch costs the loop's turns, which few requests share",
-        "each request costs the same",
+        "each request costs the same, or more where many sockets and tasks outgrow the caches",
     ),
     "chunk": Curve(
         "size of a chunk, 16 bodies of 1 MiB",
@@ -179,12 +179,16 @@ def table(curve: str, clients: Mapping[str, Mapping[int, Row]]) -> str:
             continue
         fitted = fit(points)
         before = f"{fitted.before:.2f}" if fitted.knee else ""
-        knee = f"{fitted.knee:.3g}" if fitted.knee else "none"
+        knee = _shown(fitted.knee, about) if fitted.knee else "none"
         cause = f"{about.below}; then {about.above}" if fitted.knee else about.above
         span = f"{points[0][1]:.3g} to {points[-1][1]:.3g}"
         lines.append((client, span, before, knee, f"{fitted.after:.2f}", cause))
     title = f"{'CPU' if about.metric is cpu else 'wall'} ms a batch, first to last"
     return report.markdown(("how", title, "exponent", f"knee: {about.axis}", "exponent after it", "cause"), lines)
+
+
+def _shown(number: float, about: Curve) -> str:
+    return f"{number / KIB:.3g} Ki" if about.axis.startswith("bytes") else f"{number:.3g}"
 
 
 def picture(curve: str, clients: Mapping[str, Mapping[int, Row]]) -> "Figure":

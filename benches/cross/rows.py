@@ -194,8 +194,8 @@ def upstream_client(
 QUICK_STORES = (None, "ext4")
 LEFT_TO_THE_COMPLETE_RUN = (
     "copies of mappings, recycled files, mappings of chunked bodies, work from eight loops, every other point of a "
-    "curve; in shared memory chunked bodies, permits, several passes, spilling, streams of written bodies, and Python's "
-    "others; upstream with mimalloc in files; under TLS all policies but dispatch"
+    "curve; in shared memory chunked bodies, permits, several passes, spilling, streams of written bodies, and "
+    "Python's others; upstream with mimalloc in files; under TLS all policies but dispatch"
 )
 
 
