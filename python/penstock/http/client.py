@@ -12,7 +12,7 @@ import ssl
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 
 from penstock._native import Budget, FilePool, Tunables
 from penstock.blocking._ops import default_policy
@@ -53,10 +53,19 @@ __all__ = ["Client"]
 log = logging.getLogger(__name__)
 
 USER_AGENT = "penstock/0.1"
-ROUTES = 1024
-"""That a client remembers."""
+REMEMBERED = 1024
+"""Of routes, and of prepared requests, in a client."""
 ACCEPT_ENCODING = "gzip, deflate, br, zstd"
 """What is taken off a body again."""
+
+
+class Prepared(NamedTuple):
+    """What a method and a URL come to when nothing else is asked for."""
+
+    request: Request
+    route: Route
+    head: bytes | None
+    """`None` if it depends on more."""
 
 
 class Client:
@@ -139,6 +148,8 @@ class Client:
         self._env = EnvironmentProxies() if trust_env else None
         self._routes: dict[Origin, Route] = {}
         """Known ones, by the client's own settings."""
+        self._prepared: dict[tuple[str, str], Prepared] = {}
+        """By method and URL."""
         self._cookies = cookies
         self._uds = uds
         self._hooks = hooks
@@ -289,15 +300,19 @@ class Client:
         """The response in the end, redirects followed."""
         settings = self._settings.overridden(options) if options else self._settings
         history: tuple[Answer, ...] = ()
-        request = None
+        request = prepared = None
         try:
-            request = self._make(method, url, options)
-            if options and BODIES & options.keys():
-                bodies = (options.get("content"), options.get("json"), options.get("form"), options.get("files"))
-                request.content = await encode(*bodies, settings.policy)
-            request.check()
+            if not options:
+                prepared = self._prepared.get((method, url)) or self._prepare(method, url)
+                request = prepared.request
+            else:
+                request = self._make(method, url, options)
+                if BODIES & options.keys():
+                    bodies = (options.get("content"), options.get("json"), options.get("form"), options.get("files"))
+                    request.content = await encode(*bodies, settings.policy)
+                request.check()
             while True:
-                response = await self._send(request, settings, began, streamed, tape)
+                response = await self._send(request, settings, began, streamed, tape, prepared)
                 response.history = history
                 follow = response.status >= 300 and settings.follow_redirects
                 following = request.following(response) if follow else None
@@ -313,7 +328,7 @@ class Client:
                 log.debug("%s %s: %d, on to %s", request.method, request.url, response.status, following.url)
                 self._redirects += 1
                 history = (*history, response)
-                request = following
+                request, prepared = following, None
         except BaseException as error:
             if isinstance(error, RequestError) and error.request is None:
                 error.request, error.elapsed = method, asyncio.get_running_loop().time() - began
@@ -327,11 +342,24 @@ class Client:
             self._hooks.done(response)
         return response
 
+    def _prepare(self, method: str, url: str) -> Prepared:
+        """A request without options, remembered unless something may make the next one different."""
+        key = method, url
+        if self._base is not None and url.startswith("/"):
+            url = self._base + url
+        request = Request(method, url, parse(url), self._fields, self._lines)
+        request.check()
+        route = self._route(request, self._settings)
+        if route.proxy is not None or self._cookies is not None or self._hooks is not None:
+            return Prepared(request, route, None)
+        if len(self._prepared) >= REMEMBERED:
+            self._prepared.clear()
+        self._prepared[key] = prepared = Prepared(request, route, request.head())
+        return prepared
+
     def _make(self, method: str, url: str, options: Options) -> Request:
         if self._base is not None and url.startswith("/"):
             url = self._base + url
-        if not options:
-            return Request(method, url, parse(url), self._fields, self._lines)
         if (params := options.get("params")) is not None:
             url = with_params(url, params)
         headers, auth, decode = options.get("headers"), options.get("auth"), options.get("decode")
@@ -348,7 +376,13 @@ class Client:
         return Request(method, url, parse(url), fields, lines)
 
     async def _send(
-        self, request: Request, settings: Settings, began: float, streamed: bool, tape: Tape | None
+        self,
+        request: Request,
+        settings: Settings,
+        began: float,
+        streamed: bool,
+        tape: Tape | None,
+        prepared: Prepared | None,
     ) -> Answer:
         """One response, whatever it says; asked for once more, if the connection turned out to be stale."""
         loop = self._loop
@@ -360,9 +394,13 @@ class Client:
                 hooks.request(request)
             if hooks.head is not None:
                 on_head = functools.partial(hooks.head, request)
-        route = self._route(request, settings)
-        plain = route.proxy is None and self._cookies is None
-        head = request.head(b"" if plain else self._extra(request, route))
+        if prepared is None:
+            route, head = self._route(request, settings), None
+        else:
+            _, route, head = prepared
+        if head is None:
+            plain = route.proxy is None and self._cookies is None
+            head = request.head(b"" if plain else self._extra(request, route))
         if self._transport is not None:
             return await self._ask(self._transport, request, head, settings, began, streamed, on_head, tape)
         if streamed:
@@ -454,7 +492,7 @@ class Client:
             proxy = self._env.for_origin(origin)
         route = Route(origin, proxy, settings.ssl_context if origin.scheme == "https" else None, self._uds)
         if settings is self._settings:
-            if len(self._routes) >= ROUTES:
+            if len(self._routes) >= REMEMBERED:
                 self._routes.clear()
             self._routes[origin] = route
         return route

@@ -137,7 +137,7 @@ class Response(Answer):
     __slots__ = ("body",)
 
     def __init__(self, head: Head, body: BodyImage, url: str, elapsed: float, decoded: tuple[str, ...] = ()) -> None:
-        super().__init__(head, url, elapsed, decoded)
+        Answer.__init__(self, head, url, elapsed, decoded)
         self.body = body
         """The body, in memory, in a file, or mapped."""
 
