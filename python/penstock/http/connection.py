@@ -1,48 +1,31 @@
 """A connection: asyncio's side of the core's receiver. It writes requests, runs the works that the receiver asks for by
-the request's policy, hands large bodies over to the draining worker, and watches the deadlines. One exchange at a time.
+the request's policy, and hands large bodies over to the draining worker. One exchange at a time; whether that is late,
+its `Watch` finds out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
-import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, cast
 
 from penstock._native import Direct, Dispatch, HeadLimits, Image, Op, Permit, Receiver, Scratch, is_readable
 from penstock.blocking._ops import perform
 from penstock.body.image import BodyImage
-from penstock.errors import (
-    BudgetExceeded,
-    FirstByteTimeout,
-    IdleTimeout,
-    PenstockError,
-    Timeout,
-    TooSlow,
-    TotalTimeout,
-    WriteTimeout,
-)
+from penstock.errors import BudgetExceeded, PenstockError, Timeout
 from penstock.http.content import Content
 from penstock.http.deadlines import BUDGET_RETRY, TICK, Deadlines
 from penstock.http.exchange import Exchange
 from penstock.http.route import Route
+from penstock.http.watch import Watch
 from penstock.http.writer import Stopped, Writer
 
 __all__ = ["Connection"]
 
 CONTINUE = 1.0
 """Seconds that a body waits for a `100 Continue`; not all servers send one (RFC 9110 section 10.1.1)."""
-
-LATE: dict[type[Timeout], tuple[str, str]] = {
-    TotalTimeout: ("total", "the response was not complete"),
-    FirstByteTimeout: ("first_byte", "no complete response head"),
-    IdleTimeout: ("idle", "nothing of the body was received"),
-    WriteTimeout: ("write", "nothing of the request's body was taken"),
-}
-"""The setting behind an error, and what didn't happen."""
 
 
 class Connection(Receiver, asyncio.BufferedProtocol):
@@ -65,7 +48,6 @@ class Connection(Receiver, asyncio.BufferedProtocol):
     ) -> None:
         self.route = route
         self._loop = asyncio.get_running_loop()
-        self._deadlines = deadlines
         self._on_free = on_free
         self._on_closed = on_closed
         self._transport: asyncio.Transport | None = None
@@ -74,19 +56,11 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._continue: asyncio.Future[None] | None = None
         self._fit = True
         """Whether all of what was asked was sent."""
-        self._taken = 0
-        self._taken_at = 0.0
-        self._rated = 0
-        self._rated_at = 0.0
         self._exchange: Exchange | None = None
         self._job: asyncio.Future[Any] | None = None
         self._draining = False
         self._paused = False
-        self._watched = math.inf
-        """The shortest timeout that the coarse timer looks for."""
-        self._expiring: type[Timeout] | None = None
-        self._seen = 0
-        self._seen_at = 0.0
+        self._watch = Watch(self._loop, deadlines)
         self._budget_until: float | None = None
         self._blocked = False
         self._failure: tuple[Exchange, BaseException] | None = None
@@ -153,13 +127,12 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         """Sends a request; its result comes through the exchange's future."""
         transport = self._transport
         assert transport is not None  # `usable`
-        request, timeout = exchange.request, exchange.settings.timeout
+        request = exchange.request
         content = request.content
         expect = content is not None and request.expect
         self._exchange = exchange
-        self._expiring = None
         self._budget_until = None
-        self.before = self._seen = self._rated = self.begin(
+        self.before = self.begin(
             exchange.settings.plan,
             request.method == "HEAD",
             self._drainable,
@@ -167,7 +140,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             exchange.on_head is not None,
             exchange.incoming is not None,
         )
-        exchange.sent = self._seen_at = self._rated_at = self._loop.time()
+        self._watch.begin(self, exchange, self.before)
         if content is None:
             transport.write(exchange.head)
         elif (small := content.small) is not None and not expect:
@@ -176,12 +149,6 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             transport.write(exchange.head)
             self._send(exchange, content)
         self.used += 1
-        if watched := timeout._watched:
-            if watched[0] < self._watched:
-                self._watched = watched[0]
-                self._deadlines.watch(self, watched[0])
-            if watched[0] < 2 * TICK:
-                self._check_after(watched, exchange)
 
     def abandon(self, exchange: Exchange) -> None:
         """Gives up an exchange whose task was cancelled, and closes the connection; unless the exchange is over, and
@@ -200,7 +167,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def shut(self, error: PenstockError) -> None:
         """Ends the exchange, if there is one, with an error, and closes the connection."""
-        self._fail(error)
+        self.fail(error)
         self._forgo_partial()
         self.close()
 
@@ -251,7 +218,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             if exchange.on_head is not None:
                 exchange.on_head(status)
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
             return
         if exchange.incoming is not None and (head := self.head()) is not None:
             exchange.incoming.begin(head)
@@ -276,7 +243,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if exchange is None or (op := self.work()) is None:
             return
         if exchange.incoming is not None and self.unwritten:
-            self._fail(BudgetExceeded("no budget for the memory of a streamed body (Budget.ram)", resource="ram"))
+            self.fail(BudgetExceeded("no budget for the memory of a streamed body (Budget.ram)", resource="ram"))
             return
         try:
             policy = exchange.settings.policy
@@ -285,7 +252,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             else:
                 job = self._loop.create_task(perform(policy, op))
         except PenstockError as error:
-            self._fail(error)
+            self.fail(error)
             return
         self._job = job
         job.add_done_callback(self._on_worked)
@@ -330,7 +297,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         elif error is None:
             self.resume()
         else:
-            self._fail(error)
+            self.fail(error)
 
     def _on_failed(self, error: BaseException) -> None:
         exchange = self._exchange
@@ -339,89 +306,43 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._pause()
             self._loop.call_later(BUDGET_RETRY, self._retry, exchange)
         else:
-            self._fail(error)
+            self.fail(error)
 
-    # Deadlines
+    # What its watch asks
 
     def check(self, now: float) -> None:
         """Looks whether a deadline has passed."""
-        exchange = self._exchange
-        if exchange is None:
-            self._watched = math.inf
-            self._deadlines.forget(self)
-            return
-        late = self._late(exchange, now)
-        if late is None:
-            self._expiring = None
-        elif self._expiring is None:
-            # A stalled loop may have kept the socket waiting: it is read once more before the deadline counts.
-            self._expiring = late
-            self._loop.call_soon(self._loop.call_soon, self._expire, exchange)
+        self._watch.check(self, now)
 
-    def _late(self, exchange: Exchange, now: float) -> type[Timeout] | None:
-        timeouts = exchange.settings.timeout
-        if timeouts.total is not None and now - exchange.began >= timeouts.total:
-            return TotalTimeout
-        if self._sending is not None and self._is_stuck(exchange, now):
-            return WriteTimeout
-        seen = self.progress
-        # While it is held up here, the peer can't be blamed.
-        held_up = self.complete or (self._paused and not self._draining)
-        if seen != self._seen or held_up:
-            self._seen, self._seen_at = seen, now
-        has_head = self.status is not None or self._draining
-        if timeouts.min_rate is not None:
-            rate, seconds = timeouts.min_rate
-            if not has_head or held_up:
-                self._rated, self._rated_at = seen, now
-            elif now - self._rated_at >= seconds:
-                if seen - self._rated >= rate * seconds:
-                    self._rated, self._rated_at = seen, now
-                elif not self._draining or not self.unread:
-                    return TooSlow
-        if not has_head:
-            if timeouts.first_byte is not None and now - exchange.sent >= timeouts.first_byte:
-                return FirstByteTimeout
-        elif timeouts.idle is not None and now - self._seen_at >= timeouts.idle:
-            # The draining worker may be busy with other bodies, or with a slow disk.
-            if not self._draining or not self.unread:
-                return IdleTimeout
-            self._seen_at = now
-        return None
+    @property
+    def exchange(self) -> Exchange | None:
+        """The one that is under way."""
+        return self._exchange
 
-    def _is_stuck(self, exchange: Exchange, now: float) -> bool:
-        """Whether the peer has taken nothing of the request's body for too long."""
-        assert self._writer is not None  # it is sending
-        # The response may take its time once all of the request is sent.
-        exchange.sent = now
-        taken = self._writer.taken
-        if taken != self._taken or not self._writer.waiting:
-            self._taken, self._taken_at = taken, now
-        return exchange.settings.timeout.write is not None and now - self._taken_at >= exchange.settings.timeout.write
+    @property
+    def accepted(self) -> int | None:
+        """Bytes that the peer has taken of the request's body, `None` when no more is to be sent."""
+        return None if self._sending is None or self._writer is None else self._writer.taken
 
-    def _expire(self, exchange: Exchange) -> None:
-        if self._exchange is not exchange or self._expiring is None:
-            return
-        self._expiring = None
-        late = self._late(exchange, self._loop.time())
-        if late is TooSlow:
-            rate, seconds = exchange.settings.timeout.min_rate or (0, 0)
-            came = self.progress - self._rated
-            self._fail(TooSlow(f"{came} bytes came in {seconds} s, less than {rate} a second (Timeouts.min_rate)"))
-        elif late is not None:
-            name, what = LATE[late]
-            self._fail(late(f"{what} within {getattr(exchange.settings.timeout, name)} s (Timeouts.{name})"))
+    @property
+    def waits(self) -> bool:
+        """Whether the peer is to take some of the request's body now."""
+        return self._writer is not None and self._writer.waiting
 
-    def _check_after(self, watched: Iterable[float], exchange: Exchange) -> None:
-        """Timers of their own, for timeouts that the coarse one would be late for."""
+    @property
+    def is_held_up(self) -> bool:
+        """Whether nothing is received for reasons of ours."""
+        return self.complete or (self._paused and not self._draining)
 
-        def check(seconds: float) -> None:
-            if self._exchange is exchange:
-                self.check(self._loop.time())
-                self._loop.call_later(max(seconds / 4, 0.001), check, seconds)
+    @property
+    def has_head(self) -> bool:
+        """Whether the response's head is there."""
+        return self.status is not None or self._draining
 
-        for seconds in itertools.takewhile(lambda seconds: seconds < 2 * TICK, watched):
-            self._loop.call_later(seconds, check, seconds)
+    @property
+    def is_behind(self) -> bool:
+        """Whether the draining worker, busy with other bodies or a slow disk, has left something unread."""
+        return self._draining and self.unread
 
     # Sending
 
@@ -432,7 +353,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             plain = transport.get_extra_info("sslcontext") is None
             self._writer = Writer(self._loop, transport, plain=plain)
         self._writer.stopping = False
-        self._taken, self._taken_at = self._writer.taken, self._loop.time()
+        self._watch.begin_sending(self._writer.taken)
         if exchange.request.expect:
             self._continue = self._loop.create_future()
         self._sending = self._loop.create_task(self._send_content(self._writer, exchange, content))
@@ -456,7 +377,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             # A peer that has gone may have said why: what it sent is read first.
             self.resume()
         else:
-            self._fail(error)
+            self.fail(error)
 
     # Inner life
 
@@ -500,11 +421,11 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._sending = self._continue = None
 
     def _leave(self) -> None:
-        self._deadlines.forget(self)
+        self._watch.stop(self)
         if self._transport is None and self._failure is None and self._salvage is None:
             self._on_closed(self)
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """Ends the exchange with an error. One that can tell what was received does, once that is known."""
         exchange = self._exchange
         if exchange is None:
