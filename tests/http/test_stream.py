@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
+import weakref
 from typing import Any
 
 import penstock
@@ -191,3 +193,38 @@ async def test_a_stream_cancelled_at_any_turn_leaves_nothing(storing: Storing) -
         assert await read() == len(BODY)
         await until(lambda: at_hand(client)["open"] == at_hand(client)["idle"])
         await until(lambda: lent() <= before + (256 << 10))
+
+
+@pytest.mark.parametrize("where", ["in the head", "in the body"])
+async def test_the_failure_of_a_stream_is_in_no_cycle(where: str) -> None:
+    sent = b"HTTP/1.1 200 OK\r\n" if where == "in the head" else head("Content-Length: 9") + b"abc"
+
+    async def fail(client: penstock.Client, url: str) -> weakref.ref[penstock.PenstockError]:
+        try:
+            async with client.stream("GET", url) as answer:
+                await answer.read()
+        except penstock.PenstockError as error:
+            return weakref.ref(error)
+        raise AssertionError("nothing was wrong")
+
+    async with serve([sent, CLOSE]) as server, penstock.Client() as client:
+        gc.disable()
+        try:
+            failure = await fail(client, server.url)
+            await until(lambda: failure() is None)
+        finally:
+            gc.enable()
+
+
+async def test_nothing_can_be_read_after_a_failure_or_the_end_of_the_block() -> None:
+    scripts = [head("Content-Length: 9") + b"abc", CLOSE], [response(BODY)]
+    async with serve(*scripts) as server, penstock.Client() as client:
+        async with client.stream("GET", server.url) as answer:
+            with pytest.raises(penstock.Truncated):
+                await answer.read()
+            with pytest.raises(penstock.RequestError, match="it failed, Truncated"):
+                await answer.read()
+        async with client.stream("GET", server.url) as answer:
+            assert await answer.read(10) == BODY[:10]
+        with pytest.raises(penstock.RequestError, match="it was closed"):
+            await answer.read()

@@ -476,7 +476,14 @@ class Client:
         assert exchange.incoming is not None  # it is streamed
         request = exchange.request
         connection.start(exchange)
-        head = await exchange.incoming.head(exchange)
+        try:
+            head = await exchange.incoming.head(exchange)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            # It has the error, which has this frame.
+            del exchange
+            raise
         response = StreamedResponse(head, request.url, exchange.now() - exchange.began, connection, exchange)
         if self._cookies is not None:
             keep_cookies(self._cookies, request, response)

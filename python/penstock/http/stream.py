@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from penstock._native import Head, read_limit
+from penstock.errors import RequestError
 from penstock.http.response import Answer
 
 if TYPE_CHECKING:
@@ -56,8 +57,12 @@ class Incoming:
         """The head, once it is there."""
         while self._head is None:
             if exchange.result.done():
-                # It failed: without a head nothing is complete.
-                return exchange.result.result()[0]
+                try:
+                    # It failed: without a head nothing is complete.
+                    return exchange.result.result()[0]
+                finally:
+                    # It has the error, which has this frame.
+                    del exchange
             await self._wait()
         return self._head
 
@@ -65,7 +70,11 @@ class Incoming:
         """The next piece, of at most `size` bytes; `None` at the end."""
         while not self._pieces:
             if exchange.result.done():
-                exchange.result.result()
+                try:
+                    exchange.result.result()
+                finally:
+                    # It has the error, which has this frame.
+                    del exchange
                 return None
             await self._wait()
         piece = self._pieces.popleft()
@@ -79,14 +88,16 @@ class Incoming:
 class StreamedResponse(Answer):
     """A response of which the head is there, and whose body comes while it is read: what `client.stream` gives."""
 
-    __slots__ = ("_connection", "_exchange", "_incoming")
+    __slots__ = ("_connection", "_exchange", "_incoming", "_over")
 
     def __init__(self, head: Head, url: str, elapsed: float, connection: Connection, exchange: Exchange) -> None:
         super().__init__(head, url, elapsed)
         assert exchange.incoming is not None  # it is a stream
         self._incoming = exchange.incoming
         self._connection = connection
-        self._exchange = exchange
+        self._exchange: Exchange | None = exchange
+        self._over = ""
+        """Why nothing can be read any more, if there is no exchange."""
 
     async def stream(self, size: int = 65536) -> AsyncGenerator[memoryview, None]:
         """The body in pieces of at most `size` bytes, as they come; no more than half a MiB is received ahead.
@@ -97,6 +108,7 @@ class StreamedResponse(Answer):
             Truncated: The body ended early.
             Timeout: It came too slowly; while nobody reads, no time counts but `Timeouts.total`.
             BodyTooLong: It is longer than `Tunables.max_body`.
+            RequestError: The response was closed, or one of these was raised before.
         """
         while (piece := await self._take(size)) is not None:
             yield piece
@@ -116,7 +128,19 @@ class StreamedResponse(Answer):
 
     async def _take(self, size: int) -> memoryview | None:
         """The next piece, of at most `size` bytes; `None` at the end."""
-        piece = await self._incoming.take(size, self._exchange)
+        if self._exchange is None:
+            raise RequestError(f"nothing more can be read: {self._over}")
+        try:
+            piece = await self._incoming.take(size, self._exchange)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            # The exchange has the error, which has this frame.
+            self._end(f"it failed, {error!r}")
+            raise
+        if self._exchange is None:
+            # It was closed meanwhile; what came is given all the same.
+            return piece
         if piece is None:
             # Known at the end only.
             self._head, _, self.decoded = self._exchange.result.result()
@@ -124,18 +148,25 @@ class StreamedResponse(Answer):
             self._connection.taken(self._exchange)
         return piece
 
+    def _end(self, why: str) -> None:
+        self._exchange, self._over = None, why
+
     def _pieces(self) -> AsyncGenerator[memoryview, None]:
         return self.stream()
 
     async def aclose(self) -> None:
         """Ends the reading; unless all of the body has come, its connection is closed."""
-        result = self._exchange.result
+        exchange = self._exchange
+        if exchange is None:
+            return
+        result = exchange.result
         if result.done():
             if not result.cancelled():
                 # It was told by `stream` and `read`, if anybody asked.
                 result.exception()
             return
-        self._connection.abandon(self._exchange)
+        self._end("it was closed")
+        self._connection.abandon(exchange)
         result.cancel()
 
     def __repr__(self) -> str:
