@@ -26,6 +26,8 @@ from penstock.bench.results import Results, Row
 from benches import blocking_targets, targets
 
 EXECUTOR = "run_in_executor"
+# Floors, not ways to run jobs.
+BY_HAND = "by hand"
 # Ours, that a peer may beat.
 CONTENDERS = ("penstock dispatch", "penstock")
 MEASURES: tuple[tuple[str, Metric], ...] = (("wall", wall), ("CPU", cpu), ("lag p99", lag_p99))
@@ -69,6 +71,7 @@ def tables(results: Results) -> dict[str, str]:
         "blocking-echo": _lags(named("echo idle", "echo beside expensive", "echo beside sleep")),
         "blocking-lost": _lost(results, rows),
         "blocking-targets": targets.table(results, targets=blocking_targets.TARGETS),
+        "blocking-floors": targets.table(results, targets=blocking_targets.FLOORS),
         "blocking-left-out": report.left_out(results),
         "blocking-environment": report.environment(results),
     }
@@ -147,7 +150,7 @@ def _lost(results: Results, rows: Iterable[Row]) -> str:
         name, loop, client = row["id"].split("/")
         others = [other for other in rows if other["id"].startswith((f"{name}/{loop}/", f"{name}/tokio/dispatch_rx"))]
         for other in others:
-            if client not in CONTENDERS or other["client"].startswith(report.OURS):
+            if client not in CONTENDERS or other["client"].startswith(report.OURS) or other["client"].endswith(BY_HAND):
                 continue
             for measure, metric in MEASURES:
                 found = ratio(row, other, metric)

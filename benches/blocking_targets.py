@@ -1,6 +1,6 @@
 """What must hold of blocking work beside a loop; `benches.targets` judges it by `benches/results/blocking.json`."""
 
-from penstock.bench.blocking import SLEEPERS, SLEEPS
+from penstock.bench.blocking import BY_HAND, SLEEPERS, SLEEPS
 from penstock.bench.figures import lag_p99
 
 from benches.targets import Bound, Ratio
@@ -49,4 +49,33 @@ def _beside(loop: str, gathered: float, single: float) -> list[Ratio | Bound]:
     ]
 
 
+def _floors(loop: str) -> list[Ratio | Bound]:
+    """What no pool can go below, by the limits of the targets that have it beneath them."""
+    executor, upstream = "run_in_executor", "tokio/dispatch_rx"
+    return [
+        Ratio(f"noop, {loop}: futures by hand", f"noop/{loop}/futures by hand", f"noop/{loop}/{executor}", 1 / 12),
+        Ratio(
+            f"noop one by one, {loop}: upstream's Rust",
+            f"noop one by one/{upstream}",
+            f"noop one by one/{loop}/{executor}",
+            1 / 4,
+        ),
+        *(
+            Ratio(f"sleep, {loop}: {hand}", f"sleep/{loop}/{hand}", f"sleep/{loop}/{executor}", 1 / 5)
+            for hand in (f"{threads} threads by hand" for threads in BY_HAND)
+        ),
+        *(
+            Ratio(f"sleep, {loop}: {hand} ÷ upstream's Rust", f"sleep/{loop}/{hand}", f"sleep/{upstream}", 1.8)
+            for hand in (f"{threads} threads by hand" for threads in BY_HAND)
+        ),
+        Ratio(
+            f"expensive, {loop}: on the loop's own thread",
+            f"expensive/{loop}/penstock direct",
+            f"expensive/{loop}/{executor}",
+            1 / 1.15,
+        ),
+    ]
+
+
+FLOORS = [*_floors("asyncio"), *_floors("uvloop")]
 TARGETS: list[Ratio | Bound] = [*_beside("asyncio", 10, 2.5), *_beside("uvloop", 8, 2)]

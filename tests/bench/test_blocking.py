@@ -21,6 +21,8 @@ ROWS = (
     "noop/asyncio/run_in_executor",
     "noop one by one/asyncio/penstock native",
     "noop x8/asyncio/to_thread",
+    "noop/asyncio/futures by hand",
+    "sleep/asyncio/6 threads by hand",
     "sleep 100 µs x 4/asyncio/penstock dispatch",
     "sleep 100 µs x 4/asyncio/run_in_executor",
     "in flight/asyncio/penstock dispatch",
@@ -69,6 +71,8 @@ def test_results_are_shown_as_lines_and_as_tables(results: Results) -> None:
     assert "| semaphore contended, asyncio | asyncio | " in tables["blocking-semaphores"]
     assert "| echo beside sleep, asyncio | **penstock permit** | " in tables["blocking-echo"]
     assert "| noop, asyncio: 10 times cheaper | CPU | < 0.1 | " in tables["blocking-targets"]
+    assert "| noop, asyncio: futures by hand | CPU | < 0.0833 | " in tables["blocking-floors"]
+    assert "by hand" not in tables["blocking-lost"]
 
 
 def test_a_row_that_loses_is_named_with_its_winner(results: Results) -> None:
@@ -79,7 +83,7 @@ def test_a_row_that_loses_is_named_with_its_winner(results: Results) -> None:
 
 
 def test_every_target_names_rows_that_exist() -> None:
-    for target in blocking_targets.TARGETS:
+    for target in [*blocking_targets.TARGETS, *blocking_targets.FLOORS]:
         assert target.row in ALL
         if isinstance(target, targets.Ratio):
             assert target.base in ALL

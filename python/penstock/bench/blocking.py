@@ -25,6 +25,9 @@ STRATEGIES = ("direct", "permit", "dispatch", "run_in_executor", "to_thread", "a
 OURS = ("direct", "permit", "dispatch", "native")
 UPSTREAM = ("direct", "permit", "dispatch_rx", "spawn_blocking")
 WORKS = {"noop": (100, 4), "expensive": (100, 4), "sleep": (200, 40)}
+ONE_BY_ONE = 20
+# Threads that sleep without a pool.
+BY_HAND = (6, 40)
 SEMAPHORES = ("penstock", "asyncio", "anyio", "anyio fast", "aiologic")
 # Jobs that release the GIL: microseconds and threads.
 SLEEPS = (100, 1000, 10_000)
@@ -80,17 +83,25 @@ def _matrix(loop: str) -> Iterator[Variant]:
             batches = CLOSE_BATCHES if close else BATCHES
             yield _row(work, strategy, "gathered", loop, work=work, jobs=jobs, threads=threads, batches=batches)
     for strategy in (*STRATEGIES[1:], "native"):
-        yield _row("noop one by one", strategy, "one by one", loop, work="noop", jobs=20)
+        yield _row("noop one by one", strategy, "one by one", loop, work="noop", jobs=ONE_BY_ONE)
+    # What cannot be had cheaper by any pool.
+    yield _row("noop", "futures by hand", "gathered", loop, work="noop", jobs=WORKS["noop"][0])
+    for threads in BY_HAND:
+        jobs = WORKS["sleep"][0]
+        yield _row("sleep", f"{threads} threads by hand", "by hand", loop, work="sleep", jobs=jobs, threads=threads)
 
 
 def _upstream(program: Path) -> Iterator[Variant]:
-    for work, strategy in product(WORKS, UPSTREAM):
+    rows: list[tuple[str, str, tuple[str, ...], int]]
+    rows = [(work, strategy, (work,), WORKS[work][0]) for work, strategy in product(WORKS, UPSTREAM)]
+    rows += [("noop one by one", strategy, ("noop", str(ONE_BY_ONE)), ONE_BY_ONE) for strategy in UPSTREAM[1:]]
+    for name, strategy, arguments, jobs in rows:
         yield Variant(
-            id=f"{work}/tokio/{strategy}",
-            scenario=f"{work}, tokio",
+            id=f"{name}/tokio/{strategy}",
+            scenario=f"{name}, tokio",
             client=strategy,
-            command=(str(program), strategy, work),
-            options={"jobs": WORKS[work][0], "batches": BATCHES},
+            command=(str(program), strategy, *arguments),
+            options={"jobs": jobs, "batches": BATCHES},
             framing=None,
             loop="tokio",
         )

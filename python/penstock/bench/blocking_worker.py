@@ -22,7 +22,9 @@ LAG_SECONDS = 0.05
 # How often each of the tasks that share a semaphore's permits takes one.
 TAKES = 3
 
-Shape = Literal["gathered", "one by one", "semaphore, free", "semaphore, contended", "semaphore, cancelled", "echo"]
+Shape = Literal[
+    "gathered", "one by one", "by hand", "semaphore, free", "semaphore, contended", "semaphore, cancelled", "echo"
+]
 Batch: TypeAlias = Callable[[], Awaitable[object]]
 
 
@@ -167,7 +169,16 @@ async def opened(spec: Spec) -> AsyncIterator[Obey]:
         yield Worker(batches[spec.shape], here).obey
         return
     jobs = strategies.jobs(spec.work, spec.jobs, spec.strategy) if spec.work else []
-    with strategies.STRATEGIES[spec.strategy](spec.threads, spec.loops) as bind:
+    if spec.shape == "by hand":
+        with strategies.threads_by_hand(jobs, spec.threads) as run_batch:
+
+            async def by_hand() -> None:
+                run_batch()
+
+            yield Worker(by_hand, here).obey
+        return
+    strategy = {**strategies.STRATEGIES, **strategies.FLOORS}[spec.strategy]
+    with strategy(spec.threads, spec.loops) as bind:
         if spec.loops > 1:
             async with sharing(spec, bind) as obey:
                 yield obey

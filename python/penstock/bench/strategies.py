@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import functools
 import random
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -127,6 +128,64 @@ STRATEGIES: dict[str, Callable[[int, int], AbstractContextManager[Bind]]] = {
     "to_thread": _to_thread,
     "anyio": _anyio,
 }
+
+
+@contextlib.contextmanager
+def _futures(_threads: int, _loops: int) -> Iterator[Bind]:
+    def bind() -> Run:
+        loop = asyncio.get_running_loop()
+        pending: list[asyncio.Future[None]] = []
+
+        def settle() -> None:
+            for future in pending:
+                future.set_result(None)
+            pending.clear()
+
+        def run(*_job: Any) -> Awaitable[None]:
+            if not pending:
+                loop.call_soon(settle)
+            pending.append(loop.create_future())
+            return pending[-1]
+
+        return run
+
+    yield bind
+
+
+# What cannot be had cheaper: the loop's part alone, futures that a callback settles without any job.
+FLOORS: dict[str, Callable[[int, int], AbstractContextManager[Bind]]] = {"futures by hand": _futures}
+
+
+@contextlib.contextmanager
+def threads_by_hand(jobs: list[Job], threads: int) -> Iterator[Callable[[], None]]:
+    """A batch of jobs that threads have shared out beforehand: what changing hands costs, without loop and queue."""
+    begin = [threading.Semaphore(0) for _ in range(threads)]
+    ended = threading.Semaphore(0)
+    closing = False
+
+    def work(begin: threading.Semaphore, share: list[Job]) -> None:
+        while begin.acquire() and not closing:
+            for function, *arguments in share:
+                function(*arguments)
+            ended.release()
+
+    def batch() -> None:
+        for each in begin:
+            each.release()
+        for _ in begin:
+            ended.acquire()
+
+    workers = [threading.Thread(target=work, args=(each, jobs[n::threads])) for n, each in enumerate(begin)]
+    for worker in workers:
+        worker.start()
+    try:
+        yield batch
+    finally:
+        closing = True
+        for each in begin:
+            each.release()
+        for worker in workers:
+            worker.join()
 
 
 def semaphore(client: str, permits: int) -> Any:

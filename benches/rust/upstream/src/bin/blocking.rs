@@ -2,7 +2,8 @@
 //! under a permit, by `dispatch_rx`, and by tokio's `spawn_blocking`.
 //!
 //! Threads and batches are upstream's.
-//! Started by the benchmark driver as `blocking STRATEGY WORK`.
+//! Started by the benchmark driver as `blocking STRATEGY WORK [JOBS]`: with a number of jobs, each is awaited before the next
+//! is begun.
 
 use std::error::Error;
 use std::io;
@@ -76,10 +77,19 @@ fn batch(runtime: &Runtime, strategy: Strategy, work: Work) {
     runtime.block_on(join).expect("no job panics");
 }
 
+fn one_by_one(runtime: &Runtime, strategy: Strategy, work: Work, jobs: usize) {
+    let all = runtime.spawn(async move {
+        for _ in 0..jobs {
+            assert_eq!(100, strategy.perform(work).await);
+        }
+    });
+    runtime.block_on(all).expect("no job panics");
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [strategy, work] = arguments.as_slice() else {
-        return Err("usage: blocking direct|permit|dispatch_rx|spawn_blocking noop|expensive|sleep".into());
+    let [strategy, work, jobs @ ..] = arguments.as_slice() else {
+        return Err("usage: blocking direct|permit|dispatch_rx|spawn_blocking noop|expensive|sleep [JOBS]".into());
     };
     let strategy = match strategy.as_str() {
         "direct" => Strategy::Direct,
@@ -89,9 +99,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => return Err(format!("unknown strategy {strategy}").into()),
     };
     let work: Work = work.parse()?;
+    let jobs: Option<usize> = jobs.first().map(|jobs| jobs.parse()).transpose()?;
     let runtime = strategy.runtime(work)?;
     penstock_protocol::serve(Duration::ZERO, || {
-        batch(&runtime, strategy, work);
+        match jobs {
+            Some(jobs) => one_by_one(&runtime, strategy, work, jobs),
+            None => batch(&runtime, strategy, work),
+        }
         Ok(())
     })
 }
