@@ -1,11 +1,16 @@
-"""A gate that holds up jobs."""
+"""A gate that holds up jobs, and a look at what a loop's exception handler is told."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import uvloop
+
+LOOPS = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
 
 
 class Gate:
@@ -23,6 +28,14 @@ class Gate:
         """Until so many jobs have begun."""
         for _ in range(n):
             assert self._entered.acquire(timeout=20)
+
+
+class Handler:
+    """What a loop's exception handler was told."""
+
+    def __init__(self) -> None:
+        self.contexts: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: self.contexts.append(context))
 
 
 @pytest.fixture

@@ -1,0 +1,100 @@
+"""Futures of loops that go, and of several loops."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from penstock import DispatchPool
+from penstock._native import Future, _nap
+
+from .conftest import LOOPS, Gate
+
+
+@pytest.mark.parametrize("make", LOOPS.values(), ids=LOOPS)
+def test_a_loop_closed_while_jobs_run_is_quietly_forgotten(
+    make: Callable[[], asyncio.AbstractEventLoop], gate: Gate
+) -> None:
+    pool = DispatchPool(threads=2)
+    loop = make()
+
+    async def main() -> list[Future[Any]]:
+        return [pool.run(gate), pool.run(gate), pool.run(int), _nap(pool)]
+
+    kept = loop.run_until_complete(main())
+    loop.close()
+    gate.open.set()
+    pool.close()
+    assert not any(future.done() for future in kept)
+
+
+@pytest.mark.parametrize("make", LOOPS.values(), ids=LOOPS)
+@pytest.mark.parametrize("how", ["closed", "collected"])
+def test_a_thousand_loops_on_one_pool_leave_no_descriptor(
+    make: Callable[[], asyncio.AbstractEventLoop], how: str
+) -> None:
+    with DispatchPool(threads=2) as pool:
+        before = len(os.listdir("/proc/self/fd"))
+        kept: list[asyncio.AbstractEventLoop] = []
+        futures: list[Future[int]] = []
+
+        async def main() -> int:
+            futures.append(pool.run(int))
+            return await futures[-1]
+
+        for _ in range(1000):
+            loop = make()
+            assert loop.run_until_complete(main()) == 0
+            loop.close()
+            if how == "closed":
+                kept.append(loop)
+            else:
+                futures.clear()
+                del loop
+        if how == "collected":
+            gc.collect()
+        assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("make", LOOPS.values(), ids=LOOPS)
+def test_loops_in_several_threads_share_a_pool(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    totals: list[int] = []
+
+    def thread() -> None:
+        async def main() -> int:
+            return sum(await asyncio.gather(*[pool.run(int, "1") for _ in range(200)]))
+
+        loop = make()
+        totals.append(loop.run_until_complete(main()))
+        loop.close()
+
+    with DispatchPool(threads=3) as pool:
+        threads = [threading.Thread(target=thread) for _ in range(4)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join(20)
+    assert totals == [200] * 4
+
+
+@pytest.mark.asyncio
+async def test_a_future_in_a_cycle_is_collected(pool: DispatchPool) -> None:
+    class Thing:
+        pass
+
+    thing = Thing()
+    dead = weakref.ref(thing)
+    future = pool.run(lambda it: it, thing)
+    thing.future = future  # type: ignore[attr-defined]
+    await future
+    # Until the task suspends it runs inside the future's callback.
+    await asyncio.sleep(0)
+    del future, thing
+    gc.collect()
+    assert dead() is None

@@ -1,0 +1,156 @@
+"""How a `DispatchPool` comes to rest, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable
+
+import pytest
+from penstock import DispatchPool
+from penstock._native import Future, _nap
+from penstock.errors import PoolClosed
+
+from .conftest import Gate
+
+
+@pytest.mark.asyncio
+async def test_join_waits_for_everything_that_was_given_and_closes_nothing(pool: DispatchPool, gate: Gate) -> None:
+    ran: list[int] = []
+    pool.dispatch(gate)
+    for n in range(100):
+        pool.dispatch(ran.append, n)
+    nap = _nap(pool, 0.01)
+    joining = pool.join()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(joining), 0.05)
+    gate.open.set()
+    await joining
+    assert sorted(ran) == list(range(100))
+    assert nap.done()
+    assert await pool.run(int) == 0
+
+
+@pytest.mark.asyncio
+async def test_join_of_a_quiet_pool_is_done(pool: DispatchPool) -> None:
+    await pool.join()
+    assert await pool.run(int) == 0
+    await pool.join()
+    await pool.aclose()
+    await pool.join()
+
+
+@pytest.mark.asyncio
+async def test_results_come_before_the_end_of_a_join(pool: DispatchPool) -> None:
+    for _ in range(50):
+        futures = [pool.run(int) for _ in range(20)]
+        await pool.join()
+        assert all(future.done() for future in futures)
+
+
+@pytest.mark.asyncio
+async def test_join_ends_when_the_last_job_is_cancelled(pool: DispatchPool, gate: Gate) -> None:
+    for _ in range(4):
+        pool.dispatch(gate)
+    gate.wait_entered(4)
+    queued = [pool.run(int), _nap(pool, 20)]
+    joining = pool.join()
+    gate.open.set()
+    for each in queued:
+        each.cancel()
+    await joining
+    assert pool.stats()["running"] == 0
+
+
+@pytest.mark.asyncio
+async def test_join_ends_when_a_shutdown_cancels_what_is_queued(gate: Gate) -> None:
+    pool = DispatchPool(threads=1)
+    pool.dispatch(gate)
+    gate.wait_entered()
+    queued = [pool.run(int) for _ in range(3)]
+    queued[0].cancel()
+    joining = pool.join()
+    pool.shutdown(wait=False, cancel_futures=True)
+    assert pool.stats()["queued"] == 0
+    gate.open.set()
+    await joining
+    assert all(future.cancelled() for future in queued)
+    await pool.aclose()
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_join_leaves_the_jobs_and_no_trace(pool: DispatchPool, gate: Gate) -> None:
+    ended: list[None] = []
+    pool.dispatch(lambda: ended.append(gate()))
+    gate.wait_entered()
+    for _ in range(1000):
+        pool.join().cancel()
+    assert sum(isinstance(thing, Future) for thing in gc.get_objects()) < 100
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(pool.join(), 0.01)
+    gate.open.set()
+    await pool.join()
+    assert ended == [None]
+
+
+@pytest.mark.asyncio
+async def test_a_closed_pool_runs_what_is_queued_and_takes_no_more() -> None:
+    pool = DispatchPool(threads=1)
+    futures = [pool.run(time.sleep, 0.001) for _ in range(20)]
+    await pool.aclose()
+    assert await asyncio.gather(*futures) == [None] * 20
+    for submit in (pool.run, pool.dispatch, pool.submit):
+        with pytest.raises(PoolClosed):
+            submit(int)
+    await pool.aclose()
+    pool.close()
+    assert "closed" in repr(pool)
+
+
+@pytest.mark.asyncio
+async def test_shutdown_can_cancel_what_is_queued(gate: Gate) -> None:
+    pool = DispatchPool(threads=1)
+    running = pool.run(gate)
+    gate.wait_entered()
+    queued = pool.run(int)
+    submitted = pool.submit(int)
+    pool.shutdown(wait=False, cancel_futures=True)
+    with pytest.raises(asyncio.CancelledError):
+        await queued
+    assert submitted.cancelled()
+    gate.open.set()
+    assert await running is None
+    await pool.aclose()
+
+
+@pytest.mark.asyncio
+async def test_a_job_may_shut_its_own_pool_down() -> None:
+    pool = DispatchPool(threads=2)
+    await pool.run(pool.shutdown)
+    await pool.aclose()
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_aclose_closes_the_pool_all_the_same(
+    gate: Gate, thread_names: Callable[[], set[str]]
+) -> None:
+    pool = DispatchPool(threads=1, name_prefix="gone-")
+    running = pool.run(gate)
+    gate.wait_entered()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(pool.aclose(), 0.01)
+    with pytest.raises(PoolClosed):
+        pool.run(int)
+    gate.open.set()
+    await running
+    while any(name.startswith("gone-") for name in thread_names()):
+        await asyncio.sleep(0.001)
+
+
+def test_a_forgotten_pool_warns_and_lets_its_threads_go() -> None:
+    pools = [DispatchPool(threads=2)]
+    ran = pools[0].submit(int)
+    with pytest.warns(ResourceWarning, match="unclosed DispatchPool"):
+        pools.clear()
+    assert ran.result(10) == 0
