@@ -2,9 +2,10 @@
 ticker, the watch's CPU time, and bodies stored under a permit; in rounds in which the variants take turns.
 
 `python -m benches.python.handover` takes a minute, wants a quiet machine, writes `benches/results/handover.json`, and
-prints the tables of it.
+prints the tables of it; `--rounds 3 --json OUT` is a look.
 """
 
+import argparse
 import asyncio
 import datetime
 import gc
@@ -13,7 +14,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -174,7 +175,15 @@ def variants() -> Iterator[Mapping[str, Callable[[], Awaitable[Sample]]]]:
         pool.shutdown()
 
 
-def main() -> int:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benches.python.handover", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default: %(default)s)")
+    parser.add_argument("--json", type=Path, default=RESULTS, metavar="OUT")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse(argv)
     if penstock.BUILD_PROFILE != "release":
         print("this is a debug build: make develop")
         return 1
@@ -182,7 +191,7 @@ def main() -> int:
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     with variants() as found:
         samples: dict[str, list[Sample]] = {name: [] for name in found}
-        for round_ in range(-1, ROUNDS):
+        for round_ in range(-1, options.rounds):
             for name in order.sample(list(found), len(found)):
                 gc.collect()
                 sample = penstock.run(_measured(found[name]))
@@ -193,7 +202,7 @@ def main() -> int:
         "started": started,
         "environment": machine.environment((), ()),
         "settings": {
-            "rounds": ROUNDS,
+            "rounds": options.rounds,
             "seed": SEED,
             "calls": CALLS,
             "hops": HOPS,
@@ -205,7 +214,7 @@ def main() -> int:
         },
         "rows": [{"variant": name, "samples": samples[name]} for name in samples],
     }
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    options.json.write_text(json.dumps(results, indent=1) + "\n")
     for table in tables(results).values():
         print(table + "\n")
     return 0

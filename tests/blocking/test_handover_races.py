@@ -112,6 +112,7 @@ def test_2_a_function_returns_while_the_carrier_is_blocked_itself_and_no_other_i
         assert block_in_place(hurry(mine)) == first
         assert its.entered.wait(15)
         # Had it not been seized, nobody would be here.
+        assert loop_here()._thread_id == first
         its.opened.set()
         assert await other != first
         assert stats()["away"] == 0

@@ -91,6 +91,21 @@ def test_a_cpython_that_was_not_tested_gets_asyncios_loop_and_a_warning(monkeypa
     assert asyncio.run(enables()) is False
 
 
+def test_on_a_cpython_that_was_not_tested_all_else_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> tuple[int, int]:
+        with pytest.raises(HandoverError, match="not penstock"):
+            block_in_place(int)
+        async with penstock.DispatchPool(threads=1) as pool:
+            policy = penstock.Permit(penstock.Semaphore(1), pool=pool)
+            return await policy.run(threading.get_ident), await pool.run(threading.get_ident)
+
+    monkeypatch.setattr(handover, "TESTED", set())
+    with pytest.warns(RuntimeWarning, match="no hand-over on CPython") as caught:
+        on_the_pool, its_thread = penstock.run(main())
+    assert len(caught) == 1
+    assert on_the_pool == its_thread
+
+
 def test_without_handover_it_is_asyncios_loop() -> None:
     loop = penstock.new_event_loop(handover=False)
     loop.close()
