@@ -177,16 +177,24 @@ async def main():
         loop.__class__.close  # untouched: it is the parent's
         penstock.run(blocks())
         os._exit(0)
-    _, status = os.waitpid(child, 0)
-    print("child", os.waitstatus_to_exitcode(status))
+    waits_for(child)
 async def blocks():
     penstock.block_in_place(time.sleep, 0.01)
+def waits_for(child):
+    _, status = os.waitpid(child, 0)
+    print("child", os.waitstatus_to_exitcode(status))
 loop = penstock.new_event_loop()
 loop.run_until_complete(main())
+if (child := os.fork()) == 0:
+    try:
+        loop.run_until_complete(blocks())
+    except penstock.HandoverError as error:
+        os._exit("parent" in str(error))
+waits_for(child)
 loop.close()
 """
 
 
 def test_a_forked_child_has_loops_of_its_own(script: Callable[..., Any]) -> None:
     done = script("import warnings; warnings.simplefilter('ignore')\n" + FORK)
-    assert (done.returncode, done.stdout) == (0, "child 0\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "child 0\nchild 1\n"), done.stderr

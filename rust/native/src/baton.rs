@@ -265,6 +265,11 @@ impl Baton {
         self.slow.bind(py)
     }
 
+    /// Whether the loop was made in a parent process, which has its carriers.
+    pub fn is_inherited(&self) -> bool {
+        self.shared.is_inherited()
+    }
+
     pub fn limits(&self) -> &Limits {
         self.shared.core.limits()
     }
@@ -282,9 +287,6 @@ impl Baton {
         let py = task.py();
         let shared = &self.shared;
         let core = &shared.core;
-        if shared.is_inherited() {
-            return Err(closed(py));
-        }
         let back = || names(py)?.set_running_loop.bind(py).call1((event_loop,));
         Shared::depart(py)?;
         let block = match core.enter(hurry, may_stand) {
@@ -385,7 +387,7 @@ impl Baton {
 
     /// Ends the idle carriers, and waits for them. Threads that come back later are told.
     fn close(&self, py: Python<'_>) {
-        if self.shared.is_inherited() {
+        if self.is_inherited() {
             return;
         }
         self.shared.core.close();
@@ -393,7 +395,7 @@ impl Baton {
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let figures = if self.shared.is_inherited() { Figures::default() } else { self.shared.core.figures() };
+        let figures = if self.is_inherited() { Figures::default() } else { self.shared.core.figures() };
         let stats = PyDict::new(py);
         stats.set_item("blocks", figures.blocks)?;
         stats.set_item("taken", figures.taken)?;
@@ -424,7 +426,7 @@ impl Baton {
 
 impl Drop for Baton {
     fn drop(&mut self) {
-        if !self.shared.is_inherited() {
+        if !self.is_inherited() {
             self.shared.core.close();
         }
     }

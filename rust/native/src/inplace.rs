@@ -68,6 +68,9 @@ impl<'py> Call<'_, 'py> {
             return Ok(Err(format!("the running loop is a {class}, not penstock.run's")));
         };
         let baton = baton.cast::<Baton>()?.get();
+        if baton.is_inherited() {
+            return Ok(Err("the running loop is the parent process's".to_owned()));
+        }
         let handle = event_loop.getattr(intern!(py, "_current_handle"))?;
         let task = match baton::current_task(event_loop)? {
             Some(task) if is_in_step(&handle, &task)? => task,
