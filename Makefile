@@ -78,6 +78,11 @@ compare: say-compare $(VENV)/.develop $(VENV)/.bench ## Remake upstream's tables
 bench-archives: say-bench-archives $(VENV)/.develop ## Read and write archives beside upstream's Rust (4 minutes; needs a quiet machine)
 	$(BIN)/python -m benches.python.archives
 
+.PHONY: bench-micro
+bench-micro: say-bench-micro $(VENV)/.develop $(VENV)/.bench ## Measure the smallest operations: Rust's by criterion, Python's by pyperf (5 minutes)
+	CARGO_TARGET_DIR=$(abspath target/micro) cargo bench --quiet --locked --manifest-path benches/rust/micro/Cargo.toml
+	$(BIN)/python -m benches.python.micro
+
 .PHONY: bench-compare
 bench-compare: say-bench-compare $(VENV)/.develop $(VENV)/.bench ## Measure penstock beside its revision BASE (10 minutes and a build; needs a quiet machine)
 	$(BIN)/python -m benches.cross.revisions $(BASE)

@@ -26,7 +26,7 @@ TABLES = (
     "compare-environment-strategies",
 )
 NOTHING = "Nothing in this run."
-BARS = {"CPU ms a batch": cpu, "wall ms a batch: median, and the range of nine rounds in ten": wall}
+BARS = {"CPU ms a batch": cpu, "wall ms a batch": wall}
 ECHO_BARS = {"p50 of a round trip, ms": lag_p50, "p99 of a round trip, ms": lag_p99}
 
 # Of a group, the row with the first of these clients is what the others are held against.
@@ -275,7 +275,7 @@ def _pressed(groups: Iterable[Group]) -> str:
 
 def _spread(row: Row, metric: report.Metric) -> str:
     figure = spread(values(row, metric))
-    return f"{figure.median:.3g} ({figure.low:.3g} to {figure.high:.3g})"
+    return f"{report.short(figure.median)} ({report.short(figure.low)} to {report.short(figure.high)})"
 
 
 def _rate(results: Results, row: Row) -> str:

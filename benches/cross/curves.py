@@ -181,7 +181,7 @@ def table(curve: str, clients: Mapping[str, Mapping[int, Row]]) -> str:
         before = f"{fitted.before:.2f}" if fitted.knee else ""
         knee = _shown(fitted.knee, about) if fitted.knee else "none"
         cause = f"{about.below}; then {about.above}" if fitted.knee else about.above
-        span = f"{points[0][1]:.3g} to {points[-1][1]:.3g}"
+        span = f"{report.short(points[0][1])} to {report.short(points[-1][1])}"
         lines.append((client, span, before, knee, f"{fitted.after:.2f}", cause))
     title = f"{'CPU' if about.metric is cpu else 'wall'} ms a batch, first to last"
     return report.markdown(("how", title, "exponent", f"knee: {about.axis}", "exponent after it", "cause"), lines)

@@ -67,7 +67,7 @@ def test_curves_stand_on_the_page_with_their_exponents(
     points = [row(f"size {number}/length/penstock", [number / 100.0] * 3) for number in curves.SIZES]
     sections = compare_report.sections({"curves": results(*points)}, {})
     section = next(each for each in sections if each.title.startswith("How costs grow: size of a body"))
-    assert "| penstock | 10.2 to 2.68e+06 |  | none | 1.00 |" in section.table
+    assert "| penstock | 10.2 to 2,684,355 |  | none | 1.00 |" in section.table
     assert section.figure is not None
 
 

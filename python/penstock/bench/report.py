@@ -242,7 +242,7 @@ def bars(found: Sequence[Group], metrics: Mapping[str, Metric]) -> "Figure":
             color=[colour(row) for _, _, row in places],
             error_kw={"elinewidth": 1, "capsize": 2},
         )
-        axes.bar_label(drawn, [f"{each.median:.3g}" for each in spreads], padding=3, fontsize=7)
+        axes.bar_label(drawn, [short(each.median) for each in spreads], padding=3, fontsize=7)
         axes.set_xlabel(label)
         axes.margins(x=0.1, y=0.02)
         axes.spines[["top", "right"]].set_visible(False)
@@ -250,6 +250,11 @@ def bars(found: Sequence[Group], metrics: Mapping[str, Metric]) -> "Figure":
         [place for place, _, _ in places], [f"{group.title}: {row['client']}" for _, group, row in places]
     )
     return figure
+
+
+def short(number: float) -> str:
+    """With three digits, or all that stand before the point."""
+    return f"{number:.3g}" if abs(number) < 1000 else f"{number:,.0f}"
 
 
 def colour(row: Row) -> str:
