@@ -95,7 +95,8 @@ def sessions(loops: Sequence[str]) -> Iterator[list[Variant]]:
             ("aiohttp zlib-ng", "aiohttp", {"zlib": "zlib_ng"}),
             ("pyreqwest", "pyreqwest", {"gzip": True}),
         ]
-        yield [_row("gzip", client, loop, factory, **options) for client, factory, options in compressed]
+        alone = [("zlib-rs alone", "decoder", {}), ("isal alone", "decoder", {"zlib": "isal"})]
+        yield [_row("gzip", client, loop, factory, **options) for client, factory, options in (*compressed, *alone)]
         yield [_row("gzip", client, loop, factory, "lag", **options) for client, factory, options in compressed[:3]]
         yield [_row("tls", client, loop, client) for client in clients]
         yield [

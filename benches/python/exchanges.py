@@ -24,6 +24,8 @@ from pyreqwest.client import ClientBuilder
 # Files are sent, or read, by so much at a time where the client's user says so.
 SENT = 1 << 20
 BUFFER = 1 << 20
+# zlib's wbits for the gzip format with the largest window.
+GZIP = 31
 
 
 @functools.cache
@@ -157,6 +159,29 @@ def _zlib(name: str) -> Any:
     from zlib_ng import zlib_ng
 
     return zlib_ng
+
+
+@asynccontextmanager
+async def open_decoder(shape: str, zlib: str | None = None) -> AsyncIterator[Fetch]:
+    """No client, but what each has to do beside everything else: bytes that were received once, before anything is
+    timed, are decoded in memory, by penstock's decoder or another."""
+    tunables = penstock.Tunables(max_body_ram="64MiB")
+    received: dict[str, penstock.BodyImage] = {}
+    async with penstock.Client(decode=False, tunables=tunables) as client:
+
+        async def body(url: str, take: Take) -> None:
+            if url not in received:
+                received[url] = (await client.get(url)).body
+            if zlib is None:
+                image = await received[url].decode("gzip", policy=penstock.Direct(), tunables=tunables)
+                for view in image.chunks(PIECE):
+                    take(view)
+            else:
+                decoder = _zlib(zlib).decompressobj(GZIP)
+                for view in received[url].chunks(PIECE):
+                    take(decoder.decompress(view))
+
+        yield body
 
 
 @asynccontextmanager
