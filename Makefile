@@ -62,9 +62,10 @@ bench-client: say-bench-client $(VENV)/.develop $(VENV)/.bench ## Measure the cl
 	$(BIN)/python -m benches.python.client
 
 .PHONY: bench-close
-bench-close: say-bench-close $(VENV)/.develop $(VENV)/.bench ## Measure the policies beside each other, 400 times each (10 minutes; needs a quiet machine)
-	$(BIN)/python -m benches.python.run --framing chunked --store bench-out --rounds 140 \
+bench-close: say-bench-close $(VENV)/.develop $(VENV)/.bench ## Measure the policies beside each other, 400 times each, plain and under TLS (30 minutes; needs a quiet machine)
+	$(BIN)/python -m benches.python.run --store bench-out --rounds 140 \
 		--rows '(fs|mmap)_(direct|permit|dispatch)/.*/penstock$$' --json bench-out/close.json
+	$(BIN)/python -m benches.python.client --rounds 100 --rows '^tls (fs|mmap)' --json bench-out/close-tls.json
 
 .PHONY: bench-blocking
 bench-blocking: say-bench-blocking $(VENV)/.develop $(VENV)/.bench ## Measure ways to run blocking work (10 minutes; needs a quiet machine)

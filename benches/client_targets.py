@@ -43,4 +43,15 @@ TARGETS: list[Ratio | Bound] = [
         1 / 3,
         CPU,
     ),
+    *(
+        Ratio(
+            f"tls {store}, {framing}: {policy} ÷ direct",
+            f"tls {store}, {framing}/asyncio/penstock {policy}",
+            f"tls {store}, {framing}/asyncio/penstock direct",
+            1.10,
+        )
+        for store in ("fs", "mmap")
+        for framing in ("length", "chunked")
+        for policy in ("dispatch", "permit")
+    ),
 ]

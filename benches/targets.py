@@ -74,12 +74,13 @@ def _stored(store: str, fs: float, mmap: float) -> list[Ratio | Bound]:
         Ratio(f"mmap with FilePool, {store}", f"mmap_direct/{length}/penstock FilePool", floor_length, 1.6),
         *(
             Ratio(
-                f"{kind}: {policy} ÷ direct, {store}",
-                f"{kind}_{policy}/{chunked}/penstock",
-                f"{kind}_direct/{chunked}/penstock",
+                f"{kind}, {framing}: {policy} ÷ direct, {store}",
+                f"{kind}_{policy}/{framing}/{store}/penstock",
+                f"{kind}_direct/{framing}/{store}/penstock",
                 1.05,
             )
             for kind in ("fs", "mmap")
+            for framing in ("chunked", "length")
             for policy in ("dispatch", "permit")
         ),
         Bound(

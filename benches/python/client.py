@@ -32,6 +32,10 @@ PACKAGES = ("penstock", "aiohttp", "pyreqwest", "uvloop", "isal", "zlib-ng")
 MIB = 1 << 20
 CHUNKS = (64, 256, 1024, 4096, 16384, 65536)
 IDLE = 500
+STORES = ("fs", "mmap")
+# By the size of a chunk; 0 sends the length instead.
+FRAMINGS = {"length": 0, "chunked": 65536}
+POLICIES = ("direct", "permit", "dispatch")
 
 QUICK = Pace(rounds=2, warmup=0, batches=1)
 
@@ -55,6 +59,10 @@ LOADS = {
     **{f"chunks of {chunk}": Load(f"/{MIB}/{chunk}", MIB) for chunk in CHUNKS},
     "gzip": Load(f"/gzip/{8 * MIB}", 8 * MIB, gzip=True, share=4),
     "tls": Load(f"/{8 * MIB}/0", 8 * MIB, scheme="https"),
+    **{
+        f"tls {store}, {framing}": Load(f"/{8 * MIB}/{chunk}", 8 * MIB, connections=8, scheme="https")
+        for store, (framing, chunk) in product(STORES, FRAMINGS.items())
+    },
     "upload": Load("/", 8 * MIB),
     "idle tls": Load("/1024/0", 1024, connections=IDLE, scheme="https"),
 }
@@ -78,6 +86,27 @@ def _row(load: str, client: str, loop: str, factory: str, kind: Kind = "batch", 
         loop=loop,
         kind=kind,
         reads=shape != "upload",
+    )
+
+
+def _stored(store: str, framing: str, policy: str) -> Variant:
+    """The row `tls STORE, FRAMING/asyncio/penstock POLICY`: bodies that go to a file over TLS."""
+    load = f"tls {store}, {framing}"
+    asked = LOADS[load]
+    return Variant(
+        id=f"{load}/asyncio/penstock {policy}",
+        scenario=f"{load}, asyncio",
+        client=f"penstock {policy}",
+        factory="penstock.bench.variants:open_client",
+        options={
+            "scenario": store,
+            "policy": policy,
+            "store": str(OUTPUT),
+            "connections": asked.connections,
+            "requests": asked.requests,
+        },
+        framing=None,
+        loop="asyncio",
     )
 
 
@@ -105,6 +134,8 @@ def sessions(loops: Sequence[str]) -> Iterator[list[Variant]]:
             _row("upload", "aiohttp, large pieces", loop, "aiohttp"),
         ]
         yield [_row("idle tls", client, loop, client, "memory") for client in clients]
+    for store, framing in product(STORES, FRAMINGS):
+        yield [_stored(store, framing, policy) for policy in POLICIES]
 
 
 class Exchanges(Rounds):
@@ -207,6 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.list:
         print("\n".join(row.id for session in chosen for row in session))
         return 0
+    OUTPUT.mkdir(exist_ok=True)
     try:
         results = Exchanges(chosen, pace, packages=PACKAGES).run(Progress())
     except DebugBuildError as error:

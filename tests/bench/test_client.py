@@ -22,6 +22,7 @@ ROWS = (
     "gzip/uvloop/aiohttp isal",
     "tls/asyncio/penstock",
     "tls/asyncio/pyreqwest",
+    "tls fs, chunked/asyncio/penstock direct",
     "upload/asyncio/penstock",
     "upload/asyncio/aiohttp",
     "upload/asyncio/aiohttp, large pieces",

@@ -4,6 +4,7 @@ Which options make a row is for the demo and the full comparison to say. The oth
 benches.
 """
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeAlias
@@ -73,12 +74,14 @@ async def open_client(
     budget_ram: str | None = None,
     connections: int = 100,
     passes: int = 1,
+    certificate: str | None = None,
 ) -> AsyncIterator[Fetch]:
     """A client that stores as `scenario` says: "ram", "ram_gather", "fs", "mmap", "mmap_copy", "spill", or "drop".
 
     Bodies stay in RAM for the first two and go to a file from their first byte for the others, unless `max_body_ram`
     says otherwise, as it must for "spill". `policy` is "direct", "permit" or "dispatch"; `store` is for files, which
-    `file_pool` recycles; `budget_ram` bounds the RAM of all bodies; `passes` is how often a body is read.
+    `file_pool` recycles; `budget_ram` bounds the RAM of all bodies; `passes` is how often a body is read;
+    `certificate` is the file of the one that is trusted.
     A further scenario, "stream", keeps nothing and reads each body while it comes.
     """
     if max_body_ram is None:
@@ -93,6 +96,7 @@ async def open_client(
                 budget=penstock.Budget(ram=budget_ram) if budget_ram else None,
                 policy=chosen,
                 limits=penstock.Limits(connections=connections),
+                ssl_context=ssl.create_default_context(cafile=certificate) if certificate else None,
                 **options,
             )
         )
