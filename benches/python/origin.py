@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.bench import server
-from penstock.bench.machine import pinned, raise_descriptor_limit
+from penstock.bench.machine import raise_descriptor_limit
 from penstock.bench.reading import Summary
 
 HOST = "127.0.0.1"
@@ -76,14 +76,7 @@ def converse(connection: socket.socket, context: ssl.SSLContext | None) -> None:
         if context is not None:
             connection = stack.enter_context(context.wrap_socket(connection, server_side=True))
         received = bytearray()
-        while True:
-            while (end := received.find(b"\r\n\r\n")) < 0:
-                data = connection.recv(16 * 1024)
-                if not data:
-                    return
-                received += data
-            head = bytes(received[:end])
-            del received[: end + 4]
+        while head := server.read_head(connection, received):
             method, path, _ = head.decode("latin-1").split(" ", 2)
             if method == "POST":
                 fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
@@ -154,20 +147,8 @@ class Origin:
 @contextlib.contextmanager
 def running(cpus: frozenset[int] | None = None) -> Iterator[Origin]:
     """Run the server as a process of its own on `cpus`."""
-    command = [sys.executable, "-m", "benches.python.origin"]
-    with pinned(cpus):
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    with process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            yield Origin(**json.loads(process.stdout.readline()), pid=process.pid)
-        finally:
-            process.stdin.close()
-            try:
-                process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    with server.spawned([sys.executable, "-m", "benches.python.origin"], cpus) as (addresses, pid):
+        yield Origin(**json.loads(addresses), pid=pid)
 
 
 if __name__ == "__main__":

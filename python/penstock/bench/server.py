@@ -51,6 +51,19 @@ def plain(status: str, text: str) -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode()
 
 
+def read_head(connection: socket.socket, received: bytearray) -> bytes:
+    """The head of the next request, taken from the front of what was received, which more is added to; nothing at the
+    connection's end, or if it is too long."""
+    while (end := received.find(b"\r\n\r\n")) < 0:
+        data = connection.recv(16 * 1024)
+        if not data or len(received) > MAX_HEAD:
+            return b""
+        received += data
+    head = bytes(received[:end])
+    del received[: end + 4]
+    return head
+
+
 class BenchServer:
     """Accepts on a socket and answers each connection on a thread of its own, until the process ends."""
 
@@ -78,20 +91,11 @@ class BenchServer:
         try:
             with connection, contextlib.suppress(ConnectionError):
                 received = bytearray()
-                while True:
-                    end = received.find(b"\r\n\r\n")
-                    if end >= 0:
-                        head = bytes(received[:end])
-                        del received[: end + 4]
-                        _, _, rest = head.partition(b" ")
-                        self._answer(connection, rest.partition(b" ")[0].decode("ascii", "replace"))
-                        if b"\r\nconnection: close" in head.lower():
-                            return
-                        continue
-                    data = connection.recv(16 * 1024)
-                    if not data or len(received) > MAX_HEAD:
+                while head := read_head(connection, received):
+                    _, _, rest = head.partition(b" ")
+                    self._answer(connection, rest.partition(b" ")[0].decode("ascii", "replace"))
+                    if b"\r\nconnection: close" in head.lower():
                         return
-                    received += data
         finally:
             with self._changed:
                 self._open -= 1
@@ -177,16 +181,24 @@ def running(
         yield Address(elsewhere.rstrip("/"), None)
         return
     command = [sys.executable, "-m", "penstock.bench", "server", "--size", str(size), "--chunk", str(chunk)]
+    with spawned(command, cpus) as (url, pid):
+        yield Address(url, pid)
+
+
+@contextlib.contextmanager
+def spawned(command: list[str], cpus: frozenset[int] | None) -> Iterator[tuple[str, int]]:
+    """Run a server's process on `cpus`, which ends with its stdin; gives the line that it prints when it listens, and
+    its number."""
     with pinned(cpus):
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            url = process.stdout.readline().strip()
-            if not url:
+            line = process.stdout.readline().strip()
+            if not line:
                 raise RuntimeError(f"the benchmark server ended with status {process.wait()} before it listened")
-            yield Address(url, process.pid)
+            yield line, process.pid
         finally:
             process.stdin.close()
             try:
