@@ -61,6 +61,10 @@ bench: say-bench $(VENV)/.develop $(VENV)/.bench ## Measure the scenarios agains
 bench-client: say-bench-client $(VENV)/.develop $(VENV)/.bench ## Measure the client beside others (10 minutes; needs a quiet machine)
 	$(BIN)/python -m benches.python.client
 
+.PHONY: bench-client-close
+bench-client-close: say-bench-client-close $(VENV)/.develop $(VENV)/.bench ## Measure TLS beside aiohttp, 400 times each (10 minutes; needs a quiet machine)
+	$(BIN)/python -m benches.python.client --rows '^tls/.*/(penstock|aiohttp)$$' --rounds 100 --add
+
 .PHONY: bench-close
 bench-close: say-bench-close $(VENV)/.develop $(VENV)/.bench ## Measure the policies beside each other, 400 times each, plain and under TLS (30 minutes; needs a quiet machine)
 	$(BIN)/python -m benches.python.run --store bench-out --rounds 140 \

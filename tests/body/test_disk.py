@@ -84,17 +84,19 @@ ON_8_MIB = """
 def on_8_mib(tmp_path: Path) -> Callable[[str], str]:
     """Runs a program in a mount namespace of its own, with its first argument a file system of 8 MiB."""
     unshare = ["unshare", "--user", "--map-root-user", "--mount"]
-    mount = 'mount -t tmpfs -o size=8m none "$1"'
+    mount = 'mount -t tmpfs -o "size=8m,huge=$4" none "$1"'
     if shutil.which("unshare") is None:
         pytest.skip("unshare(1) is not installed")
-    tried = subprocess.run([*unshare, "sh", "-c", mount, "sh", tmp_path], capture_output=True, text=True, check=False)
+    tried = subprocess.run(
+        [*unshare, "sh", "-c", mount, "sh", tmp_path, "", "", "never"], capture_output=True, text=True, check=False
+    )
     if tried.returncode != 0:
         pytest.skip(f"no mounts in a user namespace: {tried.stderr.strip()}")
 
-    def run(source: str) -> str:
+    def run(source: str, huge: str = "never") -> str:
         program = textwrap.dedent(ON_8_MIB) + textwrap.dedent(source)
         shell = f'{mount} && exec "$2" -W error -c "$3" "$1"'
-        command = [*unshare, "sh", "-c", shell, "sh", str(tmp_path), sys.executable, program]
+        command = [*unshare, "sh", "-c", shell, "sh", str(tmp_path), sys.executable, program, huge]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -445,3 +447,25 @@ def test_what_no_file_can_be_made_for_is_an_error_of_its_own(tmp_path: Path) -> 
             os.close(each)
     with sink:
         assert bytes(sink.prepare()) == b"kept"
+
+
+@pytest.mark.needs_mount
+@pytest.mark.parametrize(("huge", "page"), [("always", 2 << 20), ("within_size", 4096)])
+def test_what_a_tmpfs_takes_in_huge_pages_counts_whole(on_8_mib: Callable[..., str], huge: str, page: int) -> None:
+    if not Path("/sys/kernel/mm/transparent_hugepage").exists():
+        pytest.skip("not on this platform: a kernel without huge pages")
+    said = on_8_mib(
+        """
+        before = free()
+        for size in (1, (2 << 20) + 1):
+            with penstock.BodySink(tunables.replace(max_body_ram=0), budget=budget) as sink:
+                sink.write(bytes(size))
+                image = sink.prepare()
+            print(before - free(), budget.stats()["ram"]["used"])
+            del image, sink
+            _native.settle(5)
+        """,
+        huge,
+    )
+    most = (2 << 20) + page
+    assert said.split() == [str(page), str(page), str(most), str(most)]
