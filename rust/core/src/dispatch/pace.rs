@@ -17,6 +17,7 @@ const WAKE_AND_ATTACH: Duration = Duration::from_micros(8);
 /// Who watches others takes over when none of them has taken a job for so many times the mean, within these bounds.
 const PATIENCE: u32 = 4;
 const LEAST_PATIENCE: Duration = Duration::from_micros(100);
+/// Who gives way does so for so long, too.
 pub const MOST_PATIENCE: Duration = Duration::from_millis(5);
 
 /// A mean that moves with the jobs.

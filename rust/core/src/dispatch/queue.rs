@@ -17,7 +17,8 @@
 //!   or woken (token)  └── WATCHING ◀── SEEKING: jobs are brief, and others are busy or were so just now
 //! ```
 //! - IDLE: asleep on the condition variable.
-//! - WATCHING: as IDLE, but for [`Pace::patience`] at most. It counts as idle, too.
+//! - WATCHING: as IDLE, but for a time at most: for [`Pace::patience`], or, while it gives way, for [`MOST_PATIENCE`]. It counts
+//!   as idle, too.
 //! - SEEKING: it will look at the deque before it sleeps again. A worker that finds an attached job at the front does
 //!   *not* pop it: it goes to attach first, which may take long, and pops after ([`Seat::take`]). So a job is never in
 //!   the hands of a worker that can't run it yet, and that a worker could attach says that the leader before it let go.
