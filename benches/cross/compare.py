@@ -45,8 +45,8 @@ TURN_SECONDS = {
     "swapping": 2.0,
     "curves": 0.35,
 }
-START_SECONDS = 0.4
-BUILDING = 360
+START_SECONDS = 0.3
+BUILDING = 300
 
 
 class Comparison(TypedDict):

@@ -22,6 +22,8 @@ TABLES = (
     "compare-policies",
     "compare-requests",
     "compare-spills",
+    "compare-swapping",
+    *(f"compare-curve-{curve}" for curve in curves.CURVES),
     "compare-missing",
     "compare-environment-strategies",
 )
@@ -79,6 +81,8 @@ def tables(comparison: Mapping[str, Any]) -> dict[str, str]:
     parts: Mapping[str, Results] = comparison["parts"]
     made = {
         **{name: section.table for name, section in _summaries(parts).items()},
+        **({"compare-swapping": _pressed(_groups("swapping", parts["swapping"]))} if "swapping" in parts else {}),
+        **{f"compare-curve-{curve}": curves.table(curve, each) for curve, each in curves.found(parts).items()},
         "compare-missing": _missing(comparison["missing"]),
         **{f"compare-environment-{part}": report.environment(results) for part, results in parts.items()},
     }

@@ -40,6 +40,8 @@ class Finding:
     def verdict(self) -> str:
         if not self.ratios:
             return "not measured"
+        if self.side == "level" and any(each.high > each.low * SIZE for each in self.ratios):
+            return "not told: the interval is too wide"
         sides = [_side(each) for each in self.ratios]
         holds = [side for side in sides if side == self.side]
         fails = [side for side in sides if side not in (self.side, "level")]

@@ -6,7 +6,6 @@ moved by more than the run's uncertainty.
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from penstock.bench.results import Results
 from penstock.bench.rounds import DebugBuildError, Variant
 
 from benches.cross import verdict
+from benches.python import options
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILT = ROOT / "target" / "base"
@@ -104,9 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     plan = replace(PLAN, rounds=arguments.rounds)
     site = build(arguments.base)
-    wanted = re.compile(arguments.rows)
     with tempfile.TemporaryDirectory(dir=ROOT / "target") as store:
-        chosen = [[row for row in found if wanted.search(row.id)] for found in sessions(Path(store), plan, site)]
+        chosen = options.chosen(sessions(Path(store), plan, site), arguments.rows)
         try:
             results = Driver(chosen, plan).run(Progress())
         except DebugBuildError as error:

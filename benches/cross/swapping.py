@@ -44,27 +44,27 @@ def rows(programs: Programs, stores: Mapping[str, Path]) -> list[Variant]:
         options: dict[str, Option] = {"scenario": kind, "max_body_ram": limit, "budget_ram": NO_SPILLING}
         made.append(_python(title, options, directory))
         if programs.core:
-            made.append(_rust(f"{CORE}, {title}", core_client(programs.core, kind, "dispatch", 1, limit, directory)))
+            made.append(_rust(CORE, title, core_client(programs.core, kind, "dispatch", 1, limit, directory)))
         if programs.upstream_client:
             reading = ("shared", "whole")
             command = upstream_client(programs.upstream_client, kind, "direct", reading, 1, limit, directory)
-            made.append(_rust(f"{UPSTREAM}, {title}", command))
+            made.append(_rust(UPSTREAM, title, command))
     return made
 
 
 def _python(title: str, options: Mapping[str, Option], directory: Path | None) -> Variant:
     store = str(directory) if directory else None
-    return replace(
-        _row(f"penstock, {title}"), factory=scenarios.PENSTOCK, options={**options, "store": store}, kind="lag"
-    )
+    row = _row("penstock", title)
+    return replace(row, factory=scenarios.PENSTOCK, options={**options, "store": store}, kind="lag")
 
 
-def _rust(client: str, command: tuple[str, ...]) -> Variant:
-    return replace(_row(client), command=command, loop="tokio")
+def _rust(client: str, title: str, command: tuple[str, ...]) -> Variant:
+    return replace(_row(client, title), command=command, loop="tokio")
 
 
-def _row(client: str) -> Variant:
-    return Variant(f"pressure/{client}", "twice the limit", client, framing="length")
+def _row(client: str, title: str) -> Variant:
+    """Rows are held against those that keep their bodies in the same place."""
+    return Variant(f"pressure/{client}, {title}", f"pressure, {title}", f"{client}, {title}", framing=None)
 
 
 @contextmanager

@@ -28,10 +28,9 @@ from penstock.dialog import headers_of
 
 from benches import archive_report
 from benches.archive_targets import BY_HAND, CORE, PYTHON, UPSTREAM
-from benches.python import native
+from benches.python import native, options
 from benches.python.archives_worker import STRATEGIES, checksum
 
-OUTPUT = Path("bench-out")
 HUGE = 200_000_000
 SIZES = {"small": (1000, 16 * 1024), "large": (16, 8 * 1024 * 1024), "huge": (1, HUGE)}
 # A turn's batches: a few tenths of a second for each row.
@@ -182,16 +181,8 @@ class Archives(Rounds):
         return machine.processors()[1]
 
     def settings(self) -> Settings:
-        pace = self._pace
         cpus = machine.processors()[1]
-        return {
-            "rounds": pace.rounds,
-            "warmup": pace.warmup,
-            "batches": pace.batches,
-            "seed": pace.seed,
-            "noise": pace.noise,
-            "client_cpus": sorted(cpus) if cpus else None,
-        }
+        return {**super().settings(), "client_cpus": sorted(cpus) if cpus else None}
 
     def open(self, child: Child) -> None:
         """Checks that it reads or writes what it should."""
@@ -223,39 +214,26 @@ def programs() -> dict[str, Sequence[str]]:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benches.python.archives", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one round, to see that everything runs")
-    parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose id matches")
-    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the rows' order (default: %(default)s)")
-    parser.add_argument("--noise", type=float, default=Pace.noise, help="(default: %(default)s)")
+    parser = options.parser("archives", __doc__, rounds=5)
     parser.add_argument(
         "--store",
         type=Path,
         nargs="+",
-        default=[OUTPUT, Path("/dev/shm")],
+        default=[options.OUTPUT, Path("/dev/shm")],
         metavar="DIR",
         help="(default: %(default)s)",
     )
-    parser.add_argument("--json", type=Path, default=OUTPUT / "archives.json", metavar="OUT")
-    parser.add_argument("--list", action="store_true", help="print the rows' ids and end")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
-    pace = (
-        QUICK
-        if arguments.quick
-        else Pace(arguments.rounds, warmup=1, batches=1, seed=arguments.seed, noise=arguments.noise)
-    )
+    pace = options.pace(arguments, QUICK)
     folders = [store / f"archives-{os.getpid()}" for store in arguments.store]
-    wanted = re.compile(arguments.rows)
     names = dict.fromkeys((UPSTREAM, CORE, BY_HAND, PYTHON), ()) if arguments.list else programs()
-    chosen = [[row for row in session if wanted.search(row.id)] for session in sessions(folders, names)]
-    chosen = [session for session in chosen if session]
+    chosen = options.chosen(sessions(folders, names), arguments.rows)
     if arguments.list:
-        print("\n".join(row.id for session in chosen for row in session))
+        print(options.listed(chosen))
         return 0
     try:
         results = Archives(chosen, pace, folders).run(Progress())

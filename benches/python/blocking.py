@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,24 +11,16 @@ from penstock.bench.progress import Progress
 from penstock.bench.rounds import DebugBuildError, Pace
 
 from benches import blocking_report, blocking_targets, targets
-from benches.python import native
+from benches.python import native, options
 
-OUTPUT = Path("bench-out")
 QUICK = Pace(rounds=2, warmup=0, batches=1)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benches.python.blocking", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few rounds, to see that everything runs")
-    parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose id matches")
-    parser.add_argument("--rounds", type=int, default=10, help="(default: %(default)s)")
+    parser = options.parser("blocking", __doc__, rounds=10)
     parser.add_argument("--batches", type=int, default=1, help="times each row's own number (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the rows' order (default: %(default)s)")
-    parser.add_argument("--noise", type=float, default=Pace.noise, help="(default: %(default)s)")
     parser.add_argument("--loop", choices=LOOPS, help="only this one (default: both)")
     parser.add_argument("--min-iterations", type=int, default=targets.MIN_ITERATIONS, help="for close targets")
-    parser.add_argument("--json", type=Path, default=OUTPUT / "blocking.json", metavar="OUT")
-    parser.add_argument("--list", action="store_true", help="print the rows' ids and end")
     return parser.parse_args(argv)
 
 
@@ -44,18 +35,12 @@ def upstream() -> Path | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
-    pace = (
-        QUICK
-        if arguments.quick
-        else Pace(arguments.rounds, warmup=1, batches=arguments.batches, seed=arguments.seed, noise=arguments.noise)
-    )
+    pace = options.pace(arguments, QUICK, arguments.batches)
     program = Path("blocking") if arguments.list else upstream()
-    wanted = re.compile(arguments.rows)
     loops = (arguments.loop,) if arguments.loop else LOOPS
-    chosen = [[row for row in session if wanted.search(row.id)] for session in sessions(loops, program)]
-    chosen = [session for session in chosen if session]
+    chosen = options.chosen(sessions(loops, program), arguments.rows)
     if arguments.list:
-        print("\n".join(row.id for session in chosen for row in session))
+        print(options.listed(chosen))
         return 0
     try:
         results = Blocking(chosen, pace, packages=PACKAGES).run(Progress())

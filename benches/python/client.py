@@ -8,13 +8,11 @@ another; what is read and what is sent is verified before it is timed, and its l
 import argparse
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from penstock.bench import machine, server
@@ -24,10 +22,9 @@ from penstock.bench.rounds import Child, DebugBuildError, Pace, Rounds, RowError
 from penstock.bench.worker import Spec
 
 from benches import client_report, targets
-from benches.python import origin
+from benches.python import options, origin
 
 LOOPS = ("asyncio", "uvloop")
-OUTPUT = Path("bench-out")
 PACKAGES = ("penstock", "aiohttp", "pyreqwest", "uvloop", "isal", "zlib-ng")
 MIB = 1 << 20
 CHUNKS = (64, 256, 1024, 4096, 16384, 65536)
@@ -101,7 +98,7 @@ def _stored(store: str, framing: str, policy: str) -> Variant:
         options={
             "scenario": store,
             "policy": policy,
-            "store": str(OUTPUT),
+            "store": str(options.OUTPUT),
             "connections": asked.connections,
             "requests": asked.requests,
         },
@@ -171,14 +168,9 @@ class Exchanges(Rounds):
         return machine.processors()[1]
 
     def settings(self) -> Settings:
-        pace = self._pace
         server_cpus, client_cpus = machine.processors()
         return {
-            "rounds": pace.rounds,
-            "warmup": pace.warmup,
-            "batches": pace.batches,
-            "seed": pace.seed,
-            "noise": pace.noise,
+            **super().settings(),
             "server_cpus": sorted(server_cpus) if server_cpus else None,
             "client_cpus": sorted(client_cpus) if client_cpus else None,
         }
@@ -209,36 +201,23 @@ def _load(variant: Variant) -> Load:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benches.python.client", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few rounds, to see that everything runs")
-    parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose id matches")
-    parser.add_argument("--rounds", type=int, default=12, help="(default: %(default)s)")
+    parser = options.parser("client", __doc__, rounds=12)
     parser.add_argument("--batches", type=int, default=4, help="of a row in a round (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the rows' order (default: %(default)s)")
-    parser.add_argument("--noise", type=float, default=Pace.noise, help="(default: %(default)s)")
     parser.add_argument("--loop", choices=LOOPS, help="only this one (default: both)")
     parser.add_argument("--min-iterations", type=int, default=targets.MIN_ITERATIONS, help="for close targets")
-    parser.add_argument("--json", type=Path, default=OUTPUT / "client.json", metavar="OUT")
     parser.add_argument("--add", action="store_true", help="keep the other rows that are in the file")
-    parser.add_argument("--list", action="store_true", help="print the rows' ids and end")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
-    pace = (
-        QUICK
-        if arguments.quick
-        else Pace(arguments.rounds, warmup=1, batches=arguments.batches, seed=arguments.seed, noise=arguments.noise)
-    )
-    wanted = re.compile(arguments.rows)
+    pace = options.pace(arguments, QUICK, arguments.batches)
     loops = (arguments.loop,) if arguments.loop else LOOPS
-    chosen = [[row for row in session if wanted.search(row.id)] for session in sessions(loops)]
-    chosen = [session for session in chosen if session]
+    chosen = options.chosen(sessions(loops), arguments.rows)
     if arguments.list:
-        print("\n".join(row.id for session in chosen for row in session))
+        print(options.listed(chosen))
         return 0
-    OUTPUT.mkdir(exist_ok=True)
+    options.OUTPUT.mkdir(exist_ok=True)
     try:
         results = Exchanges(chosen, pace, packages=PACKAGES).run(Progress())
     except DebugBuildError as error:

@@ -182,16 +182,8 @@ class Blocking(Rounds):
         return first | second if first and second else None
 
     def settings(self) -> Settings:
-        pace = self._pace
         first, second = machine.processors()
-        return {
-            "rounds": pace.rounds,
-            "warmup": pace.warmup,
-            "batches": pace.batches,
-            "seed": pace.seed,
-            "noise": pace.noise,
-            "client_cpus": sorted(first | second) if first and second else None,
-        }
+        return {**super().settings(), "client_cpus": sorted(first | second) if first and second else None}
 
     def open(self, child: Child) -> None:
         super().open(child)

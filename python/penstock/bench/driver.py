@@ -99,14 +99,10 @@ class Driver(Rounds):
     def settings(self) -> Settings:
         plan = self._plan
         return {
+            **super().settings(),
             "size": plan.size,
             "chunk": plan.chunk,
             "connections": plan.connections,
-            "rounds": plan.rounds,
-            "warmup": plan.warmup,
-            "batches": plan.batches,
-            "seed": plan.seed,
-            "noise": plan.noise,
             "server_cpus": sorted(self._server_cpus) if self._server_cpus else None,
             "client_cpus": sorted(self._client_cpus) if self._client_cpus else None,
             "server": "embedded" if self._address.pid else self._address.url,

@@ -214,8 +214,17 @@ class Rounds(ABC):
     def cpus(self, variant: Variant) -> frozenset[int] | None:
         """Where it runs."""
 
-    @abstractmethod
-    def settings(self) -> Settings: ...
+    def settings(self) -> Settings:
+        """How the run is done, without what only a subclass knows."""
+        pace = self._pace
+        return {
+            "rounds": pace.rounds,
+            "warmup": pace.warmup,
+            "batches": pace.batches,
+            "seed": pace.seed,
+            "noise": pace.noise,
+            "client_cpus": None,
+        }
 
     def open(self, child: Child) -> None:
         """Waits until it can be measured."""

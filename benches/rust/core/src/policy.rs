@@ -66,7 +66,7 @@ impl Policy {
             }
             Self::Dispatch { .. } => {
                 if let Some(work) = receiver.take_work() {
-                    self.run(work).await??;
+                    self.run(work.run).await??;
                 }
                 Ok(receiver.next())
             }
