@@ -56,7 +56,8 @@ CURVES = (
 
 NOT_MEASURED = {
     "wall time of clients on two CPUs": "needs a third CPU for the server; clients are pinned to one",
-    "peak memory as a cgroup counts it": "the tables have the peak of resident memory",
+    "peak memory as a cgroup counts it": "each row would need a cgroup of its own, which few machines permit; the "
+    "tables have the peak of resident memory, which counts mapped files and not those in tmpfs",
 }
 
 
