@@ -142,6 +142,7 @@ class Exchanges(Rounds):
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
+        options.OUTPUT.mkdir(exist_ok=True)
         server_cpus, _ = machine.processors()
         with origin.running(server_cpus) as self._origin:
             yield
@@ -217,7 +218,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.list:
         print(options.listed(chosen))
         return 0
-    options.OUTPUT.mkdir(exist_ok=True)
     try:
         results = Exchanges(chosen, pace, packages=PACKAGES).run(Progress())
     except DebugBuildError as error:
