@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, log2
 from statistics import linear_regression, median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from penstock.bench import report, scenarios
 from penstock.bench.driver import MIB, Driver, Plan
 from penstock.bench.figures import Metric, cpu, quiet, spread, values, wall
-from penstock.bench.results import Results, Row
+from penstock.bench.results import Framing, Results, Row
 from penstock.bench.rounds import Variant
 
 from benches.cross.rows import CORE, KEPT, Programs, core_client, upstream_client
@@ -86,8 +86,8 @@ def rows(programs: Programs, quick: bool) -> Iterator[list[Variant]]:
 
 
 def _point(programs: Programs, curve: str, number: int) -> Iterator[Variant]:
-    framing = "chunked" if curve == "chunk" else "length"
-    row = Variant(f"{curve} {number}/{framing}/", f"{curve} {number}", "", framing=framing)  # type: ignore[arg-type]
+    framing: Framing = "chunked" if curve == "chunk" else "length"
+    row = Variant(f"{curve} {number}/{framing}/", f"{curve} {number}", "", framing=framing)
     ours = {"scenario": "ram", "policy": "direct", "max_body_ram": RAM, "connections": max(CONCURRENCY)}
     yield _named(row, "penstock", factory=scenarios.PENSTOCK, options=ours)
     yield _named(row, PEER, factory="penstock.bench.peers.aiohttp:tuned", options={"scenario": "ram"})
@@ -98,8 +98,8 @@ def _point(programs: Programs, curve: str, number: int) -> Iterator[Variant]:
         yield _named(row, KEPT, command=command, loop="tokio")
 
 
-def _named(row: Variant, client: str, **changes: object) -> Variant:
-    return replace(row, id=f"{row.id}{client}", client=client, **changes)  # type: ignore[arg-type]
+def _named(row: Variant, client: str, **changes: Any) -> Variant:
+    return replace(row, id=f"{row.id}{client}", client=client, **changes)
 
 
 class Curves(Driver):

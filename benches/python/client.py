@@ -17,7 +17,7 @@ from typing import Any
 
 from penstock.bench import machine, server
 from penstock.bench.progress import Progress
-from penstock.bench.results import Kind, Option, Results, Settings
+from penstock.bench.results import Kind, Option, Settings
 from penstock.bench.rounds import Child, DebugBuildError, Pace, Rounds, RowError, Variant
 from penstock.bench.worker import Spec
 
@@ -218,16 +218,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.list:
         print(options.listed(chosen))
         return 0
+    kept = options.kept(arguments.json) if arguments.add else []
     try:
         results = Exchanges(chosen, pace, packages=PACKAGES).run(Progress())
     except DebugBuildError as error:
         print(error, file=sys.stderr)
         return 2
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    if arguments.add and arguments.json.exists():
-        before: Results = json.loads(arguments.json.read_text())
-        measured = {row["id"] for row in results["rows"]}
-        results["rows"] = [*(row for row in before["rows"] if row["id"] not in measured), *results["rows"]]
+    measured = {row["id"] for row in results["rows"]}
+    results["rows"] = [*(row for row in kept if row["id"] not in measured), *results["rows"]]
     arguments.json.write_text(json.dumps(results, indent=1) + "\n")
     for title, table in client_report.tables(results).items():
         print(f"\n{title}\n\n{table}")

@@ -1,11 +1,14 @@
 """What the programs here that run rounds have in common: their options, the pace that these ask for, and the rows."""
 
 import argparse
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from penstock.bench import machine
+from penstock.bench.results import Results, Row
 from penstock.bench.rounds import Pace, Variant
 
 OUTPUT = Path("bench-out")
@@ -39,3 +42,15 @@ def chosen(sessions: Iterable[list[Variant]], pattern: str) -> list[list[Variant
 
 def listed(sessions: Iterable[list[Variant]]) -> str:
     return "\n".join(row.id for session in sessions for row in session)
+
+
+def kept(path: Path) -> list[Row]:
+    """The rows of a file to which others are to be added. All are of one commit: the file names no more."""
+    if not path.exists():
+        return []
+    before: Results = json.loads(path.read_text())
+    # What has changed since may be that file alone.
+    there, here = (str(commit).removesuffix("+") for commit in (before["environment"]["commit"], machine.commit()))
+    if there != here:
+        raise SystemExit(f"--add: {path} has rows of commit {there}, and this is {here}")
+    return before["rows"]

@@ -63,6 +63,13 @@ def test_results_are_shown_as_tables(results: Results) -> None:
     assert "| small, asyncio: 1.5 times pyreqwest's | CPU | < 0.667 | " in tables["client-targets"]
 
 
+def test_rows_of_another_commit_are_not_added_to(tmp_path: Path) -> None:
+    other = tmp_path / "client.json"
+    other.write_text(json.dumps({"environment": {"commit": "0123"}, "rows": []}))
+    with pytest.raises(SystemExit, match="has rows of commit 0123, and this is "):
+        client.main(["--add", "--json", str(other)])
+
+
 def test_every_target_names_rows_that_exist() -> None:
     for target in client_targets.TARGETS:
         assert target.row in ALL

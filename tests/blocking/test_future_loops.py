@@ -86,12 +86,12 @@ def test_loops_in_several_threads_share_a_pool(make: Callable[[], asyncio.Abstra
 @pytest.mark.asyncio
 async def test_a_future_in_a_cycle_is_collected(pool: DispatchPool) -> None:
     class Thing:
-        pass
+        future: Any
 
     thing = Thing()
     dead = weakref.ref(thing)
     future = pool.run(lambda it: it, thing)
-    thing.future = future  # type: ignore[attr-defined]
+    thing.future = future
     await future
     # Until the task suspends it runs inside the future's callback.
     await asyncio.sleep(0)

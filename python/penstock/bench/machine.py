@@ -114,7 +114,7 @@ def environment(packages: Sequence[str], stores: Sequence[Path]) -> Environment:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": {name: version for name in packages if (version := _version(name))},
         "rustc": _output("rustc", "--version"),
-        "commit": _commit(),
+        "commit": commit(),
         "build_profile": penstock.BUILD_PROFILE,
         "stores": {str(store): file_system(store) for store in stores},
     }
@@ -139,13 +139,13 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the working tree that this file is part of, with a plus if there are changes."""
     here = str(Path(__file__).parent)
-    commit = _output("git", "-C", here, "rev-parse", "HEAD")
-    if commit and _output("git", "-C", here, "status", "--porcelain", "--untracked-files=no"):
-        return f"{commit}+"
-    return commit
+    head = _output("git", "-C", here, "rev-parse", "HEAD")
+    if head and _output("git", "-C", here, "status", "--porcelain", "--untracked-files=no"):
+        return f"{head}+"
+    return head
 
 
 def _output(program: str, *arguments: str) -> str | None:
