@@ -1,8 +1,8 @@
 """What `block_in_place` costs, and what the loop sees of a task that blocks: calls that return at once, sleeps beside a
 ticker, the watch's CPU time, and bodies stored under a permit; in rounds in which the variants take turns.
 
-`python -m benches.python.handover` takes a minute, wants a quiet machine, writes `benches/results/handover.json`, and
-prints the tables of it; `--rounds 3 --json OUT` is a look.
+`python -m benches.python.handover` takes three minutes, wants a quiet machine, writes `benches/results/handover.json`,
+and prints the tables of it; `--rounds 3 --json OUT` is a look.
 """
 
 import argparse
@@ -23,7 +23,10 @@ from typing import Any
 import penstock
 from penstock import block_in_place
 from penstock.bench import machine, server
+from penstock.bench.figures import Interval, bootstrap
 from penstock.bench.report import markdown
+
+from benches import targets
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "handover.json"
 ROUNDS = 12
@@ -35,6 +38,8 @@ BLOCK = 0.2
 TICK = 0.001
 WATCHED_SECONDS = 0.5
 BODIES, MIB = 16, 1024 * 1024
+BATCHES = 34
+"""Of bodies, in a sample."""
 
 Sample = dict[str, float]
 
@@ -137,7 +142,7 @@ async def watch(pause: float) -> Sample:
 
 
 async def bodies(policy: penstock.Policy, url: str, store: str) -> Sample:
-    """Milliseconds for bodies that go to files."""
+    """Milliseconds a batch of bodies that go to files, of the clock and of this process."""
     tunables = penstock.Tunables(max_body_ram=0, temp_dir=store)
     async with penstock.Client(tunables=tunables, policy=policy) as client:
 
@@ -147,9 +152,11 @@ async def bodies(policy: penstock.Policy, url: str, store: str) -> Sample:
 
         # Opens the connections.
         await batch()
-        begun = time.perf_counter()
-        await batch()
-    return {"wall_ms": (time.perf_counter() - begun) * 1e3}
+        begun, used = time.perf_counter(), time.process_time()
+        for _ in range(BATCHES):
+            await batch()
+        lasted, used = time.perf_counter() - begun, time.process_time() - used
+    return {"wall_ms": lasted / BATCHES * 1e3, "cpu_ms": used / BATCHES * 1e3}
 
 
 @contextmanager
@@ -211,6 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "block_s": BLOCK,
             "tick_s": TICK,
             "bodies": BODIES,
+            "batches": BATCHES,
         },
         "rows": [{"variant": name, "samples": samples[name]} for name in samples],
     }
@@ -225,50 +233,64 @@ async def _measured(variant: Callable[[], Awaitable[Sample]]) -> Sample:
 
 
 def tables(results: Mapping[str, Any]) -> dict[str, str]:
-    """The medians of what was measured, and how the targets were met."""
+    """What was measured, and the targets, judged as all are: a median by its interval, lags by the worst."""
     found = {row["variant"]: row["samples"] for row in results["rows"]}
 
-    def middle(variant: str, metric: str) -> float:
-        return median(sample[metric] for sample in found[variant])
+    def figures(variant: str, metric: str, factor: float = 1) -> list[float]:
+        return [factor * sample[metric] for sample in found[variant]]
 
-    def worst(variant: str, metric: str) -> float:
-        return float(max(sample[metric] for sample in found[variant]))
+    def ratios(variant: str, base: str, metric: str) -> list[float]:
+        return [value / other for value, other in zip(figures(variant, metric), figures(base, metric), strict=True)]
 
-    units = {"us": "µs", "wall_ms": "ms", "gap_ms": "ms", "cpu_share": "% of a core"}
+    units = {"us": "µs", "wall_ms": "ms", "cpu_ms": "ms", "gap_ms": "ms", "cpu_share": "% of a core"}
     names = {
         "us": "a call",
         "wall_ms": "all together",
+        "cpu_ms": "CPU, all together",
         "gap_ms": "longest gap of a ticker of 1 ms",
         "cpu_share": "CPU",
     }
     lines = []
     for variant, samples in found.items():
         for metric in samples[0]:
-            factor = 100 if metric == "cpu_share" else 1
-            values = (factor * middle(variant, metric), factor * worst(variant, metric))
-            lines.append((variant, f"{names[metric]}, {units[metric]}", *(f"{value:.2f}" for value in values)))
+            values = figures(variant, metric, 100 if metric == "cpu_share" else 1)
+            cells = (f"{value:.2f}" for value in (median(values), max(values)))
+            lines.append((variant, f"{names[metric]}, {units[metric]}", *cells))
     measured = markdown(("what", "figure", "median", "worst"), lines)
 
-    noop_us = middle("noop: block_in_place", "us")
-    known, first = "sleeps: block_in_place, known slow", "sleeps: block_in_place"
-    late = worst("one sleep: block_in_place", "gap_ms") - 1e3 * results["settings"]["tick_s"]
-    parked = worst("watch: parked", "cpu_share")
-    ratio = middle("bodies: Permit", "wall_ms") / middle("bodies: Direct", "wall_ms")
-    judged: list[tuple[str, float, float, str]] = [
-        ("a call that returns at once", noop_us, 1.5, "µs"),
-        ("the same ÷ `run_in_executor`", noop_us / middle("noop: run_in_executor, one by one", "us"), 1 / 20, ""),
-        ("20 tasks that sleep 10 ms", middle(first, "wall_ms"), 30, "ms"),
-        ("ticker's longest gap beside them, known slow", middle(known, "gap_ms"), 4, "ms"),
-        ("a ticker beside one sleep of 200 ms is late by, at worst", late, 5, "ms"),
-        ("the watch's CPU while active", 100 * middle("watch: active", "cpu_share"), 2, "%"),
-        ("the watch's CPU while parked, worst", 100 * parked, 0.05, "%"),
-        ("bodies to files, `Permit` ÷ `Direct`", ratio, 1.05, ""),
+    noop, executor = "noop: block_in_place", "noop: run_in_executor, one by one"
+    sleeps, known = "sleeps: block_in_place", "sleeps: block_in_place, known slow"
+    tick = 1e3 * results["settings"]["tick_s"]
+    permit, direct = "bodies: Permit", "bodies: Direct"
+    medians = [
+        ("a call that returns at once", figures(noop, "us"), 1.5, "µs"),
+        ("the same ÷ `run_in_executor`", ratios(noop, executor, "us"), 1 / 20, ""),
+        ("20 tasks that sleep 10 ms", figures(sleeps, "wall_ms"), 30, "ms"),
+        ("the watch's CPU while active", figures("watch: active", "cpu_share", 100), 2, "%"),
+        ("bodies to files, `Permit` ÷ `Direct`, CPU", ratios(permit, direct, "cpu_ms"), 1.05, ""),
+        ("bodies to files, `Permit` ÷ `Direct`, wall", ratios(permit, direct, "wall_ms"), 1.05, ""),
     ]
-    rows = [
-        (name, f"{limit:.3g} {unit}".strip(), f"{seen:.3g} {unit}".strip(), "met" if seen <= limit else "**missed**")
-        for name, seen, limit, unit in judged
+    worst = [
+        ("ticker's longest gap beside them, known slow", figures(known, "gap_ms"), 4, "ms"),
+        (
+            "a ticker beside one sleep of 200 ms is late by",
+            [gap - tick for gap in figures("one sleep: block_in_place", "gap_ms")],
+            5,
+            "ms",
+        ),
+        ("the watch's CPU while parked", figures("watch: parked", "cpu_share", 100), 0.05, "%"),
     ]
-    return {"handover": measured, "handover-targets": markdown(("target", "at most", "measured", ""), rows)}
+    rows = []
+    for name, values, limit, unit in medians:
+        low, high = bootstrap(values)
+        # Only what is close to 1 is asked for how many it is of, and that is bodies.
+        seen = Interval(median(values), low, high, len(values) * results["settings"]["batches"])
+        shown = f"{seen.median:.3g} [{low:.3g}, {high:.3g}] {unit}".strip()
+        rows.append((name, f"< {limit:.3g} {unit}".strip(), shown, targets.verdict(seen, limit)))
+    for name, values, limit, unit in worst:
+        shown = f"{max(values):.3g} {unit} at worst"
+        rows.append((name, f"≤ {limit:.3g} {unit}", shown, targets.worst(values, limit)))
+    return {"handover": measured, "handover-targets": markdown(("target", "limit", "measured", "verdict"), rows)}
 
 
 if __name__ == "__main__":
