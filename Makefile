@@ -93,7 +93,7 @@ bench-compare: say-bench-compare $(VENV)/.develop $(VENV)/.bench ## Measure pens
 	$(BIN)/python -m benches.cross.revisions $(BASE)
 
 .PHONY: bench-handover
-bench-handover: say-bench-handover $(VENV)/.develop $(VENV)/.bench ## Measure block_in_place (a minute; needs a quiet machine)
+bench-handover: say-bench-handover $(VENV)/.develop $(VENV)/.bench ## Measure block_in_place (three minutes; needs a quiet machine)
 	$(BIN)/python -m benches.python.handover
 
 .PHONY: develop
