@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from penstock.bench.progress import Progress
 from penstock.bench.results import Results, Row
 from penstock.bench.rounds import Pace
 
-from benches.cross import compare, compare_report, findings, forwarding, revisions, rows, stores, verdict
+from benches.cross import compare, compare_report, findings, forwarding, revisions, rows, stores, tls, verdict
 
 BENCHES = Path(__file__).parents[2] / "benches"
 NAMES = ("floor", "blocking", "client", "client_mimalloc", "streams", "today", "core")
@@ -294,6 +295,18 @@ def test_streamed_bodies_are_read_whole_and_writes_are_counted() -> None:
     assert [row["unavailable"] for row in made["rows"]] == [None] * 6
     if sys.platform == "linux":
         assert all(sample["writes"] >= 0 for row in made["rows"] for sample in row["samples"])
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl(1) to make a certificate with")
+def test_under_tls_each_of_pythons_clients_trusts_the_server() -> None:
+    plan = Plan(rounds=1, warmup=0, batches=1, size=50_000, connections=2, noise=1000.0)
+    (session, *_) = tls.rows(rows.clients(NONE, {}, plan, quick=True), quick=True)
+    chosen = [row for row in session if row.scenario == "TLS ram"]
+    made = tls.Tls([chosen], plan).run(Progress())
+    assert {row["client"].partition(" ")[0] for row in made["rows"]} == {
+        *("penstock", "aiohttp", "httpx", "niquests", "pyreqwest"),
+    }
+    assert {row["id"]: row["unavailable"] for row in made["rows"] if row["unavailable"]} == {}
 
 
 def test_streams_of_written_bodies_are_read_whole(tmp_path: Path) -> None:
