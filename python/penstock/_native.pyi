@@ -583,7 +583,7 @@ class Receiver:
         self,
         plan: Plan,
         head: bool,
-        drain: bool,
+        socket: int,
         expect: bool,
         tell_head: bool,
         stream: bool,

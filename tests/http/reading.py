@@ -58,7 +58,7 @@ class Machine(Receiver):
 
     def expect(self, method: str) -> None:
         self.outcome = None
-        self.begin(PLAN, head=method == "HEAD", drain=False, expect=False, tell_head=False, stream=False)
+        self.begin(PLAN, head=method == "HEAD", socket=-1, expect=False, tell_head=False, stream=False)
 
     def feed(self, piece: bytes) -> None:
         window = self.get_buffer(-1)

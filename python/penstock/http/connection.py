@@ -66,7 +66,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._failure: tuple[Exchange, BaseException] | None = None
         self._salvage: asyncio.Future[Image] | None = None
         self._fd = -1
-        self._drainable = False
+        self._plain_fd = -1
+        """What may be read beside the transport and handed to a draining worker."""
         self.used = 0
         self.before = 0
         """The progress before the exchange."""
@@ -77,8 +78,9 @@ class Connection(Receiver, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._fd = transport.get_extra_info("socket").fileno()
-        # Only a plain socket can be handed to a draining worker, and only where there is epoll.
-        self._drainable = sys.platform == "linux" and transport.get_extra_info("sslcontext") is None
+        # Only a plain socket has the body's own bytes, and a draining worker needs epoll.
+        plain = sys.platform == "linux" and transport.get_extra_info("sslcontext") is None
+        self._plain_fd = self._fd if plain else -1
 
     def pause_writing(self) -> None:
         if self._writer is not None:
@@ -135,7 +137,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self.before = self.begin(
             exchange.settings.plan,
             request.method == "HEAD",
-            self._drainable,
+            self._plain_fd,
             expect,
             exchange.on_head is not None,
             exchange.incoming is not None,
@@ -281,7 +283,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         # Nothing may be received here from now on, not even in this turn of the loop.
         self._pause()
         patience = exchange.settings.timeout.budget
-        drained = self.drain(self._fd, policy, patience if patience is not None else float("inf"))
+        drained = self.drain(self._plain_fd, policy, patience if patience is not None else float("inf"))
         if drained is None:
             self._unpause()
             self.resume()

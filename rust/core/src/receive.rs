@@ -6,6 +6,14 @@
 //! further windows are of slabs of its own. What framing left between the pieces of a chunked body is closed up while the
 //! window is still hot: whoever reads the body then gets it in pieces of a window, not of a server's chunk, and moving a
 //! byte costs a fraction of what a piece more does. Large chunks stay where the kernel wrote them.
+//!
+//! A transport hands over one window in a turn of its loop. Who can read its socket may *read on* while windows come full: that
+//! saves turns, and what is taken from one socket after the other, and not from all by turns, is hot when it is moved. So that
+//! it doesn't hold up the loop, all connections together read on for 2 ms at most, and then not for as long.
+
+mod scratch;
+
+pub use scratch::Scratch;
 
 use crate::body::sink::{SMALL_PIECE, close_up};
 use crate::body::slab::{self, SlabPool, SlabWriter, Window};
@@ -19,6 +27,7 @@ use parking_lot::Mutex;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 /// A window is never smaller: a slab with less left is full.
 const LEAST_WINDOW: usize = 4 << 10;
@@ -50,23 +59,6 @@ const LARGE: usize = slab::SMALLEST;
 
 /// From this size on, a body in memory is received into slabs as large as a huge page.
 const HUGE: u64 = 1 << 20;
-
-/// The window that connections share while little is expected of them.
-#[derive(Default)]
-pub struct Scratch {
-    writer: Option<SlabWriter>,
-}
-
-impl Scratch {
-    /// Lends it, making it first if a body took the last one. The flag says that it is a new one.
-    pub fn window(&mut self) -> Result<(Window, bool)> {
-        if let Some(writer) = &self.writer {
-            return Ok((writer.window(window_size()), false));
-        }
-        let writer = take(&Pools::current().slabs, WINDOW)?;
-        Ok((self.writer.insert(writer).window(window_size()), true))
-    }
-}
 
 fn take(pool: &Arc<SlabPool>, bytes: usize) -> Result<SlabWriter> {
     pool.take(bytes).map_err(Error::io("map memory for a body"))
@@ -165,6 +157,8 @@ pub struct Receiver {
     codings: Vec<Coding>,
     /// Before the sink of a body that is decoded while it arrives.
     inflow: Option<SharedInflow>,
+    /// The size of the window of its own that was lent last.
+    lent_size: usize,
     ranges: Vec<Range<usize>>,
     /// Bytes of the slabs that the body's pieces lie in.
     held: u64,
@@ -187,6 +181,7 @@ impl Receiver {
             sink: None,
             codings: Vec::new(),
             inflow: None,
+            lent_size: 0,
             ranges: Vec::new(),
             held: 0,
             first_in_own: 0,
@@ -230,6 +225,17 @@ impl Receiver {
     /// `None` says: into the scratch.
     pub fn window(&mut self) -> Result<Option<Window>> {
         self.lent = Lent::Scratch;
+        let window = self.own_window()?;
+        self.lent_size = window.as_ref().map_or(0, Window::len);
+        Ok(window)
+    }
+
+    /// Whether to read on: the last window came full, there will be another, and there is time.
+    pub fn reads_on(&self, scratch: &mut Scratch, n: usize) -> bool {
+        n == self.lent_size && self.stage == Stage::Body && scratch.has_time(Instant::now())
+    }
+
+    fn own_window(&mut self) -> Result<Option<Window>> {
         // What is to be decoded is copied out of the scratch: that costs little beside the decoding.
         if self.stage != Stage::Body || self.inflow.is_some() {
             return Ok(None);

@@ -26,7 +26,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Bounds on what surrounds a body; a field that isn't given has its default.
@@ -149,9 +149,33 @@ pub struct Receiver {
     scratch: Py<Scratch>,
     here: Mutex<Option<Here>>,
     ticket: Mutex<Option<Ticket>>,
+    /// What may be read beside the transport, or -1.
+    socket: AtomicI32,
 }
 
 impl Receiver {
+    /// Takes in what the transport received, and reads on.
+    fn take_in(&self, py: Python<'_>, mut n: usize) -> Result<Event> {
+        let socket = self.socket.load(Relaxed);
+        loop {
+            let mut event = self.core.lock().received(&mut self.scratch.get().0.lock().core, n)?;
+            if event == Event::Work {
+                event = self.work_here(py)?;
+            }
+            let goes_on = socket >= 0 && event == Event::More;
+            if !(goes_on && self.core.lock().reads_on(&mut self.scratch.get().0.lock().core, n)) {
+                return Ok(event);
+            }
+            let Some(window) = self.core.lock().window()? else { return Ok(event) };
+            match py.detach(|| file::receive(socket, &window)) {
+                Ok(Some(count)) => n = count,
+                Ok(None) => return Ok(event),
+                // A socket tells of an error once, so the transport won't hear of it.
+                Err(_) => return self.core.lock().eof(true),
+            }
+        }
+    }
+
     /// Tells the Python side what is to be done.
     fn tell(slf: &Bound<'_, Self>, event: Result<Event>) -> PyResult<()> {
         let py = slf.py();
@@ -211,20 +235,22 @@ impl Receiver {
             scratch,
             here: Mutex::default(),
             ticket: Mutex::default(),
+            socket: AtomicI32::new(-1),
         }
     }
 
-    /// Expects a response, with no body if only its `head` is asked for. `drain` says whether the socket may be handed
-    /// over; `expect` tells of a `100 Continue`, `tell_head` of the complete head; a body that is `stream`ed is taken piece
+    /// Expects a response, with no body if only its `head` is asked for. `socket` is the descriptor of one that may be read
+    /// beside its transport and handed over, or -1; `expect` tells of a `100 Continue`, `tell_head` of the complete head; a body that is `stream`ed is taken piece
     /// by piece. Gives the progress so far.
-    fn begin(&self, plan: &Plan, head: bool, drain: bool, expect: bool, tell_head: bool, stream: bool) -> u64 {
+    fn begin(&self, plan: &Plan, head: bool, socket: i32, expect: bool, tell_head: bool, stream: bool) -> u64 {
         let usual = &plan.core;
+        self.socket.store(socket, Relaxed);
         *self.here.lock() = plan.here.clone().filter(|_| !stream);
         let mut core = self.core.lock();
         core.begin(Reception {
             asked: Asked { head, ..usual.asked },
             direct: usual.direct && !stream,
-            drain: usual.drain && drain && !stream,
+            drain: usual.drain && socket >= 0 && !stream,
             expect,
             tell_head: tell_head || stream,
             stream,
@@ -242,10 +268,7 @@ impl Receiver {
     }
 
     fn buffer_updated(slf: &Bound<'_, Self>, nbytes: usize) -> PyResult<()> {
-        let event = {
-            let receiver = slf.get();
-            receiver.core.lock().received(&mut receiver.scratch.get().0.lock().core, nbytes)
-        };
+        let event = slf.get().take_in(slf.py(), nbytes);
         Self::tell(slf, event)
     }
 

@@ -9,11 +9,13 @@ use super::filepool::FilePool;
 use super::mmap::SharedMap;
 use super::pools::Pools;
 use super::reaper;
+use super::slab::Window;
 use crate::{Error, Resource, Result};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::net::{RecvFlags, recv};
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Write as _};
 use std::mem::ManuallyDrop;
@@ -505,6 +507,20 @@ pub fn is_readable(fd: RawFd) -> bool {
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     let mut polled = [PollFd::new(&borrowed, PollFlags::IN)];
     matches!(rustix::event::poll(&mut polled, Some(&Timespec::default())), Ok(n) if n > 0)
+}
+
+/// Receives what lies in a socket that somebody else owns, into a window that nobody else has. `None`: there is nothing at
+/// present, or its end.
+pub fn receive(socket: RawFd, window: &Window) -> io::Result<Option<usize>> {
+    // SAFETY: borrowed for this one call, as whoever gave the number owns it.
+    let socket = unsafe { BorrowedFd::borrow_raw(socket) };
+    // SAFETY: the window keeps these bytes alive, and is lent to one at a time.
+    let room = unsafe { std::slice::from_raw_parts_mut(window.as_mut_ptr(), window.len()) };
+    match recv(socket, room, RecvFlags::DONTWAIT) {
+        Ok((_, count)) => Ok(Some(count).filter(|&count| count > 0)),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn is_full(errno: i32) -> bool {
