@@ -46,9 +46,11 @@ def serve_at_once() -> Iterator[Callable[..., str]]:
 
     def start(*answers: bytes, reset: bool = False) -> str:
         listener = socket.create_server(("127.0.0.1", 0))
+        listener.settimeout(10)
 
         def answer() -> None:
             peer, _ = listener.accept()
+            peer.settimeout(10)
             with peer:
                 for data in answers:
                     peer.recv(1 << 16)
@@ -87,6 +89,20 @@ async def test_a_turn_of_the_loop_takes_several_windows(
     # Each was a window at most, and together they were less than all.
     assert max(hands) <= WINDOW
     assert sum(hands) < 2 * len(BODY)
+
+
+async def test_who_is_slow_does_not_read_on(
+    storing_by: Callable[[str], Storing],
+    serve_at_once: Callable[..., str],
+    hands: list[int],
+    slow_disk: Callable[[float], None],
+) -> None:
+    slow_disk(0.005)
+    async with storing_by("direct").client() as client:
+        answer = await client.get(serve_at_once(length(BODY)))
+        assert await answer.read() == BODY
+    # Each hand-over is followed by one window more, as that takes up the time.
+    assert sum(hands) > len(BODY) // 4
 
 
 async def test_a_transport_that_decrypts_hands_over_all(hands: list[int], certificate: Path) -> None:

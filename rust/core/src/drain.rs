@@ -28,7 +28,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -84,10 +84,13 @@ struct Shared {
     inbox: Mutex<Inbox>,
     next: AtomicU64,
     active: AtomicUsize,
+    /// Something is in the inbox that shouldn't wait for bodies.
+    urgent: AtomicBool,
 }
 
 impl Shared {
     fn signal(&self) {
+        self.urgent.store(true, Relaxed);
         // Full is signalled, too.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
@@ -126,6 +129,7 @@ impl Drainer {
             inbox: Mutex::default(),
             next: AtomicU64::new(WAKE + 1),
             active: AtomicUsize::new(0),
+            urgent: AtomicBool::new(false),
         });
         let worker =
             Worker { shared: shared.clone(), jobs: HashMap::new(), ready: VecDeque::new(), blocked: Vec::new() };
@@ -226,6 +230,9 @@ impl Worker {
             }
             self.ready.extend(self.blocked.drain(..));
             for _ in 0..self.ready.len() {
+                if self.shared.urgent.load(Relaxed) {
+                    break;
+                }
                 let Some(token) = self.ready.pop_front() else { break };
                 self.turn(token, &mut buffers);
             }
@@ -249,6 +256,7 @@ impl Worker {
     fn mail(&mut self) -> bool {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.shared.wake, &mut count);
+        self.shared.urgent.store(false, Relaxed);
         let (mut cancelled, stop) = {
             let mut inbox = self.shared.inbox.lock();
             (std::mem::take(&mut inbox.cancelled), inbox.stop)
@@ -275,7 +283,7 @@ impl Worker {
             if !more {
                 return;
             }
-            if began.elapsed() >= TURN {
+            if began.elapsed() >= TURN || self.shared.urgent.load(Relaxed) {
                 self.ready.push_back(token);
                 return;
             }

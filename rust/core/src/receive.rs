@@ -8,8 +8,8 @@
 //! byte costs a fraction of what a piece more does. Large chunks stay where the kernel wrote them.
 //!
 //! A transport hands over one window in a turn of its loop. Who can read its socket may *read on* while windows come full: that
-//! saves turns, and what is taken from one socket after the other, and not from all by turns, is hot when it is moved. So that
-//! it doesn't hold up the loop, all connections together read on for 2 ms at most, and then not for as long.
+//! saves turns, and what is taken from one socket after the other, and not from all by turns, is hot when it is moved. The
+//! connections of a client do so for 2 ms, all together, and then not for as long, so that the loop isn't held up.
 
 mod scratch;
 
@@ -230,9 +230,10 @@ impl Receiver {
         Ok(window)
     }
 
-    /// Whether to read on: the last window came full, there will be another, and there is time.
-    pub fn reads_on(&self, scratch: &mut Scratch, n: usize) -> bool {
-        n == self.lent_size && self.stage == Stage::Body && scratch.has_time(Instant::now())
+    /// Whether to read on: the last window came full, there will be another, and there is time. `first` says that it is the
+    /// transport's own.
+    pub fn reads_on(&self, scratch: &mut Scratch, n: usize, first: bool) -> bool {
+        n == self.lent_size && self.stage == Stage::Body && scratch.has_time(Instant::now(), first)
     }
 
     fn own_window(&mut self) -> Result<Option<Window>> {

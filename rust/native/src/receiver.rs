@@ -157,17 +157,17 @@ impl Receiver {
     /// Takes in what the transport received, and reads on.
     fn take_in(&self, py: Python<'_>, mut n: usize) -> Result<Event> {
         let socket = self.socket.load(Relaxed);
+        let mut first = true;
         loop {
-            let mut event = self.core.lock().received(&mut self.scratch.get().0.lock().core, n)?;
-            if event == Event::Work {
-                event = self.work_here(py)?;
-            }
+            let event = self.core.lock().received(&mut self.scratch.get().0.lock().core, n)?;
+            let event = self.settle(py, event)?;
             let goes_on = socket >= 0 && event == Event::More;
-            if !(goes_on && self.core.lock().reads_on(&mut self.scratch.get().0.lock().core, n)) {
+            if !(goes_on && self.core.lock().reads_on(&mut self.scratch.get().0.lock().core, n, first)) {
                 return Ok(event);
             }
+            first = false;
             let Some(window) = self.core.lock().window()? else { return Ok(event) };
-            match py.detach(|| file::receive(socket, &window)) {
+            match py.detach(|| file::receive(socket, window)) {
                 Ok(Some(count)) => n = count,
                 Ok(None) => return Ok(event),
                 // A socket tells of an error once, so the transport won't hear of it.
@@ -176,13 +176,14 @@ impl Receiver {
         }
     }
 
+    /// Does work that may be done here.
+    fn settle(&self, py: Python<'_>, event: Event) -> Result<Event> {
+        if event == Event::Work { self.work_here(py) } else { Ok(event) }
+    }
+
     /// Tells the Python side what is to be done.
     fn tell(slf: &Bound<'_, Self>, event: Result<Event>) -> PyResult<()> {
         let py = slf.py();
-        let event = match event {
-            Ok(Event::Work) => slf.get().work_here(py),
-            event => event,
-        };
         let name = match event {
             Ok(Event::More) => return Ok(()),
             Ok(Event::Pause) => intern!(py, "_on_full"),
@@ -275,13 +276,13 @@ impl Receiver {
     /// The peer closed, or has `reset` the connection.
     fn feed_eof(slf: &Bound<'_, Self>, reset: bool) -> PyResult<()> {
         let event = slf.get().core.lock().eof(reset);
-        Self::tell(slf, event)
+        Self::tell(slf, event.and_then(|event| slf.get().settle(slf.py(), event)))
     }
 
     /// To be called when an op has come back: tells what is to be done next.
     fn resume(slf: &Bound<'_, Self>) -> PyResult<()> {
         let event = slf.get().core.lock().next();
-        Self::tell(slf, Ok(event))
+        Self::tell(slf, slf.get().settle(slf.py(), event))
     }
 
     /// The next work.

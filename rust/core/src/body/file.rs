@@ -509,12 +509,13 @@ pub fn is_readable(fd: RawFd) -> bool {
     matches!(rustix::event::poll(&mut polled, Some(&Timespec::default())), Ok(n) if n > 0)
 }
 
-/// Receives what lies in a socket that somebody else owns, into a window that nobody else has. `None`: there is nothing at
+/// Receives what lies in a socket that somebody else owns, into a window that is lent for this. `None`: there is nothing at
 /// present, or its end.
-pub fn receive(socket: RawFd, window: &Window) -> io::Result<Option<usize>> {
+pub fn receive(socket: RawFd, window: Window) -> io::Result<Option<usize>> {
     // SAFETY: borrowed for this one call, as whoever gave the number owns it.
     let socket = unsafe { BorrowedFd::borrow_raw(socket) };
-    // SAFETY: the window keeps these bytes alive, and is lent to one at a time.
+    // SAFETY: the window keeps these bytes alive. Nobody looks at them meanwhile: what a transport may still hold is a view of
+    // the window before, which it has handed over.
     let room = unsafe { std::slice::from_raw_parts_mut(window.as_mut_ptr(), window.len()) };
     match recv(socket, room, RecvFlags::DONTWAIT) {
         Ok((_, count)) => Ok(Some(count).filter(|&count| count > 0)),
