@@ -183,6 +183,8 @@ def _family(part: str, group: Group) -> str:
     return "beside echoes" if row["kind"] == "echo" else row["scenario"].partition(",")[0].removeprefix("permit ")
 
 
+# From Python and from Rust.
+DIRECT = ("penstock direct", "penstock-core direct")
 TITLES = {
     "strategies": "Blocking work",
     "semaphores": "Semaphores",
@@ -196,10 +198,10 @@ TEXTS = {
     "strategies": "Batches of 100 jobs (200 sleeps of 1 to 49 µs) on 4 threads beside the loop's (40 for sleeps), in "
     "Rust from tokio's 4 threads, in Python from one loop. `published` is " + published.SOURCE + ".",
     "echo": "200 connections echo every 50 ms while the jobs run: how long a round trip takes.",
-    "semaphores": "Jobs under a permit of each semaphore, beside the same jobs without one; then each semaphore by "
-    "itself: free, contended by 1,000 tasks for 4 permits, and with waiters that are cancelled. `published` is "
-    + published.SOURCE
-    + ".",
+    "semaphores": "Jobs under a permit of each semaphore, from Python on the loop's own thread but for `penstock "
+    "permit`, which has them done on others; beside the same jobs without one, and what that adds to them. Then each "
+    "semaphore by itself: free, contended by 1,000 tasks for 4 permits, and with waiters that are cancelled. "
+    "`published` is " + published.SOURCE + ".",
     "queues": "1,000 jobs on a pool of threads, from tokio's 4 threads: the same pool on crossbeam's channel for many "
     "consumers and on a deque under a mutex with a condition variable, and penstock-core's own.",
     "clients": "16 concurrent GETs of 8 MiB, stored, read back and summarised; server and client on a CPU each. "
@@ -239,13 +241,23 @@ def _table(part: str, results: Results, groups: Iterable[Group]) -> str:
                     verdict.shown(times[1]) if times[1] else "",
                     _published(part, row),
                     *([_rate(results, row), _writes(row)] if clients else []),
+                    *([_overhead(group, row)] if part == "semaphores" else []),
                     f"{max(sample['rss_bytes'] for sample in quiet(row)) / MIB:.0f}",
                 )
             )
-    rate = ("GiB/s (Gib/s)", "writes") if clients else ()
+    more = ("GiB/s (Gib/s)", "writes") if clients else ("added to direct, ms",) if part == "semaphores" else ()
     against = {"semaphores": "tokio", "queues": "condvar"}.get(part, "upstream")
-    head = ("group", "how", "CPU ms", "user + system", f"÷ {against}", "wall ms", f"÷ {against}", "published", *rate)
+    head = ("group", "how", "CPU ms", "user + system", f"÷ {against}", "wall ms", f"÷ {against}", "published", *more)
     return report.markdown((*head, "peak MiB"), lines)
+
+
+def _overhead(group: Group, row: Row) -> str:
+    """What a permit adds to the same jobs without one, in the same language: CPU and wall time."""
+    direct = next((other for other in group.rows if other["client"] == DIRECT[row["loop"] == "tokio"]), None)
+    if direct is None or direct is row or row["client"] in DIRECT:
+        return ""
+    cost = [median(values(row, metric)) - median(values(direct, metric)) for metric in (cpu, wall)]
+    return f"{cost[0]:.2g} CPU, {cost[1]:.2g} wall"
 
 
 def _echoes(groups: Iterable[Group]) -> str:

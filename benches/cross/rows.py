@@ -77,7 +77,8 @@ def semaphores(programs: Programs) -> Iterator[list[Variant]]:
         if programs.core:
             rows += [_core(programs.core, work, f"permit_{kind}", _titled(kind)) for kind in PERMITS]
             rows.append(_core(programs.core, work, "direct", "penstock-core direct"))
-        yield [replace(row, id=f"permit {row.id}", scenario=f"permit, {work}") for row in rows]
+        named = [replace(row, id=f"permit {row.id}") for row in rows]
+        yield [replace(row, scenario=f"permit, {work}") for row in (*named, *blocking.under_permits(work, "asyncio"))]
     for shape, jobs in SHAPES.items():
         rows = _from_python(f"semaphore {shape}")
         if programs.core:

@@ -8,7 +8,7 @@ one, longer sleeps, native jobs, upstream's own Rust, many jobs in flight, semap
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from penstock.bench import machine
 from penstock.bench.blocking_worker import TAKES, Shape, Spec
 from penstock.bench.results import Kind, Settings
 from penstock.bench.rounds import Child, Rounds, Variant
+from penstock.bench.strategies import SEMAPHORES
 
 LOOPS = ("asyncio", "uvloop")
 PACKAGES = ("penstock", "anyio", "aiologic", "uvloop")
@@ -28,7 +29,6 @@ WORKS = {"noop": (100, 4), "expensive": (100, 4), "sleep": (200, 40)}
 ONE_BY_ONE = 20
 # Threads that sleep without a pool.
 BY_HAND = (6, 40)
-SEMAPHORES = ("penstock", "asyncio", "anyio", "anyio fast", "aiologic")
 # Jobs that release the GIL: microseconds and threads.
 SLEEPS = (100, 1000, 10_000)
 SLEEPERS = (4, 40)
@@ -146,6 +146,14 @@ def _semaphores(loop: str) -> Iterator[Variant]:
             batches=CLOSE_BATCHES if close else BATCHES // 2,
         )
         yield _row("semaphore cancelled", client, "semaphore, cancelled", loop, jobs=TASKS)
+
+
+def under_permits(work: str, loop: str) -> Iterator[Variant]:
+    """Jobs on the loop's own thread, each under a permit of several semaphores. They aren't among the `sessions`."""
+    jobs, threads = WORKS[work]
+    for client in SEMAPHORES:
+        row = _row(f"permit {work}", f"permit of {client}", "gathered", loop, work=work, jobs=jobs, threads=threads)
+        yield replace(row, id=f"permit {work}/{loop}/{client}", client=client)
 
 
 def _echoes(loop: str) -> Iterator[Variant]:

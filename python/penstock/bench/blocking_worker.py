@@ -177,7 +177,7 @@ async def opened(spec: Spec) -> AsyncIterator[Obey]:
 
             yield Worker(by_hand, here).obey
         return
-    strategy = {**strategies.STRATEGIES, **strategies.FLOORS}[spec.strategy]
+    strategy = {**strategies.STRATEGIES, **strategies.FLOORS, **strategies.PERMITS}[spec.strategy]
     with strategy(spec.threads, spec.loops) as bind:
         if spec.loops > 1:
             async with sharing(spec, bind) as obey:

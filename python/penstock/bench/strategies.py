@@ -205,3 +205,25 @@ def semaphore(client: str, permits: int) -> Any:
             return aiologic.Semaphore(permits)
         case _:
             raise ValueError(f"unknown semaphore {client!r}")
+
+
+def _under_permits(client: str) -> Callable[[int, int], AbstractContextManager[Bind]]:
+    @contextlib.contextmanager
+    def opened(threads: int, _loops: int) -> Iterator[Bind]:
+        def bind() -> Run:
+            permits = semaphore(client, threads)
+
+            async def run(function: Callable[..., Any], *arguments: Any) -> Any:
+                async with permits:
+                    return function(*arguments)
+
+            return run
+
+        yield bind
+
+    return opened
+
+
+SEMAPHORES = ("penstock", "asyncio", "anyio", "anyio fast", "aiologic")
+# On the loop's own thread, as the permits of upstream's are for the threads of its runtime.
+PERMITS = {f"permit of {client}": _under_permits(client) for client in SEMAPHORES}
