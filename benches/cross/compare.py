@@ -23,7 +23,7 @@ from penstock.bench.progress import Progress
 from penstock.bench.results import Results
 from penstock.bench.rounds import DebugBuildError, Pace, Variant
 
-from benches.cross import compare_report, curves, forwarding, pressure, rows, stores, swapping, tls
+from benches.cross import cgroups, compare_report, curves, forwarding, memory, rows, stores, swapping, tls
 from benches.cross.rows import Programs
 from benches.python import native, run
 
@@ -161,24 +161,30 @@ def measure(
         print(f"measuring {part}", file=sys.stderr, flush=True)
         match part:
             case "clients":
-                return Driver(rounds, plan, packages=PACKAGES, stores=places).run(Progress())
+                return accounted(memory.Clients(rounds, plan, packages=PACKAGES, stores=places))
             case "tls":
-                return tls.Tls(rounds, plan, packages=PACKAGES, stores=places).run(Progress())
+                return accounted(memory.Tls(rounds, plan, packages=PACKAGES, stores=places))
             case "curves":
                 return curves.Curves(rounds, plan, packages=PACKAGES).run(Progress())
             case "swapping":
                 with swapping.under_pressure(rounds[0]) as placed:
                     return Driver([placed], swapping.planned(plan), packages=PACKAGES, stores=places).run(Progress())
             case "forwarding":
-                return forwarding.Forwarding(rounds, pace, packages=PACKAGES, stores=places).run(Progress())
+                return accounted(memory.Forwarding(rounds, pace, packages=PACKAGES, stores=places))
             case _:
                 return blocking.Blocking(rounds, pace, packages=PACKAGES).run(Progress())
+
+    def accounted(rounds: memory.Accounted) -> Results:
+        results = rounds.run(Progress())
+        if rounds.refused:
+            missing[memory.TITLE] = rounds.refused
+        return results
 
     parts = {}
     for part, rounds in chosen.items():
         try:
             parts[part] = started(part, rounds)
-        except pressure.NotPermitted as reason:
+        except cgroups.NotPermitted as reason:
             missing[swapping.TITLE] = str(reason)
     return parts
 

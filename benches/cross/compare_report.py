@@ -6,12 +6,12 @@ from statistics import median
 from typing import Any
 
 from penstock.bench import report
-from penstock.bench.figures import cpu, lag_p50, lag_p99, lag_worst, quiet, ratio, spread, values, wall
+from penstock.bench.figures import cpu, lag_p50, lag_p99, lag_worst, peak, ratio, spread, values, wall
 from penstock.bench.page import Section
 from penstock.bench.report import Group
 from penstock.bench.results import Results, Row
 
-from benches.cross import curves, findings, forwarding, published, rows, verdict
+from benches.cross import curves, findings, forwarding, memory, published, rows, verdict
 
 MIB = 1024 * 1024
 # Parts whose rows download bodies of one size.
@@ -49,6 +49,13 @@ READING = (
     "orange others' Rust, grey others' Python. Rows of one group do the same; groups that penstock loses stand first."
 )
 
+BY_CGROUP = (
+    " `peak MiB` is, of {}, the most that the cgroup of the row's process held, without the cache of files but with "
+    "what is in tmpfs and what the kernel keeps for the process; it is looked at every {} ms while a batch runs that "
+    "isn't timed."
+)
+BY_RESIDENCE = " `peak MiB` is, of {}, the most memory that was resident: with mapped files, without those in tmpfs."
+
 CURVES = (
     "A straight line of slope 1 is a cost in proportion to what grows, one of slope 0 a cost that doesn't know it. The "
     "exponents are these slopes before and after the knee, which is where two lines that fit better than one meet."
@@ -56,13 +63,11 @@ CURVES = (
 
 NOT_MEASURED = {
     "wall time of clients on two CPUs": "needs a third CPU for the server; clients are pinned to one",
-    "peak memory as a cgroup counts it": "each row would need a cgroup of its own, which few machines permit; the "
-    "tables have the peak of resident memory, which counts mapped files and not those in tmpfs",
 }
 
 
 def sections(parts: Mapping[str, Results], missing: Mapping[str, str]) -> list[Section]:
-    made = [Section("How to read this", READING), *_summaries(parts).values()]
+    made = [Section("How to read this", READING + _peaks(parts)), *_summaries(parts).values()]
     for part, results in parts.items():
         made += _part(part, results, _groups(part, results)) if part != "curves" else ()
     for curve, clients in curves.found(parts).items():
@@ -75,6 +80,15 @@ def sections(parts: Mapping[str, Results], missing: Mapping[str, str]) -> list[S
         Section(f"Machine and settings of {part}", "", report.environment(results)) for part, results in parts.items()
     ]
     return [section for section in made if section.text or section.table]
+
+
+def _peaks(parts: Mapping[str, Results]) -> str:
+    """Which figure stands for the peak of memory, by part."""
+    shown = {part: TITLES[part].lower() for part in parts if part in TITLES and part != "swapping"}
+    counted = [title for part, title in shown.items() if parts[part]["settings"].get("peak_by") == "cgroup"]
+    others = [title for title in shown.values() if title not in counted]
+    said = BY_CGROUP.format(", ".join(counted), round(memory.TICK * 1000)) if counted else ""
+    return said + (BY_RESIDENCE.format(", ".join(others)) if others else "")
 
 
 def tables(comparison: Mapping[str, Any]) -> dict[str, str]:
@@ -242,7 +256,7 @@ def _table(part: str, results: Results, groups: Iterable[Group]) -> str:
                     _published(part, row),
                     *([_rate(results, row), _writes(row)] if clients else []),
                     *([_overhead(group, row)] if part == "semaphores" else []),
-                    f"{max(sample['rss_bytes'] for sample in quiet(row)) / MIB:.0f}",
+                    f"{peak(row) / MIB:.0f}",
                 )
             )
     more = ("GiB/s (Gib/s)", "writes") if clients else ("added to direct, ms",) if part == "semaphores" else ()

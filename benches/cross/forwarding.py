@@ -79,8 +79,7 @@ class Forwarding(blocking.Blocking):
     """Rounds on both CPUs, of so many streams each."""
 
     def measure(self, child: Child) -> dict[str, Any]:
-        child.ask("batch 1")
-        return child.batches(STREAMS * self._pace.batches)
+        return self.warm(child) | child.batches(STREAMS * self._pace.batches)
 
 
 def content() -> list[bytes]:

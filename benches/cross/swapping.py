@@ -14,7 +14,7 @@ from penstock.bench.driver import MIB, Plan
 from penstock.bench.results import Option
 from penstock.bench.rounds import Variant
 
-from benches.cross import pressure
+from benches.cross import cgroups, pressure
 from benches.cross.rows import CORE, Programs, core_client, upstream_client
 
 TITLE = "bodies of twice a memory cgroup's limit"
@@ -24,8 +24,6 @@ CONNECTIONS = 2 * LIMIT // SIZE
 STORES = (None, "tmpfs", "ext4")
 UPSTREAM = "upstream"
 NO_SPILLING = "1GiB"
-# In the cgroup before it is what it is to be: its number is the shell's, which becomes the program.
-ENTER = ("sh", "-c", 'echo $$ > "$0" && exec "$@"')
 
 
 def planned(plan: Plan) -> Plan:
@@ -71,10 +69,10 @@ def _row(client: str, title: str) -> Variant:
 def under_pressure(found: list[Variant]) -> Iterator[list[Variant]]:
     """The rows in their cgroups, with swap; `NotPermitted` says what of it can't be had."""
     with ExitStack() as stack:
-        groups = pressure.groups()
+        groups = cgroups.groups()
         placed = []
         for number, row in enumerate(found):
-            group = stack.enter_context(groups.limited(str(number), LIMIT))
-            placed.append(replace(row, wrapper=(*ENTER, str(group / "cgroup.procs"))))
+            group = stack.enter_context(groups.made(str(number), LIMIT))
+            placed.append(replace(row, wrapper=group.entering))
         stack.enter_context(pressure.swap())
         yield placed

@@ -10,7 +10,7 @@ from penstock.bench.driver import Plan
 from penstock.bench.progress import Progress
 from penstock.bench.results import Results, Row
 
-from benches.cross import compare_report, curves, pressure, rows, swapping
+from benches.cross import cgroups, compare_report, curves, pressure, rows, swapping
 
 # Drawing starts threads of its own, which are not to be taken for a leak of the test that draws first.
 pytest.importorskip("matplotlib.figure")
@@ -84,16 +84,16 @@ def test_bodies_come_to_twice_the_limit() -> None:
 
 
 def test_what_is_not_permitted_says_what_was_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    groups = pressure.Groups(tmp_path / "nowhere", "memory.max")
-    with pytest.raises(pressure.NotPermitted, match=r"a cgroup with a limit, .*: No such file"), groups.limited("0", 1):
+    groups = cgroups.Groups(tmp_path / "nowhere", 2)
+    with pytest.raises(cgroups.NotPermitted, match=r"a cgroup, .*: No such file"), groups.made("0", 1):
         pass
-    monkeypatch.setattr(pressure, "OWN", tmp_path / "no-cgroup")
-    with pytest.raises(pressure.NotPermitted, match="in no cgroup that controls memory"):
-        pressure.groups()
+    monkeypatch.setattr(cgroups, "OWN", tmp_path / "no-cgroup")
+    with pytest.raises(cgroups.NotPermitted, match="in no cgroup that controls memory"):
+        cgroups.groups()
     monkeypatch.setattr(pressure, "SWAPS", tmp_path / "swaps")
     pressure.SWAPS.write_text("Filename\n")
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(pressure.NotPermitted, match=r"no zramctl\(8\)"), pressure.swap():
+    with pytest.raises(cgroups.NotPermitted, match=r"no zramctl\(8\)"), pressure.swap():
         pass
     pressure.SWAPS.write_text("Filename\n/dev/sda2\n")
     with pressure.swap() as there_is:
@@ -104,7 +104,8 @@ def test_what_is_not_permitted_says_what_was_tried(monkeypatch: pytest.MonkeyPat
 def test_a_rows_process_enters_its_cgroup_before_it_begins(tmp_path: Path) -> None:
     """With a file in the place of a cgroup's list of processes."""
     procs = tmp_path / "cgroup.procs"
-    command = [*swapping.ENTER, str(procs), sys.executable, "-c", "import os; print(os.getpid())"]
+    group = cgroups.Group(tmp_path, cgroups.FILES[2])
+    command = [*group.entering, sys.executable, "-c", "import os; print(os.getpid())"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert procs.read_text() == done.stdout
 

@@ -122,15 +122,14 @@ class Driver(Rounds):
     def measure(self, child: Child) -> dict[str, Any]:
         if child.variant.kind == "memory":
             return self._hold(child)
-        # The batch before those measured warms this row's memory, which others' turns have cooled.
-        child.ask("batch 1")
+        warmed = self.warm(child)
         count = self.planned(child.variant).batches * (MIXED_BATCHES if child.variant.mixed else 1)
         before = machine.counters(child.pid)
         answer = child.batches(count)
         after = machine.counters(child.pid)
         # Its answer was a write, too.
         counted = {name: after[name] - before[name] - (name == "writes") for name in before}
-        return answer | {name: value / count for name, value in counted.items()}
+        return answer | warmed | {name: value / count for name, value in counted.items()}
 
     def helpers(self) -> list[int] | None:
         return None if self._address.pid is None else [self._address.pid]

@@ -78,6 +78,11 @@ def at_least_noisy(row: Row) -> Row:
     return row if quiet(row) else {**row, "samples": [{**sample, "noisy": False} for sample in row["samples"]]}
 
 
+def peak(row: Row) -> int:
+    """The most memory, in bytes: as a cgroup of the row's own counts it, where it had one, else what was resident."""
+    return max(sample.get("peak_bytes", sample["rss_bytes"]) for sample in quiet(row))
+
+
 def values(row: Row, metric: Metric) -> list[float]:
     return [value for sample in quiet(row) if (value := metric(sample)) is not None]
 

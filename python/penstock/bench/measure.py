@@ -11,7 +11,7 @@ from pathlib import Path
 from penstock.bench import blocking as work
 from penstock.bench import machine, page, report, scenarios
 from penstock.bench.driver import Driver, Plan
-from penstock.bench.figures import Metric, at_least_noisy, cpu, lag_p99, quiet, spread, values, wall
+from penstock.bench.figures import Metric, at_least_noisy, cpu, lag_p99, peak, spread, values, wall
 from penstock.bench.progress import Progress
 from penstock.bench.results import Results, Row
 from penstock.bench.rounds import Pace, Rounds, Variant
@@ -94,8 +94,8 @@ def _table(results: Results) -> str:
             lags = values(row, lag_p99)
             lag = f"{spread(lags).median:.2f}" if lags else ""
             name = f"**{row['client']}**" if row["client"].startswith(report.OURS) else row["client"]
-            peak = max(sample["rss_bytes"] for sample in quiet(row)) / 2**20
-            lines.append((group.title, name, _spread(row, cpu), _spread(row, wall), lag, f"{peak:.0f}"))
+            most = f"{peak(row) / 2**20:.0f}"
+            lines.append((group.title, name, _spread(row, cpu), _spread(row, wall), lag, most))
     return report.markdown(("what", "how", "CPU ms", "wall ms", "loop lag p99 ms", "peak MiB"), lines)
 
 

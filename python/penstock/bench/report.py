@@ -20,6 +20,7 @@ from penstock.bench.figures import (
     find,
     lag_p99,
     lag_worst,
+    peak,
     quiet,
     ratio,
     spread,
@@ -143,7 +144,7 @@ def _times(results: Results, rows: list[Row]) -> str:
                     _spread(spread(values(row, wall))),
                     _ratio(ratio(row, base, wall) if base else None),
                     _ratio(ratio(row, hand, wall) if hand and not row["client"].startswith(BY_HAND) else None),
-                    f"{max(sample['rss_bytes'] for sample in quiet(row)) / MIB:.0f}",
+                    f"{peak(row) / MIB:.0f}",
                     f"{sum(sample['batches'] for sample in quiet(row))}",
                 )
             )

@@ -29,7 +29,10 @@ class Environment(TypedDict):
 
 
 class Settings(TypedDict):
-    """How the run was done; what stands last is about the server that a run loads from, if it does."""
+    """How the run was done; what stands last is about the server that a run loads from, if it does.
+
+    `peak_by` tells whether samples have `peak_bytes`, or the peak of resident memory alone.
+    """
 
     rounds: int
     warmup: int
@@ -42,6 +45,7 @@ class Settings(TypedDict):
     connections: NotRequired[int]
     server_cpus: NotRequired[list[int] | None]
     server: NotRequired[str]
+    peak_by: NotRequired[Literal["cgroup", "rss"]]
 
 
 class Sample(TypedDict):
@@ -50,7 +54,8 @@ class Sample(TypedDict):
     Of requests that run at once, the spread is from the first that ends to the last, as a mean of the batches.
     In a row of the kind "echo" the lag is that of round trips, and `batches` counts them. `writes` are calls of
     write(2) and its kin: to files, and to what wakes other threads; what is sent by a socket's own calls isn't counted.
-    `major_faults` are page faults that waited for a disk or for swap.
+    `major_faults` are page faults that waited for a disk or for swap. `peak_bytes` is the most memory of the row's own
+    cgroup, without the cache of files but with what is in tmpfs, while a batch ran that isn't timed.
     """
 
     round: int
@@ -67,6 +72,7 @@ class Sample(TypedDict):
     request_spread_ms: NotRequired[float]
     writes: NotRequired[float]
     major_faults: NotRequired[float]
+    peak_bytes: NotRequired[int]
     noisy: bool
 
 

@@ -189,7 +189,7 @@ class Rounds(ABC):
                     children = []
                     for variant in session:
                         progress.say(f"opening {variant.id}")
-                        child = Child(variant, [*variant.wrapper, *self.command(variant)], self.cpus(variant))
+                        child = Child(variant, [*self.wrapper(variant), *self.command(variant)], self.cpus(variant))
                         children.append((stack.enter_context(child), rows[variant.id]))
                     self._session(children, number * pace.rounds, shuffler, progress)
         progress.end()
@@ -205,6 +205,10 @@ class Rounds(ABC):
     def prepared(self) -> Iterator[None]:
         """Around all sessions."""
         yield
+
+    def wrapper(self, variant: Variant) -> tuple[str, ...]:
+        """What its command is started by."""
+        return variant.wrapper
 
     @abstractmethod
     def command(self, variant: Variant) -> list[str]:
@@ -229,6 +233,12 @@ class Rounds(ABC):
     def open(self, child: Child) -> None:
         """Waits until it can be measured."""
         child.answer()
+
+    def warm(self, child: Child) -> dict[str, Any]:
+        """A batch that isn't timed, before those that are: others' turns have cooled this row's memory. It may give
+        figures that looking for would disturb a timed batch."""
+        child.ask("batch 1")
+        return {}
 
     @abstractmethod
     def measure(self, child: Child) -> dict[str, Any]:
@@ -291,6 +301,8 @@ class Rounds(ABC):
             sample["writes"] = answer["writes"]
         if "major_faults" in answer:
             sample["major_faults"] = answer["major_faults"]
+        if "peak_bytes" in answer:
+            sample["peak_bytes"] = answer["peak_bytes"]
         return sample
 
     def _others_ms(self, child: Child) -> float | None:
