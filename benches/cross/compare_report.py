@@ -211,7 +211,8 @@ TITLES = {
 TEXTS = {
     "strategies": "Batches of 100 jobs (200 sleeps of 1 to 49 µs) on 4 threads beside the loop's (40 for sleeps), in "
     "Rust from tokio's 4 threads, in Python from one loop. `published` is " + published.SOURCE + ".",
-    "echo": "200 connections echo every 50 ms while the jobs run: how long a round trip takes.",
+    "echo": "200 connections echo every 50 ms while batches of jobs run: how long a round trip takes. The loop that "
+    "the jobs are called from serves them, in Rust the tokio runtime; their clients are the same process for all.",
     "semaphores": "Jobs under a permit of each semaphore, from Python on the loop's own thread but for `penstock "
     "permit`, which has them done on others; beside the same jobs without one, and what that adds to them. Then each "
     "semaphore by itself: free, contended by 1,000 tasks for 4 permits, and with waiters that are cancelled. "

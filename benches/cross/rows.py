@@ -1,5 +1,6 @@
 """The rows of each part, in the sessions that compare them. What Python does is taken from `penstock.bench`."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from ctypes.util import find_library
 from dataclasses import dataclass, replace
@@ -56,18 +57,40 @@ def _from_python(name: str) -> list[Variant]:
 def strategies(programs: Programs, quick: bool) -> Iterator[list[Variant]]:
     """Upstream's first table: ways to run blocking work, from one loop, from eight, and beside echoes."""
     for work in WORKS:
-        rows = _from_python(work)
-        if programs.upstream:
-            rows += [_upstream(programs.upstream, strategy, work) for strategy in blocking.UPSTREAM]
-        if programs.core:
-            ours = {"direct": "direct", "permit_penstock": "permit", "dispatch": "dispatch"}
-            rows += [_core(programs.core, work, way, f"penstock-core {name}") for way, name in ours.items()]
-            rows.append(_core(programs.core, work, "spawn_blocking", "spawn_blocking of today's tokio"))
-        yield rows
+        yield [*_from_python(work), *_strategies_in_rust(programs, work)]
     if not quick:
         for work in WORKS:
             yield _from_python(f"{work} x8")
-    yield [*_from_python("echo idle"), *_from_python("echo beside expensive"), *_from_python("echo beside sleep")]
+    yield list(_echoes(programs))
+
+
+def _strategies_in_rust(programs: Programs, work: str) -> Iterator[Variant]:
+    if programs.upstream:
+        for strategy in blocking.UPSTREAM:
+            yield _upstream(programs.upstream, strategy, work)
+    if programs.core:
+        for way, name in {"direct": "direct", "permit_penstock": "permit", "dispatch": "dispatch"}.items():
+            yield _core(programs.core, work, way, f"penstock-core {name}")
+        yield _core(programs.core, work, "spawn_blocking", "spawn_blocking of today's tokio")
+
+
+def _echoes(programs: Programs) -> Iterator[Variant]:
+    """Echoes from a loop, or from tokio's threads, without anything and with blocking work beside them."""
+    yield from _from_python("echo idle")
+    if programs.core:
+        command = (programs.core, "blocking", "direct", "noop", 0, blocking.WORKS["noop"][1])
+        yield _with_echoes("echo idle", _program("echo idle", "tokio", command, 0))
+    for work in ("expensive", "sleep"):
+        name = f"echo beside {work}"
+        yield from _from_python(name)
+        for row in _strategies_in_rust(programs, work):
+            yield _with_echoes(name, row)
+
+
+def _with_echoes(name: str, row: Variant) -> Variant:
+    """The same while its runtime serves echoes, to the clients that Python's rows have."""
+    id = f"{name}/{row.loop}/{row.client}"
+    return replace(row, id=id, scenario=name, kind="echo", command=(*row.command, "echo", sys.executable))
 
 
 def semaphores(programs: Programs) -> Iterator[list[Variant]]:

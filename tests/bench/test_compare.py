@@ -11,7 +11,7 @@ import pytest
 from penstock.bench import figures, page, report, rounds, sizes
 from penstock.bench.driver import Driver, Plan
 from penstock.bench.progress import Progress
-from penstock.bench.results import Results, Row
+from penstock.bench.results import Results, Row, Sample
 from penstock.bench.rounds import Pace
 
 from benches.cross import compare, compare_report, findings, forwarding, revisions, rows, stores, tls, verdict
@@ -54,6 +54,18 @@ def test_each_table_has_both_languages() -> None:
         *("penstock", rows.CORE, rows.TODAY, "aiohttp naive", "aiohttp tuned", "pyreqwest naive", "pyreqwest tuned"),
     }
     assert clients_of(found["clients"], "ram") >= {"aiohttp tuned, MALLOC_ set", "pyreqwest tuned, MALLOC_ set"}
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_every_way_of_both_languages_stands_beside_echoes(quick: bool) -> None:
+    found = compare.sessions(PROGRAMS, STORES, Plan(rounds=1), quick)["strategies"]
+    assert clients_of(found, "echo idle") == {"penstock direct", "tokio"}
+    for work in ("expensive", "sleep"):
+        alone = {"penstock native", "6 threads by hand", "40 threads by hand"}
+        assert clients_of(found, f"echo beside {work}") == clients_of(found, work) - alone
+    rows_of = {row.id: row for session in found for row in session}
+    upstream = rows_of["echo beside sleep/tokio/upstream permit"]
+    assert (upstream.kind, upstream.command) == ("echo", ("blocking", "permit", "sleep", "echo", sys.executable))
 
 
 def test_without_cargo_pythons_rows_are_left() -> None:
@@ -158,6 +170,23 @@ def test_losses_are_told_with_the_best_other(row: Callable[..., Row]) -> None:
     assert (loss.ours, loss.winner, loss.winners) == ("penstock", "upstream as published (Rust)", 2)
     assert loss.times.median == pytest.approx(2.0)
     assert not verdict.losses(report.groups([ours, row("fs_direct/length/ext4/aiohttp", [40.0, 41.0, 40.5])]))
+
+
+def test_echoes_of_both_languages_are_held_against_each_other(
+    row: Callable[..., Row], results: Callable[..., Results], sample: Callable[..., Sample]
+) -> None:
+    def echoes(client: str, loop: str, p99: float) -> Row:
+        lags = {"lag_p50_ms": p99 / 4, "lag_p99_ms": p99, "lag_worst_ms": p99 * 2}
+        samples = [sample(number, 1.0, **lags) for number in range(3)]
+        return row(f"echo beside sleep/{loop}/{client}", [], kind="echo", framing=None, loop=loop, samples=samples)
+
+    parts = {"strategies": results(echoes("penstock direct", "asyncio", 8.0), echoes("upstream direct", "tokio", 0.5))}
+    lost = compare_report.tables({"parts": parts, "missing": {}})["compare-lost"]
+    assert "| echo beside sleep | penstock direct | round trip p99 | upstream direct (Rust) | 16.00" in lost
+    (table,) = [
+        each.table for each in compare_report.sections(parts, {}) if each.title == "Blocking work: beside echoes"
+    ]
+    assert "| echo beside sleep | upstream direct (Rust) | 0.125 (0.125 to 0.125) | 0.5 (0.5 to 0.5) | 1 |" in table
 
 
 def test_semaphores_lose_to_semaphores_and_not_to_doing_without(

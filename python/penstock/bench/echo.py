@@ -1,6 +1,7 @@
 """Echoes beside blocking work: how long the round trips of many connections take while batches of jobs run.
 
-The connections' clients are a process of their own (`python -m penstock.bench.echo PORT`). Each connection sends at
+The connections' clients are a process of their own (`python -m penstock.bench.echo PORT`), the same beside a loop and
+beside the runtime of a native program (`benches/rust/protocol/src/echo.rs`). Each connection sends at
 fixed times; what comes after its time because the last answer was late is counted from when it was due, so that a loop
 that stands still isn't spared the questions that it missed.
 """
@@ -79,7 +80,7 @@ class Client(asyncio.Protocol):
 
 @contextlib.asynccontextmanager
 async def clients(port: int) -> AsyncIterator[Obey]:
-    """`ask SECONDS` → the milliseconds of the round trips."""
+    """`ask` → how many round trips there were in a while, and how long they took."""
     loop = asyncio.get_running_loop()
     pairs = [await loop.create_connection(Client, "127.0.0.1", port) for _ in range(CONNECTIONS)]
     # Spread over the interval, not in step with the batches.
@@ -88,10 +89,11 @@ async def clients(port: int) -> AsyncIterator[Obey]:
 
     async def obey(command: str) -> dict[str, Any]:
         now = time.perf_counter()
-        end = now + float(command.partition(" ")[2])
+        end = now + SECONDS
         starts = [client.start(now + offset, end) for (_, client), offset in zip(pairs, offsets, strict=True)]
         await asyncio.gather(*starts)
-        return {"latencies": [latency for _, client in pairs for latency in client.latencies]}
+        latencies = [latency for _, client in pairs for latency in client.latencies]
+        return {"batches": len(latencies), **lag_figures(latencies)}
 
     yield obey
     for transport, _ in pairs:
@@ -106,7 +108,7 @@ async def beside(batch: Callable[[], Awaitable[object]]) -> AsyncIterator[Obey]:
     port = server.sockets[0].getsockname()[1]
     arguments = [sys.executable, "-m", "penstock.bench.echo", str(port)]
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*arguments, stdin=pipe, stdout=pipe, limit=1 << 24)
+    process = await asyncio.create_subprocess_exec(*arguments, stdin=pipe, stdout=pipe)
     assert process.stdin is not None
     assert process.stdout is not None
     questions, answers = process.stdin, process.stdout
@@ -117,22 +119,21 @@ async def beside(batch: Callable[[], Awaitable[object]]) -> AsyncIterator[Obey]:
             return {"helpers": [process.pid]}
         walls: list[float] = []
         user, system = cpu_ms()
-        questions.write(f"ask {SECONDS}\n".encode())
+        questions.write(b"ask\n")
         answer = asyncio.create_task(answers.readline())
         while not answer.done():
             start = time.perf_counter()
             await batch()
             walls.append((time.perf_counter() - start) * 1000)
             await asyncio.sleep(max(0.0, start + PERIOD - time.perf_counter()))
-        latencies = json.loads(await answer)["latencies"]
+        trips = json.loads(await answer)
         user_after, system_after = cpu_ms()
         return {
-            "batches": len(latencies),
             "wall_ms": sum(walls) / len(walls),
             "user_ms": (user_after - user) / len(walls),
             "system_ms": (system_after - system) / len(walls),
             "rss_bytes": peak_rss(),
-            **lag_figures(latencies),
+            **trips,
         }
 
     async with server:

@@ -25,13 +25,13 @@ enum Way {
 }
 
 pub struct Strategy {
-    runtime: Runtime,
+    pub runtime: Runtime,
     way: Arc<Way>,
 }
 
 impl Strategy {
-    /// `threads` are beside the four of the runtime; permits are as many.
-    pub fn open(name: &str, threads: usize) -> Result<Self, Box<dyn Error>> {
+    /// `threads` are beside the four of the runtime; permits are as many. Only who serves echoes pays for I/O.
+    pub fn open(name: &str, threads: usize, serves: bool) -> Result<Self, Box<dyn Error>> {
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(CORE_THREADS).max_blocking_threads(1);
         let way = match name {
@@ -52,6 +52,9 @@ impl Strategy {
                 Way::Permit(Permits::new(kind, threads)?)
             }
         };
+        if serves {
+            builder.enable_io();
+        }
         Ok(Self { runtime: builder.build()?, way: Arc::new(way) })
     }
 

@@ -1,6 +1,8 @@
 //! What the native programs of the benchmarks share: the driver's protocol, and the work that is upstream's.
 
 pub mod archive;
+#[cfg(feature = "echo")]
+pub mod echo;
 mod work;
 
 use std::error::Error;
@@ -10,7 +12,7 @@ use std::mem;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Usage, UsageWho, getrusage};
+use nix::sys::resource::{UsageWho, getrusage};
 
 pub use work::Work;
 
@@ -75,16 +77,19 @@ impl<F: FnMut() -> Result<Vec<f64>, Failure>> Row for Requests<F> {
 /// Speaks the protocol of `penstock.bench.worker`: `batch N`, `check` or `grow` on a line of stdin is answered with a line
 /// of JSON. What is freed within `settle` of the last batch is paid for by that batch's CPU time.
 pub fn serve_row(settle: Duration, row: &mut impl Row) -> Result<(), Failure> {
+    answer(|command| match command.split_once(' ') {
+        Some(("batch", count)) => Ok(format!("{{{}}}", batches(row, settle, count.parse()?)?)),
+        None if command == "check" => row.check(),
+        None if command == "grow" => growth(row, settle),
+        _ => Err(format!("unknown command {command:?}").into()),
+    })
+}
+
+/// Says that the program is ready, and answers each command.
+fn answer(mut obey: impl FnMut(&str) -> Result<String, Failure>) -> Result<(), Failure> {
     println!("{{\"ready\": true}}");
     for command in io::stdin().lock().lines() {
-        let command = command?;
-        let answer = match command.split_once(' ') {
-            Some(("batch", count)) => format!("{{{}}}", batches(row, settle, count.parse()?)?),
-            None if command == "check" => row.check()?,
-            None if command == "grow" => growth(row, settle)?,
-            _ => return Err(format!("unknown command {command:?}").into()),
-        };
-        println!("{answer}");
+        println!("{}", obey(&command?)?);
     }
     Ok(())
 }
@@ -95,7 +100,7 @@ fn batches(row: &mut impl Row, settle: Duration, count: usize) -> Result<String,
     let (mut user, mut system) = (0.0, 0.0);
     for number in 1..=count {
         row.prepare()?;
-        let before = cpu_ms(&getrusage(UsageWho::RUSAGE_SELF)?);
+        let before = used_ms()?;
         let start = Instant::now();
         row.batch()?;
         walls.push(start.elapsed().as_secs_f64() * 1e3);
@@ -103,7 +108,7 @@ fn batches(row: &mut impl Row, settle: Duration, count: usize) -> Result<String,
         if number == count {
             thread::sleep(settle);
         }
-        let after = cpu_ms(&getrusage(UsageWho::RUSAGE_SELF)?);
+        let after = used_ms()?;
         user += after.0 - before.0;
         system += after.1 - before.1;
     }
@@ -129,9 +134,11 @@ fn peak_bytes() -> Result<u64, Failure> {
     Ok(peak.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
-fn cpu_ms(usage: &Usage) -> (f64, f64) {
+/// The CPU time of this process so far, its own and the kernel's.
+fn used_ms() -> Result<(f64, f64), Failure> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     let user = usage.user_time();
     let system = usage.system_time();
     let ms = |seconds: i64, micros: i64| seconds as f64 * 1e3 + micros as f64 / 1e3;
-    (ms(user.tv_sec(), user.tv_usec()), ms(system.tv_sec(), system.tv_usec()))
+    Ok((ms(user.tv_sec(), user.tv_usec()), ms(system.tv_sec(), system.tv_usec())))
 }

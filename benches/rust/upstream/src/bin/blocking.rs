@@ -2,8 +2,8 @@
 //! under a permit, by `dispatch_rx`, and by tokio's `spawn_blocking`.
 //!
 //! Threads and batches are upstream's.
-//! Started by the benchmark driver as `blocking STRATEGY WORK [JOBS]`: with a number of jobs, each is awaited before the next
-//! is begun.
+//! Started by the benchmark driver as `blocking STRATEGY WORK [JOBS | echo PYTHON]`: with a number of jobs, each is awaited
+//! before the next is begun; with Python for the clients, the runtime serves echoes beside the batches.
 
 use std::error::Error;
 use std::io;
@@ -19,6 +19,8 @@ use penstock_protocol::Work;
 use tokio::runtime::{Builder, Runtime};
 
 const CORE_THREADS: usize = 4;
+const USAGE: &str =
+    "usage: blocking direct|permit|dispatch_rx|spawn_blocking noop|expensive|sleep [JOBS | echo PYTHON]";
 
 #[derive(Clone, Copy)]
 enum Strategy {
@@ -29,7 +31,8 @@ enum Strategy {
 }
 
 impl Strategy {
-    fn runtime(self, work: Work) -> io::Result<Runtime> {
+    /// Only who serves echoes pays for I/O.
+    fn runtime(self, work: Work, serves: bool) -> io::Result<Runtime> {
         let mut builder = Builder::new_multi_thread();
         match self {
             Self::Direct => {
@@ -44,6 +47,9 @@ impl Strategy {
                 builder.on_thread_start(move || drop(register_dispatch_pool(pool.clone())));
                 builder.on_thread_stop(|| drop(deregister_dispatch_pool()));
             }
+        }
+        if serves {
+            builder.enable_io();
         }
         builder.build()
     }
@@ -88,10 +94,11 @@ fn one_by_one(runtime: &Runtime, strategy: Strategy, work: Work, jobs: usize) {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [strategy, work, jobs @ ..] = arguments.as_slice() else {
-        return Err("usage: blocking direct|permit|dispatch_rx|spawn_blocking noop|expensive|sleep [JOBS]".into());
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let [strategy, work, rest @ ..] = arguments.as_slice() else {
+        return Err(USAGE.into());
     };
-    let strategy = match strategy.as_str() {
+    let strategy = match *strategy {
         "direct" => Strategy::Direct,
         "permit" => Strategy::Permit,
         "dispatch_rx" => Strategy::DispatchRx,
@@ -99,13 +106,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => return Err(format!("unknown strategy {strategy}").into()),
     };
     let work: Work = work.parse()?;
-    let jobs: Option<usize> = jobs.first().map(|jobs| jobs.parse()).transpose()?;
-    let runtime = strategy.runtime(work)?;
-    penstock_protocol::serve(Duration::ZERO, || {
-        match jobs {
-            Some(jobs) => one_by_one(&runtime, strategy, work, jobs),
-            None => batch(&runtime, strategy, work),
-        }
+    let runtime = strategy.runtime(work, matches!(rest, ["echo", _]))?;
+    let whole = || {
+        batch(&runtime, strategy, work);
         Ok(())
-    })
+    };
+    match rest {
+        [] => penstock_protocol::serve(Duration::ZERO, whole),
+        ["echo", python] => penstock_protocol::echo::serve(&runtime, python, whole),
+        [jobs] => {
+            let jobs = jobs.parse()?;
+            penstock_protocol::serve(Duration::ZERO, || {
+                one_by_one(&runtime, strategy, work, jobs);
+                Ok(())
+            })
+        }
+        _ => Err(USAGE.into()),
+    }
 }
