@@ -269,7 +269,7 @@ def _table(part: str, results: Results, groups: Iterable[Group]) -> str:
 def _overhead(group: Group, row: Row) -> str:
     """What a permit adds to the same jobs without one, in the same language: CPU and wall time."""
     direct = next((other for other in group.rows if other["client"] == DIRECT[row["loop"] == "tokio"]), None)
-    if direct is None or direct is row or row["client"] in DIRECT:
+    if direct is None or row["client"] in DIRECT:
         return ""
     cost = [median(values(row, metric)) - median(values(direct, metric)) for metric in (cpu, wall)]
     return f"{cost[0]:.2g} CPU, {cost[1]:.2g} wall"

@@ -1,4 +1,4 @@
-"""Receiving more than the transport hands over: less turns of the loop, and nothing else that a caller could see."""
+"""Receiving more than the transport hands over: fewer turns of the loop, and nothing else that a caller could see."""
 
 from __future__ import annotations
 
