@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes.util import find_library
 from dataclasses import dataclass, field, replace
@@ -154,7 +154,7 @@ def estimate(chosen: Mapping[str, list[list[Variant]]], pace: Pace, plan: Plan) 
 
 def measure(
     chosen: Mapping[str, list[list[Variant]]], pace: Pace, plan: Plan, places: Sequence[Path], missing: dict[str, str]
-) -> dict[str, Results]:
+) -> Iterator[tuple[str, Results]]:
     """Each part in the rounds that suit it: with a server, or on both CPUs. One that isn't permitted is missing."""
 
     def started(part: str, rounds: list[list[Variant]]) -> Results:
@@ -180,13 +180,21 @@ def measure(
             missing[memory.TITLE] = rounds.refused
         return results
 
-    parts = {}
     for part, rounds in chosen.items():
         try:
-            parts[part] = started(part, rounds)
+            yield part, started(part, rounds)
         except cgroups.NotPermitted as reason:
             missing[swapping.TITLE] = str(reason)
-    return parts
+
+
+def unreached(chosen: Iterable[str], comparison: Comparison) -> dict[str, str]:
+    return {part: "the run ended before it" for part in chosen if part not in comparison["parts"]}
+
+
+def save(comparison: Comparison, start: float, missing: dict[str, str], path: Path) -> None:
+    comparison["seconds"] = round(time.monotonic() - start, 1)
+    comparison["missing"] = missing
+    path.write_text(json.dumps(comparison, indent=1) + "\n")
 
 
 def write(comparison: Comparison, path: Path) -> list[Path]:
@@ -225,21 +233,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         missing["penstock-core under TLS"] = tls.NO_CORE
         if not find_library("jemalloc"):
             missing["peers with jemalloc"] = rows.NO_JEMALLOC
+        if arguments.quick:
+            missing[rows.LEFT_TO_THE_COMPLETE_RUN] = "left out of a quick run"
+        comparison: Comparison = {"version": 1, "quick": arguments.quick, "seconds": 0, "parts": {}, "missing": {}}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         try:
-            parts = measure(chosen, pace, plan, list(places.directories.values()), missing)
+            for part, results in measure(chosen, pace, plan, list(places.directories.values()), missing):
+                comparison["parts"][part] = results
+                # Kept as far as it came: an hour's figures aren't lost to the one row that fails.
+                save(comparison, start, {**builds.missing, **missing, **unreached(chosen, comparison)}, arguments.json)
         except DebugBuildError as error:
             print(error, file=sys.stderr)
             return 2
-    left = {rows.LEFT_TO_THE_COMPLETE_RUN: "left out of a quick run"} if arguments.quick else {}
-    comparison: Comparison = {
-        "version": 1,
-        "quick": arguments.quick,
-        "seconds": round(time.monotonic() - start, 1),
-        "parts": parts,
-        "missing": {**builds.missing, **missing, **left, **compare_report.NOT_MEASURED},
-    }
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(comparison, indent=1) + "\n")
+        save(comparison, start, {**builds.missing, **missing, **compare_report.NOT_MEASURED}, arguments.json)
     for path in (arguments.json, *write(comparison, arguments.json)):
         print(path)
     return 0

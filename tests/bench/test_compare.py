@@ -4,8 +4,9 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from penstock.bench import figures, page, report, rounds, sizes
@@ -21,6 +22,9 @@ NAMES = ("floor", "blocking", "client", "client_mimalloc", "streams", "today", "
 PROGRAMS = rows.Programs(*map(Path, NAMES))
 NONE = rows.Programs(*[None] * 7)
 STORES = {"ext4": Path("/on-disk"), "tmpfs huge": Path("/in-huge-pages")}
+
+# The report draws, and that starts threads of its own.
+pytest.importorskip("matplotlib.figure")
 
 
 def clients_of(sessions: list, name: str) -> set[str]:
@@ -116,6 +120,24 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         arguments = ["--quick", "--rounds", "1", "--noise", "1000", "--rows", pattern, "--json", str(path)]
         assert compare.main(arguments) == 0
     return path
+
+
+def test_a_run_that_fails_keeps_the_parts_that_it_finished(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    whole = compare.measure
+
+    def failing(*args: Any) -> Iterator[tuple[str, Results]]:
+        yield next(whole(*args))
+        raise RuntimeError("the row failed")
+
+    path = tmp_path / "compare.json"
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(compare, "measure", failing)
+    pattern = "^noop/asyncio/penstock direct$|^semaphore free/asyncio/asyncio$"
+    with pytest.raises(RuntimeError, match="the row failed"):
+        compare.main(["--quick", "--rounds", "1", "--noise", "1000", "--rows", pattern, "--json", str(path)])
+    kept = json.loads(path.read_text())
+    assert list(kept["parts"]) == ["strategies"]
+    assert kept["missing"]["semaphores"] == "the run ended before it"
 
 
 def test_a_run_follows_the_schema(written: Path) -> None:
