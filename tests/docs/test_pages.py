@@ -116,3 +116,13 @@ def test_the_defaults_in_the_settings_are_those_in_the_source(cls: Any) -> None:
     rows = re.findall(r"^\| `(\w+)` \| (?:`([^`]+)`|([\d,]+))", section, re.MULTILINE)
     told = {name: ast.literal_eval(value or number.replace(",", "")) for name, value, number in rows}
     assert told == {field.name: field.default for field in dataclasses.fields(cls) if field.init}
+
+
+def test_pages_look_the_same_on_the_site_and_on_github() -> None:
+    """`\\|` within code in a table keeps its backslash on the site, and GitHub knows no `!!!`."""
+    marks = [
+        f"{page.relative_to(ROOT)}: {mark}"
+        for page in DOCS.rglob("*.md")
+        for mark in re.findall(r"\\\||^!!!.*", page.read_text(), re.MULTILINE)
+    ]
+    assert marks == []
