@@ -115,8 +115,9 @@ class BudgetExceeded(PenstockError):
     """The process's `Budget` had no room and none came free in time."""
 
     resource: str
-    wanted: int
-    limit: int
+    wanted: int | None = None
+    used: int | None = None
+    limit: int | None = None
 
 
 class StorageFull(PenstockError, OSError):

@@ -134,7 +134,10 @@ def test_a_budget_without_room(tmp_path: Path) -> None:
         sink.write(bytes(11))
         with pytest.raises(penstock.BudgetExceeded, match=r"\(Budget.disk\)") as raised:
             sink.write_back()
-    assert (raised.value.resource, raised.value.limit) == ("disk", 10)
+    error = raised.value
+    assert (error.resource, error.used, error.limit) == ("disk", 0, 10)
+    assert error.wanted
+    assert errors.BudgetExceeded("no memory", resource="ram").wanted is None
 
 
 FULL = """
