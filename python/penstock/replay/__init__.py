@@ -1,6 +1,6 @@
 """Recorded dialogs as answers: to a client by `Replay`, to anybody over HTTP by `ReplayServer`.
 
-`penstock.replay.plugin` is a fixture of both for pytest.
+`penstock.pytest_plugin` has a fixture of both for pytest.
 """
 
 from penstock.replay.server import ReplayServer, serving
