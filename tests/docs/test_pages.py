@@ -70,9 +70,18 @@ def test_every_direct_dependency_has_its_reason() -> None:
     assert sorted(set(dependencies()) - explained) == []
 
 
+def navigation() -> list[str]:
+    """The pages of the site, in its own order."""
+    return re.findall(r"^\s*- (?:.+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+
+
 def test_every_page_is_in_the_table_of_contents() -> None:
-    listed = set(re.findall(r"^\s*- (?:.+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
-    assert listed == {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    assert set(navigation()) == {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+
+
+def test_the_first_page_leads_to_every_other() -> None:
+    linked = re.findall(r"\]\(([^)#\s]+\.md)", (DOCS / "index.md").read_text())
+    assert [page for page in navigation() if page not in linked] == ["index.md"]
 
 
 def test_links_between_pages_lead_somewhere() -> None:
