@@ -1,9 +1,10 @@
-"""Pages that list what the sources hold are held to it: errors, dependencies, the table of contents."""
+"""Pages that list what the sources hold are held to it: errors, dependencies, tables of contents, the reference."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import re
 import tomllib
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import penstock
 import pytest
+from penstock import _native, errors
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -135,3 +137,56 @@ def test_pages_look_the_same_on_the_site_and_on_github() -> None:
         for mark in re.findall(r"\\\||^!!!.*", page.read_text(), re.MULTILINE)
     ]
     assert marks == []
+
+
+# The reference
+
+MACHINERY = {"Direct.perform", "Dispatch.perform", "BlockingPermit.throw", "BlockingPermit.close"}
+"""What isn't for users, though it has a public name."""
+
+MADE = {"BlockingPermit", "BodyImage", "Headers", "Response"}
+"""Classes that penstock makes, not its users."""
+
+
+def in_code(text: str) -> set[str]:
+    """The words in code of a page, whole examples left out."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return {word for code in re.findall(r"`([^`\n]+)`", text) for word in re.findall(r"\w+", code)}
+
+
+def told_of(name: str) -> set[str]:
+    """The words in code of the reference's parts that have this name: sections, and pages by their title."""
+    found: set[str] = set()
+    for page in (DOCS / "reference").glob("*.md"):
+        text = page.read_text()
+        title, *_ = text.splitlines()
+        for part in [text] if name in in_code(title) else re.split(r"^(?=## )", text, flags=re.MULTILINE):
+            words = in_code(part)
+            found |= words if name in words else set()
+    return found
+
+
+def parameters(function: Any) -> set[str]:
+    try:
+        return set(inspect.signature(function).parameters) - {"self", "cls"}
+    except (TypeError, ValueError):
+        return set()
+
+
+def members(cls: type) -> set[str]:
+    """What a class has for its users; the bases of images and sinks are for the classes that are made of them."""
+    bases = [base for base in cls.__mro__ if base.__module__.partition(".")[0] == "penstock"]
+    names = {name for base in bases if base not in (_native.Image, _native.Sink) for name in vars(base)}
+    names.update(field.name for field in (dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()))
+    return {name for name in names if not name.startswith("_") and f"{cls.__name__}.{name}" not in MACHINERY}
+
+
+@pytest.mark.parametrize("name", sorted(set(penstock.__all__) - set(errors.__all__)))
+def test_the_reference_has_every_public_name_with_its_members_and_parameters(name: str) -> None:
+    told, value = told_of(name), getattr(penstock, name)
+    assert name in told
+    wanted = parameters(value) if name not in MADE else set()
+    if isinstance(value, type):
+        wanted |= members(value)
+        wanted |= {parameter for member in members(value) for parameter in parameters(getattr(value, member, None))}
+    assert {each for each in wanted if not each.startswith("_")} - told == set()
