@@ -173,7 +173,7 @@ def parameters(function: Any) -> set[str]:
         return set()
 
 
-def members(cls: type) -> set[str]:
+def members(cls: type[Any]) -> set[str]:
     """What a class has for its users; the bases of images and sinks are for the classes that are made of them."""
     bases = [base for base in cls.__mro__ if base.__module__.partition(".")[0] == "penstock"]
     names = {name for base in bases if base not in (_native.Image, _native.Sink) for name in vars(base)}
