@@ -41,6 +41,10 @@ test-handover: say-test-handover $(VENV)/.develop $(VENV)/.test ## Run the Pytho
 lint: say-lint $(VENV)/.develop $(VENV)/.lint $(VENV)/.test ## Check formats, clippy, ruff, strict mypy, the stubs, where unsafe stands, and the documentation's tables
 	cargo fmt --check
 	PYO3_PYTHON=$(abspath $(BIN))/python cargo clippy --workspace --all-targets -- -D warnings
+	@# Workspaces of their own: all are formatted, and what calls the core must go on compiling when the core changes.
+	for manifest in benches/rust/*/Cargo.toml fuzz/Cargo.toml; do cargo fmt --check --manifest-path $$manifest || exit; done
+	for folder in core micro; do CARGO_TARGET_DIR=target/lint-benches \
+		cargo clippy --quiet --locked --all-targets --manifest-path benches/rust/$$folder/Cargo.toml -- -D warnings || exit; done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
