@@ -40,7 +40,7 @@ class Group:
     @property
     def entering(self) -> tuple[str, ...]:
         """Starts a command in it, as the process that it was: the number is the shell's, which becomes the program."""
-        return ("sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self.path / "cgroup.procs"))
+        return ("/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self.path / "cgroup.procs"))
 
     def held(self) -> int:
         """The bytes that it holds now: without the cache of files, which costs nobody anything, but with shared memory,

@@ -1,4 +1,4 @@
-"""What rows hold in memory, where each may have a cgroup of its own: for parts whose rows keep bodies.
+"""What rows hold in memory, where each may have a cgroup of its own.
 
 The peak that the kernel keeps of a cgroup has the cache of files in it, which can't be taken off afterwards. So what it
 holds without that is looked at while a batch runs that isn't timed, from another CPU where there is one.
@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from penstock.bench import driver, machine
+from penstock.bench import blocking, driver, machine
 from penstock.bench.results import Settings
 from penstock.bench.rounds import Child, Rounds, Variant
 
@@ -66,6 +66,10 @@ class Accounted(Rounds):
 
     def settings(self) -> Settings:
         return {**super().settings(), "peak_by": "cgroup" if self._groups else "rss"}
+
+
+class Work(Accounted, blocking.Blocking):
+    """The rounds of blocking work, semaphores and queues."""
 
 
 class Clients(Accounted, driver.Driver):

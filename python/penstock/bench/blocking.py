@@ -203,7 +203,7 @@ class Blocking(Rounds):
             return child.ask("echo")
         if child.variant.kind == "lag":
             return child.means("lag")
-        child.ask("batch 1")
-        figures = child.batches(int(child.variant.options["batches"] or 0) * self._pace.batches)
+        figures = self.warm(child)
+        figures |= child.batches(int(child.variant.options["batches"] or 0) * self._pace.batches)
         # A program has no loop of ours, and a semaphore's rows do nothing that a loop could wait for.
         return {**child.ask("lag"), **figures} if child.variant.options.get("work") else figures
