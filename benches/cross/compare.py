@@ -97,6 +97,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help=f"(default: {PACE.rounds}, with --quick {QUICK_ROUNDS})")
     parser.add_argument("--part", action="append", choices=PARTS, help="only these; may be repeated")
     parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose id matches")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        metavar="JSON",
+        help="measure the sessions that have these rows anew, whole, and put them into this run in place of its own",
+    )
     parser.add_argument("--noise", type=float, default=Pace.noise, help="(default: %(default)s)")
     parser.add_argument(
         "--store", action="append", default=[], type=Path, metavar="DIR", help="another; may be repeated"
@@ -128,11 +134,14 @@ def sessions(
 
 
 def select(
-    found: Mapping[str, list[list[Variant]]], parts: Iterable[str], wanted: re.Pattern[str]
+    found: Mapping[str, list[list[Variant]]], parts: Iterable[str], wanted: re.Pattern[str], whole: bool = False
 ) -> dict[str, list[list[Variant]]]:
+    """The sessions with a row that is wanted: those rows of them, or the `whole` session."""
     chosen = {}
     for part in parts:
         kept = [[row for row in session if wanted.search(row.id)] for session in found[part]]
+        if whole:
+            kept = [session if some else [] for session, some in zip(found[part], kept, strict=True)]
         if any(kept):
             chosen[part] = [session for session in kept if session]
     return chosen
@@ -172,7 +181,7 @@ def measure(
             case "forwarding":
                 return accounted(memory.Forwarding(rounds, pace, packages=PACKAGES, stores=places))
             case _:
-                return blocking.Blocking(rounds, pace, packages=PACKAGES).run(Progress())
+                return accounted(memory.Work(rounds, pace, packages=PACKAGES))
 
     def accounted(rounds: memory.Accounted) -> Results:
         results = rounds.run(Progress())
@@ -185,6 +194,23 @@ def measure(
             yield part, started(part, rounds)
         except cgroups.NotPermitted as reason:
             missing[swapping.TITLE] = str(reason)
+
+
+def merge(results: Results, anew: Results) -> Results:
+    """The results with whole sessions in place of their own: rows are compared with those of their session alone."""
+    rows = {row["id"]: row for row in anew["rows"]}
+    return {**results, "rows": [rows.pop(row["id"], row) for row in results["rows"]] + list(rows.values())}
+
+
+def put_into(path: Path, comparison: Comparison, rows: str) -> Comparison:
+    """An earlier run with what was measured anew. Which rows these are stands among what its one run doesn't have."""
+    earlier: Comparison = json.loads(path.read_text())
+    for part, results in comparison["parts"].items():
+        earlier["parts"][part] = merge(earlier["parts"][part], results)
+        what = f"{len(results['rows'])} rows of {part}, by {rows or 'no pattern'}, in the same run as the others"
+        commit = results["environment"]["commit"]
+        earlier["missing"][what] = f"measured anew, started {results['started']}, at commit {commit}"
+    return earlier
 
 
 def unreached(chosen: Iterable[str], comparison: Comparison) -> dict[str, str]:
@@ -223,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with stores.opened(OUTPUT, arguments.store) as places:
         programs = Programs(*(Path(name) for _, name in PROGRAMS)) if arguments.list else builds.all()
         found = sessions(programs, places.directories, plan, arguments.quick)
-        chosen = select(found, arguments.part or PARTS, re.compile(arguments.rows))
+        chosen = select(found, arguments.part or PARTS, re.compile(arguments.rows), whole=arguments.into is not None)
         if arguments.list:
             print("\n".join(row.id for part in chosen.values() for session in part for row in session))
             print(estimate(chosen, pace, plan), file=sys.stderr)
@@ -246,6 +272,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(error, file=sys.stderr)
             return 2
         save(comparison, start, {**builds.missing, **missing, **compare_report.NOT_MEASURED}, arguments.json)
+    if arguments.into:
+        comparison = put_into(arguments.into, comparison, arguments.rows)
+        arguments.json.write_text(json.dumps(comparison, indent=1) + "\n")
     for path in (arguments.json, *write(comparison, arguments.json)):
         print(path)
     return 0

@@ -11,7 +11,8 @@ from penstock.bench import machine
 
 SHARED_MEMORY = Path("/dev/shm")
 HUGE = "tmpfs huge"
-MOUNT = ("mount", "-t", "tmpfs", "-o", "size=1G,huge=always", "tmpfs")
+# Of the usual size, half of the memory: each row of a session keeps a batch of bodies there until its next turn.
+MOUNT = ("mount", "-t", "tmpfs", "-o", "huge=always", "tmpfs")
 
 
 @dataclass

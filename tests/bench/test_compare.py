@@ -140,6 +140,24 @@ def test_a_run_that_fails_keeps_the_parts_that_it_finished(monkeypatch: pytest.M
     assert kept["missing"]["semaphores"] == "the run ended before it"
 
 
+def test_sessions_that_are_measured_anew_take_the_place_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, written: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "again.json"
+    monkeypatch.setenv("PATH", "/nowhere")
+    arguments = ["--quick", "--rounds", "2", "--noise", "1000", "--rows", "^semaphore free/asyncio/penstock$"]
+    assert compare.main([*arguments, "--into", str(written), "--json", str(path)]) == 0
+    before, after = (json.loads(each.read_text()) for each in (written, path))
+    assert after["parts"]["strategies"] == before["parts"]["strategies"]
+    rows = {row["id"]: len(row["samples"]) for row in after["parts"]["semaphores"]["rows"]}
+    # The whole session has two rounds now, with rows that it hadn't.
+    assert rows["semaphore free/asyncio/penstock"] == rows["semaphore free/asyncio/asyncio"] == 2
+    assert "semaphore free/asyncio/anyio" in rows
+    (what,) = after["missing"].keys() - before["missing"].keys()
+    assert what.endswith(" rows of semaphores, by ^semaphore free/asyncio/penstock$, in the same run as the others")
+    assert re.match(r"measured anew, started 20\d\d-.* at commit ", after["missing"][what])
+
+
 def test_a_run_follows_the_schema(written: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     referencing = pytest.importorskip("referencing")
