@@ -1,6 +1,6 @@
 """The sections of the comparison's page: findings, losing rows, each of upstream's tables, and what isn't there."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -238,8 +238,7 @@ def _table(part: str, results: Results, groups: Iterable[Group]) -> str:
     lines = []
     clients = part in DOWNLOADS
     for group in groups:
-        bases = [row for row in group.rows if row["client"] in BASES]
-        base = min(bases, key=lambda row: BASES.index(row["client"]), default=None)
+        base = _base(group)
         for row in group.rows:
             user, system = (
                 median(values(row, lambda sample, key=key: sample[key])) for key in ("user_ms", "system_ms")
@@ -264,6 +263,18 @@ def _table(part: str, results: Results, groups: Iterable[Group]) -> str:
     against = {"semaphores": "tokio", "queues": "condvar"}.get(part, "upstream")
     head = ("group", "how", "CPU ms", "user + system", f"÷ {against}", "wall ms", f"÷ {against}", "published", *more)
     return report.markdown((*head, "peak MiB"), lines)
+
+
+def _base(group: Group) -> Row | None:
+    bases = [row for row in group.rows if row["client"] in BASES]
+    return min(bases, key=lambda row: BASES.index(row["client"]), default=None)
+
+
+def held_against(part: str, results: Results) -> Iterator[tuple[Row, Row]]:
+    """Each row that the tables give as multiples of another of its group, with that one."""
+    for group in _groups(part, results):
+        if (base := _base(group)) is not None:
+            yield from ((row, base) for row in group.rows if row is not base)
 
 
 def _overhead(group: Group, row: Row) -> str:
@@ -306,8 +317,7 @@ def _pressed(groups: Iterable[Group]) -> str:
 
 
 def _spread(row: Row, metric: report.Metric) -> str:
-    figure = spread(values(row, metric))
-    return f"{report.short(figure.median)} ({report.short(figure.low)} to {report.short(figure.high)})"
+    return verdict.ranged(spread(values(row, metric)))
 
 
 def _rate(results: Results, row: Row) -> str:

@@ -6,7 +6,19 @@ from itertools import product
 from typing import NamedTuple, TypeAlias
 
 from penstock.bench import report
-from penstock.bench.figures import Interval, Metric, cpu, find, lag_p99, quiet, ratio, request_p99, request_spread, wall
+from penstock.bench.figures import (
+    Interval,
+    Metric,
+    Spread,
+    cpu,
+    find,
+    lag_p99,
+    quiet,
+    ratio,
+    request_p99,
+    request_spread,
+    wall,
+)
 from penstock.bench.report import Group
 from penstock.bench.results import Results, Row
 
@@ -123,3 +135,7 @@ def named(row: Row) -> str:
 
 def shown(times: Interval) -> str:
     return f"{times.median:.2f} [{times.low:.2f}, {times.high:.2f}]"
+
+
+def ranged(figure: Spread | Interval) -> str:
+    return f"{report.short(figure.median)} ({report.short(figure.low)} to {report.short(figure.high)})"
