@@ -230,6 +230,15 @@ async def test_what_a_hook_raises_is_the_requests_error(stage: str, storing_by: 
         assert client.stats()["open"] == client.stats()["idle"]
 
 
+async def test_a_hook_that_fails_on_connecting_leaves_no_connection() -> None:
+    hooks = penstock.Hooks(connected=lambda to, seconds: 1 / 0)
+    async with serve([response(b"")]) as server, penstock.Client(hooks=hooks) as client:
+        for _ in range(5):
+            with pytest.raises(ZeroDivisionError):
+                await client.get(server.url)
+        await until(lambda: server.closed == 5)
+
+
 async def test_loggers_are_named_by_module(caplog: pytest.LogCaptureFixture) -> None:
     async with serve(redirect(302, "/there"), [response(b"")], [CLOSE]) as server, penstock.Client() as client:
         with caplog.at_level(logging.DEBUG, "penstock"):

@@ -126,11 +126,14 @@ class Supply:
         )
         async with self.within(exchange, "connection", until, late):
             connection = await self._connector.connect(route, make)
-        if self._closed:
+        try:
+            if self._closed:
+                raise ClientClosed(CLOSED_IN_FLIGHT)
+            if self._connected is not None:
+                self._connected(str(route), loop.time() - began)
+        except BaseException:
             connection.close()
-            raise ClientClosed(CLOSED_IN_FLIGHT)
-        if self._connected is not None:
-            self._connected(str(route), loop.time() - began)
+            raise
         return connection
 
     def stats(self) -> dict[str, int]:
