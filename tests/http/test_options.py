@@ -115,6 +115,8 @@ async def test_status_errors_name_the_response_and_whether_to_try_again() -> Non
         ("text/plain; charset=none-such", "ä".encode(), "ä"),
         ("text/plain; charset=zlib", "ä".encode(), "ä"),
         ("text/plain; charset=utf-16", "ä".encode("utf-16"), "ä"),
+        ("text/plain; charset*=a; charset*0=b", "ä".encode(), "ä"),
+        ("text/plain; charset*=utf-8''a%00b", "ä".encode(), "ä"),
     ],
 )
 async def test_text_is_decoded_by_its_charset(kind: str, body: bytes, text: str) -> None:

@@ -109,12 +109,12 @@ class Answer(abc.ABC):
         """
         message = Message()
         message["content-type"] = self.headers.get("content-type", "")
-        charset = message.get_content_charset("utf-8")
         try:
+            charset = message.get_content_charset("utf-8")
             # Codecs that aren't of text, compression among them, refuse this.
             b"?".decode(charset, "replace")
             decoder = codecs.getincrementaldecoder(charset)("replace")
-        except (LookupError, UnicodeError):
+        except (LookupError, TypeError, ValueError):
             decoder = codecs.getincrementaldecoder("utf-8")("replace")
         parts = [decoder.decode(bytes(piece)) async for piece in self._pieces()]
         return "".join((*parts, decoder.decode(b"", final=True)))
