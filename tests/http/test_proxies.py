@@ -160,6 +160,16 @@ async def test_the_environment_chooses_where_trusted(monkeypatch: pytest.MonkeyP
             assert await (await client.get(direct.url, proxy="")).read() == b"d"
 
 
+async def test_a_redirect_past_the_proxy_asks_in_origin_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serve([response(b"d")]) as direct, serve(redirect(302, f"{direct.url}there")) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        async with penstock.Client(trust_env=True) as client:
+            await client.get("http://one.test/")
+        assert proxy.requests[0].startswith(b"GET http://one.test/ HTTP/1.1\r\n")
+        assert direct.requests[0].startswith(b"GET /there HTTP/1.1\r\n")
+
+
 async def test_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)

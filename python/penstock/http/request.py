@@ -131,8 +131,9 @@ class Request:
         if not _trusts(self.origin, target.origin):
             fields = {name: value for name, value in fields.items() if name not in SECRETS}
         lines = self.lines if fields is self.fields else field_lines(fields)
+        # Whether a proxy is asked is to be found out anew.
         return dataclasses.replace(
-            self, method=method, url=url, target=target, fields=fields, lines=lines, content=content
+            self, method=method, url=url, target=target, fields=fields, lines=lines, content=content, absolute=False
         )
 
 
