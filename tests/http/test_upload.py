@@ -298,6 +298,32 @@ async def test_a_server_that_knows_no_expectations_is_asked_without() -> None:
         assert server.bodies == [b"body"]
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+async def test_a_late_417_gets_no_rest_of_an_iterator(monkeypatch: pytest.MonkeyPatch, recorded: bool) -> None:
+    monkeypatch.setattr("penstock.http.connection.CONTINUE", 0.05)
+
+    async def source() -> AsyncIterator[bytes]:
+        yield b"first"
+        await asyncio.sleep(1)
+        yield b"second"
+
+    refusal = response(b"", status="417 Expectation Failed")
+    async with serve([UNREAD, 0.3, refusal, HANG], [response(b"ok")]) as server, penstock.Client() as client:
+        ask = client.record if recorded else client.request
+        with pytest.raises(penstock.RequestError, match="417 wants the body once more, and an iterator"):
+            await ask("POST", server.url, content=source(), headers={"expect": "100-continue"})
+        assert (len(server.requests), server.bodies) == (1, [])
+
+
+@pytest.mark.parametrize("status", ["417 Expectation Failed", "307 Elsewhere"])
+async def test_an_iterator_that_nobody_wanted_yet_can_be_sent_to_the_next(status: str) -> None:
+    refusal = response(b"", "Location: /there", status=status)
+    granted = [UNREAD, b"HTTP/1.1 100 Continue\r\n\r\n", BODY, response(b"ok")]
+    async with serve([UNREAD, refusal], granted) as server, penstock.Client() as client:
+        answer = await client.put(server.url, content=pieces(b"bo", b"dy"), headers={"expect": "100-continue"})
+        assert (answer.status, server.bodies) == (200, [b"body"])
+
+
 async def test_an_upload_cancelled_at_any_turn_leaves_nothing(storing: Storing) -> None:
     image = await penstock.collect(pieces(LARGE), storing.tunables)
     async with serve([response(b"ok")]) as server, storing.client() as client:

@@ -32,7 +32,7 @@ SMALL = 64 << 10
 class Content:
     """A request's body."""
 
-    __slots__ = ("kind", "length", "parts", "source")
+    __slots__ = ("begun", "kind", "length", "parts", "source")
 
     def __init__(self, parts: Sequence[bytes | BodyImage], kind: str | None) -> None:
         self.parts = parts
@@ -41,6 +41,8 @@ class Content:
         """Bytes; `None` says that it is sent in chunks."""
         self.kind = kind
         """Its content type."""
+        self.begun = False
+        """Whether the source was asked for pieces."""
 
     @classmethod
     def streaming(cls, source: AsyncIterable[Buffer]) -> Content:
@@ -51,8 +53,8 @@ class Content:
 
     @property
     def repeatable(self) -> bool:
-        """Whether it can be sent once more; an iterator is used up."""
-        return not isinstance(self.source, AsyncIterator)
+        """Whether it can be sent from its start; an iterator that was begun is used up."""
+        return not (self.begun and isinstance(self.source, AsyncIterator))
 
     @property
     def small(self) -> bytes | None:

@@ -110,6 +110,7 @@ class Request:
             RequestError: The body would have to be sent again, and can't be.
         """
         if response.status == 417 and self.expect:
+            _check_repeatable(self.content, "417")
             rest = {name: value for name, value in self.fields.items() if name != "expect"}
             return dataclasses.replace(self, fields=rest, lines=field_lines(rest))
         if response.status not in REDIRECTS or (location := response.headers.get("location")) is None:
@@ -122,12 +123,7 @@ class Request:
             # The answer to a POST is elsewhere: it is fetched, not posted to.
             method, content = "GET", None
             fields = {name: value for name, value in fields.items() if not name.startswith(("content-", "expect"))}
-        if content is not None and not content.repeatable:
-            message = (
-                f"{response.status} to {url} wants the body once more, and an iterator can be sent only once: "
-                "give an object whose __aiter__ makes a new one, or collect it first"
-            )
-            raise RequestError(message)
+        _check_repeatable(content, f"{response.status} to {url}")
         if not _trusts(self.origin, target.origin):
             fields = {name: value for name, value in fields.items() if name not in SECRETS}
         lines = self.lines if fields is self.fields else field_lines(fields)
@@ -135,6 +131,15 @@ class Request:
         return dataclasses.replace(
             self, method=method, url=url, target=target, fields=fields, lines=lines, content=content, absolute=False
         )
+
+
+def _check_repeatable(content: Content | None, what: str) -> None:
+    if content is not None and not content.repeatable:
+        message = (
+            f"{what} wants the body once more, and an iterator can be sent only once: "
+            "give an object whose __aiter__ makes a new one, or collect it first"
+        )
+        raise RequestError(message)
 
 
 def _trusts(this: Origin, other: Origin) -> bool:

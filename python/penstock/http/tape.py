@@ -140,6 +140,7 @@ async def _with_patience(step: Callable[[], Awaitable[T]], settings: Settings) -
 
 async def _keep(content: Content, settings: Settings, sink: AsyncBodySink) -> AsyncIterator[bytes]:
     """The pieces of a body; what was given before each of them is in the sink."""
+    content.begun = True
     pieces = content.source if content.source is not None else _parts(content, settings.policy)
     iterator = aiter(pieces)
     try:

@@ -66,6 +66,7 @@ class Writer:
             Exception: What the source raised.
         """
         if content.source is not None:
+            content.begun = True
             await self._send_source(content.source, length)
             return
         for part in content.parts:
