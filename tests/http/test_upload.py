@@ -109,6 +109,8 @@ async def test_pieces_of_a_known_length_go_without_chunks() -> None:
         await client.post(server.url, content=pieces(b"ab", b"cd"), headers={"Content-Length": "4"})
         assert server.bodies == [b"abcd"]
         assert "transfer-encoding" not in fields(server.requests[0])
+        await client.get(server.url)
+        assert server.connections == 1
 
 
 @pytest.mark.parametrize("length", [3, 5])
@@ -245,6 +247,19 @@ async def test_an_answer_that_comes_early_ends_the_sending(storing: Storing) -> 
         # What is left of the body would be taken for a request.
         assert (await client.get(server.url)).status == 200
         assert server.connections == 2
+
+
+async def test_an_early_answer_does_not_wait_for_pieces_of_a_known_length() -> None:
+    async def source() -> AsyncIterator[bytes]:
+        yield b"first"
+        await asyncio.Event().wait()
+
+    refusal = response(b"no", status="413 Content Too Large")
+    async with serve([UNREAD, 0.02, refusal, HANG]) as server, penstock.Client() as client:
+        async with asyncio.timeout(5):
+            answer = await client.put(server.url, content=source(), headers={"content-length": "10"})
+        assert answer.status == 413
+        await until(lambda: client.stats()["open"] == 0)
 
 
 @pytest.mark.parametrize("end", [CLOSE, RESET])

@@ -186,13 +186,14 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if exchange is None:
             return
         if self._sending is not None and not self._sending.done():
-            assert self._writer is not None  # it is sending
-            if self._writer.waiting or self._continue is not None or exchange.request.length is None:
+            writer = self._writer
+            assert writer is not None  # it is sending
+            if writer.waiting or writer.starved or self._continue is not None or exchange.request.length is None:
                 # What is left of it would be taken for the next request.
                 self._fit = False
             else:
                 # It may be all sent, which this loop hasn't heard of yet.
-                self._writer.stopping = True
+                writer.stopping = True
                 return
         head, image, codings, reusable = self.finish()
         reusable = reusable and self._fit

@@ -36,6 +36,8 @@ class Writer:
         self._room: asyncio.Future[None] | None = None
         self.waiting = False
         """Whether the peer is to take something before more can be sent."""
+        self.starved = False
+        """Whether a source is to give something before the rest of a known length can be sent."""
         self.stopping = False
         """Whether what is under way is the last that is sent: the answer is there."""
 
@@ -78,6 +80,7 @@ class Writer:
     async def _send_source(self, source: AsyncIterable[Any], length: int | None) -> None:
         left = length
         pieces = aiter(source)
+        self.starved = bool(left)
         try:
             async for piece in pieces:
                 # A copy, as what gave it may use it again.
@@ -87,6 +90,7 @@ class Writer:
                     if left < 0:
                         raise ValueError(f"content gave more than the {length} bytes of its content-length")
                     await self._send_view(memoryview(data))
+                    self.starved = left > 0
                 elif data:
                     self._write(b"%x\r\n" % len(data))
                     await self._send_view(memoryview(data))
