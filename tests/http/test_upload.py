@@ -139,6 +139,19 @@ async def test_what_the_pieces_raise_is_raised_and_they_are_closed() -> None:
         assert (await client.get(server.url)).status == 200
 
 
+async def test_pieces_that_were_cancelled_fail_their_request() -> None:
+    async def source() -> AsyncIterator[bytes]:
+        yield b"first"
+        # As who awaits a task that was cancelled.
+        raise asyncio.CancelledError
+
+    async with serve([UNREAD, 0.05, response(b"ok"), HANG]) as server, penstock.Client() as client:
+        with pytest.raises(penstock.RequestError, match="content= was cancelled"):
+            await client.post(server.url, content=source())
+        # The next request would be taken for the rest of this one.
+        await until(lambda: client.stats()["open"] == 0)
+
+
 async def test_a_form_with_files_is_what_a_parser_reads(storing: Storing, tmp_path: Path) -> None:
     path = tmp_path / 'na"me.txt'
     path.write_bytes(b"from a path")

@@ -14,7 +14,7 @@ from typing import Any, cast
 from penstock._native import Direct, Dispatch, HeadLimits, Image, Op, Permit, Receiver, Scratch, is_readable
 from penstock.blocking._ops import perform
 from penstock.body.image import BodyImage
-from penstock.errors import BudgetExceeded, PenstockError, Timeout
+from penstock.errors import BudgetExceeded, PenstockError, RequestError, Timeout
 from penstock.http.content import Content
 from penstock.http.deadlines import BUDGET_RETRY, TICK, Deadlines
 from penstock.http.exchange import Exchange
@@ -369,9 +369,13 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         await writer.send(content, exchange.request.length, exchange.settings.policy)
 
     def _on_sent(self, exchange: Exchange, sending: asyncio.Task[None]) -> None:
-        error = None if sending.cancelled() else sending.exception()
+        cancelled = sending.cancelled()
+        error = None if cancelled else sending.exception()
         if self._exchange is not exchange:
             return
+        if cancelled:
+            # Not by this connection, which ends the exchange first.
+            error = RequestError("content= was cancelled while it was sent, and the request was not")
         self._sending = self._continue = None
         exchange.sent = self._loop.time()
         if error is not None:
