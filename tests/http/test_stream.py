@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import os
 import weakref
+import zlib
 from typing import Any
 
 import penstock
@@ -99,6 +101,56 @@ async def test_no_more_is_received_than_is_read(storing: Storing) -> None:
             del view
             assert lent() - before < 6 << 20
         assert total == len(body)
+
+
+class Packer:
+    """Chunks of a body in gzip, each with all that is needed to decode it."""
+
+    def __init__(self) -> None:
+        self.head = head("Transfer-Encoding: chunked", "Content-Encoding: gzip")
+        self._coder = zlib.compressobj(wbits=31)
+
+    def chunk(self, data: bytes) -> bytes:
+        coded = self._coder.compress(data) + self._coder.flush(zlib.Z_SYNC_FLUSH)
+        return b"%x\r\n%s\r\n" % (len(coded), coded)
+
+
+async def test_a_coded_body_is_given_as_it_comes(storing: Storing) -> None:
+    packer, noise = Packer(), os.urandom(70_000)
+    script: list[Any] = [packer.head + packer.chunk(noise), 0.1, packer.chunk(b"event"), HANG]
+    coded = response(gzip.compress(noise[:50_000]), "Content-Encoding: gzip")
+    async with serve(script, [coded[:25_000], HANG]) as server, storing.client() as client, asyncio.timeout(5):
+        async with client.stream("GET", server.url) as answer:
+            assert await answer.read(70_005) == noise + b"event"
+        async with client.stream("GET", server.url) as answer:
+            assert await answer.read(10_000) == noise[:10_000]
+
+
+async def test_what_came_of_a_coded_body_before_it_was_cut_is_read_before_that_is_raised() -> None:
+    packer, noise, events = Packer(), os.urandom(70_000), [b"one", b"two", b"three"]
+    script: list[Any] = [packer.head + packer.chunk(noise)]
+    for event in events:
+        script += [TURN, packer.chunk(event)]
+    semaphore = penstock.Semaphore(1)
+    assert semaphore.try_acquire(1)
+    received = bytearray()
+    async with serve([*script, TURN, CLOSE]) as server, penstock.Client(policy=penstock.Permit(semaphore)) as client:
+
+        async def read() -> None:
+            async with client.stream("GET", server.url) as answer:
+                async for view in answer.stream():
+                    received.extend(view)
+
+        reading = asyncio.create_task(read())
+        await until(lambda: server.closed == 1)
+        await asyncio.sleep(0.05)
+        # Its first turn of decoding begins only now.
+        assert not received
+        semaphore.release(1)
+        with pytest.raises(penstock.Truncated):
+            await reading
+        assert received == noise + b"".join(events)
+        assert at_hand(client) == NOTHING
 
 
 @pytest.mark.parametrize("end", [CLOSE, RESET])

@@ -14,7 +14,7 @@ from typing import Any, cast
 from penstock._native import Direct, Dispatch, HeadLimits, Image, Op, Permit, Receiver, Scratch, is_readable
 from penstock.blocking._ops import perform
 from penstock.body.image import BodyImage
-from penstock.errors import BudgetExceeded, PenstockError, RequestError, Timeout
+from penstock.errors import BudgetExceeded, PenstockError, RequestError, Timeout, Truncated
 from penstock.http.content import Content
 from penstock.http.deadlines import BUDGET_RETRY, TICK, Deadlines
 from penstock.http.exchange import Exchange
@@ -267,7 +267,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._job = None
         error = None if job.cancelled() else job.exception()
         if self._exchange is None:
-            self._begin_salvage()
+            self._begin_salvage(error is None)
         elif error is None:
             self._budget_until = None
             self._unpause()
@@ -457,14 +457,25 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._job.cancel()
         self.give_up()
 
-    def _begin_salvage(self) -> None:
-        """Keeps what was received for the error, when nobody works on it any more; if nobody wants it, drops it."""
+    def _begin_salvage(self, goes_on: bool = True) -> None:
+        """Keeps what was received for the error, when nobody works on it any more; if nobody wants it, drops it.
+
+        The reader of a stream gets what came before its end, the rest of it decoded for as long as that `goes_on`.
+        """
         if self._job is not None or self._draining or self._salvage is not None:
             return
         if self._failure is None:
             self.give_up()
             return
-        policy = self._failure[0].settings.policy
+        exchange, error = self._failure
+        policy = exchange.settings.policy
+        if (incoming := exchange.incoming) is not None:
+            incoming.put(self.take_pieces())
+            goes_on = goes_on and isinstance(error, Truncated) and not incoming.is_full
+            if goes_on and (op := self.work()) is not None:
+                self._job = self._loop.create_task(perform(policy, op))
+                self._job.add_done_callback(self._on_worked)
+                return
         found = self.give_up()
         if isinstance(found, Op):
             self._salvage = self._loop.create_task(perform(policy, found))

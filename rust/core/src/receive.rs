@@ -414,6 +414,7 @@ impl Receiver {
         }
         if decode == When::Arriving && !self.codings.is_empty() {
             let inflow = Inflow::new(&self.codings, Caps::from(&*tunables))?;
+            let inflow = if plan.stream { inflow.ungathered() } else { inflow };
             self.inflow = Some(Arc::new(Mutex::new(inflow)));
         }
         let mut sink = match self.response.framing() {

@@ -617,6 +617,33 @@ proptest! {
 }
 
 #[test]
+fn of_a_streamed_body_whatever_comes_is_decoded_at_once() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let sent = text(1 << 20);
+    let raw = coded(&sent, &[Coding::Gzip]);
+    for how in [Framed::Length, Framed::Chunks(1000), Framed::Close] {
+        let wire = framed(&raw, "content-encoding: gzip\r\n", how);
+        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        let mut scratch = Scratch::default();
+        receiver.begin(Plan { stream: true, direct: false, ..decoding(u64::MAX, u64::MAX) });
+        let (mut at, mut got) = (0, Vec::new());
+        while at < wire.len() {
+            let (n, event) = receive(&mut receiver, &mut scratch, &wire[at..], 5000);
+            at += n;
+            let mut event = event.unwrap();
+            while matches!(event, Event::Data | Event::Work) {
+                receiver.take_pieces().iter().for_each(|piece| got.extend_from_slice(piece));
+                event = receiver.next();
+                event = try_work(&mut receiver, event, false).unwrap();
+            }
+            // What a decoder holds back is less than came in one window.
+            assert!(got.len() + 6000 >= at, "{how:?}: {} of {at}", got.len());
+        }
+        assert!(sent.starts_with(&got), "{how:?}");
+    }
+}
+
+#[test]
 fn a_streamed_body_is_given_away_piece_by_piece() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let body: Vec<u8> = (0..900_000u32).map(|i| (i % 251) as u8).collect();
