@@ -103,6 +103,23 @@ async def test_no_more_is_received_than_is_read(storing: Storing) -> None:
         assert total == len(body)
 
 
+async def test_no_more_is_decoded_than_is_read(storing: Storing) -> None:
+    body = bytes(40 << 20)
+    before = lent()
+    async with (
+        serve([response(gzip.compress(body, 1), "Content-Encoding: gzip")]) as server,
+        storing.client() as client,
+        client.stream("GET", server.url) as answer,
+    ):
+        await asyncio.sleep(0.5)
+        total = 0
+        async for view in answer.stream():
+            assert lent() - before < 6 << 20
+            total += len(view)
+            del view
+        assert total == len(body)
+
+
 class Packer:
     """Chunks of a body in gzip, each with all that is needed to decode it."""
 

@@ -63,6 +63,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._watch = Watch(self._loop, deadlines)
         self._budget_until: float | None = None
         self._blocked = False
+        self._postponed = False
+        """Whether work on a stream waits until its reader has taken more."""
         self._failure: tuple[Exchange, BaseException] | None = None
         self._salvage: asyncio.Future[Image] | None = None
         self._fd = -1
@@ -163,8 +165,14 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._forgo_partial()
 
     def taken(self, exchange: Exchange) -> None:
-        """The reader of a stream has taken a piece: more may come, unless too much is waited for otherwise."""
-        if self._exchange is exchange and self._paused and not self.crowded:
+        """The reader of a stream has taken a piece: there may be room for more."""
+        if self._exchange is not exchange:
+            return
+        if self._postponed:
+            if exchange.incoming is not None and not exchange.incoming.is_full:
+                self._postponed = False
+                self.resume()
+        elif self._paused and not self.crowded:
             self._unpause()
 
     def shut(self, error: PenstockError) -> None:
@@ -242,6 +250,10 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             # receive some megabytes.
             if self.crowded:
                 self._pause()
+            return
+        if exchange is not None and exchange.incoming is not None and exchange.incoming.is_full:
+            # However much is decoded would wait for the reader here.
+            self._postponed = True
             return
         if exchange is None or (op := self.work()) is None:
             return
