@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import http.cookiejar
 import os
 import weakref
 import zlib
@@ -218,6 +219,31 @@ async def test_left_early_its_connection_is_closed() -> None:
         async with client.stream("GET", server.url):
             pass
         await until(lambda: server.closed == 2)
+
+
+class FailingJar(http.cookiejar.CookieJar):
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        raise OSError("the disk is full")
+
+
+@pytest.mark.parametrize(
+    ("field", "options", "error"),
+    [
+        ("Location: ftp://example.com/", {}, penstock.InvalidURL),
+        ("A: b", {"hooks": penstock.Hooks(done=lambda answer: 1 / 0)}, ZeroDivisionError),
+        ("Set-Cookie: a=b", {"cookies": FailingJar()}, OSError),
+    ],
+)
+async def test_a_stream_that_cannot_be_given_gives_its_connection_back(
+    field: str, options: dict[str, Any], error: type[Exception]
+) -> None:
+    status = "302 Found" if field.startswith("Location") else "200 OK"
+    script = [response(bytes(8_000_000), field, status=status)]
+    async with serve(script) as server, penstock.Client(**options) as client:
+        with pytest.raises(error):
+            async with client.stream("GET", server.url):
+                pass
+        await until(lambda: at_hand(client) == NOTHING)
 
 
 async def test_redirects_are_followed_and_bodies_sent() -> None:

@@ -301,6 +301,7 @@ class Client:
         settings = self._settings.overridden(options) if options else self._settings
         history: tuple[Answer, ...] = ()
         request = prepared = None
+        response: Answer | None = None
         try:
             if not options:
                 prepared = self._prepared.get((method, url)) or self._prepare(method, url)
@@ -330,6 +331,8 @@ class Client:
                 history = (*history, response)
                 request, prepared = following, None
         except BaseException as error:
+            if isinstance(response, StreamedResponse):
+                await response.aclose()
             if isinstance(error, RequestError) and error.request is None:
                 error.request, error.elapsed = method, asyncio.get_running_loop().time() - began
                 error.url = url if request is None else request.url
@@ -339,7 +342,12 @@ class Client:
                     self._hooks.failed(request, error)
             raise
         if self._hooks is not None and self._hooks.done is not None:
-            self._hooks.done(response)
+            try:
+                self._hooks.done(response)
+            except BaseException:
+                if isinstance(response, StreamedResponse):
+                    await response.aclose()
+                raise
         return response
 
     def _prepare(self, method: str, url: str) -> Prepared:
@@ -486,7 +494,12 @@ class Client:
             raise
         response = StreamedResponse(head, request.url, exchange.now() - exchange.began, connection, exchange)
         if self._cookies is not None:
-            keep_cookies(self._cookies, request, response)
+            try:
+                keep_cookies(self._cookies, request, response)
+            except BaseException:
+                # A jar that saves itself may fail.
+                await response.aclose()
+                raise
         return response
 
     def _route(self, request: Request, settings: Settings) -> Route:
