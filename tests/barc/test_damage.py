@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import penstock
 import pytest
 from penstock import barc
+from penstock.barc import archive as archive_module
 
 from tests.barc.conftest import STRATEGIES, MakeDialog, make_dialog, urls
 
@@ -187,6 +190,50 @@ def test_check_tells_of_a_record_that_was_never_finished(three: tuple[Path, list
     with barc.open(path) as archive:
         (bad,) = (found for found in archive.check() if isinstance(found, penstock.ArchiveError))
     assert (bad.offset, bad.kind, bad.end) == (offsets[2], "unfinished", path.stat().st_size)
+
+
+def test_a_record_that_is_finished_while_others_are_looked_for_is_no_damage(path: Path, tmp_path: Path) -> None:
+    with barc.open(tmp_path / "other.barc", "a") as archive:
+        archive.append(make_dialog(1))
+    second = (tmp_path / "other.barc").read_bytes()
+    # A body that takes no room, and long to be searched for a head.
+    size = 1 << 29
+    path.write_bytes(DAMAGE["unfinished"][1])
+    os.truncate(path, 54 + size)
+
+    def read() -> tuple[list[int], list[str | None]]:
+        with barc.open(path, keep_going=True) as archive:
+            return [entry.offset for entry in archive.entries()], [error.kind for error in archive.damage]
+
+    with ThreadPoolExecutor(1) as executor:
+        reading = executor.submit(read)
+        time.sleep(0.05)
+        # What a writer does, in its order.
+        change(path, 0, b"BARC2 %012x DP 00000 00000 0000000000 00000\r\n\r\n" % size)
+        change(path, 54 + size, second)
+        offsets, damage = reading.result()
+    assert damage == []
+    assert offsets in ([], [0, 54 + size])
+
+
+def test_check_reads_a_record_that_was_written_when_it_had_come_to_the_end(
+    three: tuple[Path, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = three
+    with barc.open(path, "a") as archive:
+        step, late = archive_module.Records.__next__, [make_dialog(3)]
+
+        def next_(records: Any) -> Any:
+            try:
+                return step(records)
+            except StopIteration:
+                if late:
+                    archive.append(late.pop())
+                raise
+
+        monkeypatch.setattr(archive_module.Records, "__next__", next_)
+        found = list(archive.check())
+    assert [type(one) for one in found] == [barc.Entry] * 4
 
 
 def test_too_few_bytes_for_a_record_cannot_be_covered(three: tuple[Path, list[int]]) -> None:

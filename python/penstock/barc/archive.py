@@ -274,12 +274,17 @@ class Archive(_Archive):
         """Reads everything from the offset `start` on: good records as entries, damage as errors."""
         damage: deque[ArchiveError] = deque()
         records = Records(self, self._reading().walk("verified", True), start, Entry._make, damage)
-        for entry in records:
+        reached = -1
+        # What is there is unfinished only if nothing came of it once more: a writer may be at work.
+        while (left := Path(self.path).stat().st_size) > records.offset != reached:
+            reached = records.offset
+            for entry in records:
+                while damage:
+                    yield damage.popleft()
+                yield entry
             while damage:
                 yield damage.popleft()
-            yield entry
-        yield from damage
-        if (left := Path(self.path).stat().st_size) > records.offset:
+        if left > records.offset:
             message = f"record at byte {records.offset} of the archive: its writer hasn't finished it"
             yield ArchiveError(message, offset=records.offset, kind="unfinished", end=left)
 

@@ -347,13 +347,15 @@ impl Reader {
             Ok(None) if !keep_going || at >= self.file.look_again()? => return Ok(Walk::End),
             // A reserved head: a writer is there, unless others have written behind it.
             Ok(None) => {
-                return Ok(match self.find(at + 1)? {
-                    Some(end) => Walk::Skipped {
-                        error: Error::Archive { offset: at, damage: Damage::Unfinished, end: None },
-                        end,
-                    },
-                    None => Walk::End,
-                });
+                return match self.find(at + 1)? {
+                    // Its writer may have finished it meanwhile, and written others.
+                    Some(_) if !matches!(self.entry(at), Ok(None)) => self.step(at, keep_going, read),
+                    Some(end) => {
+                        let error = Error::Archive { offset: at, damage: Damage::Unfinished, end: None };
+                        Ok(Walk::Skipped { error, end })
+                    }
+                    None => Ok(Walk::End),
+                };
             }
             Err(error) => Err(error),
         };
