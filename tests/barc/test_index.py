@@ -57,3 +57,18 @@ def test_an_empty_archive_has_an_empty_index(path: Path) -> None:
     with barc.open(path, "a") as archive:
         assert len(barc.Index.of(archive)) == 0
         assert not Path(f"{path}.index").exists()
+
+
+def test_an_index_that_went_past_damage_is_not_kept_for_the_archive_once_it_is_mended(
+    three: tuple[Path, list[int]],
+) -> None:
+    path, offsets = three
+    with open(path, "r+b") as file:
+        file.seek(offsets[1])
+        file.write(b"XXXX")
+    with barc.open(path, keep_going=True) as archive:
+        assert list(barc.Index.of(archive)) == [offsets[0], offsets[2]]
+        assert [error.offset for error in archive.damage] == [offsets[1]]
+    barc.repair(path)
+    with barc.open(path) as archive:
+        assert list(barc.Index.of(archive)) == offsets

@@ -30,6 +30,8 @@ class Index(Sequence[int]):
     def of(cls, archive: Archive, path: str | os.PathLike[str] | None = None) -> Index:
         """The index of an archive, for threads: read from its file, brought up to date, and saved if it has grown.
 
+        One that goes past damage is not saved: `repair` makes a record of that.
+
         Args:
             archive: Read by heads, from where the file's index ends.
             path: The index's file; `None` is the archive's with `.index` behind it. One that is missing, or isn't of
@@ -48,11 +50,12 @@ class Index(Sequence[int]):
             index = cls()
         if index and not index._fits(archive):
             index = cls()
-        known = len(index)
+        known, whole = len(index), True
         for entry in archive.entries(index.end):
+            whole = whole and entry.offset == index.end
             index._offsets.append(entry.offset)
             index.end = entry.end
-        if len(index) > known:
+        if whole and len(index) > known:
             index._save(path)
         return index
 
