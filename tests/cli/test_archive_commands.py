@@ -17,6 +17,7 @@ from penstock import barc
 
 from tests.barc.conftest import DATA, make_dialog
 from tests.cli.conftest import Done
+from tests.conftest import ELSEWHERE
 
 
 @pytest.fixture(autouse=True)
@@ -318,3 +319,28 @@ def test_a_closed_pipe_ends_it_without_a_word() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 2
+
+
+def buffered(*arguments: str, stdout: Any) -> tuple[int, str]:
+    """Runs a command line whose standard output is written to when it ends; gives its status and standard error."""
+    command = [sys.executable, "-m", "penstock.cli", *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason=f"{ELSEWHERE}: it has no /dev/full")
+def test_a_full_disk_behind_standard_output_is_one_line_and_a_status() -> None:
+    with open("/dev/full", "wb") as full:
+        assert buffered("ls", "plain.barc", stdout=full) == (2, "penstock: [Errno 28] No space left on device\n")
+
+
+def test_damage_is_one_line_and_a_status_if_the_outputs_reader_has_gone_too() -> None:
+    with open("both.barc", "wb") as file:
+        file.write((DATA / "plain.barc").read_bytes() + (DATA / "bad_hex.barc").read_bytes())
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as pipe:
+        status, error = buffered("ls", "both.barc", stdout=pipe)
+    assert (status, error.count("\n")) == (2, 1), error
+    assert "lower-case hexadecimal digit" in error

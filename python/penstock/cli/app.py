@@ -36,14 +36,17 @@ class Commands(click.Group):
             status = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            # The interpreter would fail once more when it flushes at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 2
+            status = 2
         except KeyboardInterrupt:
-            return 130
+            status = 130
         except (Failure, PenstockError, OSError, ValueError) as error:
             print(f"penstock: {error}", file=sys.stderr)
-            return 2
+            status = 2
+        try:
+            sys.stdout.flush()
+        except OSError:
+            # The interpreter would fail once more when it flushes at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return status
 
 
