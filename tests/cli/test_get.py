@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,24 @@ def test_a_pipe_is_written_to_and_never_replaced(site: str, tmp_path: Path) -> N
         assert pipe.read_bytes() == text(1, 300_000)
         assert process.communicate(timeout=20) == (None, "")
     assert (process.returncode, pipe.is_fifo()) == (0, True)
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_pipe_that_nobody_reads_can_be_interrupted(opened: bool, site: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK) if opened else None
+    try:
+        with start("get", "-o", pipe, f"{site}/text/1/{1 << 20}", stderr=subprocess.PIPE) as process:
+            until(lambda: asked(site, "text") == 1)
+            # It waits for a reader, or for what is in the pipe to be read.
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=20)
+    finally:
+        if reader is not None:
+            os.close(reader)
+    assert (process.returncode, err) == (130, b"")
 
 
 def test_a_link_stays_a_link(run: Any, site: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ __all__ = [
     "quiet_option",
     "tell",
     "tunables_of",
+    "writable",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -89,6 +91,17 @@ def tunables_of(max_body: str) -> Tunables:
 def tell(name: str, error: object) -> None:
     """A line of standard error on something that goes wrong while others go on."""
     print(f"penstock: {name}: {error}", file=sys.stderr, flush=True)
+
+
+async def writable(file: Any) -> None:
+    """Waits until a pipe, a socket or a terminal takes more: without a thread, which Ctrl-C couldn't end."""
+    loop = asyncio.get_running_loop()
+    taken = asyncio.Event()
+    loop.add_writer(file, taken.set)
+    try:
+        await taken.wait()
+    finally:
+        loop.remove_writer(file)
 
 
 def counted(count: int, unit: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import sys
 import urllib.parse
@@ -24,6 +25,7 @@ from penstock.cli.common import (
     quiet_option,
     tell,
     tunables_of,
+    writable,
 )
 from penstock.cli.progress import Progress
 from penstock.errors import PenstockError
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from penstock.http.stream import StreamedResponse
 
 __all__ = ["get"]
+
+PATIENCE = 0.05
+"""Seconds from one look whether a pipe has a reader to the next."""
 
 
 @click.command(
@@ -150,12 +155,12 @@ class Fetched:
                 sys.stdout.buffer.flush()
                 return
             if target.special:
-                file = await penstock.run_blocking(open, target.path, "wb")
+                fd = await _open(target.path)
                 try:
                     async for piece in self._pieces(response):
-                        await penstock.run_blocking(file.write, piece)
+                        await _write(fd, piece)
                 finally:
-                    await penstock.run_blocking(file.close)
+                    os.close(fd)
                 return
             # Unnamed and in that directory until all of it is there.
             tunables = self._tunables.replace(temp_dir=target.path.parent)
@@ -166,3 +171,22 @@ class Fetched:
         async for piece in response.stream(1 << 18):
             yield piece
             self._progress.add(size=len(piece))
+
+
+async def _open(path: Path) -> int:
+    """A device, or a pipe once somebody reads it."""
+    while True:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO or not path.is_fifo():  # noqa: ASYNC240, no disk is asked
+                raise
+        await asyncio.sleep(PATIENCE)
+
+
+async def _write(fd: int, piece: memoryview) -> None:
+    while piece:
+        try:
+            piece = piece[os.write(fd, piece) :]
+        except BlockingIOError:
+            await writable(fd)

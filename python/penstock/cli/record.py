@@ -27,6 +27,7 @@ from penstock.cli.common import (
     quiet_option,
     tell,
     tunables_of,
+    writable,
 )
 from penstock.cli.progress import Progress
 from penstock.errors import HeadTooLong, PenstockError, UnsupportedEncoding
@@ -270,11 +271,5 @@ def _is_writable() -> bool:
 
 async def _writable() -> None:
     """Waits until standard output takes more: only a pipe, a socket or a terminal has one wait."""
-    loop = asyncio.get_running_loop()
     while not _is_writable():
-        taken = asyncio.Event()
-        loop.add_writer(sys.stdout, taken.set)
-        try:
-            await taken.wait()
-        finally:
-            loop.remove_writer(sys.stdout)
+        await writable(sys.stdout)
