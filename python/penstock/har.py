@@ -12,6 +12,7 @@ import datetime
 import http
 import json
 import os
+import re
 import secrets
 import urllib.parse
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
@@ -30,6 +31,8 @@ from penstock.http.response import Headers
 __all__ = ["entry", "write"]
 
 EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
+# `int` refuses thousands of digits.
+LENGTH = re.compile("[0-9]{1,18}")
 
 
 async def write(
@@ -171,7 +174,7 @@ def _response(dialog: Dialog, body: bytes | None) -> dict[str, Any]:
     coded = set(dialog.res_decoded) - {"chunked", "identity"}
     announced = fields.get("content-length", "")
     # What came over the wire, if that can be told.
-    came = size if not coded else int(announced) if announced.isdecimal() else -1
+    came = size if not coded else int(announced) if LENGTH.fullmatch(announced) else -1
     content: dict[str, Any] = {"size": size, "mimeType": fields.get("content-type", "")}
     if coded and came >= 0:
         content["compression"] = size - came
@@ -230,8 +233,8 @@ def _set_cookie(line: str) -> dict[str, Any]:
             case "path" | "domain":
                 found[name.lower()] = value
             case "expires":
-                # What isn't a date is left out.
-                with contextlib.suppress(ValueError):
+                # What isn't a date, or none that a datetime holds, is left out.
+                with contextlib.suppress(ValueError, OverflowError):
                     date = parsedate_to_datetime(value)
                     found["expires"] = (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).isoformat()
             case "httponly":

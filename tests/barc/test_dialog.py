@@ -135,6 +135,8 @@ def test_upstreams_samples_become_dialogs() -> None:
         ("first-byte", "soon"),
         ("started", "2026-01-02T03:04:05"),
         ("started", "today"),
+        ("started", "0001-01-01T00:00:00+14:00"),
+        ("started", "9999-12-31T23:59:59-14:00"),
         ("peer", "127.0.0.1:-5"),
         ("peer", "127.0.0.1:65536"),
         ("peer", "nobody"),

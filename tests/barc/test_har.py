@@ -150,13 +150,24 @@ async def test_cookies_are_taken_apart(tmp_path: Path, dialog: MakeDialog) -> No
         "a=b=c; Expires=Wed, 21 Oct 2015 07:28:00 GMT; Domain=x.test; Secure; SameSite=Lax",
         "d=; expires=Wed, 21 Oct 2015 07:28:00 -0000; PATH=/y",
         "e; expires=soon; HttpOnly",
+        "f=; expires=Wed, 21 Oct 99999999999 07:28:00 GMT",
+        "g=; expires=Wed, 21 Oct 2015 07:28:00 +99999999999999999",
     ]
     (entry,) = await written(tmp_path / "a.har", [dialog(1, res_headers=[("Set-Cookie", line) for line in lines])])
     assert entry["response"]["cookies"] == [
         {"name": "a", "value": "b=c", "expires": "2015-10-21T07:28:00+00:00", "domain": "x.test", "secure": True},
         {"name": "d", "value": "", "expires": "2015-10-21T07:28:00+00:00", "path": "/y"},
         {"name": "e", "value": "", "httpOnly": True},
+        {"name": "f", "value": ""},
+        {"name": "g", "value": ""},
     ]
+
+
+async def test_a_length_that_is_no_number_of_bytes_is_not_known(tmp_path: Path, dialog: MakeDialog) -> None:
+    lengths = ["soon", "9" * 5000]
+    dialogs = [dialog(1, res_headers=[("Content-Length", told)], res_decoded=("gzip", "identity")) for told in lengths]
+    entries = await written(tmp_path / "a.har", dialogs)
+    assert [entry["response"]["bodySize"] for entry in entries] == [-1, -1]
 
 
 async def test_an_archive_is_written_record_by_record(tmp_path: Path) -> None:

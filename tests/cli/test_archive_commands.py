@@ -102,6 +102,8 @@ def test_cat_prints_only_the_parts_that_are_asked_for(run: Any) -> None:
         (["cp", "-i", "1", "plain.barc", "multi.barc", "out.barc"], 2, "--index flag can't be applied to more than"),
         (["cat", "-o", "0X10", "plain.barc"], 2, "penstock: --offset 0X10: not a number\n"),
         (["cat", "-c", "x", "plain.barc"], 2, "penstock: --count x: not a number\n"),
+        (["cat", "-o", "99999999999999999999", "plain.barc"], 2, "penstock: --offset 99999999999999999999: too large"),
+        (["cat", "-i", "0x1", "plain.barc"], 2, "penstock: --index 0x1: not a number\n"),
         (["cat", "-i", "1", "-o", "1", "plain.barc"], 1, "Error: --offset can't be given together with --index"),
         (["cp", "-z", "-b", "plain.barc", "out.barc"], 1, "Error: --gzip can't be given together with --brotli"),
         (["cat"], 1, "Error: Missing argument 'FILE...'."),

@@ -218,7 +218,7 @@ def _trace(meta: Headers) -> Trace:
         with contextlib.suppress(KeyError, ValueError):
             if math.isfinite(seconds := float(meta[name])):
                 found[name.replace("-", "_")] = seconds
-    with contextlib.suppress(KeyError, ValueError):
+    with contextlib.suppress(KeyError, ValueError, OverflowError):
         if (started := datetime.datetime.fromisoformat(meta["started"])).tzinfo is not None:
             found["started"] = started.astimezone(datetime.UTC)
     with contextlib.suppress(KeyError, ValueError):

@@ -69,10 +69,14 @@ def _number(name: str, text: str | None) -> int | None:
     if text is None:
         return None
     if re.fullmatch("[0-9]+", text):
-        return int(text)
-    if name == "offset" and re.fullmatch("0x[0-9a-fA-F]+", text):
-        return int(text, 16)
-    raise Failure(f"--{name} {text}: not a number")
+        number = int(text)
+    elif name == "offset" and re.fullmatch("0x[0-9a-fA-F]+", text):
+        number = int(text, 16)
+    else:
+        raise Failure(f"--{name} {text}: not a number")
+    if number > sys.maxsize:
+        raise Failure(f"--{name} {text}: too large a number")
+    return number
 
 
 def spanned(command: F) -> F:
