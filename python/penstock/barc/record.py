@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import http
 import math
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from penstock import _native
@@ -30,6 +31,10 @@ PHRASES = {
 """Reason phrases that differ between Pythons, or from those that upstream writes."""
 
 VERSIONS = ("HTTP/0.9", "HTTP/1.0", "HTTP/1.1", "HTTP/2.0", "HTTP/3.0")
+
+TOKEN = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+")
+URL = re.compile(r"[!-~]+")
+"""As far as upstream's reader looks at one."""
 
 
 class Entry(NamedTuple):
@@ -126,11 +131,15 @@ class Record:
         """The record of a dialog.
 
         Raises:
-            ValueError: The URL, method or version can't be a header's value, or the version isn't known.
+            ValueError: The URL has a space or what isn't ASCII, the method is no token, or the version isn't known.
             HeadTooLong: More header lines than a record holds.
         """
         if dialog.version not in VERSIONS:
             raise ValueError(f"version={dialog.version!r}: not one of {', '.join(VERSIONS)}")
+        if not TOKEN.fullmatch(dialog.method):
+            raise ValueError(f"method={dialog.method!r}: not a token")
+        if not URL.fullmatch(dialog.url):
+            raise ValueError(f"url={dialog.url!r}: a URL has no spaces, and nothing outside ASCII: percent-encode them")
         meta = [
             ("url", dialog.url),
             ("method", dialog.method),
@@ -164,9 +173,9 @@ class Record:
                 raise ValueError(f"response-version: {version!r} is none of {', '.join(VERSIONS)}")
             if not (len(status) == 3 and status.isascii() and status.isdigit()):
                 raise ValueError(f"response-status: {meta['response-status']!r} doesn't begin with a status code")
-            if not _is_token(method):
+            if not TOKEN.fullmatch(method):
                 raise ValueError(f"method: {method!r} is not a token")
-            if not _is_uri(meta["url"]):
+            if not URL.fullmatch(meta["url"]):
                 raise ValueError(f"url: {meta['url']!r} is not a URL")
             decoded = meta.get("response-decoded")
             return Dialog(
@@ -243,11 +252,3 @@ def _phrase(status: int) -> str:
         return PHRASES.get(status) or http.HTTPStatus(status).phrase
     except ValueError:
         return "<unknown status code>"
-
-
-def _is_token(text: str) -> bool:
-    return bool(text) and all(char.isascii() and (char.isalnum() or char in "!#$%&'*+-.^_`|~") for char in text)
-
-
-def _is_uri(text: str) -> bool:
-    return bool(text) and all("!" <= char <= "~" for char in text)
