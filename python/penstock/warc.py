@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import datetime
 import os
+import re
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
@@ -22,7 +23,7 @@ from typing import Any
 from penstock._native import Budget, Head, Tunables, __version__, read_limit, refuse_in_loop
 from penstock.body.image import BodyImage
 from penstock.body.sink import BodySink
-from penstock.dialog import Dialog, Epilog, Prolog, Trace, headers_of
+from penstock.dialog import CODINGS, Dialog, Epilog, Prolog, Trace, headers_of
 from penstock.errors import ArchiveError, HeadTooLong, PenstockError
 
 try:
@@ -47,6 +48,11 @@ VERSIONS = {b"HTTP/2": b"HTTP/2.0", b"HTTP/3": b"HTTP/3.0"}
 """As an archive has them."""
 PIECE = 256 << 10
 """Bytes that are read at once."""
+
+STATUS_LINE = re.compile(rb"HTTP/[^ ]+ [1-9][0-9]{2}( .*)?", re.DOTALL)
+REQUEST_LINE = re.compile(rb"[0-9A-Za-z!#$%&'*+.^_`|~-]+( .*){2}", re.DOTALL)
+# `int` would take signs and underscores, too. With another line end it is rather a text's first line.
+CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\n]*)?\r\n")
 
 Lines = list[bytes]
 
@@ -334,25 +340,29 @@ def _message(record: Any, options: tuple[Tunables, Budget], decode: bool) -> _Me
         ValueError: It isn't HTTP.
     """
     get = record.rec_headers.get_header
-    stream, kind, url = record.raw_stream, record.rec_type, get("WARC-Target-URI")
+    stream, kind = record.raw_stream, record.rec_type
+    # Others may have an IRI there.
+    url = re.sub("[^!-~]+", lambda bad: urllib.parse.quote(bad.group()), get("WARC-Target-URI"))
     first, *lines = _read_head(stream)
     if kind == "response":
-        version, _, rest = first.partition(b" ")
-        if not version.startswith(b"HTTP/") or not rest[:3].isdigit() or rest.startswith(b"0"):
+        if not STATUS_LINE.fullmatch(first):
             raise ValueError(f"{first!r} is no status line")
-    elif first.count(b" ") < 2:
+    elif not REQUEST_LINE.fullmatch(first):
         raise ValueError(f"{first!r} is no request line")
-    fields = _fields(lines)
     ours = get(DECODED)
+    if ours is not None and (renamed := get(RENAMED)):
+        lines = _restored(lines, set(renamed.split(", ")))
+    fields = _fields(lines)
     chunked = ours is None and "chunked" in fields.get("transfer-encoding", "").lower()
-    body = _collect(_joined(stream) if chunked else _pieces(stream), options)
+    pieces = _joined(stream, get("WARC-Truncated") is not None) if chunked else _pieces(stream)
+    body = _collect(pieces, options)
     if getattr(stream, "limit", 0):
         raise ValueError(f"it is cut off {stream.limit} bytes before its end")
     decoded: tuple[str, ...]
     if ours is not None:
-        if renamed := get(RENAMED):
-            lines = _restored(lines, set(renamed.split(", ")))
         decoded = tuple(name for name in ours.split(", ") if name)
+        if not CODINGS.issuperset(decoded):
+            raise ValueError(f"{DECODED}: {ours!r} has a coding that isn't known")
     else:
         body, codings, left = _decoded(body, fields, options) if decode and kind == "response" else (body, (), True)
         decoded = (*(("chunked",) if chunked else ()), *codings, *(() if left else ("identity",)))
@@ -389,24 +399,37 @@ def _pieces(stream: Any) -> Iterator[bytes]:
         yield piece
 
 
-def _joined(stream: Any) -> Iterator[bytes]:
-    """The chunks of a body; all of it as it is, where it was joined before."""
-    while line := stream.readline(LINE):
-        try:
-            left = int(line.partition(b";")[0].strip(), 16)
-        except ValueError:
-            yield line
-            yield from _pieces(stream)
-            return
+def _joined(stream: Any, cut: bool) -> Iterator[bytes]:
+    """The chunks of a body; all of it as it is, where it was joined before.
+
+    Args:
+        stream: Where it comes from.
+        cut: Its end may be missing.
+
+    Raises:
+        ValueError: What begins as chunks doesn't go on so.
+    """
+    line = stream.readline(LINE)
+    if not CHUNK.fullmatch(line):
+        yield line
+        yield from _pieces(stream)
+        return
+    while size := CHUNK.fullmatch(line):
+        left = int(size[1], 16)
         if not left:
-            break
+            for _ in _pieces(stream):
+                # Trailers.
+                pass
+            return
         while left and (piece := stream.read(min(left, PIECE))):
             left -= len(piece)
             yield piece
-        stream.readline(LINE)
-    for _ in _pieces(stream):
-        # Trailers.
-        pass
+        if (line := stream.readline(LINE)) != b"\r\n":
+            break
+        line = stream.readline(LINE)
+    # That the last chunk is missing is no loss.
+    if line.endswith(b"\n") or ((left or line) and not cut):
+        raise ValueError("its chunks are broken")
 
 
 def _collect(pieces: Iterable[bytes], options: tuple[Tunables, Budget]) -> BodyImage:
@@ -433,9 +456,9 @@ def _decoded(body: BodyImage, fields: Any, options: tuple[Tunables, Budget]) -> 
 def _trace(get: Callable[[str], str | None], url: str) -> Trace:
     known: dict[str, Any] = {}
     timing = dict(part.split("=", 1) for part in (get(TIMING) or "").split("; ") if "=" in part)
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, OverflowError):
         started = datetime.datetime.fromisoformat(get("WARC-Date") or "")
-        started = started if started.tzinfo else started.replace(tzinfo=datetime.UTC)
+        started = started.astimezone(datetime.UTC) if started.tzinfo else started.replace(tzinfo=datetime.UTC)
         known["started"] = started if started != EPOCH else None
     for name in ("sent", "first-byte", "done"):
         with contextlib.suppress(KeyError, ValueError):

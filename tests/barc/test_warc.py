@@ -236,6 +236,7 @@ def others(tmp_path: Path) -> Others:
 
 GET = b"GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def test_what_other_tools_write_is_joined_and_decoded(others: Others) -> None:
@@ -258,6 +259,49 @@ def test_what_other_tools_write_is_joined_and_decoded(others: Others) -> None:
     raw = next(iter(warc.read(path, decode=False)))
     assert (bytes(raw.res_body), raw.res_decoded) == (coded, ("chunked",))
     assert penstock.barc.Record.from_dialog(third).dialog().version == "HTTP/2.0"
+
+
+@pytest.mark.parametrize("body", [b"", b"42", b"0", b"deadbeef", b"1\n2\n3\n", b"-1\r\nx", b"0x5\r\nx", b"1_0\r\nx"])
+def test_a_body_whose_chunks_were_joined_before_stays_as_it_is(others: Others, body: bytes) -> None:
+    others.add("response", CHUNKED + body)
+    (dialog,) = warc.read(others.save())
+    assert bytes(dialog.res_body) == body
+
+
+@pytest.mark.parametrize("end", [b"", b"\r", b"\r\n", b"\r\n9", b"\r\n9\r\n", b"\r\n9\r\nmo", b"\r\n0", b"\r\n0\r\n"])
+def test_of_a_chunked_body_that_its_record_calls_truncated_what_is_there_is_taken(others: Others, end: bytes) -> None:
+    others.add("response", CHUNKED + b"4;extension\r\nsome" + end, WARC_Truncated="length")
+    (dialog,) = warc.read(others.save())
+    assert bytes(dialog.res_body) == b"some" + (b"mo" if end.endswith(b"mo") else b"")
+
+
+def test_an_iri_of_a_record_becomes_a_url(others: Others, path: Path) -> None:
+    others.add("response", OK + b"body", url="http://a.test/\u4e2d\xe4?x")
+    with penstock.barc.open(path, "a") as archive:
+        (dialog,) = warc.read(others.save())
+        record = archive.read(archive.append(dialog))
+        assert record is not None
+    assert record.dialog().url == dialog.url == "http://a.test/%E4%B8%AD%C3%A4?x"
+
+
+def test_a_date_that_is_none_in_utc_is_left_out(others: Others) -> None:
+    others.add("response", OK, WARC_Date="0001-01-01T00:00:00+14:00")
+    others.add("response", OK, WARC_Date="2020-01-02T03:04:05+01:00")
+    none, found = (dialog.trace.started for dialog in warc.read(others.save()))
+    assert none is None
+    assert found is not None
+    assert found.isoformat() == "2020-01-02T02:04:05+00:00"
+
+
+@pytest.mark.parametrize(
+    "fields", [{"Penstock_Decoded": "rot13"}, {"Penstock_Decoded": "gzip", "Penstock_Renamed": "a, , b"}]
+)
+def test_a_record_of_ours_that_something_else_changed_is_passed_over(others: Others, fields: dict[str, str]) -> None:
+    others.add("response", b"HTTP/1.1 200 OK\r\nX-Archive-Orig-: x\r\nContent-Length: 0\r\n\r\n", **fields)
+    others.add("response", OK + b"good")
+    wrong: list[penstock.ArchiveError] = []
+    assert [bytes(dialog.res_body) for dialog in warc.read(others.save(), skipped=wrong.append)] == [b"good"]
+    assert [error.kind for error in wrong] == ["warc"]
 
 
 def test_requests_and_responses_are_paired_by_what_they_say_or_by_where_they_are(others: Others) -> None:
@@ -283,12 +327,19 @@ def test_requests_and_responses_are_paired_by_what_they_say_or_by_where_they_are
     ("kind", "block", "why"),
     [
         ("response", b"HTTP/1.1 000 No\r\n\r\n", "no status line"),
+        ("response", b"HTTP/1.1 200OK\r\n\r\n", "no status line"),
+        ("response", b"HTTP/1.1 404\tNo\r\n\r\n", "no status line"),
+        ("response", b"HTTP/1.1 2000 OK\r\n\r\n", "no status line"),
         ("response", b"HTTP/1.1 200 OK\r\n: no name\r\n\r\n", "no header line"),
         ("response", b"HTTP/1.1 200 OK\r\nUnfinished: 1", "has no end"),
         ("response", b"HTTP/1.1 200 OK\r\n" + b"A: 1\r\n" * 200 + b"\r\n", "128"),
         ("response", b"HTTP/1.1 200 OK\r\nA: " + b"x" * 70_000 + b"\r\n\r\n", "has no end"),
         ("response", b"HTTP/1.1 200 OK\r\nA: 1\r\n", "head has no end"),
+        ("response", CHUNKED + b"5\r\nlonger\r\n0\r\n\r\n", "chunks are broken"),
+        ("response", CHUNKED + b"5\r\nshort\r\nno size\r\n", "chunks are broken"),
+        ("response", CHUNKED + b"8\r\nshort", "chunks are broken"),
         ("request", b"GET\r\n\r\n", "no request line"),
+        ("request", b"G:T / HTTP/1.1\r\n\r\n", "no request line"),
     ],
 )
 def test_a_record_that_is_no_message_is_an_error_or_passed_over(
