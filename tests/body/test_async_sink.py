@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +303,33 @@ async def test_a_missing_temp_dir_comes_through_every_policy(
 
     with pytest.raises(FileNotFoundError, match="missing"):
         await collect()
+
+
+@contextlib.contextmanager
+def small_files(most: int) -> Iterator[None]:
+    """No file of this process may grow past `most` bytes, as if the file system were full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_write_that_failed_is_tried_again_by_the_policy(tunables: MakeTunables, body: bytes) -> None:
+    semaphore = penstock.Semaphore(1)
+    async with penstock.AsyncBodySink(tunables(max_body_ram=0), policy=penstock.Permit(semaphore)) as sink:
+        await sink.write(body)
+        await sink.write_back()
+        await sink.write(body)
+        with small_files(len(body)), pytest.raises(penstock.StorageFull):
+            await sink.write_back()
+        async with semaphore:
+            preparing = asyncio.create_task(sink.prepare())
+            await asyncio.sleep(0.05)
+            assert not preparing.done()
+        image = await preparing
+    assert await image.read() == body * 2
 
 
 async def test_a_budget_out_of_ram_moves_it_to_a_file(tunables: MakeTunables, body: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import hashlib
 import os
 import resource
@@ -341,6 +342,18 @@ def test_digests_survive_the_move_to_a_file(tunables: MakeTunables, body: bytes)
             "md5": hashlib.md5(body).hexdigest(),
             "sha256": hashlib.sha256(body).hexdigest(),
         }
+
+
+def test_a_write_that_failed_is_not_tried_again_on_a_loops_thread(tunables: MakeTunables, small_files: int) -> None:
+    async def prepare(sink: penstock.BodySink) -> None:
+        sink.prepare()
+
+    with penstock.BodySink(tunables(max_body_ram=0)) as sink:
+        sink.write(b"x" * small_files)
+        with pytest.raises(penstock.StorageFull):
+            sink.write(b"x" * small_files)
+        with pytest.raises(penstock.BlockingInLoop):
+            asyncio.run(prepare(sink))
 
 
 # Limits

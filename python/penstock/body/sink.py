@@ -91,6 +91,7 @@ class BodySink(_Sink):
 
     def prepare(self) -> BodyImage:
         """The image of all that was written; an empty one is in memory. The sink is closed afterwards."""
+        self.retry()
         self._work(all_of_it=True)
         return BodyImage(self.finish())
 
@@ -194,6 +195,8 @@ class AsyncBodySink(_Sink):
 
         Cancelled, the sink is as it was.
         """
+        await self._settled()
+        self.retry()
         await self._flush()
         return BodyImage(self.finish(), self._policy)
 

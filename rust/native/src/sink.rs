@@ -64,6 +64,12 @@ impl Sink {
         Ok(work(&self.open()?, all))
     }
 
+    /// A write that failed is the next work once more.
+    fn retry(&self) -> PyResult<()> {
+        self.open()?.lock().retry();
+        Ok(())
+    }
+
     fn spill(&self) -> PyResult<()> {
         self.open()?.lock().spill();
         Ok(())

@@ -371,6 +371,11 @@ impl BodySink {
         result
     }
 
+    /// Makes a write that failed the next work once more.
+    pub fn retry(&mut self) {
+        self.failed &= !self.spilled;
+    }
+
     /// Runs what there is to be done on this thread. May wait for the disk.
     pub fn run_work(&mut self, all: bool) -> Result<()> {
         while let Some(mut work) = self.take_work(all) {
@@ -467,7 +472,7 @@ impl BodySink {
     /// disk. An image of no bytes is in memory. The sink is empty afterwards. A write that failed before is tried once
     /// more; if it fails again, the sink keeps what it has.
     pub fn prepare(&mut self) -> Result<BodyImage> {
-        self.failed &= !self.spilled;
+        self.retry();
         self.run_work(true)?;
         let Some(mut writer) = self.writer.take() else { return Err(Error::Cancelled) };
         self.tail.shrink_to_fit();
