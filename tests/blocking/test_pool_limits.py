@@ -6,8 +6,10 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -104,6 +106,47 @@ def test_what_an_enlisted_caller_runs_fails_for_its_own_submitter_only(
             assert pool.submit(int).done() is False
         assert "'y'" in caplog.text
         gate.open.set()
+
+
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+    time.sleep(0)
+
+
+def test_an_interrupt_of_an_enlisted_caller_is_raised_by_its_call(caplog: pytest.LogCaptureFixture) -> None:
+    with DispatchPool(queue_length=0, overflow="caller") as pool:
+        for submit in (pool.dispatch, pool.submit):
+            with pytest.raises(KeyboardInterrupt):
+                submit(interrupt)
+    assert not caplog.records
+
+
+def test_an_interrupt_of_an_enlisted_caller_ends_no_loop_of_another_thread(gate: Gate) -> None:
+    queued = threading.Event()
+    ends: list[str] = []
+
+    async def wait_for_job() -> None:
+        job = pool.run(interrupt)
+        queued.set()
+        try:
+            await job
+        except asyncio.CancelledError:
+            ends.append("job")
+        await asyncio.sleep(0)
+        ends.append("loop")
+
+    with DispatchPool(threads=1, queue_length=1, overflow="caller") as pool:
+        pool.dispatch(gate)
+        gate.wait_entered()
+        thread = threading.Thread(target=asyncio.run, args=(wait_for_job(),))
+        thread.start()
+        assert queued.wait(10)
+        with pytest.raises(KeyboardInterrupt):
+            pool.dispatch(ends.append, "mine")
+        thread.join(10)
+        assert ends == ["job", "loop"]
+        gate.open.set()
+    assert ends == ["job", "loop", "mine"]
 
 
 @pytest.mark.asyncio

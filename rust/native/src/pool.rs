@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use penstock_core::dispatch::{Config, Job, Native, Overflow, Rejected, WhenFull, default_threads};
 use penstock_core::drain::Drainer;
@@ -108,7 +107,7 @@ impl DispatchPool {
         };
         match pushed {
             Ok(None) => {}
-            Ok(Some(Job::Attached(task))) => drop(task.run(py, workers.queue(), &mut Instant::now())),
+            Ok(Some(Job::Attached(task))) => task.run_enlisted(py, workers.queue())?,
             Ok(Some(Job::Native(job))) => {
                 if !py.detach(|| job.run()) {
                     workers.queue().buried();

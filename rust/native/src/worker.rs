@@ -13,6 +13,7 @@ use pyo3::types::PyDict;
 
 use crate::call::Call;
 use crate::future::Future;
+use crate::gil;
 use crate::loops::{Completion, Finished, Posted};
 
 /// A worker that holds the interpreter's lock takes the next job too, up to so many or so long: then the loop's turn.
@@ -50,26 +51,56 @@ impl Task {
 
     /// `clock` is the present time, before and after. Gives what was posted to a loop, and the pool that ran it.
     pub fn run(self, py: Python<'_>, queue: &Queue<Self>, clock: &mut Instant) -> Option<(Posted, Arc<Workers>)> {
+        self.run_except(py, queue, clock, |_| false)
+    }
+
+    /// Runs on the thread of a submitter: an interrupt that comes up there is that thread's.
+    pub fn run_enlisted(self, py: Python<'_>, queue: &Queue<Self>) -> PyResult<()> {
+        let mut interrupt = None;
+        let posted = self.run_except(py, queue, &mut Instant::now(), |error| {
+            let is_interrupt = gil::is_interrupt(py, error);
+            if is_interrupt {
+                interrupt = Some(error.clone_ref(py));
+            }
+            is_interrupt
+        });
+        drop(posted);
+        interrupt.map_or(Ok(()), Err)
+    }
+
+    /// `takes` says of an error whether it is taken care of: not one of the job's.
+    fn run_except(
+        self,
+        py: Python<'_>,
+        queue: &Queue<Self>,
+        clock: &mut Instant,
+        mut takes: impl FnMut(&PyErr) -> bool,
+    ) -> Option<(Posted, Arc<Workers>)> {
         match self {
             Self::Run(future) => {
                 let Some((call, workers)) = future.get().start() else {
                     queue.buried();
                     return None;
                 };
-                let finished = Finished::Python(call.invoke(py, clock));
+                let finished = match call.invoke(py, clock) {
+                    Err(error) if takes(&error) => Finished::Cancelled,
+                    result => Finished::Python(result),
+                };
                 let mailbox = Arc::clone(future.get().mailbox());
                 mailbox.post(Completion { future, finished }).map(|posted| (posted, workers))
             }
             Self::Dispatch(call) => {
                 let name = call.func(py).clone();
-                if let Err(error) = call.invoke(py, clock) {
-                    log(py, &name, error);
+                match call.invoke(py, clock) {
+                    Err(error) if !takes(&error) => log(py, &name, error),
+                    _ => {}
                 }
                 None
             }
             Self::Submit(future, call) => {
-                if let Err(error) = fulfil(py, future.bind(py), *call, clock) {
-                    error.write_unraisable(py, Some(future.bind(py)));
+                match fulfil(py, future.bind(py), *call, clock, &mut takes) {
+                    Err(error) if !takes(&error) => error.write_unraisable(py, Some(future.bind(py))),
+                    _ => {}
                 }
                 None
             }
@@ -102,14 +133,24 @@ impl Task {
     }
 }
 
-/// Runs a call for a concurrent.futures.Future, by that class's protocol for executors.
-fn fulfil(py: Python<'_>, future: &Bound<'_, PyAny>, call: Call, clock: &mut Instant) -> PyResult<()> {
+/// Runs a call for a concurrent.futures.Future, by that class's protocol for executors. It gets what is taken care of,
+/// too: as one that runs, it can no longer be cancelled.
+fn fulfil(
+    py: Python<'_>,
+    future: &Bound<'_, PyAny>,
+    call: Call,
+    clock: &mut Instant,
+    mut takes: impl FnMut(&PyErr) -> bool,
+) -> PyResult<()> {
     if !future.call_method0(intern!(py, "set_running_or_notify_cancel"))?.is_truthy()? {
         return Ok(());
     }
     match call.invoke(py, clock) {
         Ok(value) => future.call_method1(intern!(py, "set_result"), (value,))?,
-        Err(error) => future.call_method1(intern!(py, "set_exception"), (error.into_value(py),))?,
+        Err(error) => {
+            takes(&error);
+            future.call_method1(intern!(py, "set_exception"), (error.into_value(py),))?
+        }
     };
     Ok(())
 }
