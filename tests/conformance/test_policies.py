@@ -239,6 +239,12 @@ async def test_a_function_sees_the_context(bench: Bench) -> None:
     assert await bench.policy.run(variable.get) == "mine"
 
 
+async def test_what_a_function_sets_in_its_context_is_not_its_callers(bench: Bench) -> None:
+    variable.set("mine")
+    await bench.policy.run(variable.set, "changed")
+    assert variable.get() == "mine"
+
+
 async def test_a_function_is_counted_while_it_runs(bench: Bench) -> None:
     seen = await bench.policy.run(bench.policy.stats)
     assert (seen["count"], seen["running"], seen["waiting"], seen["run"]["count"]) == (1, 1, 0, 0)

@@ -153,9 +153,10 @@ impl Direct {
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<Future>> {
         let py = r#fn.py();
+        let context = gil::copy_context(py)?;
         let future = Future::pending(py, Source::Taken)?;
         let running = self.figures.run(py, || What::Function(r#fn.clone().unbind()));
-        let result = r#fn.call(args, kwargs).map(Bound::unbind);
+        let result = gil::within(py, Some(&context), |_| r#fn.call(args, kwargs).map(Bound::unbind));
         drop(running);
         match result {
             Err(error) if gil::is_interrupt(py, &error) => return Err(error),
