@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import logging
+import os
 import re
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -266,6 +269,44 @@ def test_it_ends_with_its_loop(kind: str, thread_names: Callable[[], set[str]]) 
     while "penstock-watch" in thread_names() and time.monotonic() < deadline:
         time.sleep(0.002)
     assert "penstock-watch" not in thread_names()
+    monitor.stop()
+
+
+@pytest.mark.parametrize("kind", LOOPS)
+def test_nothing_of_it_is_left_when_its_loop_is_closed(kind: str) -> None:
+    async def start() -> None:
+        LoopMonitor().start()
+
+    def watched() -> weakref.ref[asyncio.AbstractEventLoop]:
+        loop = LOOPS[kind]()
+        loop.run_until_complete(start())
+        loop.close()
+        return weakref.ref(loop)
+
+    def is_left() -> bool:
+        gc.collect()
+        return any(loop() for loop in loops) or len(os.listdir("/dev/fd")) > before
+
+    before = len(os.listdir("/dev/fd"))
+    loops = [watched() for _ in range(5)]
+    deadline = time.monotonic() + 5
+    while is_left() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert not is_left()
+
+
+@pytest.mark.parametrize("kind", LOOPS)
+def test_whoever_keeps_its_figures_does_not_keep_its_loop(kind: str) -> None:
+    async def start() -> LoopMonitor:
+        return LoopMonitor().start()
+
+    loop = LOOPS[kind]()
+    monitor = loop.run_until_complete(start())
+    loop.close()
+    gone = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert gone() is None
     monitor.stop()
 
 

@@ -5,7 +5,6 @@ who is to blame, and how it is told.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import dataclasses
 import functools
 import logging
@@ -14,6 +13,7 @@ import selectors
 import sys
 import threading
 import traceback
+import weakref
 from asyncio import base_events, events
 from collections.abc import Callable, Iterator
 from types import CodeType, FrameType, TracebackType
@@ -67,6 +67,10 @@ class Stall:
 
 def _log(stall: Stall) -> None:
     logger.warning("%s", stall)
+
+
+def _nowhere() -> None:
+    """In place of the reference to a loop."""
 
 
 def _name(function: Any) -> str:
@@ -126,7 +130,7 @@ class LoopMonitor:
         self._stalls = 0
         self._cause = ELSEWHERE
         self._watch: LoopWatch | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: Callable[[], asyncio.AbstractEventLoop | None] = _nowhere
         self._thread = 0
         self._base: CodeType | None = None
 
@@ -138,19 +142,20 @@ class LoopMonitor:
         """
         if self._watch is not None:
             raise RuntimeError("this LoopMonitor was started already")
-        self._loop = loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        self._loop = weakref.ref(loop)
         self._thread = threading.get_ident()
         loop.call_soon(self._note_base)
         self._watch = LoopWatch(loop, self._lag, self._late, self._answered, *self._settings)
-        # The thread must not outlive the interpreter that it calls.
-        atexit.register(self.stop)
+        # Called at exit, too: the thread must not outlive the interpreter. While it lives, it keeps the monitor.
+        self._end = weakref.finalize(self, self._watch.stop)
         return self
 
     def stop(self) -> None:
         """Ends the watch, from any thread; the figures stay. May be called again."""
-        watch, self._watch, self._loop = self._watch, None, None
+        watch, self._watch, self._loop = self._watch, None, _nowhere
         if watch is not None:
-            atexit.unregister(self.stop)
+            self._end.detach()
             watch.stop()
 
     def __enter__(self) -> Self:
@@ -175,10 +180,10 @@ class LoopMonitor:
     # On the monitor's thread
 
     def _late(self, waited: float, stalled: bool, runs: list[Run]) -> int | None:
-        loop = self._loop
+        loop = self._loop()
         if loop is None or not loop.is_running():
             return None
-        index, self._cause, frame = self._culprit(runs)
+        index, self._cause, frame = self._culprit(loop, runs)
         if stalled:
             self._stalls += 1
             stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
@@ -191,11 +196,11 @@ class LoopMonitor:
             cause = OTHERS
         self._causes.setdefault(cause, Histogram()).record(lag, self._interval)
 
-    def _culprit(self, runs: list[Run]) -> tuple[int, Cause, FrameType | None]:
+    def _culprit(self, loop: asyncio.AbstractEventLoop, runs: list[Run]) -> tuple[int, Cause, FrameType | None]:
         """Which of the runs keeps the loop, or -1; its name; and the frame where it is."""
         frames = sys._current_frames()
         # A loop that is handed over has changed its thread.
-        here = getattr(self._loop, "_thread_id", None) or self._thread
+        here = getattr(loop, "_thread_id", None) or self._thread
         frame = frames.get(here)
         for index, (thread, _, policy, function) in enumerate(runs):
             if thread == here:
