@@ -264,6 +264,22 @@ async def test_without_it_a_body_in_ram_is_streamed_in_one_turn() -> None:
     assert (await log_of(image.stream(4)))[:3] == ["4", "4", "2"]
 
 
+async def test_direct_lets_others_run_while_it_reads_a_cold_file(
+    chill: Callable[[], penstock.BodyImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.body.image.TURN", 20_000)
+    image = chill()
+
+    async def stays_cold() -> AsyncIterator[memoryview]:
+        with open(tmp_path / "cold", "rb") as file:
+            async for view in image.stream(5000, policy=penstock.Direct()):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                yield view
+
+    log = await log_of(stays_cold())
+    assert (len(log) - log.count("other"), log.count("other")) == (21, 5)
+
+
 # Errors
 
 
