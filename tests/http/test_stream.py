@@ -7,6 +7,7 @@ import gc
 import gzip
 import http.cookiejar
 import os
+import random
 import weakref
 import zlib
 from typing import Any
@@ -209,6 +210,47 @@ async def test_limits_and_deadlines_hold() -> None:
                     await answer.read()
             assert caught.value.url == server.url
         await until(lambda: at_hand(client) == NOTHING)
+
+
+@pytest.mark.parametrize("coding", ["plain", "gzip"])
+async def test_without_memory_a_stream_fails_at_once_and_never_ends_early(storing: Storing, coding: str) -> None:
+    body = random.Random(1).randbytes(2 << 20)
+    sent, fields = (gzip.compress(body, 1), ["Content-Encoding: gzip"]) if coding == "gzip" else (body, [])
+    budget = penstock.Budget(ram="1KiB")
+    in_parts: list[Any] = [head(f"Content-Length: {len(sent)}", *fields), TURN, sent[:100], TURN, sent[100:]]
+    async with serve([response(sent, *fields)], in_parts) as server, storing.client(budget=budget) as client:
+        for _ in range(2):
+            async with client.stream("GET", server.url) as answer, asyncio.timeout(10):
+                with pytest.raises(penstock.BudgetExceeded, match=r"Budget\.ram") as caught:
+                    await answer.read()
+            assert caught.value.resource == "ram"
+        await until(lambda: at_hand(client) == NOTHING)
+    await until(lambda: budget.stats()["ram"]["used"] == 0)
+    assert budget.stats()["files"]["peak"] == 0
+
+
+@pytest.mark.parametrize("coding", ["plain", "gzip"])
+async def test_a_stream_that_memory_fails_half_way_gives_what_came_and_then_fails(
+    storing: Storing, coding: str
+) -> None:
+    # However little comes at once, what it ends with is decoded in one go.
+    body = random.Random(2).randbytes(200_000) + bytes(2 << 20)
+    sent, fields = (gzip.compress(body, 1), ["Content-Encoding: gzip"]) if coding == "gzip" else (body, [])
+    # Enough for small windows, and for no slab.
+    budget, more = penstock.Budget(ram="200KiB"), asyncio.Event()
+    wire = chunked(sent, 5000)
+    script = [head("Transfer-Encoding: chunked", *fields), wire[:100_000], more, wire[100_000:]]
+    async with serve(script) as server, storing.client(budget=budget) as client:
+        async with client.stream("GET", server.url) as answer, asyncio.timeout(10):
+            received = bytearray(await answer.read(50_000))
+            more.set()
+            with pytest.raises(penstock.BudgetExceeded, match=r"Budget\.ram"):
+                async for view in answer.stream():
+                    received += view
+        assert len(received) >= 50_000
+        assert body.startswith(received)
+    await until(lambda: budget.stats()["ram"]["used"] == 0)
+    assert budget.stats()["files"]["peak"] == 0
 
 
 async def test_left_early_its_connection_is_closed() -> None:

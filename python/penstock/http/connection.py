@@ -257,9 +257,6 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             return
         if exchange is None or (op := self.work()) is None:
             return
-        if exchange.incoming is not None and self.unwritten:
-            self.fail(BudgetExceeded("no budget for the memory of a streamed body (Budget.ram)", resource="ram"))
-            return
         try:
             policy = exchange.settings.policy
             if isinstance(policy, Dispatch):
@@ -416,6 +413,9 @@ class Connection(Receiver, asyncio.BufferedProtocol):
                 self._transport.resume_reading()
 
     def _has_patience(self, exchange: Exchange) -> bool:
+        if exchange.incoming is not None:
+            # What a stream had no memory for is lost.
+            return False
         now = self._loop.time()
         if self._budget_until is None:
             patience = exchange.settings.timeout.budget

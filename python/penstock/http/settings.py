@@ -77,7 +77,7 @@ class Settings:
 
     def for_stream(self) -> Settings:
         """For a body that is given away while it arrives: it stays in memory, of which it takes little."""
-        tunables = self.tunables.replace(max_body_ram=self.tunables.max_body, digests=())
+        tunables = self.tunables.replace(digests=())
         return dataclasses.replace(self, tunables=tunables, file_pool=None, decode=bool(self.decode))
 
     def overridden(self, options: Options) -> Settings:

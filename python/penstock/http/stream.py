@@ -108,6 +108,7 @@ class StreamedResponse(Answer):
             Truncated: The body ended early.
             Timeout: It came too slowly; while nobody reads, no time counts but `Timeouts.total`.
             BodyTooLong: It is longer than `Tunables.max_body`.
+            BudgetExceeded: There was no memory for what came; a stream doesn't wait for it.
             RequestError: The response was closed, or one of these was raised before.
         """
         while (piece := await self._take(size)) is not None:

@@ -80,7 +80,8 @@ pub struct Plan {
     pub expect: bool,
     /// Whether to tell when the head is complete.
     pub tell_head: bool,
-    /// Whether the body is taken piece by piece while it arrives, with [`Receiver::take_pieces`]. It stays in memory.
+    /// Whether the body is taken piece by piece while it arrives, with [`Receiver::take_pieces`]. It stays in memory: without
+    /// budget for that it fails at once.
     pub stream: bool,
     pub decode: When,
 }
@@ -422,6 +423,9 @@ impl Receiver {
             _ => BodySink::new(tunables, budget),
         };
         sink.use_files(plan.files.clone());
+        if plan.stream {
+            sink.stay_in_ram();
+        }
         self.sink = Some(Arc::new(Mutex::new(sink)));
         self.stage = Stage::Body;
         Ok(())

@@ -309,12 +309,6 @@ impl Receiver {
         self.core.lock().is_crowded()
     }
 
-    /// Bytes received and not yet written, nor on their way.
-    #[getter]
-    fn unwritten(&self) -> u64 {
-        self.core.lock().sink().map_or(0, |sink| sink.lock().unwritten())
-    }
-
     /// Head, body, the codings that were taken off it (or are still to be, if they are after it arrived), and whether
     /// the connection may be used again.
     fn finish<'py>(&self, py: Python<'py>) -> PyResult<(Head, Image, Bound<'py, PyTuple>, bool)> {

@@ -50,6 +50,10 @@ pub struct BodySink {
     len: u64,
     spilled: bool,
     failed: bool,
+    /// It never spills.
+    in_ram_only: bool,
+    /// Why it can take nothing more, though it may not spill.
+    refused: Option<Error>,
 }
 
 impl BodySink {
@@ -81,6 +85,8 @@ impl BodySink {
             len: 0,
             spilled: false,
             failed: false,
+            in_ram_only: false,
+            refused: None,
         }
     }
 
@@ -96,6 +102,13 @@ impl BodySink {
             writer.length = Some(length);
         }
         Ok(sink)
+    }
+
+    /// Has the body stay in memory, whatever its length, for who [takes its pieces](Self::take_pieces) as they come: what
+    /// there is no budget for is refused. To be called before anything is pushed.
+    pub fn stay_in_ram(&mut self) {
+        self.in_ram_only = true;
+        self.spilled = false;
     }
 
     pub fn len(&self) -> u64 {
@@ -158,7 +171,14 @@ impl BodySink {
             return Err(Error::BodyTooLong { seen: self.len + n, limit: self.tunables.max_body });
         }
         let unpaid = n.saturating_sub(self.prepaid);
-        if !self.spilled && (self.len + n > self.tunables.max_body_ram || self.ram.grow(unpaid).is_err()) {
+        if self.in_ram_only {
+            if n > 0
+                && let Some(error) = self.refused.take()
+            {
+                return Err(error);
+            }
+            self.ram.grow(unpaid)?;
+        } else if !self.spilled && (self.len + n > self.tunables.max_body_ram || self.ram.grow(unpaid).is_err()) {
             self.spill();
         }
         self.prepaid = self.prepaid.saturating_sub(n);
@@ -222,13 +242,15 @@ impl BodySink {
         quarter.clamp(least, slab::SMALLEST)
     }
 
-    /// Takes the budget for memory that the body's next bytes are received into; without it the body spills.
+    /// Takes the budget for memory that the body's next bytes are received into; without it the body spills, or, if it is to
+    /// stay in memory, those bytes are refused.
     pub fn prepay(&mut self, bytes: u64) {
         if self.spilled {
             return;
         }
         match self.ram.grow(bytes) {
             Ok(()) => self.prepaid += bytes,
+            Err(error) if self.in_ram_only => self.refused = Some(error),
             Err(_) => self.spill(),
         }
     }

@@ -74,6 +74,30 @@ fn an_exhausted_budget_spills() {
 }
 
 #[test]
+fn a_body_that_stays_in_memory_is_refused_what_there_is_no_budget_for() {
+    let budget = Budget::new(Some(6), None, None);
+    let streamed = || {
+        let mut sink = BodySink::with_length(tunables(0, 100), budget.clone(), 100).unwrap();
+        sink.stay_in_ram();
+        sink
+    };
+    let mut sink = streamed();
+    for _ in 0..2 {
+        sink.push_copy(b"12345").unwrap();
+        assert_eq!(sink.take_pieces(), [&b"12345"[..]]);
+    }
+    let refused = |pushed| matches!(pushed, Err(Error::BudgetExceeded { resource: Resource::Ram, limit: 6, .. }));
+    assert!(refused(sink.push_copy(b"1234567")));
+    // Memory that couldn't be paid in advance isn't received into, but for an end without a byte of the body.
+    let mut sink = streamed();
+    sink.prepay(7);
+    sink.push_copy(b"").unwrap();
+    assert!(refused(sink.push_copy(b"1")));
+    assert!(sink.is_ram() && !sink.has_work(true));
+    assert_eq!(budget.meter(Resource::Files).peak(), 0);
+}
+
+#[test]
 fn memory_counts_until_the_last_image_is_dropped() {
     let budget = budget();
     let mut sink = BodySink::new(tunables(100, 100), budget.clone());
