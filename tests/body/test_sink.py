@@ -289,6 +289,17 @@ def test_a_sink_whose_file_failed_gives_no_image_that_lacks_bytes(tunables: Make
             sink.prepare()
 
 
+def test_a_first_write_that_failed_half_way_loses_nothing(tunables: MakeTunables, small_files: int) -> None:
+    body = bytes(small_files) + b"x" * small_files
+    with penstock.BodySink(tunables(max_body_ram=0, digests=("sha256",))) as sink:
+        with pytest.raises(penstock.StorageFull):
+            sink.write(body)
+        assert len(sink) == len(body)
+        image = sink.prepare()
+    assert (image.state, bytes(image) == body) == ("ram", True)
+    assert image.digests == {"sha256": hashlib.sha256(body).hexdigest()}
+
+
 # Becoming an image
 
 

@@ -501,7 +501,8 @@ impl BodySink {
         self.close_tail();
         self.pieces.iter().skip(self.digested).for_each(|piece| writer.digests.update(piece));
         writer.map = None;
-        let image = match writer.file.take() {
+        // A file that was made, and that nothing could be written to, isn't where the body is.
+        let image = match writer.file.take().filter(|_| self.spilled) {
             Some(file) => BodyImage::from_file(file, 0, writer.written),
             None => BodyImage::from_pieces(std::mem::take(&mut self.pieces)).holding(self.ram.take()),
         };
