@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from penstock import DispatchPool, Permit, Semaphore
-from penstock.errors import PoolClosed, SemaphoreClosed
+from penstock.errors import PoolClosed, PoolFull, SemaphoreClosed
 
 from .conftest import Gate
 
@@ -88,3 +88,26 @@ async def test_a_closed_semaphore_or_pool_fails_the_run(pool: DispatchPool) -> N
     with pytest.raises(PoolClosed):
         await waiting
     assert semaphore.free == 1
+
+
+@pytest.mark.asyncio
+async def test_a_refused_call_that_is_cancelled_before_it_is_told_leaves_the_queue_as_it_is(gate: Gate) -> None:
+    async with DispatchPool(threads=1, queue_length=1, overflow="refuse") as pool:
+        semaphore = Semaphore(100)
+        policy = Permit(semaphore, pool=pool)
+        pool.dispatch(gate)
+        gate.wait_entered()
+        queued = pool.run(int)
+        refused = [policy.run(int) for _ in range(70)]
+        for each in refused[1:]:
+            each.cancel()
+        assert pool.stats()["queued"] == 1
+        with pytest.raises(PoolFull):
+            pool.run(int)
+        joining = pool.join()
+        gate.open.set()
+        await joining
+        assert queued.done()
+        with pytest.raises(PoolFull):
+            await refused[0]
+        assert semaphore.free == 100

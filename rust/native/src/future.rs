@@ -164,6 +164,22 @@ impl Future {
         }
     }
 
+    /// The queue didn't take the call that was admitted: to cancel it is no matter of the queue's any more. False: it was
+    /// cancelled meanwhile, and the queue was told.
+    pub fn refused(&self) -> bool {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut state.source, Source::Taken) {
+            Source::Queued(call, workers) => {
+                state.source = Source::Admission(call, workers, None);
+                true
+            }
+            other => {
+                state.source = other;
+                false
+            }
+        }
+    }
+
     /// Nobody will look at it: leaves the queue that it waits in, and drops what comes for it.
     pub fn forsake(&self) {
         self.cancelled.store(true, Ordering::Release);

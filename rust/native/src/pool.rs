@@ -163,7 +163,12 @@ fn admit(future: Py<Future>, grant: Result<Grant>) {
         Ok(grant) => {
             let Some(workers) = future.get().admit(grant) else { return };
             match workers.queue().push(Job::Attached(Task::Run(future)), suspending(&workers)) {
-                Err(Rejected { error, job: Job::Attached(Task::Run(future)) }) => (future, error),
+                Err(Rejected { error, job: Job::Attached(Task::Run(future)) }) => {
+                    if !future.get().refused() {
+                        workers.queue().buried();
+                    }
+                    (future, error)
+                }
                 _ => return,
             }
         }
