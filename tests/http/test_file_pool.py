@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ import pytest
 from penstock._native import settle
 
 from tests.http.conftest import STORINGS, Storing
-from tests.http.serving import CLOSE, Script, chunked, cut, head, response, serve
+from tests.http.serving import CLOSE, TURN, Script, chunked, cut, head, response, serve
 
 pytestmark = pytest.mark.asyncio
 
@@ -89,4 +90,25 @@ async def test_a_body_that_failed_leaves_its_file_to_nobody_who_still_looks(
     finally:
         gc.collect()
         settle(5)
+        await penstock.run_blocking(files.clear)
+
+
+async def test_a_file_that_cannot_be_had_is_waited_for(storing_by: Callable[[str], Storing]) -> None:
+    storing, budget = storing_by("direct"), penstock.Budget(files=1)
+    files, content = penstock.FilePool(), body(2 << 20, 1)
+    kept = penstock.BodySink(storing.tunables, budget=budget)
+    await penstock.run_blocking(kept.write, b"x")
+    await penstock.run_blocking(kept.write_back)
+    # Whoever knows that the body goes to a file before any of it is there receives into the file.
+    script: Script = [head(f"Content-Length: {len(content)}"), TURN, content]
+    try:
+        async with serve(script) as server, storing.client(budget=budget, file_pool=files) as client:
+            with pytest.raises(penstock.BudgetExceeded, match="files"):
+                await client.get(server.url, timeout=penstock.Timeouts(budget=0.1))
+            asking = asyncio.create_task(client.get(server.url))
+            assert await asyncio.wait([asking], timeout=0.1) == (set(), {asking})
+            kept.close()
+            assert await (await asking).read() == content
+            del asking
+    finally:
         await penstock.run_blocking(files.clear)

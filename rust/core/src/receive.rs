@@ -242,7 +242,7 @@ impl Receiver {
         if self.stage != Stage::Body || self.inflow.is_some() {
             return Ok(None);
         }
-        if let Some(window) = self.mapped_window()? {
+        if let Some(window) = self.mapped_window() {
             self.lent = Lent::Mapped;
             return Ok(Some(window));
         }
@@ -270,13 +270,11 @@ impl Receiver {
         Ok(self.own.as_ref().map(|own| own.window(window_size())))
     }
 
-    /// With works done here, a recycled file is received into.
-    fn mapped_window(&self) -> Result<Option<Window>> {
+    /// With works done here, a recycled file is received into. Why there is none to be had, the work that writes will tell:
+    /// there it can be waited for.
+    fn mapped_window(&self) -> Option<Window> {
         let direct = self.plan.as_ref().is_some_and(|plan| plan.direct && plan.files.is_some());
-        match self.sink.as_ref().filter(|_| direct) {
-            Some(sink) => sink.lock().mapped_window(WINDOW),
-            None => Ok(None),
-        }
+        self.sink.as_ref().filter(|_| direct)?.lock().mapped_window(WINDOW).unwrap_or_default()
     }
 
     /// Takes in what was received into a recycled file's mapping.
