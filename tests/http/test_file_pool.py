@@ -112,3 +112,26 @@ async def test_a_file_that_cannot_be_had_is_waited_for(storing_by: Callable[[str
             del asking
     finally:
         await penstock.run_blocking(files.clear)
+
+
+async def test_a_body_counts_against_its_own_clients_budget(storing_by: Callable[[str], Storing]) -> None:
+    storing, files = storing_by("permit"), penstock.FilePool()
+    small, large = penstock.Budget(ram="1MiB", disk="1MiB"), penstock.Budget(files=10)
+    content, timeout = body(4 << 20, 1), penstock.Timeouts(budget=0.1)
+    try:
+        async with (
+            serve([response(bytes(100_000))], [response(content)]) as server,
+            storing.client(file_pool=files, budget=small) as first,
+            storing.client(file_pool=files, budget=large, timeout=timeout) as second,
+        ):
+            await first.get(server.url)
+            gc.collect()
+            assert files.stats()["files"] == 1
+            answer = await second.get(server.url)
+            assert (large.stats()["files"]["used"], small.stats()["files"]["used"]) == (1, 1)
+            assert await answer.read() == content
+            del answer
+    finally:
+        gc.collect()
+        settle(5)
+        await penstock.run_blocking(files.clear)

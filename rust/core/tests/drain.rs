@@ -301,7 +301,7 @@ fn a_recycled_file_is_received_into_and_shows_only_its_body() {
         let sent = body(len);
         let head = if chunk == 0 { format!("content-length: {len}") } else { "transfer-encoding: chunked".into() };
         let tunables = Arc::new(Tunables { max_body_ram: 0, ..Tunables::default() });
-        let mut sink = BodySink::new(tunables, Budget::new(None, None, None));
+        let mut sink = BodySink::new(tunables, Budget::shared());
         sink.use_files(Some(files.clone()));
         let (send, outcome) = channel();
         let job = Job {

@@ -236,7 +236,12 @@ proptest! {
         let mut index = 0;
         let files = pooled.then(|| FilePool::new(1 << 30, std::time::Duration::from_secs(60)));
         for _ in 0..3 {
-            receiver.begin(Plan { files: files.clone(), direct: here, ..plan(ram, digests) });
+            receiver.begin(Plan {
+                files: files.clone(),
+                budget: Budget::shared(),
+                direct: here,
+                ..plan(ram, digests)
+            });
             let mut cut = || { index += 1; cuts[index % cuts.len()].max(len / 500) };
             let received = run(&mut receiver, &mut scratch, &wire, &mut cut, here);
             prop_assert!(contents(&received.body) == sent);

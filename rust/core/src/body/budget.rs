@@ -114,6 +114,10 @@ impl Lease {
         self.amount
     }
 
+    pub(super) fn is_of(&self, budget: &Arc<Budget>) -> bool {
+        Arc::ptr_eq(&self.budget, budget)
+    }
+
     pub fn grow(&mut self, by: u64) -> Result<()> {
         let meter = self.budget.meter(self.resource);
         if !meter.take(by) {

@@ -68,7 +68,7 @@ pub(super) struct Parts {
     in_memory: bool,
     /// Of disk, or of memory where the file system is memory.
     space: Mutex<Option<Lease>>,
-    _descriptor: Option<Lease>,
+    descriptor: Option<Lease>,
     /// The fork that it was made after.
     pub generation: usize,
     process: u32,
@@ -76,6 +76,13 @@ pub(super) struct Parts {
     pub size: u64,
     /// Of all that it had when it was last recycled.
     pub map: Option<Arc<SharedMap>>,
+}
+
+impl Parts {
+    /// Whether they count against this budget.
+    pub fn are_of(&self, budget: &Arc<Budget>) -> bool {
+        self.descriptor.as_ref().is_some_and(|lease| lease.is_of(budget))
+    }
 }
 
 impl AsFd for BodyFile {
@@ -111,7 +118,7 @@ impl BodyFile {
             dir: dir.to_owned(),
             in_memory,
             space: Mutex::new(Some(Lease::empty(budget, resource))),
-            _descriptor: Some(descriptor),
+            descriptor: Some(descriptor),
             generation: Pools::generation(),
             process: std::process::id(),
             size: 0,
@@ -134,7 +141,7 @@ impl BodyFile {
             file,
             dir: path.parent().map(Path::to_owned).unwrap_or_default(),
             space: Mutex::new(None),
-            _descriptor: None,
+            descriptor: None,
             generation: Pools::generation(),
             process: std::process::id(),
             size,

@@ -4,8 +4,9 @@
 //!
 //! A mapping covers what its file had when it was recycled, so that no store to it can find the disk full; what a body
 //! has beyond that is written as to any file. A file that others can open, or that was alive at a fork, is not recycled:
-//! somebody else might still read it.
+//! somebody else might still read it. Bodies of another budget get another file: each counts against its own.
 
+use super::budget::Budget;
 use super::file::{BodyFile, Parts};
 use super::mmap::{MapWriter, SharedMap};
 use super::pools::Pools;
@@ -50,18 +51,22 @@ impl FilePool {
         pool
     }
 
-    /// An idle file of `dir`: the smallest that holds `length` bytes, or the one used last if no length is known.
-    pub(super) fn take(self: &Arc<Self>, dir: &Path, length: Option<u64>) -> Option<(BodyFile, Option<MapWriter>)> {
+    /// An idle file of `dir` that counts against `budget`: the smallest that holds `length` bytes, or the one used last if
+    /// no length is known.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        dir: &Path,
+        length: Option<u64>,
+        budget: &Arc<Budget>,
+    ) -> Option<(BodyFile, Option<MapWriter>)> {
         if self.process != std::process::id() {
             return None;
         }
         let generation = Pools::generation();
         let mut parts = {
             let mut idle = self.idle.lock();
-            let fitting = idle
-                .iter()
-                .enumerate()
-                .filter(|(_, idle)| idle.parts.dir == dir && idle.parts.generation == generation);
+            let fits = |parts: &Parts| parts.dir == dir && parts.generation == generation && parts.are_of(budget);
+            let fitting = idle.iter().enumerate().filter(|(_, idle)| fits(&idle.parts));
             let index = match length {
                 Some(length) => {
                     fitting.min_by_key(|(_, idle)| (idle.parts.size < length, idle.parts.size.abs_diff(length)))?.0
@@ -129,19 +134,24 @@ impl FilePool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::body::{BodyImage, BodySink, Budget, State, Tunables};
+    use crate::Resource;
+    use crate::body::{BodyImage, BodySink, State, Tunables};
     use bytes::Bytes;
     use proptest::prelude::*;
 
-    fn sink(files: &Arc<FilePool>) -> BodySink {
+    fn sink(files: &Arc<FilePool>, budget: &Arc<Budget>) -> BodySink {
         let tunables = Tunables { max_body_ram: 0, temp_dir: Some("/var/tmp".into()), ..Tunables::default() };
-        let mut sink = BodySink::new(Arc::new(tunables), Budget::new(None, None, None));
+        let mut sink = BodySink::new(Arc::new(tunables), budget.clone());
         sink.use_files(Some(files.clone()));
         sink
     }
 
     fn body(files: &Arc<FilePool>, bytes: &[u8]) -> BodyImage {
-        let mut sink = sink(files);
+        body_within(files, bytes, &Budget::shared())
+    }
+
+    fn body_within(files: &Arc<FilePool>, bytes: &[u8], budget: &Arc<Budget>) -> BodyImage {
+        let mut sink = sink(files, budget);
         sink.push(Bytes::copy_from_slice(bytes)).unwrap();
         sink.prepare().unwrap()
     }
@@ -234,6 +244,21 @@ mod tests {
     }
 
     #[test]
+    fn a_body_counts_against_its_own_budget_whoever_used_the_pool_before() {
+        let files = pool(1 << 30);
+        let budgets = [Budget::new(None, None, None), Budget::new(None, None, None)];
+        let used = || budgets.each_ref().map(|budget| budget.meter(Resource::Files).used());
+        drop(body_within(&files, &[1; 10_000], &budgets[0]));
+        let image = body_within(&files, &[2; 10_000], &budgets[1]);
+        assert_eq!((used(), files.stats().recycled), ([1, 1], 0));
+        let other = body_within(&files, &[3; 10_000], &budgets[0]);
+        assert_eq!((used(), files.stats().recycled), ([1, 1], 1));
+        drop((image, other));
+        files.clear();
+        assert_eq!(used(), [0, 0]);
+    }
+
+    #[test]
     fn idle_files_are_bounded_by_bytes_and_age() {
         let files = pool(15_000);
         let images = [body(&files, &[1; 10_000]), body(&files, &[2; 10_000])];
@@ -264,7 +289,7 @@ mod tests {
             drop(body(&files, &[9; 40_000]));
             for (len, step) in lens {
                 let sent: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
-                let mut sink = sink(&files);
+                let mut sink = sink(&files, &Budget::shared());
                 for piece in sent.chunks(step) {
                     let mut piece = piece;
                     while let Some(room) = sink.mapped_spare(piece.len() + 2).unwrap().filter(|_| !piece.is_empty()) {

@@ -62,7 +62,7 @@ impl Writer {
             return Ok(file.clone());
         }
         let dir = self.tunables.temp_dir.clone().unwrap_or_else(default_temp_dir);
-        let recycled = self.files.as_ref().and_then(|files| files.take(&dir, self.length));
+        let recycled = self.files.as_ref().and_then(|files| files.take(&dir, self.length, &self.budget));
         let (file, map) = match (recycled, self.descriptor.take()) {
             (Some(recycled), _) => recycled,
             (None, Some(descriptor)) => {
