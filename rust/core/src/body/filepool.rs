@@ -271,6 +271,18 @@ mod tests {
     }
 
     #[test]
+    fn idle_files_get_too_old_though_large_things_are_freed_all_the_time() {
+        let files = FilePool::new(1 << 20, Duration::from_millis(100));
+        drop(body(&files, &[1; 10_000]));
+        let end = Instant::now() + Duration::from_secs(5);
+        while files.stats().files > 0 && Instant::now() < end {
+            reaper::drop_large(reaper::LARGE, ());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert_eq!(files.stats().files, 0);
+    }
+
+    #[test]
     fn what_was_alive_at_a_fork_is_not_recycled() {
         let files = pool(1 << 20);
         let image = body(&files, &[1; 10_000]);

@@ -4,11 +4,11 @@
 
 use super::Pools;
 use super::slab::IDLE_AGE;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::any::Any;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What is freed here rather than where it is dropped, in bytes.
 pub const LARGE: usize = 1 << 20;
@@ -80,13 +80,15 @@ impl Pools {
 
     fn reap(&self) {
         let mut state = self.reaper.state.lock();
-        let mut quiet = Duration::ZERO;
+        let mut last = Instant::now();
+        let mut next = last + TICK;
         loop {
             let garbage = std::mem::take(&mut state.queue);
-            if !garbage.is_empty() {
-                quiet = Duration::ZERO;
+            if garbage.is_empty() {
+                self.reaper.wake.wait_until(&mut state, next);
+            } else {
                 state.busy = true;
-                parking_lot::MutexGuard::unlocked(&mut state, || {
+                MutexGuard::unlocked(&mut state, || {
                     for item in garbage {
                         drop(item);
                         // For a loop on this processor, which would wait for the rest of the time slice.
@@ -95,16 +97,18 @@ impl Pools {
                 });
                 state.busy = false;
                 self.reaper.idle.notify_all();
+                last = Instant::now();
+            }
+            if Instant::now() < next {
                 continue;
             }
-            if !self.reaper.wake.wait_for(&mut state, TICK).timed_out() {
-                continue;
+            next = Instant::now() + TICK;
+            // Taken before the look, as more may come after it.
+            if std::mem::take(&mut state.trim) {
+                let left = MutexGuard::unlocked(&mut state, || self.trim());
+                state.trim |= left;
             }
-            quiet += TICK;
-            if state.trim {
-                state.trim = parking_lot::MutexGuard::unlocked(&mut state, || self.trim());
-            }
-            if quiet >= IDLE_AGE && !state.trim && state.queue.is_empty() {
+            if last.elapsed() >= IDLE_AGE && !state.trim && state.queue.is_empty() {
                 state.running = false;
                 return;
             }
