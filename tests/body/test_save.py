@@ -60,6 +60,37 @@ async def test_no_draft_is_left_beside_it(image_in: MakeImage, store: str, tmp_p
     assert sorted(os.listdir(tmp_path)) == ["first", "second"]
 
 
+DRAFTS = """
+    import asyncio, os, sys, penstock
+
+    folder = sys.argv[1]
+    left = [f"{folder}/.name.{os.getpid()}-{count}.part" for count in range(8)]
+    for draft in left:
+        open(draft, "w").close()
+    asyncio.run(penstock.BodyImage.from_bytes(b"body").save(folder + "/name", overwrite=True))
+    assert sorted(os.listdir(folder)) == sorted(["name", *map(os.path.basename, left)])
+"""
+
+
+async def test_what_a_killed_process_of_the_same_number_left_is_not_in_the_way(
+    script: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    done = await asyncio.to_thread(script, textwrap.dedent(DRAFTS), str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "name").read_bytes() == b"body"
+
+
+@pytest.mark.parametrize("letter", ["n", "é", "🐧"])
+async def test_a_name_may_be_as_long_as_names_can_be(
+    image_in: MakeImage, store: str, tmp_path: Path, body: bytes, letter: str
+) -> None:
+    name = letter * (255 // len(letter.encode()))
+    image = await asyncio.to_thread(image_in, body, store)
+    await image.save(tmp_path / name)
+    assert os.listdir(tmp_path) == [name]
+    assert (tmp_path / name).read_bytes() == body
+
+
 async def test_it_is_saved_across_file_systems(
     image_in: MakeImage, store: str, tmp_path: Path, shm: Path, body: bytes
 ) -> None:

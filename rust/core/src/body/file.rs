@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::net::{RecvFlags, recv};
 use std::fs::File;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, IoSlice, IoSliceMut, Write as _};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -461,12 +462,14 @@ fn copy_range(file: &BodyFile, mut offset: u64, len: u64, target: &File) -> io::
     Ok(())
 }
 
-/// A name beside `path` that no other save uses.
+/// A name beside `path` that no other save uses, nor one has left: in containers processes have the same numbers. It is no
+/// longer than a file system takes.
 fn draft_name(path: &Path) -> PathBuf {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let unique = format!(".{name}.{}-{}.part", std::process::id(), COUNT.fetch_add(1, Relaxed));
-    path.with_file_name(unique)
+    let name: String = name.chars().take(50).collect();
+    // Random in each thread, and another one each time.
+    let random = RandomState::new().build_hasher().finish();
+    path.with_file_name(format!(".{name}.{}-{random:016x}.part", std::process::id()))
 }
 
 /// The process's umask, which can only be read by setting it, or from /proc.
