@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -146,6 +147,37 @@ async def test_a_cancelled_aclose_closes_the_pool_all_the_same(
     await running
     while any(name.startswith("gone-") for name in thread_names()):
         await asyncio.sleep(0.001)
+
+
+CTRL_C = """
+import os, signal, threading, time
+import penstock
+
+pool = penstock.DispatchPool(threads=1, queue_length=1)
+stop = threading.Event()
+pool.dispatch(stop.wait, 15)
+while not pool.stats()["running"]:
+    time.sleep(0.001)
+pool.dispatch(int)
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+began = time.monotonic()
+try:
+    {wait}
+except KeyboardInterrupt:
+    print(f"interrupted {{time.monotonic() - began < 10}}")
+stop.set()
+pool.close()
+"""
+
+
+@pytest.mark.parametrize(
+    "wait", ["pool.dispatch(int)", "pool.submit(int)", "pool.close()", "pool.shutdown()", "with pool: pass"]
+)
+def test_ctrl_c_ends_the_wait_for_room_and_for_the_end(
+    script: Callable[[str], subprocess.CompletedProcess[str]], wait: str
+) -> None:
+    done = script(CTRL_C.format(wait=wait))
+    assert (done.returncode, done.stdout) == (0, "interrupted True\n"), done.stderr
 
 
 def test_a_forgotten_pool_warns_and_lets_its_threads_go() -> None:

@@ -19,6 +19,7 @@ use crate::gil;
 use crate::loops::{self, Completion, Finished, Mailbox};
 use crate::process::{Crew, Crews};
 use crate::promise::{Operation, Promise, Work};
+use crate::semaphore::SIGNAL_INTERVAL;
 use crate::size;
 use crate::worker::{Interpreter, Task, Workers};
 
@@ -98,13 +99,12 @@ impl DispatchPool {
     fn push(&self, py: Python<'_>, job: Job<Task>) -> PyResult<()> {
         let workers = self.started(py)?;
         let when_full = if loops::running(py)?.is_some() { WhenFull::Refuse } else { workers.when_full() };
-        let first = if when_full == WhenFull::Block { WhenFull::Refuse } else { when_full };
-        let pushed = match workers.queue().push(job, first) {
-            Err(full) if first != when_full && matches!(full.error, Error::PoolFull { .. }) => {
-                py.detach(|| workers.queue().push(full.job, when_full))
-            }
-            pushed => pushed,
-        };
+        let blocks = when_full == WhenFull::Block;
+        let mut pushed = workers.queue().push(job, if blocks { WhenFull::Refuse } else { when_full });
+        while blocks && let Err(Rejected { error: Error::PoolFull { .. }, job }) = pushed {
+            py.check_signals()?;
+            pushed = py.detach(|| workers.queue().push(job, WhenFull::BlockFor(SIGNAL_INTERVAL)));
+        }
         match pushed {
             Ok(None) => {}
             Ok(Some(Job::Attached(task))) => task.run_enlisted(py, workers.queue())?,
@@ -297,7 +297,7 @@ impl DispatchPool {
     /// What it raises is logged as an error of the logger `penstock.blocking`. From any thread. With a full queue the
     /// overflow policy decides: `"wait"` blocks the calling thread until there is room, `"caller"` runs the oldest job
     /// on it; but a thread that runs a loop, or with `"refuse"` any thread, gets PoolFull. A thread of the pool's own is
-    /// never blocked. Raises PoolClosed.
+    /// never blocked. Ctrl-C ends the wait. Raises PoolClosed.
     #[pyo3(signature = (r#fn, /, *args, **kwargs))]
     fn dispatch(
         &self,
@@ -337,7 +337,8 @@ impl DispatchPool {
     }
 
     /// Takes no more jobs: whoever submits one gets PoolClosed. What is queued still runs, or is cancelled with
-    /// `cancel_futures`. With `wait`, blocks until the threads have ended, unless it is called on one of them.
+    /// `cancel_futures`. With `wait`, blocks until the threads have ended, unless it is called on one of them. Ctrl-C ends
+    /// the wait; the pool is closed all the same.
     #[pyo3(signature = (wait = true, *, cancel_futures = false))]
     fn shutdown(&self, py: Python<'_>, wait: bool, cancel_futures: bool) -> PyResult<()> {
         let crew = self.stop();
@@ -356,7 +357,7 @@ impl DispatchPool {
             queue.quieten();
         }
         if wait {
-            py.detach(|| crew.join());
+            crew.join_hearing_signals(py)?;
         } else if crew.drains.living() > 0 {
             // They are told by being joined.
             crew.clone().join_beside(|| ()).raise(py)?;
@@ -365,9 +366,8 @@ impl DispatchPool {
     }
 
     /// `shutdown(wait=True)`: lets queued jobs run and blocks until the threads have ended. May be called again.
-    pub fn close(&self, py: Python<'_>) {
-        let crew = self.stop();
-        py.detach(|| crew.join());
+    pub fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.stop().join_hearing_signals(py)
     }
 
     /// As `close`, but to be awaited: the loop turns meanwhile. Cancelled, the pool is closed all the same.

@@ -16,6 +16,7 @@ use crate::baton;
 use crate::drains::Drains;
 use crate::errors;
 use crate::pool::DispatchPool;
+use crate::semaphore::SIGNAL_INTERVAL;
 use crate::worker::Workers;
 
 /// Forks of this process so far, as its children count.
@@ -55,6 +56,16 @@ impl Crew {
         self.close();
         self.drains.join();
         self.workers.join();
+    }
+
+    /// As [`join`](Self::join), for who is attached: signals are heard meanwhile, and what one raises ends the wait.
+    pub fn join_hearing_signals(&self, py: Python<'_>) -> PyResult<()> {
+        self.close();
+        py.detach(|| self.drains.join());
+        while !py.detach(|| self.workers.join_for(SIGNAL_INTERVAL)) {
+            py.check_signals()?;
+        }
+        Ok(())
     }
 
     /// Joins on a thread of its own and then calls `then` there.
@@ -133,7 +144,7 @@ pub fn default_pool(py: Python<'_>) -> PyResult<Py<DispatchPool>> {
     // Made outside of the lock: making it lets the interpreter go, and a fork may come in between.
     let made = py.import("penstock.blocking")?.getattr("DispatchPool")?.call0()?.cast_into::<DispatchPool>()?.unbind();
     if let Err(superfluous) = DEFAULT.set(py, made) {
-        superfluous.get().close(py);
+        superfluous.get().close(py)?;
     }
     DEFAULT.get(py).map(|pool| pool.clone_ref(py)).ok_or_else(|| errors::to_py(py, Error::PoolClosed))
 }
@@ -158,7 +169,7 @@ pub fn decoders(py: Python<'_>) -> PyResult<&Py<DispatchPool>> {
     let class = py.import("penstock.blocking")?.getattr("DispatchPool")?;
     let made = class.call((), Some(&options))?.cast_into::<DispatchPool>()?.unbind();
     if let Err(superfluous) = DECODERS.set(py, made) {
-        superfluous.get().close(py);
+        superfluous.get().close(py)?;
     }
     DECODERS.get(py).ok_or_else(|| errors::to_py(py, Error::PoolClosed))
 }

@@ -24,7 +24,7 @@ use crate::gil;
 use crate::loops::{self, Completion, Finished};
 
 /// A thread that waits looks for signals (Ctrl-C) so often.
-const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
+pub const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[pyclass(frozen, weakref, module = "penstock._native")]
 pub struct Semaphore {

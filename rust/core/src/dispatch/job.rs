@@ -1,6 +1,7 @@
 //! What is queued: jobs of two kinds, and what their submitters want when there is no room.
 
 use crate::Error;
+use std::time::Duration;
 
 /// Work that needs nothing; any closure is some.
 ///
@@ -43,6 +44,8 @@ pub enum WhenFull {
     Refuse,
     /// Block the calling thread.
     Block,
+    /// Block it for so long at most, then fail as with `Refuse`.
+    BlockFor(Duration),
     /// Take the oldest job out and give it to the caller to run.
     Displace,
 }

@@ -23,11 +23,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::job::{Job, NativeJob, Rejected, WhenFull};
 use super::queue::{Figures, Found, Queue, Seat};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Condvar, Mutex, wait_timeout};
 use crate::{Error, Result};
 
 /// What is specific to a pool: its attached jobs, and what happens around them.
@@ -121,7 +121,9 @@ struct Shared<R: Runner> {
     queue: Queue<R::Job>,
     runner: R,
     id: usize,
-    living: AtomicUsize,
+    living: Mutex<usize>,
+    /// `living` is 0.
+    gone: Condvar,
 }
 
 pub struct Pool<R: Runner> {
@@ -168,7 +170,8 @@ impl<R: Runner> Pool<R> {
             queue: Queue::new(config.queue_length),
             runner,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            living: AtomicUsize::new(0),
+            living: Mutex::new(0),
+            gone: Condvar::new(),
         };
         Self {
             shared: Arc::new(shared),
@@ -224,7 +227,7 @@ impl<R: Runner> Pool<R> {
             let size = self.config.stack_size.unwrap_or_else(platform_stack);
             let builder = thread::Builder::new().name(format!("{}{index}", self.prefix)).stack_size(size);
             let (shared, report) = (Arc::clone(&self.shared), report.clone());
-            self.shared.living.fetch_add(1, Ordering::Relaxed);
+            *self.shared.living.lock() += 1;
             let spawned = builder.spawn(move || shared.live(index, report)).map_err(Error::io("start a thread"));
             threads.push(spawned.inspect_err(|_| self.shared.ended())?);
             Ok(())
@@ -304,9 +307,27 @@ impl<R: Runner> Pool<R> {
         }
     }
 
+    /// As [`join`](Self::join), but waits for `limit` at most. False: threads are left.
+    pub fn join_for(&self, limit: Duration) -> bool {
+        self.close();
+        if self.is_worker() {
+            return true;
+        }
+        let mut living = self.shared.living.lock();
+        if *living > 0 {
+            living = wait_timeout(&self.shared.gone, living, limit);
+        }
+        let over = *living == 0;
+        drop(living);
+        if over {
+            self.join();
+        }
+        over
+    }
+
     /// How many of its threads live.
     pub fn living(&self) -> usize {
-        self.shared.living.load(Ordering::Acquire)
+        *self.shared.living.lock()
     }
 
     pub fn figures(&self) -> Figures {
@@ -320,9 +341,19 @@ impl<R: Runner> Drop for Pool<R> {
     }
 }
 
+/// Counts a thread off at its end, though the runner may panic.
+struct Life<'s, R: Runner>(&'s Shared<R>);
+
+impl<R: Runner> Drop for Life<'_, R> {
+    fn drop(&mut self) {
+        self.0.ended();
+    }
+}
+
 impl<R: Runner> Shared<R> {
     fn live(&self, index: usize, report: mpsc::Sender<Result<()>>) {
         WORKER_OF.set(self.id);
+        let _life = Life(self);
         let mut report = Some(report);
         self.runner.worker(index, &mut || {
             let started = self.runner.after_start(index);
@@ -336,11 +367,14 @@ impl<R: Runner> Shared<R> {
             self.work();
             self.runner.before_stop(index);
         });
-        self.ended();
     }
 
     fn ended(&self) {
-        self.living.fetch_sub(1, Ordering::Release);
+        let mut living = self.living.lock();
+        *living -= 1;
+        if *living == 0 {
+            self.gone.notify_all();
+        }
     }
 
     fn work(&self) {
@@ -376,7 +410,6 @@ impl<R: Runner> Shared<R> {
 mod tests {
     use super::*;
     use std::sync::Barrier;
-    use std::time::Duration;
 
     fn pool(config: Config) -> Pool<NativeOnly> {
         Pool::new(config, NativeOnly).unwrap()
@@ -452,6 +485,18 @@ mod tests {
         .unwrap();
         assert_eq!(received.iter().collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
         pool.join();
+    }
+
+    #[test]
+    fn who_joins_for_a_time_gives_up_when_it_is_over() {
+        let pool = pool(Config { threads: 2, ..Config::default() });
+        let (go, gate) = mpsc::channel::<()>();
+        pool.spawn(move || gate.recv().unwrap_or(())).unwrap();
+        assert!(!pool.join_for(Duration::from_millis(1)));
+        assert!(matches!(pool.spawn(|| ()), Err(Error::PoolClosed)));
+        drop(go);
+        while !pool.join_for(Duration::from_secs(10)) {}
+        assert_eq!(pool.living(), 0);
     }
 
     #[test]

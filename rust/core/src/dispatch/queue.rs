@@ -76,7 +76,7 @@ use std::time::Duration;
 use super::job::{Job, NativeJob, Rejected, WhenFull};
 use super::pace::{MOST_PATIENCE, Pace};
 use crate::Error;
-use crate::sync::{Condvar, Mutex, MutexGuard, doze, wait};
+use crate::sync::{Condvar, Mutex, MutexGuard, doze, wait, wait_timeout};
 
 /// After so many attached jobs that kept what they had it is tried again whether others can have it meanwhile.
 const KEEPING: u8 = 32;
@@ -258,6 +258,7 @@ impl<A> Queue<A> {
     ) -> std::result::Result<(Option<Job<A>>, bool), Rejected<A>> {
         let mut state = self.state.lock();
         let mut displaced = None;
+        let mut waited = false;
         loop {
             if state.closed {
                 return Err(Rejected { error: Error::PoolClosed, job });
@@ -267,7 +268,16 @@ impl<A> Queue<A> {
             }
             match when_full {
                 WhenFull::Append => break,
-                WhenFull::Refuse => return Err(Rejected { error: Error::PoolFull { limit: self.limit }, job }),
+                WhenFull::BlockFor(limit) if !waited => {
+                    waited = true;
+                    state.blocked += 1;
+                    state = wait_timeout(&self.room, state, limit);
+                    state.blocked -= 1;
+                }
+                // It has looked again: room that it was told of isn't left unused.
+                WhenFull::Refuse | WhenFull::BlockFor(_) => {
+                    return Err(Rejected { error: Error::PoolFull { limit: self.limit }, job });
+                }
                 WhenFull::Block => {
                     state.blocked += 1;
                     state = wait(&self.room, state);

@@ -22,6 +22,8 @@ fn a_full_queue_refuses_appends_or_displaces_the_oldest() {
     attached(&queue, 2, WhenFull::Refuse);
     let refused = queue.push(Job::Attached(3), WhenFull::Refuse).err().unwrap();
     assert!(matches!(refused.error, Error::PoolFull { limit: 2 }));
+    let refused = queue.push(Job::Attached(3), WhenFull::BlockFor(Duration::from_millis(1))).err().unwrap();
+    assert!(matches!((refused.error, refused.job), (Error::PoolFull { limit: 2 }, Job::Attached(3))));
     assert_eq!(attached(&queue, 3, WhenFull::Displace), Some(1));
     attached(&queue, 4, WhenFull::Append);
     let figures = queue.figures();
