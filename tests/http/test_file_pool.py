@@ -11,7 +11,7 @@ import pytest
 from penstock._native import settle
 
 from tests.http.conftest import STORINGS, Storing
-from tests.http.serving import CLOSE, TURN, Script, chunked, cut, head, response, serve
+from tests.http.serving import CLOSE, TURN, Script, chunked, cut, head, response, serve, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -125,8 +125,7 @@ async def test_a_body_counts_against_its_own_clients_budget(storing_by: Callable
             storing.client(file_pool=files, budget=large, timeout=timeout) as second,
         ):
             await first.get(server.url)
-            gc.collect()
-            assert files.stats()["files"] == 1
+            await until(lambda: files.stats()["files"] == 1)
             answer = await second.get(server.url)
             assert (large.stats()["files"]["used"], small.stats()["files"]["used"]) == (1, 1)
             assert await answer.read() == content
