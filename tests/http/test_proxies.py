@@ -240,7 +240,8 @@ async def test_tinyproxy(storing: Storing, certificate: Path, tinyproxy: int) ->
             for _ in range(2):
                 assert await (await client.get(f"{secure}0")).read() == BODY
                 assert await (await client.get(plain.url)).read() == BODY
-                await client.post(plain.url, content=BODY)
+                # It closes connections without saying so: what may not be sent twice can be lost here.
+                await client.put(plain.url, content=BODY)
             assert plain.bodies == [BODY] * 2
             assert "proxy-authorization" not in fields(plain.requests[0])
         async with storing.client(proxy=f"127.0.0.1:{tinyproxy}", ssl_context=trusting(certificate)) as client:
