@@ -172,6 +172,61 @@ async def test_what_came_of_a_coded_body_before_it_was_cut_is_read_before_that_i
         assert at_hand(client) == NOTHING
 
 
+async def test_all_that_came_of_a_cut_coded_body_is_read_however_much_it_is() -> None:
+    # More than is decoded on the loop, and some turns of a decoder.
+    body = os.urandom(40_000) + bytes(6 << 20)
+    sent = gzip.compress(body, 1)
+    script = [head(f"Content-Length: {len(sent) + 1}", "Content-Encoding: gzip") + sent, TURN, CLOSE]
+    semaphore = penstock.Semaphore(1)
+    assert semaphore.try_acquire(1)
+    received = bytearray()
+    before = lent()
+    async with serve(script) as server, penstock.Client(policy=penstock.Permit(semaphore)) as client:
+
+        async def read() -> None:
+            async with client.stream("GET", server.url) as answer:
+                async for view in answer.stream():
+                    assert lent() - before < 6 << 20
+                    received.extend(view)
+                    del view
+
+        reading = asyncio.create_task(read())
+        await until(lambda: server.closed == 1)
+        await asyncio.sleep(0.05)
+        semaphore.release(1)
+        with pytest.raises(penstock.Truncated):
+            await reading
+        assert bytes(received) == body
+        await until(lambda: at_hand(client) == NOTHING)
+
+
+async def test_a_cut_stream_that_is_left_reports_nothing() -> None:
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    packer, semaphore = Packer(), penstock.Semaphore(1)
+    assert semaphore.try_acquire(1)
+    script = [packer.head + packer.chunk(os.urandom(70_000)), TURN, CLOSE]
+    async with serve(script) as server, penstock.Client(policy=penstock.Permit(semaphore)) as client:
+        async with client.stream("GET", server.url):
+            await until(lambda: server.closed == 1)
+            # The connection has failed, and its decoding waits for the permit.
+            await asyncio.sleep(0.05)
+        semaphore.release(1)
+        await until(lambda: at_hand(client) == NOTHING)
+    gc.collect()
+    assert not told
+
+
+async def test_a_stream_that_is_read_at_once_needs_little_memory(storing: Storing) -> None:
+    body = bytes(8 << 20)
+    async with (
+        serve([response(body)]) as server,
+        storing.client(budget=penstock.Budget(ram="1MiB")) as client,
+        client.stream("GET", server.url) as answer,
+    ):
+        assert await answer.read() == body
+
+
 @pytest.mark.parametrize("end", [CLOSE, RESET])
 async def test_what_came_before_an_error_is_read_before_it_is_raised(end: Any) -> None:
     script = [head(f"Content-Length: {len(BODY)}"), BODY[:700_000], 0.05, end]

@@ -434,8 +434,8 @@ class Client:
                 connection.start(exchange)
                 found, body, codings = await exchange.result
             except asyncio.CancelledError:
-                connection.abandon(exchange)
                 exchange.result.cancel()
+                connection.abandon(exchange)
                 raise
             except BaseException as error:
                 # The server closed an idle connection just as it was taken again: nothing of the request was

@@ -166,13 +166,17 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def taken(self, exchange: Exchange) -> None:
         """The reader of a stream has taken a piece: there may be room for more."""
-        if self._exchange is not exchange:
+        failed = self._failure is not None and self._failure[0] is exchange
+        if self._exchange is not exchange and not failed:
             return
         if self._postponed:
             if exchange.incoming is not None and not exchange.incoming.is_full:
                 self._postponed = False
-                self.resume()
-        elif self._paused and not self.crowded:
+                if failed:
+                    self._begin_salvage()
+                else:
+                    self.resume()
+        elif not failed and self._paused and not self.crowded:
             self._unpause()
 
     def shut(self, error: PenstockError) -> None:
@@ -472,7 +476,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
     def _begin_salvage(self, goes_on: bool = True) -> None:
         """Keeps what was received for the error, when nobody works on it any more; if nobody wants it, drops it.
 
-        The reader of a stream gets what came before its end, the rest of it decoded for as long as that `goes_on`.
+        The reader of a stream gets what came before its end, the rest of it decoded as it has room for it, and for as
+        long as that `goes_on`.
         """
         if self._job is not None or self._draining or self._salvage is not None:
             return
@@ -483,11 +488,14 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         policy = exchange.settings.policy
         if (incoming := exchange.incoming) is not None:
             incoming.put(self.take_pieces())
-            goes_on = goes_on and isinstance(error, Truncated) and not incoming.is_full
-            if goes_on and (op := self.work()) is not None:
-                self._job = self._loop.create_task(perform(policy, op))
-                self._job.add_done_callback(self._on_worked)
-                return
+            if goes_on and isinstance(error, Truncated):
+                self._postponed = incoming.is_full
+                if self._postponed:
+                    return
+                if (op := self.work()) is not None:
+                    self._job = self._loop.create_task(perform(policy, op))
+                    self._job.add_done_callback(self._on_worked)
+                    return
         found = self.give_up()
         if isinstance(found, Op):
             self._salvage = self._loop.create_task(perform(policy, found))

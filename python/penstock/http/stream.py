@@ -167,8 +167,9 @@ class StreamedResponse(Answer):
                 result.exception()
             return
         self._end("it was closed")
-        self._connection.abandon(exchange)
+        # First: an error that nobody will ask for is told to no one.
         result.cancel()
+        self._connection.abandon(exchange)
 
     def __repr__(self) -> str:
         return f"<StreamedResponse {self.status} {self.reason}>"

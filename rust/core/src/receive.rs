@@ -256,7 +256,9 @@ impl Receiver {
             if self.own.is_none() && len.max(left.unwrap_or(0)) < LARGE as u64 {
                 return Ok(None);
             }
-            let most = if in_ram && len >= HUGE {
+            // What is given away as it comes is budgeted for a window at a time.
+            let stays = in_ram && !self.plan.as_ref().is_some_and(|plan| plan.stream);
+            let most = if stays && len >= HUGE {
                 HUGE * 2
             } else if in_ram {
                 WINDOW as u64

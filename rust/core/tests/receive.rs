@@ -675,3 +675,23 @@ fn a_streamed_body_is_given_away_piece_by_piece() {
         assert_eq!(budget.meter(penstock_core::Resource::Ram).used(), 0);
     }
 }
+
+#[test]
+fn a_coded_stream_that_nobody_reads_takes_no_window_from_others() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let wire = framed(&coded(&text(6 << 20), &[Coding::Gzip]), "content-encoding: gzip\r\n", Framed::Length);
+    let mut stalled = Receiver::new(Arc::new(HeadLimits::default()));
+    let (mut scratch, mut at) = (Scratch::default(), 0);
+    stalled.begin(Plan { stream: true, direct: false, ..decoding(u64::MAX, u64::MAX) });
+    // Its works are left lying, and it isn't received from once it is crowded.
+    while !stalled.is_crowded() {
+        at += receive(&mut stalled, &mut scratch, &wire[at..], usize::MAX).0;
+    }
+    assert!(at > 1 << 20);
+    let wire = by_length(&body(3 << 20));
+    let (mut other, mut scratch) = (Receiver::new(Arc::new(HeadLimits::default())), Scratch::default());
+    other.begin(plan(u64::MAX, false));
+    let (n, event) = receive(&mut other, &mut scratch, &wire, usize::MAX);
+    event.unwrap();
+    assert_eq!(n, 256 << 10);
+}

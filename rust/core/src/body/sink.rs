@@ -300,6 +300,8 @@ impl BodySink {
         if self.spilled {
             return Vec::new();
         }
+        // It won't fill up any more, and may be kept for long.
+        self.tail.shrink_to_fit();
         self.close_tail();
         self.digested = 0;
         self.prepaid = 0;

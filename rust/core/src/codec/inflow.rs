@@ -27,7 +27,8 @@ const CROWDED: usize = 1 << 20;
 pub const BACKLOG: usize = 1 << 20;
 static UNDECODED: AtomicUsize = AtomicUsize::new(0);
 
-/// Bytes that arrived and aren't decoded yet, of all bodies of the process.
+/// Bytes that arrived and aren't decoded yet, of all bodies of the process but those that are streamed: these may wait for
+/// their reader, and not for decoders.
 pub fn undecoded() -> usize {
     UNDECODED.load(Relaxed)
 }
@@ -35,16 +36,19 @@ pub fn undecoded() -> usize {
 /// Bytes that come out of one decoding; then others have their turn.
 const TURN: u64 = 2 << 20;
 
-/// Pieces of a body in order, counted in [`undecoded`].
+/// Pieces of a body in order, counted in [`undecoded`] unless somebody else may be what they wait for.
 #[derive(Default)]
 struct Queue {
     pieces: VecDeque<Bytes>,
     len: usize,
+    uncounted: bool,
 }
 
 impl Queue {
     fn push(&mut self, piece: Bytes) {
-        UNDECODED.fetch_add(piece.len(), Relaxed);
+        if !self.uncounted {
+            UNDECODED.fetch_add(piece.len(), Relaxed);
+        }
         self.len += piece.len();
         self.pieces.push_back(piece);
     }
@@ -60,7 +64,9 @@ impl Queue {
             if !rest.is_empty() {
                 self.pieces.push_front(rest);
             }
-            UNDECODED.fetch_sub(n, Relaxed);
+            if !self.uncounted {
+                UNDECODED.fetch_sub(n, Relaxed);
+            }
             self.len -= n;
         }
     }
@@ -73,7 +79,9 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        UNDECODED.fetch_sub(self.len, Relaxed);
+        if !self.uncounted {
+            UNDECODED.fetch_sub(self.len, Relaxed);
+        }
     }
 }
 
@@ -148,6 +156,10 @@ impl Inflow {
     /// Gathers nothing: whatever comes is to be decoded at once, as somebody waits for it.
     pub fn ungathered(mut self) -> Self {
         self.least = 1;
+        self.arrived.uncounted = true;
+        if let Some(decode) = &mut self.decode {
+            decode.queue.uncounted = true;
+        }
         self
     }
 
@@ -194,7 +206,7 @@ impl Inflow {
     }
 
     pub fn is_crowded(&self) -> bool {
-        let most = if undecoded() > BACKLOG { GATHER } else { CROWDED };
+        let most = if !self.arrived.uncounted && undecoded() > BACKLOG { GATHER } else { CROWDED };
         self.waiting() > most
     }
 

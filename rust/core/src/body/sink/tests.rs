@@ -98,6 +98,17 @@ fn a_body_that_stays_in_memory_is_refused_what_there_is_no_budget_for() {
 }
 
 #[test]
+fn a_small_piece_that_is_taken_holds_no_more_than_itself() {
+    let mut sink = BodySink::new(tunables(0, 4 << 20), budget());
+    sink.stay_in_ram();
+    sink.push(Bytes::from(vec![0; 1 << 20])).unwrap();
+    sink.take_pieces();
+    sink.push_copy(b"event").unwrap();
+    let piece = sink.take_pieces().remove(0);
+    assert!(piece.try_into_mut().unwrap().capacity() < 100);
+}
+
+#[test]
 fn memory_counts_until_the_last_image_is_dropped() {
     let budget = budget();
     let mut sink = BodySink::new(tunables(100, 100), budget.clone());
