@@ -11,7 +11,7 @@ from penstock.bench import report
 from penstock.bench.results import Results
 
 from benches import archive_report, blocking_report, client_report, targets
-from benches.cross import compare_report
+from benches.cross import agreement, compare_report
 from benches.python import handover, monitor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +36,7 @@ def load(name: str) -> Results:
 def made() -> dict[str, str]:
     """All tables: those of the runs, and their targets."""
     results = load("bench.json")
+    compared, again = (json.loads((RESULTS / name).read_text()) for name in ("compare.json", "compare-again.json"))
     return {
         **report.tables(results),
         "targets": targets.table(results),
@@ -44,7 +45,8 @@ def made() -> dict[str, str]:
         **handover.tables(json.loads((RESULTS / "handover.json").read_text())),
         **client_report.tables(load("client.json")),
         **archive_report.tables(load("archives.json")),
-        **compare_report.tables(json.loads((RESULTS / "compare.json").read_text())),
+        **compare_report.tables(compared),
+        **agreement.tables(compared["parts"], again["parts"]),
     }
 
 
