@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from statistics import median
 from typing import NamedTuple, TypeAlias
 
 from penstock.bench import report
@@ -15,6 +16,7 @@ from penstock.bench.figures import (
     lag_p99,
     quiet,
     ratio,
+    ratios,
     request_p99,
     request_spread,
     wall,
@@ -64,7 +66,10 @@ def losses(groups: Iterable[Group]) -> list[Loss]:
                 better = [
                     (times, named(other))
                     for other in others
-                    if (times := paired(row, other, metric)) is not None and times.low > 1
+                    if (rounds := ratios(row, other, metric)[0])
+                    and median(rounds) > 1
+                    and (times := paired(row, other, metric)) is not None
+                    and times.low > 1
                 ]
                 if better:
                     times, winner = max(better, key=lambda each: each[0].median)

@@ -7,6 +7,8 @@ from one round to the next. What a figure is then held against is not decided he
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from operator import itemgetter
 from statistics import median
 from typing import TypeAlias
 
@@ -93,11 +95,21 @@ def spread(figures: Sequence[float]) -> Spread:
     return Spread(median(ordered), ordered[round(last * 0.05)], ordered[round(last * 0.95)])
 
 
+@cache
+def _draws(count: int, seed: int) -> list[Callable[[Sequence[float]], Sequence[float]]]:
+    """Each gives as many of so many figures, with replacement. Most rows have the same count: they are drawn once."""
+    source = random.Random(seed)
+    return [itemgetter(*source.choices(range(count), k=count)) for _ in range(RESAMPLES)]
+
+
 def bootstrap(figures: Sequence[float], seed: int = 1) -> tuple[float, float]:
     """The 95 % percentile interval of the median, by resampling with replacement."""
-    source = random.Random(seed)
-    count = len(figures)
-    medians = sorted(median(source.choices(figures, k=count)) for _ in range(RESAMPLES))
+    if len(figures) == 1:
+        return figures[0], figures[0]
+    # statistics.median takes as long as the sorting in it, and there are a thousand intervals to a report.
+    half = len(figures) // 2
+    drawn = (sorted(draw(figures)) for draw in _draws(len(figures), seed))
+    medians = sorted(each[half] if len(figures) % 2 else (each[half - 1] + each[half]) / 2 for each in drawn)
     tail = round(RESAMPLES * (1 - CONFIDENCE) / 2)
     return medians[tail], medians[-1 - tail]
 
@@ -109,17 +121,22 @@ def interval(figures: Sequence[float], iterations: int) -> Interval | None:
     return Interval(median(figures), low, high, iterations)
 
 
-def ratio(row: Row, base: Row, metric: Metric, base_metric: Metric | None = None) -> Interval | None:
-    """`row` ÷ `base`, over the rounds that were quiet for both; None without any."""
+def ratios(row: Row, base: Row, metric: Metric, base_metric: Metric | None = None) -> tuple[list[float], int]:
+    """`row` ÷ `base`, round by round where both were quiet, and the row's batches in these."""
     bases = {sample["round"]: (base_metric or metric)(sample) for sample in quiet(base)}
-    ratios = []
+    found = []
     iterations = 0
     for sample in quiet(row):
         value, other = metric(sample), bases.get(sample["round"])
         if value is not None and other:
-            ratios.append(value / other)
+            found.append(value / other)
             iterations += sample["batches"]
-    return interval(ratios, iterations)
+    return found, iterations
+
+
+def ratio(row: Row, base: Row, metric: Metric, base_metric: Metric | None = None) -> Interval | None:
+    """`row` ÷ `base`, over the rounds that were quiet for both; None without any."""
+    return interval(*ratios(row, base, metric, base_metric))
 
 
 def apart(row: Row, base: Row, metric: Metric, seed: int = 1) -> Interval | None:
