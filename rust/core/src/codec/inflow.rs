@@ -135,8 +135,6 @@ pub struct Inflow {
     arrived: Queue,
     raw: u64,
     max_raw: u64,
-    /// With so much waiting, there is something to be decoded.
-    least: usize,
     /// Nothing more will come.
     ended: bool,
 }
@@ -149,13 +147,11 @@ impl Inflow {
     pub fn new(codings: &[Coding], caps: Caps) -> Result<Self> {
         let decode =
             Decode { chain: Chain::new(codings, caps)?, queue: Queue::default(), more: false, finished: false };
-        let (arrived, max_raw) = (Queue::default(), caps.max_body);
-        Ok(Self { decode: Some(decode), arrived, raw: 0, max_raw, least: GATHER, ended: false })
+        Ok(Self { decode: Some(decode), arrived: Queue::default(), raw: 0, max_raw: caps.max_body, ended: false })
     }
 
     /// Gathers nothing: whatever comes is to be decoded at once, as somebody waits for it.
     pub fn ungathered(mut self) -> Self {
-        self.least = 1;
         self.arrived.uncounted = true;
         if let Some(decode) = &mut self.decode {
             decode.queue.uncounted = true;
@@ -217,9 +213,10 @@ impl Inflow {
 
     /// Whether there is something to be decoded now.
     pub fn has_work(&self) -> bool {
+        let least = if self.arrived.uncounted { 1 } else { GATHER };
         self.decode
             .as_ref()
-            .is_some_and(|decode| !decode.finished && (decode.more || self.ended || self.waiting() >= self.least))
+            .is_some_and(|decode| !decode.finished && (decode.more || self.ended || self.waiting() >= least))
     }
 
     /// Whether something is left to be decoded of what is here.
