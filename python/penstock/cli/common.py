@@ -22,6 +22,7 @@ __all__ = [
     "limited",
     "print_json",
     "quiet_option",
+    "readable",
     "tell",
     "tunables_of",
     "writable",
@@ -93,15 +94,25 @@ def tell(name: str, error: object) -> None:
     print(f"penstock: {name}: {error}", file=sys.stderr, flush=True)
 
 
-async def writable(file: Any) -> None:
-    """Waits until a pipe, a socket or a terminal takes more: without a thread, which Ctrl-C couldn't end."""
+async def readable(file: Any) -> None:
+    """Waits until a pipe, a socket or a terminal has more: without a thread, which Ctrl-C couldn't end."""
     loop = asyncio.get_running_loop()
-    taken = asyncio.Event()
-    loop.add_writer(file, taken.set)
+    await _called(file, loop.add_reader, loop.remove_reader)
+
+
+async def writable(file: Any) -> None:
+    """As `readable`, until it takes more."""
+    loop = asyncio.get_running_loop()
+    await _called(file, loop.add_writer, loop.remove_writer)
+
+
+async def _called(file: Any, add: Callable[..., None], remove: Callable[..., bool]) -> None:
+    ready = asyncio.Event()
+    add(file, ready.set)
     try:
-        await taken.wait()
+        await ready.wait()
     finally:
-        loop.remove_writer(file)
+        remove(file)
 
 
 def counted(count: int, unit: str) -> str:

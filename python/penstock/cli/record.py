@@ -25,6 +25,7 @@ from penstock.cli.common import (
     limited,
     print_json,
     quiet_option,
+    readable,
     tell,
     tunables_of,
     writable,
@@ -166,13 +167,7 @@ async def _read(fd: int) -> bytes:
     mode = os.fstat(fd).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(fd)):
         return await penstock.run_blocking(os.read, fd, PIECE)
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(fd, readable.set)
-    try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(fd)
+    await readable(fd)
     return os.read(fd, PIECE)
 
 
