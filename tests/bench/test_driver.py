@@ -1,10 +1,12 @@
 """Small runs with a client that needs nothing: what comes out, and what a row that fails leaves."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from penstock.bench import demo, report
+from penstock.bench import demo, machine, report
 from penstock.bench.driver import Driver, Plan
 from penstock.bench.progress import Progress
 from penstock.bench.results import Kind, Results, Row
@@ -110,3 +112,20 @@ def test_demo_has_a_row_for_each_way_to_store(tmp_path: Path) -> None:
         ("fs", "lag"),
         ("mmap", "lag"),
     ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's counts of a process are Linux's")
+def test_each_write_is_counted_though_its_reader_may_be_woken_before() -> None:
+    answering = "import os\nwhile os.read(0, 1): os.write(1, b'.')"
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", answering], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as child:
+        assert child.stdin
+        assert child.stdout
+        counts = []
+        for _ in range(300):
+            child.stdin.write(b"\n")
+            assert child.stdout.read(1) == b"."
+            counts.append(machine.counters(child.pid)["writes"])
+        child.stdin.close()
+    assert [count - counts[0] for count in counts] == list(range(300))

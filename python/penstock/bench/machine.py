@@ -11,6 +11,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +26,7 @@ MOUNTS = Path("/proc/self/mountinfo")
 STAT = Path("/proc/stat")
 
 MAX_DESCRIPTORS = 65536
+SLEEP_SECONDS = 1.0
 
 
 def processors() -> tuple[frozenset[int] | None, frozenset[int] | None]:
@@ -78,9 +80,13 @@ def process_ms(pid: int) -> float:
 
 
 def counters(pid: int) -> dict[str, int]:
-    """What the kernel has counted of a process: calls of write(2) and its kin, and major page faults."""
+    """What the kernel has counted of a process that waits: calls of write(2) and its kin, and major page faults."""
     io, stat = Path(f"/proc/{pid}/io"), Path(f"/proc/{pid}/stat")
     found = {}
+    # Who reads what the process wrote is woken before the kernel counts that write: not so once it sleeps.
+    deadline = time.monotonic() + SLEEP_SECONDS
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "S" and time.monotonic() < deadline:
+        time.sleep(0.001)
     if io.exists():
         found["writes"] = int(io.read_text().partition("syscw:")[2].split()[0])
     if stat.exists():
