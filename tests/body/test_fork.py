@@ -213,3 +213,26 @@ def test_after_many_forks_a_child_still_has_a_reaper_and_slabs_of_its_own(forks:
                 os._exit(0 if good and after["mapped"] == before["mapped"] + 1 and after["idle"] > 0 else 1)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     """)
+
+
+def test_children_of_children_have_reapers_that_are_heard(forks: Callable[[str], str]) -> None:
+    """In each, what waits lies elsewhere: no wait may be mixed up with one of an ancestor's threads."""
+    forks("""
+        def descend(generations):
+            image = body(FILE, A)
+            del image
+            assert _native.settle(5)
+            if generations:
+                child = os.fork()
+                if child == 0:
+                    signal.alarm(20)
+                    try:
+                        descend(generations - 1)
+                    except BaseException:
+                        traceback.print_exc()
+                        os._exit(1)
+                    os._exit(0)
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+        descend(40)
+    """)

@@ -1,8 +1,10 @@
 //! The seam to loom: the concurrent parts take their locks, condition variables and atomics from here, so that
 //! `RUSTFLAGS="--cfg loom"` runs the real code under the model checker.
 //!
-//! Outside loom they are std's, whose futexes keep no table for the whole process: a fork can't leave such a table
-//! locked in the child. Poisoning is switched off: no code between `lock` and drop may panic half way through a change.
+//! Outside loom they are std's, whose futexes keep no table for the whole process. In a forked child such a table, which
+//! parking_lot has, lists threads that waited in the parent, by memory that the child's own threads then get: who waits
+//! beside one of them may never be woken. Poisoning is switched off: no code between `lock` and drop may panic half way
+//! through a change.
 
 #[cfg(loom)]
 use loom::sync as imp;
@@ -16,7 +18,7 @@ pub use loom::thread;
 #[cfg(not(loom))]
 pub use std::thread;
 
-use std::sync::PoisonError;
+use std::sync::{PoisonError, TryLockError};
 use std::time::Duration;
 
 /// A mutex without poisoning.
@@ -24,12 +26,35 @@ use std::time::Duration;
 pub struct Mutex<T>(imp::Mutex<T>);
 
 impl<T> Mutex<T> {
+    #[cfg(not(loom))]
+    pub const fn new(value: T) -> Self {
+        Self(imp::Mutex::new(value))
+    }
+
+    #[cfg(loom)]
     pub fn new(value: T) -> Self {
         Self(imp::Mutex::new(value))
     }
 
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// None where another has it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn into_inner(self) -> T {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -12,8 +12,8 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use penstock_core::handover::{self, Entering, Figures, Limits, Regaining, Seat, Standing, Waited};
+use penstock_core::sync::Mutex;
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;

@@ -1,7 +1,7 @@
 //! The draining workers of a pool: started at first need, at most as many as it was made with.
 
-use parking_lot::Mutex;
 use penstock_core::drain::Drainer;
+use penstock_core::sync::Mutex;
 use penstock_core::{Error, Result};
 use std::mem;
 use std::sync::Arc;

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
-use parking_lot::Mutex;
 use penstock_core::Result;
 use penstock_core::dispatch::{Alarm, Completions, Signal};
 use penstock_core::permit::Grant;
+use penstock_core::sync::Mutex;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -10,7 +10,7 @@ use crate::pool::DispatchPool;
 use crate::process;
 use crate::promise::run_native;
 use crate::running::What;
-use parking_lot::Mutex;
+use penstock_core::sync::Mutex;
 use penstock_core::{Error, Result};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;

@@ -12,8 +12,8 @@
 use std::ffi::CString;
 use std::sync::{Arc, LazyLock};
 
-use parking_lot::Mutex;
 use penstock_core::permit::Grant;
+use penstock_core::sync::Mutex;
 use pyo3::exceptions::{PyRuntimeWarning, PyStopIteration};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;

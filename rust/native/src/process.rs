@@ -5,8 +5,8 @@ use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
 use penstock_core::body::{Pools, reaper};
+use penstock_core::sync::Mutex;
 use penstock_core::{Error, Result};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;

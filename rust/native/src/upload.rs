@@ -3,8 +3,8 @@
 use crate::errors::Raise;
 use crate::image::Image;
 use crate::op::Op;
-use parking_lot::Mutex;
 use penstock_core::body::Upload as Core;
+use penstock_core::sync::Mutex;
 use pyo3::prelude::*;
 use std::os::fd::RawFd;
 use std::sync::Arc;

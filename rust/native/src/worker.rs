@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use penstock_core::dispatch::{Pool, Queue, Runner, Seat};
+use penstock_core::sync::Mutex;
 use penstock_core::{Error, Result};
 use pyo3::intern;
 use pyo3::prelude::*;

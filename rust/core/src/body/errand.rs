@@ -3,7 +3,7 @@
 use super::sink::BodySink;
 use super::writer::Work;
 use crate::Result;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::sync::Arc;
 
 /// A sink that its works come back to from any thread.

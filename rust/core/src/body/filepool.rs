@@ -11,7 +11,7 @@ use super::file::{BodyFile, Parts};
 use super::mmap::{MapWriter, SharedMap};
 use super::pools::Pools;
 use super::reaper;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

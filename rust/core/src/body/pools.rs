@@ -5,9 +5,9 @@
 use super::filepool::{FilePool, FilePoolStats};
 use super::reaper::Reaper;
 use super::slab::{IDLE_AGE, IDLE_CAP, SlabPool};
-use parking_lot::{Mutex, RwLock};
+use crate::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 pub struct Pools {
     pub slabs: Arc<SlabPool>,
@@ -32,10 +32,10 @@ impl Pools {
 
     pub fn current() -> Arc<Self> {
         let Some(slot) = SLOT.get(GENERATION.load(Relaxed) % SLOTS) else { return Self::new() };
-        if let Some(pools) = &*slot.read() {
+        if let Some(pools) = &*slot.read().unwrap_or_else(PoisonError::into_inner) {
             return pools.clone();
         }
-        slot.write().get_or_insert_with(Self::new).clone()
+        slot.write().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Self::new).clone()
     }
 
     /// How many forks lie between this process and the one that loaded the library.
@@ -74,7 +74,7 @@ impl Pools {
         let old = Self::current();
         let next = GENERATION.load(Relaxed) + 1;
         if let Some(slot) = SLOT.get(next % SLOTS) {
-            *slot.write() = Some(old);
+            *slot.write().unwrap_or_else(PoisonError::into_inner) = Some(old);
         }
         GENERATION.store(next, Relaxed);
     }
@@ -85,13 +85,14 @@ impl Pools {
         // Where slots are used again, what an ancestor had lies in them. Waiting for a lock could be for a thread that is
         // gone, and destructors would unmap and close for nothing, under locks of unknown state.
         for next in old + 1..old + SLOTS {
-            if let Some(mut slot) = SLOT.get(next % SLOTS).and_then(RwLock::try_write) {
+            if let Some(mut slot) = SLOT.get(next % SLOTS).and_then(|slot| slot.try_write().ok()) {
                 std::mem::forget(slot.take());
                 GENERATION.store(next, Relaxed);
                 break;
             }
         }
-        if let Some(pools) = SLOT.get(old % SLOTS).and_then(|slot| slot.try_read().and_then(|pools| pools.clone())) {
+        if let Some(pools) = SLOT.get(old % SLOTS).and_then(|slot| slot.try_read().ok().and_then(|pools| pools.clone()))
+        {
             pools.slabs.abandon();
             std::mem::forget(pools);
         }

@@ -4,7 +4,7 @@
 
 use super::Pools;
 use super::slab::IDLE_AGE;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, wait_timeout};
 use std::any::Any;
 use std::sync::Arc;
 use std::thread;
@@ -46,11 +46,14 @@ pub(super) fn trim_later() {
 /// Waits until everything handed over so far is freed, at most `timeout`; true if it is.
 pub fn settle(timeout: Duration) -> bool {
     let pools = Pools::current();
+    let until = Instant::now() + timeout;
     let mut state = pools.reaper.state.lock();
     while state.busy || !state.queue.is_empty() {
-        if pools.reaper.idle.wait_for(&mut state, timeout).timed_out() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return false;
         }
+        state = wait_timeout(&pools.reaper.idle, state, left);
     }
     true
 }
@@ -85,16 +88,17 @@ impl Pools {
         loop {
             let garbage = std::mem::take(&mut state.queue);
             if garbage.is_empty() {
-                self.reaper.wake.wait_until(&mut state, next);
+                let left = next.saturating_duration_since(Instant::now());
+                state = wait_timeout(&self.reaper.wake, state, left);
             } else {
                 state.busy = true;
-                MutexGuard::unlocked(&mut state, || {
-                    for item in garbage {
-                        drop(item);
-                        // For a loop on this processor, which would wait for the rest of the time slice.
-                        thread::yield_now();
-                    }
-                });
+                drop(state);
+                for item in garbage {
+                    drop(item);
+                    // For a loop on this processor, which would wait for the rest of the time slice.
+                    thread::yield_now();
+                }
+                state = self.reaper.state.lock();
                 state.busy = false;
                 self.reaper.idle.notify_all();
                 last = Instant::now();
@@ -105,7 +109,9 @@ impl Pools {
             next = Instant::now() + TICK;
             // Taken before the look, as more may come after it.
             if std::mem::take(&mut state.trim) {
-                let left = MutexGuard::unlocked(&mut state, || self.trim());
+                drop(state);
+                let left = self.trim();
+                state = self.reaper.state.lock();
                 state.trim |= left;
             }
             if last.elapsed() >= IDLE_AGE && !state.trim && state.queue.is_empty() {

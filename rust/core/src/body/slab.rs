@@ -9,8 +9,8 @@
 #![allow(unsafe_code)]
 
 use super::reaper;
+use crate::sync::Mutex;
 use bytes::Bytes;
-use parking_lot::Mutex;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::any::Any;
 use std::collections::BTreeMap;

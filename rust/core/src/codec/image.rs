@@ -3,8 +3,8 @@
 use super::target::{Slabs, Target as _};
 use super::{Caps, Coding, Inflow};
 use crate::body::{BodyImage, BodySink, Budget, SharedSink, Tunables};
+use crate::sync::Mutex;
 use crate::{Error, Result};
-use parking_lot::Mutex;
 use std::io::{self, Write};
 use std::sync::Arc;
 

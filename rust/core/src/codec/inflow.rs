@@ -5,9 +5,9 @@
 use super::target::{Copies, Slabs, Target};
 use super::{Caps, Chain, Coding};
 use crate::body::{BodySink, SharedSink};
+use crate::sync::Mutex;
 use crate::{Error, Result};
 use bytes::Bytes;
-use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
