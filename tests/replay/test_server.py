@@ -124,6 +124,18 @@ async def test_the_host_that_is_named_answers_whichever_scheme_it_was_recorded_b
         assert (await say(server, whole % b"/\xe4")).endswith(b"\r\n\r\nodd")
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("last", ["Connection: close\r\nConnection: TE", "Connection: TE , Close"])
+async def test_any_connection_line_may_say_that_it_is_the_last_request(last: str) -> None:
+    asking = "GET /a HTTP/1.1\r\nHost: x\r\nConnection: %s\r\n\r\n"
+    async with ReplayServer([recorded(f"{SITE}/a", b"1")]) as server:
+        said = await say(
+            server, (asking % "close-x").encode(), f"GET /a HTTP/1.1\r\nHost: x\r\n{last}\r\n\r\n".encode()
+        )
+    assert said.count(b"\r\n\r\n1") == 2
+    assert said.count(b"connection: close") == 1
+
+
 def server_url(told: list[Any]) -> str:
     return str(told[0][1]).partition("/a?")[0]
 

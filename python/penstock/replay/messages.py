@@ -132,7 +132,8 @@ async def read_head(peer: Peer, own: str) -> Asked:
         url = target
     else:
         raise ValueError(f"{method} {target}: neither a path nor a URL; tunnels to https aren't made here")
-    keep = version == "HTTP/1.1" and b"close" not in known.get(b"connection", b"").lower()
+    options = b",".join(value for name, value in fields if name == b"connection").lower().split(b",")
+    keep = version == "HTTP/1.1" and b"close" not in (option.strip() for option in options)
     waits = known.get(b"expect", b"").lower() == b"100-continue"
     return Asked(method, url, whole, fields, None if coding is not None else int(announced), waits, keep)
 
