@@ -275,6 +275,26 @@ async def test_an_early_answer_does_not_wait_for_pieces_of_a_known_length() -> N
         await until(lambda: client.stats()["open"] == 0)
 
 
+async def test_an_answer_does_not_wait_for_the_end_of_pieces_that_are_all_there() -> None:
+    left: list[bool] = []
+
+    async def source() -> AsyncIterator[bytes]:
+        try:
+            yield b"first"
+            await asyncio.Event().wait()
+        finally:
+            left.append(True)
+
+    async with serve([response(b"ok")]) as server, penstock.Client() as client:
+        for _ in range(2):
+            async with asyncio.timeout(5):
+                answer = await client.put(server.url, content=source(), headers={"content-length": "5"})
+            assert answer.status == 200
+        # All of it was sent: the connection is used again.
+        assert (server.bodies, server.connections) == ([b"first"] * 2, 1)
+        await until(lambda: len(left) == 2)
+
+
 @pytest.mark.parametrize("end", [CLOSE, RESET])
 async def test_a_peer_that_goes_in_the_middle_is_a_connection_lost(storing: Storing, end: Any) -> None:
     image = await penstock.collect(pieces(*[LARGE] * 4), storing.tunables)

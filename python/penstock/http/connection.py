@@ -203,7 +203,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             if writer.waiting or writer.starved or self._continue is not None or exchange.request.length is None:
                 # What is left of it would be taken for the next request.
                 self._fit = False
-            else:
+            elif not writer.all_given:
                 # It may be all sent, which this loop hasn't heard of yet.
                 writer.stopping = True
                 return
@@ -368,7 +368,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if self._writer is None:
             plain = transport.get_extra_info("sslcontext") is None
             self._writer = Writer(self._loop, transport, plain=plain)
-        self._writer.stopping = False
+        self._writer.stopping = self._writer.all_given = False
         self._watch.begin_sending(self._writer.taken)
         if exchange.request.expect:
             self._continue = self._loop.create_future()
