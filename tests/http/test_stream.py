@@ -153,6 +153,21 @@ async def test_what_came_of_a_coded_body_before_it_was_cut_is_read_before_that_i
     semaphore = penstock.Semaphore(1)
     assert semaphore.try_acquire(1)
     received = bytearray()
+async def test_while_nobody_reads_no_time_counts_though_little_came() -> None:
+    more, timeout = asyncio.Event(), penstock.Timeouts(idle=0.1, min_rate=(1000, 0.1))
+    script: list[Any] = [head("Content-Length: 6"), b"abc", more, b"def"]
+    async with (
+        serve(script) as server,
+        penstock.Client(timeout=timeout) as client,
+        client.stream("GET", server.url) as answer,
+    ):
+        assert await answer.read(1) == b"a"
+        await asyncio.sleep(0.5)
+        more.set()
+        await until(lambda: client.stats()["idle"] == 1)
+        assert await answer.read() == b"bcdef"
+
+
     async with serve([*script, TURN, CLOSE]) as server, penstock.Client(policy=penstock.Permit(semaphore)) as client:
 
         async def read() -> None:

@@ -348,7 +348,9 @@ class Connection(Receiver, asyncio.BufferedProtocol):
     @property
     def is_held_up(self) -> bool:
         """Whether nothing is received for reasons of ours."""
-        return self.complete or (self._paused and not self._draining)
+        incoming = None if self._exchange is None else self._exchange.incoming
+        unread = incoming is not None and not incoming.is_awaited
+        return self.complete or unread or (self._paused and not self._draining)
 
     @property
     def has_head(self) -> bool:

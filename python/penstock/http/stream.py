@@ -36,6 +36,11 @@ class Incoming:
         return self._size > FULL
 
     def begin(self, head: Head) -> None:
+    @property
+    def is_awaited(self) -> bool:
+        """Whether its reader waits for more."""
+        return self._waiter is not None and not self._waiter.done()
+
         self._head = head
         self.wake()
 
