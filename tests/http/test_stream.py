@@ -77,6 +77,54 @@ async def test_read_text_and_json_take_the_rest() -> None:
             assert (await answer.read(3), await answer.text()) == (b'{"a', '": 1}')
 
 
+@pytest.mark.parametrize("size", [0, -1])
+async def test_a_size_of_less_than_a_byte_is_refused(size: int) -> None:
+    async with (
+        serve([response(b"abc")]) as server,
+        penstock.Client() as client,
+        client.stream("GET", server.url) as answer,
+    ):
+        with pytest.raises(ValueError, match="at least one byte"):
+            await anext(answer.stream(size))
+        assert await answer.read() == b"abc"
+
+
+@pytest.mark.parametrize("how", ["read", "text"])
+async def test_a_read_that_was_cancelled_loses_nothing(how: str) -> None:
+    more = asyncio.Event()
+    async with (
+        serve([head("Content-Length: 7"), b"abcd", more, b"efg"]) as server,
+        penstock.Client() as client,
+        client.stream("GET", server.url) as answer,
+    ):
+        assert await answer.read(1) == b"a"
+        for _ in range(2):
+            # It takes what is here, and waits for more.
+            reading = asyncio.create_task(getattr(answer, how)())
+            await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+            assert reading.cancelled()
+        more.set()
+        assert await answer.read() == b"bcdefg"
+
+
+async def test_a_text_that_was_cancelled_while_it_was_decoded_loses_nothing() -> None:
+    async with serve([response(BODY)]) as server, penstock.Client() as client:
+        for turns in range(1, 100):
+            async with client.stream("GET", server.url) as answer:
+                assert await answer.read(1) == BODY[:1]
+                reading = asyncio.create_task(answer.text())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                if reading.done():
+                    break
+                reading.cancel()
+                await asyncio.wait([reading])
+                assert reading.cancelled()
+                assert await answer.read() == BODY[1:]
+
+
 async def test_trailers_are_there_at_the_end() -> None:
     wire = head("Transfer-Encoding: chunked") + chunked(b"abc", 2, trailers=["X-End: yes"])
     async with serve([wire]) as server, penstock.Client() as client, client.stream("GET", server.url) as answer:
@@ -103,6 +151,21 @@ async def test_no_more_is_received_than_is_read(storing: Storing) -> None:
             del view
             assert lent() - before < 6 << 20
         assert total == len(body)
+
+
+async def test_while_nobody_reads_no_time_counts_though_little_came() -> None:
+    more, timeout = asyncio.Event(), penstock.Timeouts(idle=0.1, min_rate=(1000, 0.1))
+    script: list[Any] = [head("Content-Length: 6"), b"abc", more, b"def"]
+    async with (
+        serve(script) as server,
+        penstock.Client(timeout=timeout) as client,
+        client.stream("GET", server.url) as answer,
+    ):
+        assert await answer.read(1) == b"a"
+        await asyncio.sleep(0.5)
+        more.set()
+        await until(lambda: client.stats()["idle"] == 1)
+        assert await answer.read() == b"bcdef"
 
 
 async def test_no_more_is_decoded_than_is_read(storing: Storing) -> None:
@@ -153,21 +216,6 @@ async def test_what_came_of_a_coded_body_before_it_was_cut_is_read_before_that_i
     semaphore = penstock.Semaphore(1)
     assert semaphore.try_acquire(1)
     received = bytearray()
-async def test_while_nobody_reads_no_time_counts_though_little_came() -> None:
-    more, timeout = asyncio.Event(), penstock.Timeouts(idle=0.1, min_rate=(1000, 0.1))
-    script: list[Any] = [head("Content-Length: 6"), b"abc", more, b"def"]
-    async with (
-        serve(script) as server,
-        penstock.Client(timeout=timeout) as client,
-        client.stream("GET", server.url) as answer,
-    ):
-        assert await answer.read(1) == b"a"
-        await asyncio.sleep(0.5)
-        more.set()
-        await until(lambda: client.stats()["idle"] == 1)
-        assert await answer.read() == b"bcdef"
-
-
     async with serve([*script, TURN, CLOSE]) as server, penstock.Client(policy=penstock.Permit(semaphore)) as client:
 
         async def read() -> None:
@@ -258,6 +306,17 @@ async def test_what_came_before_an_error_is_read_before_it_is_raised(end: Any) -
         assert received == BODY[:700_000]
         assert caught.value.url == server.url
         assert at_hand(client) == NOTHING
+
+
+@pytest.mark.parametrize("how", ["read", "text"])
+async def test_what_a_read_had_before_it_failed_is_the_errors_partial(how: str) -> None:
+    script = [head("Content-Length: 9"), b"abc", TURN, b"def", TURN, CLOSE]
+    async with serve(script) as server, penstock.Client() as client:
+        async with client.stream("GET", server.url) as answer:
+            assert await answer.read(1) == b"a"
+            with pytest.raises(penstock.Truncated) as caught:
+                await getattr(answer, how)()
+        assert await caught.value.partial.read() == b"bcdef"
 
 
 async def test_limits_and_deadlines_hold() -> None:

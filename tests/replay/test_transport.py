@@ -217,6 +217,12 @@ async def test_a_stream_is_read_from_the_record(where: str) -> None:
             assert await answer.read() == b""
         async with replayed.stream("GET", "http://a/") as answer:
             assert await answer.read(1) == LARGE[:1]
+            reading = asyncio.create_task(answer.text())
+            await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+            assert reading.cancelled()
+            assert await answer.read() == LARGE[1:]
 
 
 async def test_what_is_recorded_again_is_a_dialog_of_this_request() -> None:

@@ -35,7 +35,7 @@ class Writable(Protocol):
     def write(self, data: memoryview, /) -> int | None: ...
 
 
-def _piece_size(size: int) -> int:
+def piece_size(size: int) -> int:
     if isinstance(size, bool) or not isinstance(size, int):
         raise TypeError(f"size={size!r}: not an int")
     if size < 1:
@@ -95,7 +95,7 @@ class BodyImage(_native.Image):
 
     def chunks(self, size: int = PIECE) -> Iterator[memoryview]:
         """Read-only views of at most `size` bytes, without a copy where the body is in memory or mapped."""
-        return self.reader(_piece_size(size))
+        return self.reader(piece_size(size))
 
     def gather(self) -> BodyImage:
         """The body in memory in one piece: itself, if it is that or not in memory."""
@@ -158,7 +158,7 @@ class BodyImage(_native.Image):
             Truncated: The file has become shorter than the body.
         """
         policy = policy or self._policy
-        reader = self.reader(_piece_size(size))
+        reader = self.reader(piece_size(size))
         given = 0
         while (step := reader.step()) is not None:
             if isinstance(step, Op):

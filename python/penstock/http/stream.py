@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from penstock._native import Head, read_limit
-from penstock.errors import RequestError
-from penstock.http.response import Answer
+from penstock.body.image import BodyImage, piece_size
+from penstock.errors import PenstockError, RequestError
+from penstock.http.response import PIECE, Answer
 
 if TYPE_CHECKING:
     from penstock.http.connection import Connection
@@ -35,12 +36,12 @@ class Incoming:
     def is_full(self) -> bool:
         return self._size > FULL
 
-    def begin(self, head: Head) -> None:
     @property
     def is_awaited(self) -> bool:
         """Whether its reader waits for more."""
         return self._waiter is not None and not self._waiter.done()
 
+    def begin(self, head: Head) -> None:
         self._head = head
         self.wake()
 
@@ -48,6 +49,10 @@ class Incoming:
         self._pieces.extend(pieces)
         self._size += sum(map(len, pieces))
         self.wake()
+
+    def put_back(self, parts: list[bytes]) -> None:
+        self._pieces.extendleft(memoryview(part) for part in reversed(parts))
+        self._size += sum(map(len, parts))
 
     def wake(self, _: object = None) -> None:
         waiter, self._waiter = self._waiter, None
@@ -116,20 +121,31 @@ class StreamedResponse(Answer):
             BudgetExceeded: There was no memory for what came; a stream doesn't wait for it.
             RequestError: The response was closed, or one of these was raised before.
         """
+        size = piece_size(size)
         while (piece := await self._take(size)) is not None:
             yield piece
 
     async def read(self, limit: int | str | None = None) -> bytes:
-        """The first `limit` bytes of what wasn't read yet, or all."""
+        """The first `limit` bytes of what wasn't read yet, or all. Cancelled, it leaves all that came to another call;
+        an error's `.partial` is what it had read."""
         left = read_limit(limit)
-        parts = []
-        while left is None or left > 0:
-            size = 1 << 20 if left is None else min(left, 1 << 20)
-            piece = await self._take(size)
-            if piece is None:
-                break
-            parts.append(bytes(piece))
-            left = None if left is None else left - len(piece)
+        parts: list[bytes] = []
+        try:
+            while left is None or left > 0:
+                size = 1 << 20 if left is None else min(left, 1 << 20)
+                piece = await self._take(size)
+                if piece is None:
+                    break
+                parts.append(bytes(piece))
+                left = None if left is None else left - len(piece)
+        except asyncio.CancelledError:
+            self._put_back(parts)
+            raise
+        except PenstockError as error:
+            # One that has a part of something else, of what was sent, keeps it; nothing of this body was left.
+            if hasattr(error, "partial") and not error.partial:
+                error.partial = BodyImage.from_bytes(b"".join(parts))
+            raise
         return b"".join(parts)
 
     async def _take(self, size: int) -> memoryview | None:
@@ -154,11 +170,20 @@ class StreamedResponse(Answer):
             self._connection.taken(self._exchange)
         return piece
 
+    def _put_back(self, parts: list[bytes]) -> None:
+        self._incoming.put_back(parts)
+
     def _end(self, why: str) -> None:
         self._exchange, self._over = None, why
 
-    def _pieces(self) -> AsyncGenerator[memoryview, None]:
-        return self.stream()
+    async def _pieces(self) -> AsyncGenerator[memoryview, None]:
+        body = await self.read()
+        try:
+            async for piece in BodyImage.from_bytes(body).stream(PIECE, yield_between=len(body) > PIECE):
+                yield piece
+        except asyncio.CancelledError:
+            self._put_back([body])
+            raise
 
     async def aclose(self) -> None:
         """Ends the reading; unless all of the body has come, its connection is closed."""

@@ -98,6 +98,9 @@ class StoredResponse(StreamedResponse):
         piece, self._ahead = self._ahead[:size], self._ahead[size:]
         return piece
 
+    def _put_back(self, parts: list[bytes]) -> None:
+        self._ahead = memoryview(b"".join((*parts, self._ahead)))
+
     async def _next(self) -> memoryview | None:
         if self._reading is None:
             step = self._reader.step()
