@@ -1,8 +1,8 @@
 """A crawler that stays within what it was given, for as long as it runs: python examples/crawler.py URL-PREFIX
 
-It visits ten thousand URLs of one server, again and again: most bodies are small, a tenth is larger than memory may
-hold, and some are broken. Meanwhile it watches itself: memory, threads, descriptors, and how late the event loop is.
-When a bound is broken it says which and ends with status 1.
+It visits ten thousand URLs of one server, and then visits them again until its time is over: most bodies are small, a
+tenth is larger than memory may hold, and some are broken. Meanwhile it watches itself: memory, threads, descriptors,
+and how late the event loop is. When a bound is broken it says which and ends with status 1.
 """
 
 import argparse
@@ -68,10 +68,17 @@ def taken() -> dict[str, float]:
     }
 
 
-async def work(client: penstock.Client, urls: Iterator[str], end: float, seen: collections.Counter[str]) -> None:
-    for url in urls:
+def visits(urls: list[str], end: float) -> Iterator[str]:
+    """Each of them once, however long that takes, and then again and again until `end`."""
+    yield from urls
+    for url in itertools.cycle(urls):
         if time.monotonic() >= end:
             return
+        yield url
+
+
+async def work(client: penstock.Client, urls: Iterator[str], seen: collections.Counter[str]) -> None:
+    for url in urls:
         try:
             response = await client.get(url)
         except (penstock.RequestError, penstock.LimitExceeded, penstock.BudgetExceeded) as error:
@@ -85,18 +92,19 @@ async def work(client: penstock.Client, urls: Iterator[str], end: float, seen: c
 
 
 async def crawl(prefix: str, seconds: float, count: int) -> int:
-    urls = itertools.cycle([prefix.rstrip("/") + path for path in paths(count)])
+    began = time.monotonic()
+    urls = visits([prefix.rstrip("/") + path for path in paths(count)], began + seconds)
     seen: collections.Counter[str] = collections.Counter()
     watch = Watch()
-    end = time.monotonic() + seconds
     async with penstock.Client(tunables=TUNABLES, budget=BUDGET, timeout=TIMEOUTS, limits=LIMITS) as client:
         looking = asyncio.create_task(watch.look())
-        await asyncio.gather(*[work(client, urls, end, seen) for _ in range(WORKERS)])
+        await asyncio.gather(*[work(client, urls, seen) for _ in range(WORKERS)])
         looking.cancel()
+        took = time.monotonic() - began
         figures = client.stats()
     for name, number in sorted(seen.items()):
         print(f"{name}: {number}")
-    print(f"{sum(seen.values()) / seconds:.0f} a second over {figures['connected']} connections")
+    print(f"{sum(seen.values()) / took:.0f} a second over {figures['connected']} connections")
     broken = [name for name, most in MOST.items() if watch.worst[name] > most]
     for name, most in MOST.items():
         print(f"{name}: {watch.worst[name]:.0f} of {most}", file=sys.stderr if name in broken else sys.stdout)

@@ -151,6 +151,8 @@ asyncio.run(main())
 
 SECONDS = 60 if os.environ.get("CI") or os.environ.get("PENSTOCK_NIGHTLY") else 5
 """How long the programs run that watch themselves."""
+URLS = 10_000 if SECONDS == 60 else 2000
+"""How many the crawler visits at least."""
 
 
 @pytest.fixture
@@ -167,11 +169,15 @@ def site() -> Iterator[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_crawler_stays_within_its_bounds(example: Example, site: str) -> None:
-    done = example("crawler.py", site, f"--seconds={SECONDS}", timeout=110)
+    done = example("crawler.py", site, f"--seconds={SECONDS}", f"--urls={URLS}", timeout=110)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    found = dict(line.split(": ") for line in done.stdout.splitlines() if re.match(r"[\w ]+: \d+$", line))
-    assert set(found) == {"200 file", "200 ram", "404 ram", "Truncated"}
-    assert int(found["200 ram"]) > int(found["200 file"]) > int(found["Truncated"]) > 0
+    lines = [line.split(": ") for line in done.stdout.splitlines() if re.match(r"[\w ]+: \d+$", line)]
+    found = {name: int(number) for name, number in lines}
+    visited = sum(found.values())
+    assert visited >= URLS
+    # Of ten bodies one is too large for memory; of a hundred URLs one is missing, and the body of another is cut.
+    kinds = {"200 file": 0.1, "200 ram": 0.88, "404 ram": 0.01, "Truncated": 0.01}
+    assert found == {kind: pytest.approx(share * visited, abs=3) for kind, share in kinds.items()}
 
 
 @pytest.mark.slow
