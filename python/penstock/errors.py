@@ -60,6 +60,9 @@ def _rebuild(cls: type[PenstockError], args: tuple[Any, ...], fields: dict[str, 
 class PenstockError(Exception):
     """The root of the tree. Keyword arguments become attributes."""
 
+    retryable: bool = False
+    """Whether the same call may succeed when it is made again."""
+
     def __init__(self, *args: object, **fields: Any) -> None:
         super().__init__(*args)
         self.__dict__.update(fields)
@@ -128,12 +131,11 @@ class StorageFull(PenstockError, OSError):
 
 
 class RequestError(PenstockError):
-    """A request failed. Carries the request, how long it ran, and whether sending it again may help."""
+    """A request failed. Carries the request, and how long it ran."""
 
     request: Any = None
     url: Any = None
     elapsed: float | None = None
-    retryable: bool = False
 
 
 class InvalidURL(RequestError, ValueError):

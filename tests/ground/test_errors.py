@@ -112,8 +112,8 @@ def test_a_pickled_error_keeps_what_was_received() -> None:
     assert (again.seen, again.limit, again.setting) == (5, 4, "Tunables.max_body")
 
 
-def test_errors_that_may_be_met_again_say_so() -> None:
-    retryable = {cls.__name__ for cls in declared() if getattr(cls, "retryable", False)}
+def test_every_error_says_whether_another_try_may_help() -> None:
+    retryable = {cls.__name__ for cls in declared() if cls.retryable}
     timeouts = {name for name in TREE if name.endswith("Timeout")} | {"TooSlow"}
     assert retryable == timeouts | {"ConnectError", "DNSError", "ProxyError", "ConnectionLost", "Truncated"}
 

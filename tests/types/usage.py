@@ -216,8 +216,9 @@ def failures(error: BaseException) -> None:
         reveal_type(error.setting)  # str
     if isinstance(error, penstock.StorageFull):
         reveal_type(error.errno)  # int | None
-    if isinstance(error, penstock.RequestError):
+    if isinstance(error, penstock.PenstockError):
         reveal_type(error.retryable)  # bool
+    if isinstance(error, penstock.RequestError):
         reveal_type(error.elapsed)  # float | None
     if isinstance(error, penstock.Timeout):
         reveal_type(error)  # penstock.errors.Timeout
