@@ -14,6 +14,7 @@ from typing import Any
 import penstock
 import pytest
 from penstock import _native, errors
+from penstock.http.settings import BODIES, Options
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -144,6 +145,9 @@ def test_pages_look_the_same_on_the_site_and_on_github() -> None:
 MACHINERY = {"Direct.perform", "Dispatch.perform", "BlockingPermit.throw", "BlockingPermit.close"}
 """What isn't for users, though it has a public name."""
 
+LIKE_ANOTHER = {"BodyImage.encode"}
+"""Whose docstring explains only what it has besides those of another."""
+
 MADE = {"BlockingPermit", "BodyImage", "Headers", "Response"}
 """Classes that penstock makes, not its users."""
 
@@ -190,3 +194,71 @@ def test_the_reference_has_every_public_name_with_its_members_and_parameters(nam
         wanted |= members(value)
         wanted |= {parameter for member in members(value) for parameter in parameters(getattr(value, member, None))}
     assert {each for each in wanted if not each.startswith("_")} - told == set()
+
+
+def explained(value: Any) -> set[str]:
+    """The parameters under `Args:` in a docstring."""
+    args = re.search(r"^Args:\n((?: .*\n?|\n)+)", inspect.getdoc(value) or "", re.MULTILINE)
+    return set(re.findall(r"^ {4}(\w+):", args[1], re.MULTILINE)) if args else set()
+
+
+def explaining() -> dict[str, Any]:
+    """What is public and explains its parameters, by its name."""
+    found = {name: getattr(penstock, name) for name in penstock.__all__}
+    for module in (penstock.barc, penstock.har, penstock.replay):
+        found |= {name: getattr(module, name) for name in module.__all__}
+    for name, value in list(found.items()):
+        if isinstance(value, type):
+            found |= {f"{name}.{member}": getattr(value, member, None) for member in members(value)}
+    return {name: value for name, value in found.items() if explained(value)}
+
+
+@pytest.mark.parametrize("name", sorted(explaining()))
+def test_docstrings_explain_the_parameters_that_the_reference_has(name: str) -> None:
+    value = explaining()[name]
+    names = explained(value)
+    assert names - parameters(value) == set()
+    assert names - told_of(name.partition(".")[0]) == set()
+    if name not in LIKE_ANOTHER:
+        # What is passed on goes without, and so does another name of the same.
+        assert parameters(value) - names <= {"args", "kwargs", "max_workers"}
+
+
+def options_of(name: str) -> dict[str, bool]:
+    """The options in the tables of a name's own sections, and whether a request may have them, too: a star says so."""
+    found: dict[str, bool] = {}
+    for page in (DOCS / "reference").glob("*.md"):
+        for section in re.split(r"^(?=## )", page.read_text(), flags=re.MULTILINE):
+            if section.startswith(f"## `{name}`"):
+                for rows in re.findall(r"^\| option \|.*\n\|[-|]+\n((?:\|.*\n)+)", section, re.MULTILINE):
+                    cells = re.findall(r"^\|([^|]+)\|", rows, re.MULTILINE)
+                    found |= {option: bool(star) for option, star in re.findall(r"`(\w+)`( \*)?", "".join(cells))}
+    return found
+
+
+TABLES = ["Budget", "Client", "DispatchPool", "FilePool", "Hooks", "Limits", "LoopMonitor", "Timeouts", "Tunables"]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_tables_of_options_are_complete_and_have_nothing_else(name: str) -> None:
+    assert options_of(name).keys() == parameters(getattr(penstock, name)) - {"max_workers"}
+
+
+def test_the_options_with_a_star_are_those_of_a_request() -> None:
+    starred = {option for option, star in options_of("Client").items() if star}
+    assert starred == Options.__optional_keys__ - {"params"} - BODIES
+
+
+def figures_of(name: str) -> set[str]:
+    """The first cells of the tables in a section of the page about `stats()`."""
+    section = (DOCS / "reference/stats.md").read_text().partition(f"\n## `{name}`\n")[2].partition("\n## ")[0]
+    return {
+        name for cell in re.findall(r"^\|([^|]+)\|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)
+    }
+
+
+@pytest.mark.parametrize("name", ["client", "slabs", "threads"])
+def test_the_figures_that_the_reference_has_are_those_of_stats(name: str) -> None:
+    figures = penstock.Client().stats() if name == "client" else penstock.stats()[name]
+    assert figures_of(name) == set(figures)
+    assert {type(figure) for figure in figures.values()} == {int}
