@@ -78,6 +78,7 @@ async def test_a_request_overrides_what_the_client_has(storing_by: Any) -> None:
         assert (await client.get(server.url)).body.state == "ram"
         own = await client.get(server.url, tunables=file.tunables, policy=file.policy)
         assert own.body.state == "file"
+        assert file.policy.stats()["count"] > 0
         with pytest.raises(penstock.ContentLengthTooLong):
             await client.get(server.url, tunables=penstock.Tunables(max_body=10))
         files = penstock.FilePool(max_bytes="1MiB")
@@ -217,6 +218,51 @@ async def test_a_failure_is_told(script: Any, error: type[Exception]) -> None:
         with pytest.raises(error):
             await client.get(server.url)
         assert told[-1] == ("failed", server.url, error)
+
+
+async def test_a_cancelled_request_is_told() -> None:
+    told: list[Any] = []
+    async with serve([HANG]) as server, penstock.Client(hooks=telling(told)) as client:
+        asking = asyncio.create_task(client.get(server.url))
+        await until(lambda: len(server.requests) == 1)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert told[-1] == ("failed", server.url, asyncio.CancelledError)
+
+
+async def test_a_stream_that_fails_before_its_head_is_told() -> None:
+    told: list[Any] = []
+    async with serve([CLOSE]) as server, penstock.Client(hooks=telling(told)) as client:
+        with pytest.raises(penstock.ConnectionLost):
+            async with client.stream("GET", server.url):
+                pass
+        assert told[2:] == [("failed", server.url, penstock.ConnectionLost)]
+
+
+async def test_a_stream_whose_body_fails_is_told_once_when_that_is_read() -> None:
+    told: list[Any] = []
+    script = [head("Content-Length: 5"), b"abc", CLOSE]
+    async with serve(script, [response(b"whole")]) as server, penstock.Client(hooks=telling(told)) as client:
+        async with client.stream("GET", server.url) as answer:
+            with pytest.raises(penstock.Truncated):
+                await answer.read()
+            with pytest.raises(penstock.RequestError, match="nothing more can be read"):
+                await answer.read()
+        assert told[2:] == [("head", server.url, 200), ("done", 200, 0), ("failed", server.url, penstock.Truncated)]
+        told.clear()
+        async with client.stream("GET", server.url) as answer:
+            assert await answer.read() == b"whole"
+        assert told[-1] == ("done", 200, 0)
+
+
+async def test_what_no_request_can_be_made_of_is_told_to_no_hook() -> None:
+    told: list[Any] = []
+    async with penstock.Client(hooks=telling(told)) as client:
+        with pytest.raises(penstock.InvalidURL):
+            await client.get("ftp://127.0.0.1/")
+        with pytest.raises(TypeError):
+            await client.get("http://127.0.0.1/", tunable=None)  # type: ignore[call-arg]
+    assert told == []
 
 
 @pytest.mark.parametrize("stage", ["request", "connected", "head", "spilled", "done"])

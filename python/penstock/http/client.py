@@ -492,7 +492,11 @@ class Client:
             # It has the error, which has this frame.
             del exchange
             raise
-        response = StreamedResponse(head, request.url, exchange.now() - exchange.began, connection, exchange)
+        on_failed = None
+        if self._hooks is not None and self._hooks.failed is not None:
+            on_failed = functools.partial(self._hooks.failed, request)
+        elapsed = exchange.now() - exchange.began
+        response = StreamedResponse(head, request.url, elapsed, connection, exchange, on_failed)
         if self._cookies is not None:
             try:
                 keep_cookies(self._cookies, request, response)

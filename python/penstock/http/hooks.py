@@ -31,4 +31,4 @@ class Hooks:
     done: Callable[[Answer], object] | None = None
     """A response is complete, or the head of a stream."""
     failed: Callable[[Request, BaseException], object] | None = None
-    """A request failed, or was cancelled."""
+    """A request failed, or was cancelled; or reading the body of a stream failed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING
 
 from penstock._native import Head, read_limit
@@ -98,14 +98,23 @@ class Incoming:
 class StreamedResponse(Answer):
     """A response of which the head is there, and whose body comes while it is read: what `client.stream` gives."""
 
-    __slots__ = ("_connection", "_exchange", "_incoming", "_over")
+    __slots__ = ("_connection", "_exchange", "_incoming", "_on_failed", "_over")
 
-    def __init__(self, head: Head, url: str, elapsed: float, connection: Connection, exchange: Exchange) -> None:
+    def __init__(
+        self,
+        head: Head,
+        url: str,
+        elapsed: float,
+        connection: Connection,
+        exchange: Exchange,
+        on_failed: Callable[[BaseException], object] | None,
+    ) -> None:
         super().__init__(head, url, elapsed)
         assert exchange.incoming is not None  # it is a stream
         self._incoming = exchange.incoming
         self._connection = connection
         self._exchange: Exchange | None = exchange
+        self._on_failed = on_failed
         self._over = ""
         """Why nothing can be read any more, if there is no exchange."""
 
@@ -159,6 +168,8 @@ class StreamedResponse(Answer):
         except BaseException as error:
             # The exchange has the error, which has this frame.
             self._end(f"it failed, {error!r}")
+            if self._on_failed is not None:
+                self._on_failed(error)
             raise
         if self._exchange is None:
             # It was closed meanwhile; what came is given all the same.
