@@ -17,6 +17,7 @@ from penstock.http.resolve import Names, as_address
 
 from tests.http.conftest import NOTHING, Storing, at_hand
 from tests.http.serving import response, serve, until
+from tests.http.test_redirects import redirect
 from tests.http.test_tls import serve_tls, trusting
 
 pytestmark = pytest.mark.asyncio
@@ -145,6 +146,16 @@ async def test_only_what_is_allowed_is_connected_to() -> None:
             await client.get(server.url.replace("127.0.0.1", "127.0.0.9"))
         assert asked[-1] == "127.0.0.9"
         assert at_hand(client) == NOTHING | {"open": 1, "idle": 1}
+
+
+@pytest.mark.parametrize("location", ["http://127.0.0.9/secret", "http://a.test/secret"])
+async def test_a_redirect_leads_only_to_what_is_allowed(location: str) -> None:
+    options: Any = {"resolver": Book(a=["127.0.0.9"]), "allow_address": lambda address: address == "127.0.0.1"}
+    async with serve(redirect(302, location)) as server, penstock.Client(**options) as client:
+        with pytest.raises(penstock.ConnectError, match=r"127\.0\.0\.9, which allow_address= refuses") as caught:
+            await client.get(server.url)
+        assert (caught.value.url, caught.value.retryable) == (location, False)
+        assert len(server.requests) == 1
 
 
 async def test_an_address_that_refuses_is_passed_over() -> None:

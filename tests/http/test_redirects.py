@@ -144,6 +144,45 @@ async def test_secrets_go_along_within_an_origin() -> None:
         assert "authorization" in fields(server.requests[1])
 
 
+class Redirecting:
+    """Redirects the first request; a transport, for URLs of any host and port."""
+
+    def __init__(self, location: str) -> None:
+        self.asked: list[penstock.Prolog] = []
+        self._location = location
+
+    async def answer(self, prolog: penstock.Prolog, /) -> penstock.Dialog:
+        self.asked.append(prolog)
+        status = 302 if len(self.asked) == 1 else 200
+        epilog = penstock.Epilog(version="HTTP/1.1", status=status, res_headers={"location": self._location})
+        return penstock.Dialog(prolog, epilog)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "trusted"),
+    [
+        ("http://a.test/", "https://a.test/", True),
+        ("https://a.test/", "https://a.test:443/there", True),
+        ("https://a.test/", "http://a.test/", False),
+        ("http://a.test:443/", "https://a.test/", False),
+        ("http://a.test/", "https://a.test:8443/", False),
+        ("http://a.test/", "https://b.test/", False),
+        ("https://a.test/", "https://sub.a.test/", False),
+    ],
+)
+async def test_secrets_go_along_from_http_to_https_of_the_same_host_and_never_back(
+    here: str, there: str, trusted: bool
+) -> None:
+    secrets = {"cookie": "a=b", "authorization": "own", "proxy-authorization": "p"}
+    redirecting = Redirecting(there)
+    async with penstock.Client(transport=redirecting) as client:
+        assert (await client.get(here, headers={**secrets, "x-other": "1"})).url == there
+    first, second = (dict(prolog.req_headers) for prolog in redirecting.asked)
+    assert secrets.items() <= first.items()
+    assert secrets.keys() & second.keys() == (secrets.keys() if trusted else set())
+    assert second["x-other"] == "1"
+
+
 async def test_an_iterator_cannot_be_sent_to_the_next_but_an_iterable_can() -> None:
     class Pieces:
         async def __aiter__(self) -> AsyncIterator[bytes]:
