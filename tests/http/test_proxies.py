@@ -18,7 +18,7 @@ from penstock.http.proxy import EnvironmentProxies, parse_proxy
 from penstock.http.url import Origin
 
 from tests.http.conftest import NOTHING, Storing, at_hand
-from tests.http.serving import CLOSE, HANG, RESET, response, serve
+from tests.http.serving import CLOSE, HANG, RESET, TURN, head, response, serve
 from tests.http.test_redirects import redirect
 from tests.http.test_tls import serve_tls, trusting
 from tests.http.test_upload import fields
@@ -31,7 +31,8 @@ BODY = bytes(i * 7 & 255 for i in range(1_000_000))
 class Tunneller:
     """A proxy that knows CONNECT only."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: bytes = b"") -> None:
+        self._before = before
         self.asked: list[bytes] = []
         self.url = ""
 
@@ -48,7 +49,7 @@ class Tunneller:
         self.asked.append(request)
         port = request.split(b" ")[1].decode().rpartition(":")[2]
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", int(port))
-        writer.write(b"HTTP/1.1 200 Connection established\r\nVia: 1.1 test\r\n\r\n")
+        writer.write(self._before + b"HTTP/1.1 200 Connection established\r\nVia: 1.1 test\r\n\r\n")
 
         async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
             try:
@@ -100,13 +101,42 @@ async def test_https_goes_through_a_tunnel(storing: Storing, certificate: Path) 
         assert len(proxy.asked) == 1
 
 
+INFORMATIONAL = head("A: b", status="102 Processing")
+
+
+async def test_informational_answers_of_a_proxy_are_passed_over(certificate: Path) -> None:
+    async with (
+        serve_tls(certificate, response(b"x")) as url,
+        Tunneller(INFORMATIONAL * 2) as proxy,
+        penstock.Client(proxy=proxy.url, ssl_context=trusting(certificate)) as client,
+    ):
+        assert await (await client.get(f"{url}0")).read() == b"x"
+
+
+@pytest.mark.parametrize("within", [True, False])
+async def test_a_proxys_answer_that_comes_in_pieces_is_bounded_as_a_head_is(within: bool) -> None:
+    answer = INFORMATIONAL + head("C: d", status="407 Credentials")
+    most = len(answer) if within else len(answer) - 1
+    script = [step for byte in answer for step in (bytes([byte]), TURN)]
+    limits = penstock.Limits(head_bytes=most)
+    async with serve(script) as proxy, penstock.Client(proxy=f"127.0.0.1:{proxy.port}", limits=limits) as client:
+        expected = "answered 407 Credentials" if within else rf"more than {most} bytes .*\(Limits\.head_bytes\)"
+        with pytest.raises(penstock.ProxyError, match=expected):
+            await client.get("https://example.test/")
+
+
 REFUSALS: dict[str, tuple[list[Any], str]] = {
     "credentials wanted": ([response(b"", status="407 Proxy Authentication Required")], "answered 407 Proxy Auth"),
     "not allowed": ([response(b"no", status="403 Forbidden")], "answered 403 Forbidden"),
     "it closes": ([CLOSE], "closed the connection"),
     "not http": ([b"SSH-2.0-x\r\n\r\n"], "answered CONNECT: not valid HTTP"),
     "bytes in the tunnel": ([b"HTTP/1.1 200 OK\r\n\r\nx"], "into the tunnel"),
-    "an endless head": ([b"HTTP/1.1 200 OK\r\nA: ", *[b"b" * 4096] * 20, HANG], "more than 65536 bytes"),
+    "an endless head": ([b"HTTP/1.1 200 OK\r\nA: ", *[b"b" * 4096] * 20, HANG], r"65536 bytes .*Limits\.head_bytes"),
+    "too many headers": ([head(*["A: b"] * 257)], r"256 headers .*Limits\.headers"),
+    "too many informational answers": ([INFORMATIONAL * 17], r"16 informational .*Limits\.informational"),
+    "a switch of protocols": ([head(status="101 Switching Protocols")], "answered 101 Switching"),
+    "a bare LF": ([b"HTTP/1.1 200 OK\r\nA: b\nC: d\r\n\r\n"], "ends with LF alone"),
+    "bare LFs only": ([b"HTTP/1.1 200 OK\n\n", HANG], "ends with LF alone"),
     "a reset": ([RESET], "cannot connect"),
 }
 

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, cast
 from penstock.blocking._ops import default_policy
 from penstock.errors import ConnectError, ConnectionLost, TLSError
 from penstock.http.connection import Connection
+from penstock.http.options import Limits
 from penstock.http.proxy import tunnel
 from penstock.http.resolve import Names
 from penstock.http.route import Route
@@ -34,8 +35,9 @@ HEAD_START = 0.25
 class Connector:
     """Makes connections."""
 
-    def __init__(self, names: Names, allow_address: AllowAddress | None) -> None:
+    def __init__(self, names: Names, allow_address: AllowAddress | None, limits: Limits) -> None:
         self._names = names
+        self._limits = limits
         self._context: ssl.SSLContext | None = None
         self._allow_address = allow_address
 
@@ -56,7 +58,7 @@ class Connector:
         sock = await self._open_socket(route)
         try:
             if route.proxy is not None and context is not None:
-                await tunnel(sock, origin, route.proxy)
+                await tunnel(sock, origin, route.proxy, self._limits)
             name = origin.host if context is not None else None
             _, connection = await loop.create_connection(make, sock=sock, ssl=context, server_hostname=name)
         except BaseException as error:

@@ -11,12 +11,10 @@ from typing import NamedTuple
 from penstock._native import Head
 from penstock.errors import ProtocolError, ProxyError
 from penstock.http.auth import BasicAuth
+from penstock.http.options import Limits
 from penstock.http.url import Origin
 
 __all__ = ["EnvironmentProxies", "Proxy", "parse_proxy", "tunnel"]
-
-MOST = 65536
-"""Bytes of a proxy's answer to CONNECT."""
 
 
 class Proxy(NamedTuple):
@@ -72,11 +70,11 @@ class EnvironmentProxies:
         return self._known[origin]
 
 
-async def tunnel(sock: socket.socket, origin: Origin, proxy: Proxy) -> None:
+async def tunnel(sock: socket.socket, origin: Origin, proxy: Proxy, limits: Limits) -> None:
     """Has the proxy that `sock` is connected to connect it on to the origin.
 
     Raises:
-        ProxyError: It refused, or answered something else.
+        ProxyError: It refused, or answered something else, or more than the limits.
     """
     loop = asyncio.get_running_loop()
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
@@ -84,21 +82,42 @@ async def tunnel(sock: socket.socket, origin: Origin, proxy: Proxy) -> None:
     if proxy.authorization is not None:
         lines.append(f"proxy-authorization: {proxy.authorization}")
     await loop.sock_sendall(sock, "\r\n".join([*lines, "", ""]).encode())
-    received = b""
-    while b"\r\n\r\n" not in received:
-        if len(received) > MOST:
-            raise ProxyError(f"{proxy} answered more than {MOST} bytes to CONNECT")
-        more = await loop.sock_recv(sock, 4096)
-        if not more:
-            raise ProxyError(f"{proxy} closed the connection in answer to CONNECT")
-        received += more
-    head, end, rest = received.partition(b"\r\n\r\n")
-    try:
-        answer = Head(head + end, ())
-    except ProtocolError as error:
-        raise ProxyError(f"{proxy} answered CONNECT: {error}") from error
+    answer, rest = await _answer(sock, proxy, limits)
     if not 200 <= answer.status < 300:
         message = f"{proxy} answered {answer.status} {answer.reason} to CONNECT {host}:{origin.port}"
         raise ProxyError(message, status=answer.status, retryable=answer.status >= 500)
     if rest:
         raise ProxyError(f"{proxy} sent {len(rest)} bytes into the tunnel")
+
+
+async def _answer(sock: socket.socket, proxy: Proxy, limits: Limits) -> tuple[Head, bytes]:
+    """The answer to CONNECT, as strict as any head, and what came behind it. Informational ones are passed over."""
+
+    def check(seen: int, what: str, setting: str) -> None:
+        most = getattr(limits, setting)
+        if seen > most:
+            raise ProxyError(f"{proxy} answered more than {most} {what} to CONNECT (Limits.{setting})")
+
+    loop = asyncio.get_running_loop()
+    received, begin, informational = b"", 0, 0
+    while True:
+        end = received.find(b"\r\n\r\n", begin) + 4
+        head = received[begin:end] if end >= 4 else received[begin:]
+        check(begin + len(head), "bytes", "head_bytes")
+        if head.count(b"\n") > head.count(b"\r\n"):
+            raise ProxyError(f"{proxy} answered CONNECT with a line that ends with LF alone")
+        if end < 4:
+            more = await loop.sock_recv(sock, 4096)
+            if not more:
+                raise ProxyError(f"{proxy} closed the connection in answer to CONNECT")
+            received += more
+            continue
+        try:
+            answer = Head(head, ())
+        except ProtocolError as error:
+            raise ProxyError(f"{proxy} answered CONNECT: {error}") from error
+        check(len(answer), "headers", "headers")
+        if not 100 <= answer.status < 200 or answer.status == 101:
+            return answer, received[end:]
+        begin, informational = end, informational + 1
+        check(informational, "informational responses", "informational")

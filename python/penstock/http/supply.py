@@ -40,7 +40,7 @@ class Supply:
         self._scratch = Scratch()
         self._deadlines: Deadlines | None = None
         self._names = Names(resolver, limits.dns_seconds, limits.dns_failed_seconds)
-        self._connector = Connector(self._names, allow_address)
+        self._connector = Connector(self._names, allow_address, limits)
         self._bounds: set[asyncio.Timeout] = set()
         self._unbound: asyncio.Future[None] | None = None
         """Done when nobody waits any more."""
