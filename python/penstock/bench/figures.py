@@ -139,21 +139,6 @@ def ratio(row: Row, base: Row, metric: Metric, base_metric: Metric | None = None
     return interval(*ratios(row, base, metric, base_metric))
 
 
-def apart(row: Row, base: Row, metric: Metric, seed: int = 1) -> Interval | None:
-    """`row` ÷ `base` of rows that had no rounds in common: by their medians, resampled each for itself."""
-    over, under = values(row, metric), values(base, metric)
-    if not over or not under:
-        return None
-    source = random.Random(seed)
-    ratios = sorted(
-        median(source.choices(over, k=len(over))) / median(source.choices(under, k=len(under)))
-        for _ in range(RESAMPLES)
-    )
-    tail = round(RESAMPLES * (1 - CONFIDENCE) / 2)
-    iterations = sum(sample["batches"] for sample in quiet(row))
-    return Interval(median(over) / median(under), ratios[tail], ratios[-1 - tail], iterations)
-
-
 def find(results: Results, row_id: str) -> Row | None:
     """The row of that id, if it was run and has anything to show."""
     for row in results["rows"]:
