@@ -47,6 +47,7 @@ def made() -> dict[str, str]:
         **archive_report.tables(load("archives.json")),
         **compare_report.tables(compared),
         **agreement.tables(compared["parts"], again["parts"]),
+        "compare-runs": agreement.runs(compared, again),
     }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from penstock.bench import report
 from penstock.bench.figures import Interval, Spread, find, lag_p50, lag_p99, spread, values
@@ -19,6 +19,8 @@ from penstock.bench.results import Results
 
 from benches.cross import compare_report, verdict
 
+# How `compare --into` begins to say what it put into a run.
+ANEW = "measured anew"
 ECHO: verdict.Measures = (("round trip p50", lag_p50), ("round trip p99", lag_p99))
 
 
@@ -86,6 +88,27 @@ def tables(old: Mapping[str, Results], new: Mapping[str, Results]) -> dict[str, 
         "compare-agreement": report.markdown(("part", "by", "rows that agree", "new ÷ old"), counts),
         "compare-apart": report.markdown(("part", "row", "by", "old", "new", "new ÷ old"), lines),
     }
+
+
+def runs(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """When each was made, of what, and how: a comparison may have been put together from several."""
+    lines = []
+    for title, comparison in (("first", old), ("second", new)):
+        parts: Sequence[Results] = list(comparison["parts"].values())
+        commits = dict.fromkeys(part["environment"]["commit"] or "?" for part in parts)
+        rounds = sorted({part["settings"]["rounds"] for part in parts})
+        anew = [f"{what}: {how}" for what, how in comparison["missing"].items() if how.startswith(ANEW)]
+        lines.append(
+            (
+                f"{title}, {'quick' if comparison['quick'] else 'complete'}",
+                min(part["started"] for part in parts),
+                ", ".join(commit[:7] for commit in commits),
+                ", ".join(map(str, rounds)),
+                f"{comparison['seconds'] / 60:.0f}",
+                "; ".join(anew),
+            )
+        )
+    return report.markdown(("run", "started", "commit", "rounds", "minutes", "not in this run"), lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
