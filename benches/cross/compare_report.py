@@ -5,7 +5,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from penstock.bench import report
+from penstock.bench import report, sizes
 from penstock.bench.figures import cpu, lag_p50, lag_p99, lag_worst, peak, ratio, spread, values, wall
 from penstock.bench.page import Section
 from penstock.bench.report import Group
@@ -31,9 +31,11 @@ NOTHING = "Nothing in this run."
 BARS = {"CPU ms a batch": cpu, "wall ms a batch": wall}
 ECHO_BARS = {"p50 of a round trip, ms": lag_p50, "p99 of a round trip, ms": lag_p99}
 
+# Rows that look at some bytes, where all others read every one.
+LESS = ("upstream as published", forwarding.SAMPLED)
+
 # Of a group, the row with the first of these clients is what the others are held against.
 BASES = (
-    "upstream as published",
     rows.KEPT,
     forwarding.WHOLE,
     "upstream direct",
@@ -58,11 +60,13 @@ BY_RESIDENCE = " `peak MiB` is, of {}, the most memory that was resident: with m
 
 CURVES = (
     "A straight line of slope 1 is a cost in proportion to what grows, one of slope 0 a cost that doesn't know it. The "
-    "exponents are these slopes before and after the knee, which is where two lines that fit better than one meet."
+    "exponents are these slopes before and after the knee, which is where two lines that fit better than one meet. "
+    "These are measured; a cause is an explanation, which isn't."
 )
 
 NOT_MEASURED = {
-    "wall time of clients on two CPUs": "needs a third CPU for the server; clients are pinned to one",
+    "wall time of clients on two CPUs": "never, on any machine: clients are pinned to one CPU everywhere, and with "
+    "two the server needs a third, which the machine of the published figures doesn't have",
 }
 
 
@@ -112,7 +116,8 @@ def _summaries(parts: Mapping[str, Results]) -> dict[str, Section]:
         "compare-lost": Section(
             "Where penstock loses",
             "Each of penstock's rows that another of its group beats by more than the run's uncertainty (the 95 % "
-            "interval of the ratio, paired by round, lies above 1): the one that beats it most, and how many do.",
+            "interval of the ratio, paired by round, lies above 1): the one that beats it most, and how many do. "
+            "Rows that do less, without a permit or with a look at some bytes, don't count among the others.",
             verdict.lost(map(_rivals, groups)),
         ),
     }
@@ -131,20 +136,21 @@ def _summaries(parts: Mapping[str, Results]) -> dict[str, Section]:
         made["compare-spills"] = Section(
             "What spilling costs",
             "100 bodies at a time of log-normal sizes, 64 KiB in the middle and 3 MiB at the top, of which the "
-            "greatest, or the ten greatest, go to a file and are mapped: as multiples of keeping all in RAM.",
-            verdict.spills(parts["clients"], findings.STORES, ("penstock", rows.KEPT)),
+            "greatest, or the ten greatest, go to a file and are mapped, all on the thread that receives: as multiples "
+            "of keeping all in RAM. `peak memory` is what a cgroup of the row's own held at most.",
+            verdict.spills(parts["clients"], findings.STORES, ("penstock", rows.CORE, rows.KEPT)),
         )
     return made
 
 
 def _rivals(group: Group) -> Group:
     """Without the rows that do less than the others: no permit, or a look at some bytes."""
-    less = {"permit": " direct", "forward": forwarding.SAMPLED}.get(group.title.split()[0])
-    return replace(group, rows=[row for row in group.rows if not less or not row["client"].endswith(less)])
+    less = (" direct", *LESS) if group.title.startswith("permit") else LESS
+    return replace(group, rows=[row for row in group.rows if not row["client"].endswith(less)])
 
 
 def _missing(missing: Mapping[str, str]) -> str:
-    return report.markdown(("what", "why"), list(missing.items()))
+    return report.markdown(("what", "why"), list({**missing, **NOT_MEASURED}.items()))
 
 
 def _groups(part: str, results: Results) -> list[Group]:
@@ -173,11 +179,16 @@ def _part(part: str, results: Results, groups: Iterable[Group]) -> Iterable[Sect
     families: dict[str, list[Group]] = {}
     for group in groups:
         families.setdefault(_family(part, group), []).append(group)
-    for family, members in sorted(families.items()):
+
+    def place(family: tuple[str, list[Group]]) -> tuple[str, int]:
+        title, members = family
+        return title.removesuffix(f", {(row := members[0].rows[0])['framing']}"), verdict.framed(row)
+
+    for family, members in sorted(families.items(), key=place):
         echo = members[0].rows[0]["kind"] == "echo"
         yield Section(
             f"{TITLES[part]}: {family}",
-            TEXTS["echo" if echo else part],
+            TEXTS["echo" if echo else "spilling" if family.startswith("spilling") else part],
             _echoes(members) if echo else _pressed(members) if part == "swapping" else _table(part, results, members),
             report.bars(members, ECHO_BARS if echo else BARS),
         )
@@ -198,7 +209,7 @@ def _family(part: str, group: Group) -> str:
 
 
 # From Python and from Rust.
-DIRECT = ("penstock direct", "penstock-core direct")
+DIRECT = ("penstock direct", rows.DIRECT)
 TITLES = {
     "strategies": "Blocking work",
     "semaphores": "Semaphores",
@@ -221,8 +232,13 @@ TEXTS = {
     "consumers and on a deque under a mutex with a condition variable, and penstock-core's own.",
     "clients": "16 concurrent GETs of 8 MiB, stored, read back and summarised; server and client on a CPU each. "
     "Upstream as published makes a client for each batch and looks at each 1973rd byte; its other rows, and all "
-    "others', keep their clients and read every byte. `writes` are calls of write(2) and its kin in a batch, to files "
-    "and to wake other threads. `published` is " + published.SOURCE + ", and a server on another machine.",
+    "others', keep their clients and read every byte, and multiples are of upstream's that does. `writes` are calls of "
+    "write(2) and its kin in a batch, to files and to wake other threads. `published` is "
+    + published.SOURCE
+    + ", and a server on another machine.",
+    "spilling": f"{sizes.COUNT} concurrent GETs of log-normal sizes, {sum(sizes.mixed()) / MIB:.0f} MiB together, of "
+    "which none, the greatest, or the ten greatest are above the limit for RAM, go to a file, and are mapped to be "
+    "read, all on the thread that receives. Server and client have a CPU each, clients are kept, all bytes are read.",
     "tls": "As above, from a server that speaks TLS: upstream's Rust and Python by OpenSSL, hyper 1 and pyreqwest by "
     "rustls.",
     "forwarding": "A body of 8 MiB that was written before is streamed and summarised: scattered in RAM, gathered by "
@@ -322,7 +338,9 @@ def _spread(row: Row, metric: report.Metric) -> str:
 
 def _rate(results: Results, row: Row) -> str:
     settings = results["settings"]
-    rate = settings["size"] * settings["connections"] / (median(values(row, wall)) / 1000) / 2**30
+    mixed = row["scenario"].startswith("spill")
+    batch = sum(sizes.mixed()) if mixed else settings["size"] * settings["connections"]
+    rate = batch / (median(values(row, wall)) / 1000) / 2**30
     return f"{rate:.2f} ({rate * 8:.1f})"
 
 

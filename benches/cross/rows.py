@@ -23,6 +23,8 @@ QUEUE_THREADS = (1, 4, 16, 40, 200)
 QUEUE_JOBS = 1000
 WORKS = tuple(blocking.WORKS)
 CORE = "penstock-core"
+# Without a thread or a permit there is nothing of ours in it.
+DIRECT = "today's tokio direct"
 KEPT = "upstream, client kept, all read"
 MIMALLOC = "upstream with mimalloc, client kept, all read"
 TODAY = "hyper 1, gathered writes"
@@ -69,9 +71,10 @@ def _strategies_in_rust(programs: Programs, work: str) -> Iterator[Variant]:
         for strategy in blocking.UPSTREAM:
             yield _upstream(programs.upstream, strategy, work)
     if programs.core:
-        for way, name in {"direct": "direct", "permit_penstock": "permit", "dispatch": "dispatch"}.items():
+        for way, name in {"permit_penstock": "permit", "dispatch": "dispatch"}.items():
             yield _core(programs.core, work, way, f"penstock-core {name}")
-        yield _core(programs.core, work, "spawn_blocking", "spawn_blocking of today's tokio")
+        for way, client in {"direct": DIRECT, "spawn_blocking": "spawn_blocking of today's tokio"}.items():
+            yield _core(programs.core, work, way, client)
 
 
 def _echoes(programs: Programs) -> Iterator[Variant]:
@@ -99,7 +102,7 @@ def semaphores(programs: Programs) -> Iterator[list[Variant]]:
         rows = [row for row in _from_python(work) if row.client in ("penstock direct", "penstock permit")]
         if programs.core:
             rows += [_core(programs.core, work, f"permit_{kind}", _titled(kind)) for kind in PERMITS]
-            rows.append(_core(programs.core, work, "direct", "penstock-core direct"))
+            rows.append(_core(programs.core, work, "direct", DIRECT))
         named = [replace(row, id=f"permit {row.id}") for row in rows]
         yield [replace(row, scenario=f"permit, {work}") for row in (*named, *blocking.under_permits(work, "asyncio"))]
     for shape, jobs in SHAPES.items():

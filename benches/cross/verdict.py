@@ -24,14 +24,14 @@ from penstock.bench.figures import (
 from penstock.bench.report import Group
 from penstock.bench.results import Results, Row
 
-from benches.cross.rows import SPILLED
+from benches.cross.rows import FRAMINGS, SPILLED
 
 Measures: TypeAlias = tuple[tuple[str, Metric], ...]
 
 MEASURES: Measures = (("CPU", cpu), ("wall", wall))
 ECHO: Measures = (("round trip p99", lag_p99),)
 SINGLE: Measures = (("p99", request_p99), ("spread", request_spread))
-
+NET: Measures = (*MEASURES, ("peak memory", lambda sample: sample.get("peak_bytes")))
 
 # An interval of fewer rounds than these says nothing.
 MIN_ROUNDS = 3
@@ -96,12 +96,16 @@ class Policies:
 def policies(rows: Iterable[Row]) -> list[Policies]:
     """Rows of the clients' part that differ by their policy alone."""
     found: dict[str, Policies] = {}
-    for row in rows:
+
+    def place(row: Row) -> tuple[str, int, str, str]:
+        return row["scenario"].rpartition("_")[0], framed(row), row["store"] or "", named(row)
+
+    for row in sorted(rows, key=place):
         kind, _, policy = row["scenario"].rpartition("_")
         if row["store"] and policy in ("direct", "permit", "dispatch") and row["client"].startswith(TAKEN):
             title = f"{kind}, {row['framing']}, {row['store']}: {named(row)}"
             found.setdefault(title, Policies(title, {})).rows[policy] = row
-    return [found[title] for title in sorted(found) if len(found[title].rows) == 3]
+    return [each for each in found.values() if len(each.rows) == 3]
 
 
 # Peers have no policy: their rows are of two kinds that differ by more.
@@ -127,11 +131,16 @@ def spills(results: Results, stores: Iterable[str], clients: Sequence[str]) -> s
     lines = []
     for store, client in product(stores, clients):
         none, *some = (find(results, f"spill, {spilled} %/length/{store}/{client}") for spilled in SPILLED)
-        times = [paired(row, none, metric) if row and none else None for row, (_, metric) in product(some, MEASURES)]
+        times = [paired(row, none, metric) if row and none else None for row, (_, metric) in product(some, NET)]
         if any(times):
             lines.append((store, client, *(shown(each) if each else "" for each in times)))
-    head = ("files on", "client", *(f"{spilled} %: {name}" for spilled in SPILLED[1:] for name, _ in MEASURES))
+    head = ("files on", "client", *(f"{spilled} %: {name}" for spilled in SPILLED[1:] for name, _ in NET))
     return report.markdown(head, lines)
+
+
+def framed(row: Row) -> int:
+    """The place of the row's framing: a Content-Length, which upstream's server sends, before chunks."""
+    return FRAMINGS.index(row["framing"]) if row["framing"] else len(FRAMINGS)
 
 
 def named(row: Row) -> str:

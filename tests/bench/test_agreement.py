@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from penstock.bench.results import Results, Row, Sample
 
-from benches.cross import agreement
+from benches.cross import agreement, rows
 
 Make = Callable[..., Results]
 
@@ -45,17 +45,17 @@ def test_multiples_of_the_row_that_a_group_is_held_against_agree_by_their_interv
 ) -> None:
     def run(upstream: float, ours: float) -> Results:
         rounds = (1.0, 1.01, 0.99)
-        rows = {"upstream as published": upstream, "penstock": ours, "penstock FilePool": 7.0}
+        times = {rows.KEPT: upstream, "penstock": ours, "penstock FilePool": 7.0}
         return results(
-            *(row(f"fs/length/ext4/{name}", [time * each for each in rounds]) for name, time in rows.items())
+            *(row(f"fs/length/ext4/{name}", [time * each for each in rounds]) for name, time in times.items())
         )
 
     # The machine was half as fast: that changes no multiple, but for the row that was as fast as ever.
     found = agreement.figures({"clients": run(10.0, 5.0)}, {"clients": run(20.0, 10.0)})
     agreeing = {each.row: each.agrees for each in found if each.measure == "CPU, multiples"}
     assert agreeing == {
-        "fs/length/ext4/penstock ÷ upstream as published": True,
-        "fs/length/ext4/penstock FilePool ÷ upstream as published": False,
+        "fs/length/ext4/penstock ÷ " + rows.KEPT: True,
+        "fs/length/ext4/penstock FilePool ÷ " + rows.KEPT: False,
     }
 
 
@@ -91,3 +91,23 @@ def test_the_command_prints_both_tables_and_refuses_runs_without_a_common_row(
     with pytest.raises(SystemExit):
         agreement.main([str(paths[0]), str(paths[2])])
     assert f"{paths[0]} and {paths[2]} have no row in common" in capsys.readouterr().err
+
+
+def test_when_each_run_was_made_is_told_with_what_was_put_into_it(row: Callable[..., Row], results: Make) -> None:
+    part = results(row("ram/length/penstock", [10.0]))
+    later = {**part, "started": "2026-01-02T04:05:06+00:00"}
+    first = {"quick": False, "seconds": 3600.0, "parts": {"clients": part, "tls": later}}
+    missing = {"9 rows": "measured anew, started later", "a row": "not permitted"}
+    made = agreement.runs({**first, "missing": missing}, {**first, "quick": True, "missing": {}})
+    assert made.splitlines()[2:] == [
+        "| first, complete | 2026-01-02T03:04:05+00:00 | abc | 4 | 60 | 9 rows: measured anew, started later |",
+        "| second, quick | 2026-01-02T03:04:05+00:00 | abc | 4 | 60 |  |",
+    ]
+
+
+def test_most_multiples_agree_between_the_published_runs() -> None:
+    results = Path(__file__).parents[2] / "benches" / "results"
+    runs = [json.loads((results / name).read_text())["parts"] for name in ("compare.json", "compare-again.json")]
+    agreeing = [each.agrees for each in agreement.figures(*runs) if each.measure.endswith("multiples")]
+    assert len(agreeing) > 100
+    assert sum(agreeing) >= 0.9 * len(agreeing)
