@@ -57,7 +57,7 @@ async def test_a_closing_thread_counts_while_it_waits(gate: Gate) -> None:
 
 # Everything that starts threads, at once. The formula is that of docs/how-to/size-threads.md.
 PROGRAM = """
-import asyncio, os, sys, time
+import asyncio, gzip, os, sys, time
 import penstock
 
 def tasks():
@@ -68,7 +68,22 @@ default = min(32, cpus + 4) + 1
 files = 3 + 2
 database = 4 + 0
 reaper = 1
+decoders = cpus
 most = 1 + default + files + database + reaper
+
+async def coded(reader, writer):
+    await reader.readuntil(b"\\r\\n\\r\\n")
+    body = gzip.compress(os.urandom(1 << 20), 1)
+    writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Encoding: gzip\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body) + body)
+    await writer.drain()
+    writer.close()
+
+def check(workers, most):
+    figures = penstock.stats()["threads"]
+    # With nothing starting or ending the kernel counts what the figures say, and the main thread.
+    assert tasks() == 1 + figures["used"], (tasks(), figures)
+    assert 1 + figures["limit"] == most, (figures, most)
+    assert figures["workers"] == workers and figures["drains"] >= 2 and figures["reaper"] == 1, figures
 
 async def main(url):
     async with (
@@ -94,11 +109,13 @@ async def main(url):
                 await asyncio.sleep(0.001)
             await asyncio.gather(*gets)
         await asyncio.gather(files.join(), database.join())
-        figures = penstock.stats()["threads"]
-        # With nothing starting or ending the kernel counts what the figures say, and the main thread.
-        assert tasks() == 1 + figures["used"], (tasks(), figures)
-        assert 1 + figures["limit"] == most, (figures, most)
-        assert figures["workers"] == default - 1 + 3 + 4 and figures["drains"] >= 2 and figures["reaper"] == 1, figures
+        workers = default - 1 + 3 + 4
+        check(workers, most)
+        server = await asyncio.start_server(coded, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        async with server, penstock.Client(tunables=penstock.Tunables(max_body_ram="16MiB")) as client:
+            assert len((await client.get(f"http://{host}:{port}/")).body) == 1 << 20
+        check(workers + decoders, most + decoders)
     print("bounded")
 
 asyncio.run(main(sys.argv[1]))
