@@ -20,31 +20,45 @@ NOT_OURS = {
     "test_cancel_futures",
     # Wants the words of ThreadPoolExecutor's message; ours names the setting and the value.
     "test_max_workers_negative",
-    # Programs that say `from concurrent.futures import DispatchPool`; tests/blocking/test_process.py has their like.
+    # Programs that say `from concurrent.futures import DispatchPool`; test_process.py beside this has the like of each.
     "test_hang_gh83386",
     "test_interpreter_shutdown",
     "test_submit_after_interpreter_shutdown",
 }
 
 
+PUBLIC = {
+    "ThreadPoolExecutorTest": ("test_map_submits_without_iteration", "test_executor_map_current_future_cancel"),
+    "ThreadPoolWaitTests": ("test_pending_calls_race",),
+}
+"""Those of ThreadPoolExecutor's own tests that ask for nothing private; not every CPython has all of them."""
+
+
 def suites() -> dict[str, type]:
     """The classes that take any executor, by the part of the interface that they are about."""
-    names = {"executor": "ExecutorTest", "shutdown": "ExecutorShutdownTest", "wait": "WaitTests"}
-    names["as_completed"] = "AsCompletedTests"
     try:
         package = importlib.import_module("test.test_concurrent_futures")
     except ImportError:
         return {}
-    found = {}
-    for part, name in names.items():
+
+    def find(module: str, name: str) -> Any:
         # One module until 3.11, a package since.
-        module = package
-        if not hasattr(package, name):
-            module = importlib.import_module(
-                f"test.test_concurrent_futures.{'' if part == 'executor' else 'test_'}{part}"
-            )
-        found[part] = getattr(module, name)
-    return found
+        if hasattr(package, name):
+            return getattr(package, name)
+        return getattr(importlib.import_module(f"test.test_concurrent_futures.{module}"), name)
+
+    def public(module: str, name: str) -> type:
+        whole = find(module, name)
+        return type(name, (), {test: getattr(whole, test) for test in PUBLIC[name] if hasattr(whole, test)})
+
+    return {
+        "executor": find("executor", "ExecutorTest"),
+        "shutdown": find("test_shutdown", "ExecutorShutdownTest"),
+        "wait": find("test_wait", "WaitTests"),
+        "as_completed": find("test_as_completed", "AsCompletedTests"),
+        "thread_pool": public("test_thread_pool", "ThreadPoolExecutorTest"),
+        "thread_pool_wait": public("test_wait", "ThreadPoolWaitTests"),
+    }
 
 
 class Fixture:

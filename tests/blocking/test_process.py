@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 
+import pytest
+
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -62,6 +64,39 @@ def job():
 pool.dispatch(job)
 """
     check(script("import penstock.errors\n" + source), "closed")
+
+
+@pytest.mark.parametrize(
+    ("options", "printed"), [("wait=False", [["apple"]]), ("wait=False, cancel_futures=True", [["apple"], []])]
+)
+def test_a_job_of_a_pool_that_nobody_waited_for_runs_to_its_end_at_exit(
+    script: Script, options: str, printed: list[list[str]]
+) -> None:
+    source = f"""
+import os, penstock, time
+pool = penstock.DispatchPool(threads=3)
+pool.submit(lambda: (time.sleep(0.2), os.write(1, b"apple")))
+pool.shutdown({options})
+"""
+    result = script(source)
+    assert (result.returncode, result.stderr) == (0, "")
+    # Nothing, if the job had not begun.
+    assert result.stdout.split() in printed
+
+
+def test_a_pool_takes_no_jobs_once_the_interpreter_has_joined_its_threads(script: Script) -> None:
+    source = """
+import atexit
+@atexit.register
+def late():
+    try:
+        pool.submit(id, None)
+    except RuntimeError as error:
+        print(type(error).__name__, flush=True)
+import penstock
+pool = penstock.DispatchPool(threads=5)
+"""
+    check(script(source), "PoolClosed")
 
 
 def test_a_forked_child_starts_afresh_and_runs_nothing_twice(script: Script) -> None:
