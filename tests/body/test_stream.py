@@ -17,6 +17,8 @@ from typing import Any
 import penstock
 import pytest
 
+from tests.calls import Calls
+
 MakeImage = Callable[..., penstock.BodyImage]
 
 pytestmark = pytest.mark.asyncio
@@ -211,6 +213,28 @@ async def test_a_cold_file_needs_a_permit(chill: Callable[[], penstock.BodyImage
 
     with pytest.raises(penstock.SemaphoreClosed):
         await read_cold_files()
+
+
+async def test_direct_adds_no_call_for_each_piece_of_a_cold_file(
+    chill: Callable[[], penstock.BodyImage], tmp_path: Path, body: bytes
+) -> None:
+    async def calls(image: penstock.BodyImage, policy: penstock.Policy) -> int:
+        with open(tmp_path / "cold", "rb") as file, Calls() as calls:
+            async for _ in image.stream(5000, policy=policy):
+                # What was read ahead is to be read again.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return calls.count
+
+    asked = 0
+    for _ in range(20):
+        image, policy = chill(), penstock.Direct()
+        in_memory = await calls(penstock.BodyImage.from_bytes(body), policy)
+        assert in_memory >= 21
+        assert policy.stats()["count"] == 0
+        assert await calls(image, policy) == in_memory
+        if asked := policy.stats()["count"]:
+            break
+    assert asked
 
 
 async def test_a_closed_semaphore_ends_what_must_wait_for_a_disk(tunables: Callable[..., Any], body: bytes) -> None:

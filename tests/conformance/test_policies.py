@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
-import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import penstock
@@ -18,6 +16,7 @@ import pytest
 import pytest_asyncio
 from penstock import Direct, Dispatch, DispatchPool, Permit, Policy, PoolClosed, Semaphore, SemaphoreClosed
 
+from tests.calls import Calls
 from tests.http.serving import response, serve
 
 pytestmark = pytest.mark.asyncio
@@ -132,6 +131,7 @@ async def image(policy: Policy, directory: Path) -> bytes:
     body = penstock.BodyImage.from_path(path, policy=policy)
     mapped = penstock.BodyImage.from_path(path, policy=policy, trusted=True)
     assert bytes(await body.to_ram()) == bytes(await mapped.to_mmap())
+    assert b"".join([bytes(view) async for view in body.stream()]) == BODY
     return await body.read()
 
 
@@ -259,27 +259,6 @@ async def test_only_direct_runs_a_function_on_the_calling_thread(bench: Bench) -
 
 
 # `Direct` is free of charge
-
-
-class Calls:
-    """Counts calls of penstock's Python functions, but those that the clock makes."""
-
-    CLOCK = ("deadlines.py",)
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __enter__(self) -> Calls:
-        sys.setprofile(self._note)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        sys.setprofile(None)
-
-    def _note(self, frame: FrameType, event: str, arg: object) -> None:
-        path = Path(frame.f_code.co_filename)
-        if event == "call" and "penstock" in path.parent.parts[-2:] and path.name not in self.CLOCK:
-            self.count += frame.f_code.co_name != "check"
 
 
 def tunables(store: str, directory: Path) -> penstock.Tunables:

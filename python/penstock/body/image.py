@@ -162,7 +162,7 @@ class BodyImage(_native.Image):
         given = 0
         while (step := reader.step()) is not None:
             if isinstance(step, Op):
-                piece = await perform(policy, step)
+                piece = policy.perform(step) if isinstance(policy, Direct) else await perform(policy, step)
                 if piece is None:
                     return
             else:
