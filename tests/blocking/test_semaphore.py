@@ -284,7 +284,8 @@ async def test_a_waiter_that_is_dropped_leaves_the_queue() -> None:
     assert semaphore.free == 1
 
 
-def test_a_waiter_whose_loop_is_closed_is_skipped() -> None:
+@pytest.mark.parametrize("kind", LOOPS)
+def test_a_waiter_whose_loop_is_closed_is_skipped(kind: str) -> None:
     semaphore = Semaphore(1)
     assert semaphore.try_acquire()
 
@@ -293,7 +294,7 @@ def test_a_waiter_whose_loop_is_closed_is_skipped() -> None:
         await turns()
         return task
 
-    loop = asyncio.new_event_loop()
+    loop = LOOPS[kind]()
     task = loop.run_until_complete(stay())
     loop.close()
     assert semaphore.waiting == 1
@@ -374,6 +375,40 @@ def test_a_waiter_whose_loop_runs_again_takes_what_is_free_by_then(kind: str) ->
     assert tasks[0].cancelled()
     loop.close()
     semaphore.release()
+    assert (semaphore.free, semaphore.waiting) == (1, 0)
+
+
+@pytest.mark.parametrize("kind", LOOPS)
+@pytest.mark.parametrize("then", ["goes on", "is closed"])
+def test_a_permit_handed_over_as_a_loop_stops_stays_with_its_task_until_the_loop(then: str, kind: str) -> None:
+    semaphore = Semaphore(1)
+    assert semaphore.try_acquire()
+    loop = LOOPS[kind]()
+
+    async def wait() -> asyncio.Task[None]:
+        task = asyncio.create_task(semaphore.acquire())
+        await turns()
+        asyncio.current_task().add_done_callback(lambda _: in_the_last_turn())  # type: ignore[union-attr]
+        return task
+
+    def in_the_last_turn() -> None:
+        # The loop was just told to stop; uvloop has one more turn then.
+        if kind == "uvloop":
+            loop.call_soon(semaphore.release)
+        else:
+            semaphore.release()
+
+    waiting = loop.run_until_complete(wait())
+    assert not waiting.done()
+    assert (semaphore.free, semaphore.waiting, semaphore.stats()["hand_overs"]) == (0, 0, 1)
+    if then == "goes on":
+        loop.run_until_complete(waiting)
+        semaphore.release()
+    # Told apart from a forgotten task: this one was abandoned on purpose.
+    waiting._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+    del waiting
+    gc.collect()
     assert (semaphore.free, semaphore.waiting) == (1, 0)
 
 
