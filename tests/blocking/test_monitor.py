@@ -14,12 +14,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import penstock
 import pytest
 import uvloop
 from penstock import DispatchPool, LoopMonitor, Semaphore, Stall
+from penstock._native import _delay_writes
 
 LOOPS = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
 
@@ -122,6 +124,36 @@ async def test_a_job_that_keeps_the_interpreter_is_named_and_counted_as_lag_by_i
             await until(lambda policy=policy: policy.stats()["lag"]["max"] >= 0.05)  # type: ignore[misc]
             assert "builtins.sum" in monitor.stats()["causes"][name]
         await stalls.make(lambda: pool.run(sum, HOG), "DispatchPool", "builtins.sum")
+
+
+@pytest.mark.asyncio
+async def test_a_native_operation_is_named_with_the_stack_of_who_asked_for_it(stalls: Stalls, tmp_path: Path) -> None:
+    tunables = penstock.Tunables(max_body_ram=0, temp_dir=tmp_path)
+    _delay_writes(0.15)
+    try:
+        async with penstock.AsyncBodySink(tunables, policy=penstock.Direct()) as sink:
+            with stalls.monitor():
+                stall = await stalls.make(lambda: sink.write(bytes(2 << 20)), "Direct", "penstock.BodySink.write")
+    finally:
+        _delay_writes(0)
+    assert "in write" in stall.stack
+
+
+@pytest.mark.asyncio
+async def test_a_job_that_keeps_the_interpreter_is_named_with_its_stack(stalls: Stalls, pool: DispatchPool) -> None:
+    def hog() -> None:
+        # Between two sums the monitor can have the interpreter, and see where the job is.
+        for _ in range(3):
+            sum(HOG[::4])
+
+    name = f"{__name__}.{hog.__qualname__}"
+    with stalls.monitor():
+        for _ in range(20):
+            await stalls.make(lambda: pool.run(hog), "DispatchPool", name)
+            # Empty, if the job was over before it could be looked at.
+            if found := [stall for stall in stalls if stall.function == name and "in hog" in stall.stack]:
+                break
+    assert found
 
 
 @pytest.mark.asyncio

@@ -94,7 +94,7 @@ class LoopMonitor:
     A thread asks the loop for an answer each `interval` and measures how long that takes: it is what a socket that
     became readable just then would have waited. A late answer has a cause: the function that ran under a policy on the
     loop's thread, or the innermost function there, or, if the loop itself had nothing to do, a function that a pool ran
-    and that kept the interpreter to itself. It costs well under 1 % of a CPU, so it may be left on.
+    and that kept the interpreter to itself. On an idle loop it costs less than 1 % of a CPU, so it may be left on.
 
     Args:
         name: Tells loops apart in reports.
