@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -59,6 +60,27 @@ def test_a_thousand_loops_on_one_pool_leave_no_descriptor(
                 del loop
         if how == "collected":
             gc.collect()
+        assert len(os.listdir("/proc/self/fd")) <= before
+
+
+class Unclosed(asyncio.SelectorEventLoop):
+    """asyncio's closes itself when it is collected; this one doesn't."""
+
+    def __del__(self) -> None:
+        pass
+
+
+def test_loops_that_are_collected_without_a_close_leave_no_descriptor() -> None:
+    async def main() -> int:
+        return await pool.run(int)
+
+    with DispatchPool(threads=2) as pool, warnings.catch_warnings():
+        # The loop's sockets have something to say.
+        warnings.simplefilter("ignore", ResourceWarning)
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(20):
+            assert Unclosed().run_until_complete(main()) == 0
+        gc.collect()
         assert len(os.listdir("/proc/self/fd")) <= before
 
 

@@ -63,6 +63,15 @@ async def test_submit_does_not_carry_the_context(pool: DispatchPool) -> None:
 
 
 @pytest.mark.asyncio
+async def test_dispatch_carries_the_context(pool: DispatchPool) -> None:
+    variable.set("mine")
+    seen: list[str] = []
+    pool.dispatch(lambda: seen.append(variable.get()))
+    await pool.join()
+    assert seen == ["mine"]
+
+
+@pytest.mark.asyncio
 async def test_callbacks_run_in_the_context_they_were_added_in(pool: DispatchPool, gate: Gate) -> None:
     future = pool.run(gate)
     seen: list[str] = []
