@@ -8,6 +8,7 @@ from pathlib import Path
 
 from penstock.bench.blocking import LOOPS, PACKAGES, Blocking, sessions
 from penstock.bench.progress import Progress
+from penstock.bench.results import Results
 from penstock.bench.rounds import DebugBuildError, Pace
 
 from benches import blocking_report, blocking_targets, targets
@@ -33,6 +34,14 @@ def upstream() -> Path | None:
         return None
 
 
+def shown(results: Results, min_iterations: int) -> str:
+    """What the terminal gets: a line for each row, where the lead ends, the echoes, and the targets."""
+    tables = blocking_report.tables(results)
+    parts = ["\n".join(blocking_report.lines(results))]
+    parts += [tables[name] for name in ("blocking-lead", "blocking-echo") if name in tables]
+    return "\n\n".join([*parts, targets.table(results, min_iterations, blocking_targets.TARGETS)])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     pace = options.pace(arguments, QUICK, arguments.batches)
@@ -49,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(results, indent=1) + "\n")
-    print("\n".join(blocking_report.lines(results)))
-    print(f"\n{targets.table(results, arguments.min_iterations, blocking_targets.TARGETS)}")
+    print(shown(results, arguments.min_iterations))
     print(f"\nresults: {arguments.json}")
     return 0
 

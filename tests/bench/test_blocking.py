@@ -21,6 +21,8 @@ ROWS = (
     "noop/asyncio/run_in_executor",
     "noop one by one/asyncio/penstock native",
     "noop x8/asyncio/to_thread",
+    "sleep x8/asyncio/penstock dispatch",
+    "sleep x8/asyncio/run_in_executor",
     "noop/asyncio/futures by hand",
     "sleep/asyncio/6 threads by hand",
     "sleep 100 µs x 4/asyncio/penstock dispatch",
@@ -67,6 +69,7 @@ def test_results_are_shown_as_lines_and_as_tables(results: Results) -> None:
     tables = blocking_report.tables(results)
     assert "| noop, asyncio | **penstock dispatch** | " in tables["blocking-matrix"]
     assert "| sleep 100 µs x 4, asyncio | " in tables["blocking-lead"]
+    assert "| sleep x8, " not in tables["blocking-lead"]
     assert "| in flight, asyncio | **penstock dispatch** | " in tables["blocking-fairness"]
     assert "| semaphore contended, asyncio | asyncio | " in tables["blocking-semaphores"]
     assert "| echo beside sleep, asyncio | **penstock permit** | " in tables["blocking-echo"]
@@ -74,6 +77,13 @@ def test_results_are_shown_as_lines_and_as_tables(results: Results) -> None:
     assert "| noop, asyncio: futures by hand | CPU | < 0.0833 | " in tables["blocking-floors"]
     # A run in which nothing loses has no such table.
     assert "by hand" not in tables.get("blocking-lost", "")
+
+
+def test_the_command_prints_lines_where_the_lead_ends_the_echoes_and_the_targets(results: Results) -> None:
+    lines, *tables = command.shown(results, targets.MIN_ITERATIONS).split("\n\n")
+    assert lines == "\n".join(blocking_report.lines(results))
+    made = blocking_report.tables(results)
+    assert tables == [made[f"blocking-{name}"] for name in ("lead", "echo", "targets")]
 
 
 def test_a_row_that_loses_is_named_with_its_winner(results: Results) -> None:
