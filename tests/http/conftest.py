@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -107,6 +108,8 @@ def no_slab_is_left() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for localhost that signed itself, with its key in one file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl(1) is not installed")
     directory = tmp_path_factory.mktemp("certificate")
     path = directory / "localhost.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
