@@ -123,6 +123,11 @@ def test_a_program_ends_at_once_while_a_response_is_drained(script: Script, how:
 
 
 FORK = """
+files = penstock.FilePool(max_bytes="16MiB")
+
+def recycled():
+    return files.stats()["recycled"]
+
 async def get(client):
     answer = await client.get(url + "whole")
     assert answer.body.state == "file"
@@ -135,13 +140,23 @@ async def child(inherited):
         pass
     else:
         raise AssertionError("used in another loop")
-    async with penstock.Client(tunables=tunables) as client:
+    before = recycled()
+    async with penstock.Client(tunables=tunables, file_pool=files) as client:
         await asyncio.gather(*[get(client) for _ in range(3)])
+        await get(client)
+    # The parent may go on with a file that was idle, and what the child makes is kept for nobody.
+    assert recycled() == before
 
 async def main():
-    async with penstock.Client(tunables=tunables) as client:
+    async with penstock.Client(tunables=tunables, file_pool=files) as client:
         await get(client)
         asking = await half(client)
+        alive = await client.get(url + "whole")
+        await get(client)
+        async with asyncio.timeout(10):
+            while not files.stats()["files"]:
+                await asyncio.sleep(0.001)
+        before = recycled()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
@@ -163,6 +178,13 @@ async def main():
         assert os.waitstatus_to_exitcode(status) == 0, status
         # The parent goes on: the one that was on its way, and others on the same connections.
         assert not asking.done()
+        # The child may look at what was there at the fork: that is not recycled, and what is made now is.
+        await get(client)
+        assert recycled() == before
+        async with asyncio.timeout(10):
+            while recycled() == before:
+                await get(client)
+        assert await alive.read() == bytes(1000000)
         await asyncio.gather(*[get(client) for _ in range(3)])
         asking.cancel()
         await asyncio.wait([asking])
@@ -173,7 +195,9 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
-def test_a_fork_leaves_the_client_to_the_parent_and_the_child_makes_its_own(script: Script, loops: str) -> None:
+def test_a_fork_leaves_the_client_and_its_files_to_the_parent_and_the_child_makes_its_own(
+    script: Script, loops: str
+) -> None:
     install = "import asyncio, uvloop; asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())\n"
     ran = script((install if loops == "uvloop" else "") + COMMON + FORK, timeout=25)
     assert ran.returncode == 0, ran.stderr
