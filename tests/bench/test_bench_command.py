@@ -1,5 +1,6 @@
 """The command lines, as users type them."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from penstock import cli
-from penstock.bench import command, measure, report, scenarios, server
+from penstock.bench import command, demo, measure, report, rounds, scenarios, server
 from penstock.bench.driver import Plan
 from penstock.bench.figures import wall
 from penstock.bench.rounds import Pace
@@ -60,6 +61,31 @@ def test_the_ways_to_download_are_measured_against_a_server_elsewhere(
     assert "<svg" in page.read_text()
     # The directory for files is gone.
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".html"}
+
+
+@pytest.mark.usefixtures("fonts")
+def test_the_demo_shows_a_row_a_store_and_says_where_its_picture_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Each round counts as noisy: a busy machine has something to show, too.
+    monkeypatch.setattr(rounds, "NOISE_MS", -1.0)
+    small = functools.partial(Plan, warmup=0, batches=1, size=50_000, connections=2, noise=-1.0)
+    monkeypatch.setattr(demo, "Plan", small)
+    output = tmp_path / "out"
+    assert command.main(["demo", "--rounds", "1", "--output", str(output)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("2 concurrent GETs of 0 MiB")
+    lines = [line.strip() for line in shown.splitlines()]
+    places = [
+        next(at for at, line in enumerate(lines) if line.startswith(f"{name} "))
+        for name in ("RAM", "files", "mapped files")
+    ]
+    assert places == sorted(places)
+    picture = output / "demo.png"
+    assert lines[-1] == f"picture: {picture}"
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    # The directory for files is gone.
+    assert list(output.iterdir()) == [picture]
 
 
 def test_blocking_work_is_measured_with_and_without_others_ways(
