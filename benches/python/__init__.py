@@ -1,1 +1,1 @@
-"""The full comparison: `python -m benches.python.run`. Rows are made in `scenarios`, peers are in `peers/`."""
+"""The full comparison: `python -m benches.python.run`. Its rows and the peers are in `penstock.bench`."""

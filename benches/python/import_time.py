@@ -8,6 +8,8 @@ import subprocess
 import sys
 from statistics import median
 
+import penstock
+
 LIMIT_MS = 15.0
 ROUNDS = 40
 
@@ -27,6 +29,8 @@ def sample() -> tuple[float, float]:
 
 
 def main() -> int:
+    if penstock.BUILD_PROFILE != "release":
+        sys.exit("this is a debug build: make develop")
     sample()  # the first reads the disk and writes bytecode
     walls, cpus = zip(*(sample() for _ in range(ROUNDS)), strict=True)
     print(f"import penstock: {median(cpus):.1f} ms of CPU (limit {LIMIT_MS:.0f}); {min(walls):.1f} ms wall at least")

@@ -4,6 +4,7 @@ What a program sees of them is in the other benchmarks; these tell which of them
 """
 
 import asyncio
+import sys
 
 import penstock
 import pyperf
@@ -16,6 +17,8 @@ async def _nothing() -> None:
 
 
 def main() -> None:
+    if penstock.BUILD_PROFILE != "release":
+        sys.exit("this is a debug build: make develop")
     runner = pyperf.Runner()
     pool = penstock.DispatchPool(threads=1)
     policy = penstock.Dispatch(pool)
