@@ -67,7 +67,6 @@ def cpython_case(source: Any, group: str, name: str, store: str) -> unittest.Tes
         (test_general, "CIOTest", "test_buffered_file_io"),
         (test_general, "CIOTest", "test_readline"),
         (test_general, "CIOTest", "test_invalid_operations"),
-        (test_general, "CIOTest", "test_raw_bytes_io"),
         (test_bufferedio, "CBufferedReaderTest", "test_threads"),
     ],
 )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import collections.abc
+import inspect
 import io
 import os
 import pickle
 import stat
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -149,6 +152,26 @@ def test_memoryview_is_contiguous_and_read_only(image: penstock.BodyImage, body:
     assert view == body
     with pytest.raises(TypeError):
         view[0] = 0
+
+
+def test_a_writable_buffer_is_refused(image: penstock.BodyImage, body: bytes) -> None:
+    # A view that would be written to is asked for as such.
+    with pytest.raises((TypeError, BufferError)):
+        io.BytesIO(b"other").readinto(image)  # type: ignore[arg-type]  # whose type is that of a readable buffer
+    assert bytes(image) == body
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="not on this platform: collections.abc.Buffer came with CPython 3.12"
+)
+def test_an_image_is_a_buffer_by_name(image: penstock.BodyImage, body: bytes) -> None:
+    abc: Any = collections.abc
+    flags: Any = inspect
+    assert isinstance(image, abc.Buffer)
+    asked: Any = image
+    assert asked.__buffer__(flags.BufferFlags.SIMPLE) == body
+    with pytest.raises(BufferError):
+        asked.__buffer__(flags.BufferFlags.WRITABLE)
 
 
 def test_a_memoryview_outlives_the_image(image_in: MakeImage, body: bytes, store: str) -> None:

@@ -76,12 +76,17 @@ def test_the_readme_fits_one_screen_and_keeps_its_order() -> None:
     text = readme()
     assert len(text.splitlines()) <= 48
     order = [
-        "**asyncio HTTP and blocking calls",
+        "**asyncio HTTP and blocking calls that can't run you out of memory, threads or time.**",
+        "Bodies spill to disk",
+        "a bounded pool",
+        "the event loop keeps turning",
         "```python",
         "<!-- table:readme -->",
         "make demo",
         "make test",
         "not to use",
+        "keep nothing",
+        "HTTP/2, Windows",
     ]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
