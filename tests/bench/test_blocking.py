@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import re
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
-from penstock.bench import blocking, strategies
+from penstock.bench import blocking, blocking_worker, strategies
 from penstock.bench.progress import Progress
 from penstock.bench.results import Results
 from penstock.bench.rounds import DebugBuildError, Pace
@@ -14,7 +17,8 @@ from benches import blocking_report, blocking_targets, targets
 from benches.python import blocking as command
 from benches.python import native
 
-SCHEMA = Path(__file__).parents[2] / "benches" / "schema.json"
+BENCHES = Path(__file__).parents[2] / "benches"
+SCHEMA = BENCHES / "schema.json"
 PACE = Pace(rounds=1, warmup=0, noise=1000.0)
 ROWS = (
     "noop/asyncio/penstock dispatch",
@@ -124,6 +128,45 @@ def test_all_sleep_the_same() -> None:
     )
     assert all(other == first for other in others)
     assert set(first) == {delay / 1e6 for delay in strategies.DELAYS}
+
+
+def test_programs_sleep_as_long_as_pythons_rows() -> None:
+    text = (BENCHES / "rust" / "protocol" / "src" / "work.rs").read_text()
+    (listed,) = re.findall(r"const SLEEPS: \[u64; 200\] = \[(.*?)\];", text, re.DOTALL)
+    jobs, _ = blocking.WORKS["sleep"]
+    assert [int(each) / 1e6 for each in re.findall(r"\d+", listed)] == [
+        delay for _, delay in strategies.jobs("sleep", jobs, "to_thread")
+    ]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("steps", [0, 3])
+async def test_waiters_are_cancelled_once_all_of_them_wait(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Even where a loop takes several turns to begin with them."""
+    waiting = cancelled = 0
+
+    class Counting(asyncio.Semaphore):
+        async def acquire(self) -> Literal[True]:
+            nonlocal waiting, cancelled
+            if self._value:
+                return await super().acquire()
+            waiting += 1
+            try:
+                return await super().acquire()
+            except asyncio.CancelledError:
+                cancelled += waiting == 50
+                raise
+
+    create = asyncio.create_task
+
+    async def later(work: Coroutine[Any, Any, None]) -> None:
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await work
+
+    monkeypatch.setattr(asyncio, "create_task", lambda work: create(later(work)))
+    await blocking_worker.take_in_vain(Counting(4), 4, 50)
+    assert (waiting, cancelled) == (50, 50)
 
 
 def test_debug_builds_are_refused() -> None:

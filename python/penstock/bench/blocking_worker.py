@@ -66,9 +66,14 @@ async def take_contended(semaphore: Any, count: int) -> None:
 
 
 async def take_in_vain(semaphore: Any, permits: int, count: int) -> None:
-    """Tasks that wait while all permits are held, and are cancelled."""
+    """Tasks that wait while all permits are held, and are cancelled once all do."""
+    waiting, all_wait = 0, asyncio.Event()
 
     async def take() -> None:
+        nonlocal waiting
+        waiting += 1
+        if waiting == count:
+            all_wait.set()
         async with semaphore:
             raise AssertionError("there is no permit left")
 
@@ -76,7 +81,7 @@ async def take_in_vain(semaphore: Any, permits: int, count: int) -> None:
         for _ in range(permits):
             await held.enter_async_context(semaphore)
         tasks = [asyncio.create_task(take()) for _ in range(count)]
-        await asyncio.sleep(0)
+        await all_wait.wait()
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)

@@ -2,7 +2,11 @@
 //! are cancelled.
 
 use std::error::Error;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinHandle, yield_now};
@@ -58,12 +62,17 @@ impl Takes {
                     for _ in 0..PERMITS {
                         held.push(permits.take().await);
                     }
-                    let tasks = spawn(jobs, || contend(Arc::clone(&permits)));
-                    yield_now().await;
+                    let waiting = Arc::new(AtomicUsize::new(0));
+                    let tasks = spawn(jobs, || wait(Arc::clone(&permits), Arc::clone(&waiting)));
+                    // Once isn't enough: the runtime comes back here after some dozens of tasks.
+                    while waiting.load(Ordering::Relaxed) < jobs {
+                        yield_now().await;
+                    }
                     tasks.iter().for_each(JoinHandle::abort);
                     for task in tasks {
                         assert!(task.await.is_err_and(|error| error.is_cancelled()));
                     }
+                    assert_eq!(waiting.load(Ordering::Relaxed), jobs, "each has waited, once");
                     drop(held);
                 }
             }
@@ -81,4 +90,15 @@ async fn contend(permits: Arc<Permits>) {
         let _permit = permits.take().await;
         yield_now().await;
     }
+}
+
+/// Until it is cancelled; it counts itself once it stands in the queue.
+async fn wait(permits: Arc<Permits>, waiting: Arc<AtomicUsize>) {
+    let mut taking = pin!(permits.take());
+    poll_fn(|context| {
+        assert!(taking.as_mut().poll(context).is_pending(), "there is no permit left");
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Poll::<()>::Pending
+    })
+    .await;
 }

@@ -1,12 +1,22 @@
-//! The operations under test: those of upstream's benchmarks of blocking work, with its batches and threads. The generator
-//! of random numbers is not upstream's: it is the one of penstock's own native job, so that all rows do the same.
+//! The operations under test: those of upstream's benchmarks of blocking work, with its batches and threads. The random
+//! numbers are not upstream's: a batch sleeps as long as one of Python's rows does, and a shuffle has the generator of
+//! penstock's own native job.
 
 use std::cell::Cell;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-const DELAYS: [u64; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 12, 49];
+/// Microseconds that the jobs of a batch sleep: those that `penstock.bench.strategies` gives the jobs of its batches.
+const SLEEPS: [u64; 200] = [
+    3, 49, 2, 5, 2, 8, 8, 8, 7, 4, 2, 8, 1, 7, 7, 49, 1, 8, 5, 4, 49, 2, 6, 1, 1, 1, 12, 1, 7, 4, 7, 1, 12, 4, 8, 8,
+    12, 4, 6, 4, 4, 8, 5, 1, 7, 12, 2, 3, 5, 2, 6, 12, 7, 12, 4, 5, 5, 49, 8, 12, 7, 49, 1, 8, 4, 7, 7, 3, 6, 12, 6, 2,
+    8, 12, 2, 3, 12, 7, 6, 8, 1, 8, 1, 5, 49, 49, 49, 7, 3, 3, 12, 4, 1, 4, 12, 12, 4, 7, 12, 6, 49, 6, 8, 5, 12, 49,
+    1, 7, 12, 3, 12, 12, 4, 7, 1, 8, 6, 49, 12, 4, 12, 7, 8, 6, 7, 6, 1, 12, 12, 49, 49, 6, 8, 49, 1, 4, 3, 12, 49, 3,
+    2, 12, 5, 1, 2, 2, 1, 8, 1, 5, 4, 5, 2, 49, 3, 6, 5, 2, 3, 3, 5, 12, 3, 5, 5, 8, 6, 8, 8, 2, 1, 5, 7, 6, 7, 4, 5,
+    2, 5, 12, 4, 49, 7, 1, 4, 1, 7, 3, 1, 3, 8, 12, 7, 12, 4, 12, 8, 4, 12, 1,
+];
 
 #[derive(Clone, Copy)]
 pub enum Work {
@@ -31,7 +41,7 @@ impl FromStr for Work {
 impl Work {
     /// Jobs of a batch.
     pub fn batch(self) -> usize {
-        if matches!(self, Self::Sleep) { 200 } else { 100 }
+        if matches!(self, Self::Sleep) { SLEEPS.len() } else { 100 }
     }
 
     /// Threads for blocking work, and permits.
@@ -45,7 +55,10 @@ impl Work {
             Self::Noop => 100,
             Self::Expensive => expensive(),
             Self::Sleep => {
-                thread::sleep(Duration::from_micros(DELAYS[random(DELAYS.len() as u64)]));
+                // By who begins first, whichever thread that is: each batch has all of them.
+                static BEGUN: AtomicUsize = AtomicUsize::new(0);
+                let number = BEGUN.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(Duration::from_micros(SLEEPS[number % SLEEPS.len()]));
                 100
             }
         }
