@@ -120,14 +120,14 @@ def sessions(
 ) -> dict[str, list[list[Variant]]]:
     """The rows of each part."""
     clients = list(rows.clients(programs, directories, plan, quick))
-    quick_stores = {store: each for store, each in directories.items() if not quick or store in rows.QUICK_STORES}
+    quick_stores = {store: each for store, each in directories.items() if not quick or rows.on_disk(store)}
     return {
         "strategies": list(rows.strategies(programs, quick)),
         "semaphores": list(rows.semaphores(programs)),
         "queues": list(rows.queues(programs)),
         "clients": clients,
         "tls": list(tls.rows(clients, quick)),
-        "forwarding": list(forwarding.rows(programs, quick_stores)),
+        "forwarding": list(forwarding.rows(programs, quick_stores, quick)),
         "swapping": [swapping.rows(programs, directories)],
         "curves": list(curves.rows(programs, quick)),
     }
@@ -256,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         print(estimate(chosen, pace, plan), file=sys.stderr, flush=True)
         missing = {f"files on {store}": reason for store, reason in places.missing.items()}
-        missing["penstock-core under TLS"] = tls.NO_CORE
+        missing |= {**rows.WITHOUT, "penstock-core under TLS": tls.NO_CORE}
         if not find_library("jemalloc"):
             missing["peers with jemalloc"] = rows.NO_JEMALLOC
         if arguments.quick:

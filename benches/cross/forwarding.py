@@ -32,16 +32,25 @@ IN_FILES = (
     ("mmap_kept", "direct"),
     *product(("mmap", "mmap_copy"), ("direct", "permit")),
 )
+"""Those that all have."""
+UPSTREAMS_IN_RAM = ("ram_uni",)
+UPSTREAMS_IN_FILES = (
+    ("fs_uni", "direct"),
+    *(("fs", policy) for policy in ("direct_ct", "dispatch1", "dispatch1_ql0", "dispatch1_ct", "dispatch1_ct_ql0")),
+)
+"""Upstream's own: buffers of another type, one thread to dispatch to, a queue of none, a runtime of one thread."""
 SAMPLED, WHOLE = "upstream as published, each 1973rd byte", "upstream, all read"
 
 Stream: TypeAlias = Callable[[], Awaitable[Summary]]
 
 
-def rows(programs: Programs, stores: Mapping[str, Path]) -> Iterator[list[Variant]]:
+def rows(programs: Programs, stores: Mapping[str, Path], quick: bool) -> Iterator[list[Variant]]:
     """A session for RAM, and one for each store."""
-    yield [row for scenario in IN_RAM for row in _rows(programs, scenario, "direct", None, None)]
+    in_ram = IN_RAM if quick else (*IN_RAM, *UPSTREAMS_IN_RAM)
+    yield [row for each in in_ram for row in _rows(programs, each, "direct", None, None)]
+    in_files = IN_FILES if quick else (*IN_FILES, *UPSTREAMS_IN_FILES)
     for store, directory in stores.items():
-        yield [row for each in IN_FILES for row in _rows(programs, *each, store, directory)]
+        yield [row for each in in_files for row in _rows(programs, *each, store, directory)]
 
 
 def _rows(
@@ -49,10 +58,12 @@ def _rows(
 ) -> Iterator[Variant]:
     name = f"{scenario}_{policy}" if store else scenario
     place = str(directory or "-")
+    upstreams = scenario in UPSTREAMS_IN_RAM or (scenario, policy) in UPSTREAMS_IN_FILES
     commands: dict[str, tuple[str, ...]] = {
-        how: (sys.executable, "-m", __name__, how, scenario, policy, place) for how in _python(scenario, policy)
+        how: (sys.executable, "-m", __name__, how, scenario, policy, place)
+        for how in (() if upstreams else _python(scenario, policy))
     }
-    if programs.core:
+    if programs.core and not upstreams:
         commands[CORE] = (str(programs.core), "stream", scenario, policy, place)
     if programs.streams:
         for client, reading in ((SAMPLED, "sampled"), (WHOLE, "whole")):
@@ -93,6 +104,7 @@ async def _opened(how: str, scenario: str, policy: str, directory: str) -> Async
         if how == "penstock":
             stream = await _ours(scenario, policy, directory, stack)
         else:
+            files.set_threads()
             file = stack.enter_context(files.create(directory))
             file.writelines(content())
             stream = _by_file(scenario, file, how == "to_thread")

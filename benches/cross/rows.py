@@ -1,7 +1,7 @@
 """The rows of each part, in the sessions that compare them. What Python does is taken from `penstock.bench`."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ctypes.util import find_library
 from dataclasses import dataclass, replace
 from itertools import product
@@ -25,15 +25,29 @@ WORKS = tuple(blocking.WORKS)
 CORE = "penstock-core"
 # Without a thread or a permit there is nothing of ours in it.
 DIRECT = "today's tokio direct"
+PUBLISHED = "upstream as published"
 KEPT = "upstream, client kept, all read"
 MIMALLOC = "upstream with mimalloc, client kept, all read"
 TODAY = "hyper 1, gathered writes"
+# Those whose files are held against their RAM.
+BESIDE = ("penstock", PUBLISHED, KEPT)
+# What file systems in memory are called, with huge pages or without.
+SHARED_MEMORY = "tmpfs"
 # As upstream's benchmarks have it.
 MAX_BODY_RAM = 0x2000 * 1025
 # How many of a hundred bodies are above the limit.
 SPILLED = (0, 1, 10)
 # glibc keeps what was freed, for bodies of any size here: https://man7.org/linux/man-pages/man3/mallopt.3.html
 MALLOC = ("MALLOC_MMAP_THRESHOLD_=33554432", "MALLOC_TRIM_THRESHOLD_=1073741824", "MALLOC_TOP_PAD_=67108864")
+# Of what upstream has, or the rows beside; with the reasons.
+WITHOUT = {
+    "rows of upstream's client under `stream`": "it gives a body when all of it is kept",
+    "rows of httpx and niquests in files": "their bodies are written to files by hand, as in the rows of aiohttp",
+    "`mmap_copy_dispatch` as published": "no release of upstream's has it: its row there does what the others' do",
+    "echoes beside eight loops": "they would be on one of the loops, and tell of its eighth of the jobs alone",
+    "streams forwarded by one thread alone, but in upstream's Rust": "penstock's policies have two threads or permits, "
+    "and Python's loop is one thread",
+}
 NO_JEMALLOC = "libjemalloc isn't installed (on Debian: apt install libjemalloc2)"
 
 
@@ -63,7 +77,7 @@ def strategies(programs: Programs, quick: bool) -> Iterator[list[Variant]]:
     if not quick:
         for work in WORKS:
             yield _from_python(f"{work} x8")
-    yield list(_echoes(programs))
+    yield list(_echoes(programs, ("expensive", "sleep") if quick else WORKS))
 
 
 def _strategies_in_rust(programs: Programs, work: str) -> Iterator[Variant]:
@@ -77,13 +91,13 @@ def _strategies_in_rust(programs: Programs, work: str) -> Iterator[Variant]:
             yield _core(programs.core, work, way, client)
 
 
-def _echoes(programs: Programs) -> Iterator[Variant]:
+def _echoes(programs: Programs, works: Iterable[str]) -> Iterator[Variant]:
     """Echoes from a loop, or from tokio's threads, without anything and with blocking work beside them."""
     yield from _from_python("echo idle")
     if programs.core:
         command = (programs.core, "blocking", "direct", "noop", 0, blocking.WORKS["noop"][1])
         yield _with_echoes("echo idle", _program("echo idle", "tokio", command, 0))
-    for work in ("expensive", "sleep"):
+    for work in works:
         name = f"echo beside {work}"
         yield from _from_python(name)
         for row in _strategies_in_rust(programs, work):
@@ -129,6 +143,7 @@ def queues(programs: Programs) -> Iterator[list[Variant]]:
 
 def clients(programs: Programs, stores: Mapping[str, Path], plan: Plan, quick: bool) -> Iterator[list[Variant]]:
     """Upstream's third and fourth tables."""
+    in_ram: dict[Framing | None, list[Variant]] = {}
     for session in scenarios.sessions(FRAMINGS, stores, "asyncio", plan):
         rows = [row for row in session if row.kind == "batch" and not (quick and _left_to_the_complete_run(row))]
         if not rows:
@@ -139,14 +154,24 @@ def clients(programs: Programs, stores: Mapping[str, Path], plan: Plan, quick: b
         if rows[0].store is None:
             rows += _streamed(rows[0].framing)
             rows += _with_allocators(rows) if rows[0].framing == "length" else ()
-        ours = [row for row in rows if row.client == "penstock" and not row.scenario.startswith("mmap_copy")]
-        rows += _in_rust(programs, ours, stores)
+        rows += _in_rust(programs, [row for row in rows if row.client == "penstock"], stores)
+        if store := rows[0].store:
+            rows += () if quick else _beside(in_ram.get(rows[0].framing, ()), store)
+        else:
+            in_ram[rows[0].framing] = rows
         if programs.floor:
             rows += floor.rows(programs.floor, rows[0].framing)[:1]
         yield rows
     for place in stores.items():
-        if not quick or place[0] in QUICK_STORES:
+        if not quick or on_disk(place[0]):
             yield [*_passes(programs, *place), *_spills(programs, *place)]
+
+
+def _beside(rows: Sequence[Variant], store: str) -> Iterator[Variant]:
+    """Rows in RAM once more, in the rounds of those in files: what a mapping costs is told by both."""
+    for row in rows:
+        if row.framing == "length" and row.scenario in ("ram", "ram_gather") and row.client in BESIDE:
+            yield replace(row, id=f"{row.scenario}/length/{store}/{row.client}", store=store)
 
 
 def _passes(programs: Programs, store: str, directory: Path) -> Iterator[Variant]:
@@ -218,18 +243,23 @@ def upstream_client(
     return (str(program), kind, policy, *reading, str(passes), str(limit), str(directory or "-"))
 
 
-QUICK_STORES = (None, "ext4")
+def on_disk(store: str | None) -> bool:
+    """Whether these files cost no memory; the disk's type of file system is the machine's choice."""
+    return store is not None and not store.startswith(SHARED_MEMORY)
+
+
 LEFT_TO_THE_COMPLETE_RUN = (
-    "copies of mappings, recycled files, chunked bodies in files but dispatched ones, work from eight loops, every "
-    "other point of a curve; in shared memory chunked bodies, permits, several passes, spilling, streams of written "
-    "bodies, and Python's others; upstream with mimalloc in files; under TLS all policies but dispatch"
+    "copies of mappings, bodies in RAM beside those in files, recycled files, chunked bodies in files but dispatched "
+    "ones, work from eight loops, echoes beside no work, streams of upstream's own, every other point of a curve; in "
+    "shared memory chunked bodies, permits, several passes, spilling, streams of written bodies, and Python's others; "
+    "upstream with mimalloc in files; under TLS all policies but dispatch"
 )
 
 
 def _left_to_the_complete_run(row: Variant) -> bool:
     _, _, policy = row.scenario.partition("_")
     chunked = row.framing == "chunked"
-    if row.store in QUICK_STORES:
+    if row.store is None or on_disk(row.store):
         left = chunked and row.store and row.scenario != "fs_dispatch"
         return bool(left or "copy" in policy or row.options.get("file_pool"))
     return chunked or "permit" in policy or "copy" in policy or row.client != "penstock"
@@ -244,11 +274,12 @@ def _upstream_clients(
         kind, policy = scenario, "direct"
     where = f"{framing}/{store}" if store else framing
     for title, program, reading in (
-        ("upstream as published", programs.upstream_client, ("fresh", "sampled")),
+        (PUBLISHED, programs.upstream_client, ("fresh", "sampled")),
         (KEPT, programs.upstream_client, ("shared", "whole")),
         (MIMALLOC, programs.upstream_mimalloc, ("shared", "whole")),
     ):
-        if program is not None:
+        # Which no release of upstream's has.
+        if program is not None and (scenario, title) != ("mmap_copy_dispatch", PUBLISHED):
             directory = stores[store] if store else None
             yield Variant(
                 id=f"{scenario}/{where}/{title}",

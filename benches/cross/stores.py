@@ -22,21 +22,24 @@ class Stores:
     directories: dict[str, Path] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
-    def add(self, directory: Path) -> None:
-        self.directories[machine.file_system(directory)] = directory
+    def add(self, directory: Path, place: Path) -> None:
+        """A further one on the same type of file system is called by its place, too, without slashes."""
+        kind = machine.file_system(directory)
+        where = str(place).strip("/").replace("/", "-")
+        self.directories[f"{kind} {where}" if kind in self.directories else kind] = directory
 
 
 @contextmanager
 def opened(disk: Path, more: Sequence[Path]) -> Iterator[Stores]:
-    """`disk`, shared memory, huge pages, and `more`; of two on one type of file system the last counts."""
+    """`disk`, shared memory, huge pages, and `more`."""
     with ExitStack() as stack:
         stores = Stores()
         if SHARED_MEMORY.is_dir():
-            stores.add(SHARED_MEMORY)
+            stores.add(SHARED_MEMORY, SHARED_MEMORY)
         else:
             stores.missing["tmpfs"] = f"{SHARED_MEMORY} is missing"
         for directory in (disk, *more):
-            stores.add(Path(stack.enter_context(tempfile.TemporaryDirectory(dir=directory))))
+            stores.add(Path(stack.enter_context(tempfile.TemporaryDirectory(dir=directory))), directory)
         mounted = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         try:
             done = subprocess.run([*MOUNT, str(mounted)], capture_output=True, text=True, check=False)

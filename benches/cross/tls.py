@@ -8,12 +8,11 @@ from penstock.bench import machine, server
 from penstock.bench.driver import Driver
 from penstock.bench.rounds import Variant
 
-from benches.cross.rows import CORE
+from benches.cross.rows import CORE, on_disk
 from benches.python import origin
 
 SCENARIOS = ("ram", "fs_direct", "fs_permit", "fs_dispatch", "stream")
 QUICK_SCENARIOS = ("ram", "fs_dispatch", "stream")
-STORES = (None, "ext4")
 NO_CORE = "penstock-core knows no sockets and no TLS: its bytes come from whoever owns the connection"
 
 
@@ -29,7 +28,7 @@ def rows(plain: Iterable[list[Variant]], quick: bool) -> Iterator[list[Variant]]
 def _wanted(row: Variant) -> bool:
     return (
         row.framing == "length"
-        and row.store in STORES
+        and (on_disk(row.store) if row.scenario.startswith("fs") else row.store is None)
         and row.client != CORE
         and not (row.wrapper or row.options.get("file_pool"))
     )

@@ -54,18 +54,58 @@ def test_each_table_has_both_languages() -> None:
             for kind in ("fs", "mmap"):
                 found_clients = clients_of(found["clients"], f"{kind}_{policy}/{framing}/{store}")
                 assert found_clients >= {"upstream as published", rows.KEPT, rows.TODAY, rows.CORE, "penstock"}
+    for policy, as_published in (("direct", True), ("permit", True), ("dispatch", False)):
+        found_clients = clients_of(found["clients"], f"mmap_copy_{policy}/length/ext4")
+        assert found_clients >= {rows.KEPT, rows.TODAY, rows.CORE, "penstock"}
+        assert ("upstream as published" in found_clients) is as_published
+    assert clients_of(found["clients"], "mmap_copy_dispatch/chunked/ext4") >= {"aiohttp tuned", "pyreqwest tuned"}
     assert clients_of(found["clients"], "stream") == {
         *("penstock", rows.CORE, rows.TODAY, "aiohttp naive", "aiohttp tuned", "pyreqwest naive", "pyreqwest tuned"),
     }
     assert clients_of(found["clients"], "ram") >= {"aiohttp tuned, MALLOC_ set", "pyreqwest tuned, MALLOC_ set"}
 
 
+def test_rows_in_ram_are_measured_beside_those_in_files() -> None:
+    for session in compare.sessions(PROGRAMS, STORES, Plan(rounds=1), quick=False)["clients"]:
+        mapped = {row.id: row for row in session if row.id.startswith("mmap_direct/length/")}
+        for client in ("penstock", "upstream as published", rows.KEPT):
+            for store in {row.store for row in mapped.values()}:
+                beside = {row.id: row for row in session if row.store == store and row.client == client}
+                for scenario in ("ram", "ram_gather"):
+                    row = beside[f"{scenario}/length/{store}/{client}"]
+                    assert "/in-" not in " ".join(row.command) + str(row.options.get("store"))
+    found = compare.sessions(PROGRAMS, STORES, Plan(rounds=1), quick=False)
+    for part in found.values():
+        ids = [row.id for session in part for row in session if row.scenario != report.FLOOR]
+        assert len(set(ids)) == len(ids)
+    assert not [row.id for session in found["tls"] for row in session if row.store and row.scenario == "TLS ram"]
+
+
+def test_upstreams_own_ways_to_stream_have_its_rows_alone() -> None:
+    found = compare.sessions(PROGRAMS, STORES, Plan(rounds=1), quick=False)["forwarding"]
+    for policy in ("direct_ct", "dispatch1", "dispatch1_ql0", "dispatch1_ct", "dispatch1_ct_ql0"):
+        assert clients_of(found, f"forward fs_{policy}/ext4") == {forwarding.SAMPLED, forwarding.WHOLE}
+    assert clients_of(found, "forward fs_uni_direct/ext4") == {forwarding.SAMPLED, forwarding.WHOLE}
+    assert clients_of(found, "forward ram_uni") == {forwarding.SAMPLED, forwarding.WHOLE}
+
+
+@pytest.mark.parametrize("disk", ["xfs", "overlay"])
+def test_a_disk_of_any_type_has_the_rows_of_files_on_disk(disk: str) -> None:
+    def ids(name: str) -> list[str]:
+        stores = {"tmpfs": Path("/in-shared-memory"), name: Path("/on-disk")}
+        found = compare.sessions(PROGRAMS, stores, Plan(rounds=1), quick=True)
+        return [row.id.replace(name, "ext4") for part in found.values() for session in part for row in session]
+
+    assert ids(disk) == ids("ext4")
+
+
 @pytest.mark.parametrize("quick", [True, False])
 def test_every_way_of_both_languages_stands_beside_echoes(quick: bool) -> None:
     found = compare.sessions(PROGRAMS, STORES, Plan(rounds=1), quick)["strategies"]
     assert clients_of(found, "echo idle") == {"penstock direct", "tokio"}
-    for work in ("expensive", "sleep"):
-        alone = {"penstock native", "6 threads by hand", "40 threads by hand"}
+    assert bool(clients_of(found, "echo beside noop")) is not quick
+    for work in ("expensive", "sleep") if quick else ("noop", "expensive", "sleep"):
+        alone = {"penstock native", "futures by hand", "6 threads by hand", "40 threads by hand"}
         assert clients_of(found, f"echo beside {work}") == clients_of(found, work) - alone
     rows_of = {row.id: row for session in found for row in session}
     upstream = rows_of["echo beside sleep/tokio/upstream permit"]
@@ -108,6 +148,18 @@ def test_a_store_that_cannot_be_mounted_is_named(monkeypatch: pytest.MonkeyPatch
         directory = next(path for path in found.directories.values() if path.is_relative_to(tmp_path))
         assert directory.is_dir()
     assert not directory.exists()
+
+
+def test_further_stores_of_one_type_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(stores, "MOUNT", ("false",))
+    further = [tmp_path / "one", tmp_path / "two"]
+    for each in further:
+        each.mkdir()
+    with stores.opened(tmp_path, further) as found:
+        placed = [path for path in found.directories.values() if path.is_relative_to(tmp_path)]
+        assert sorted(path.parent for path in placed) == sorted([tmp_path, *further])
+        assert not [name for name in found.directories if "/" in name]
+        assert [name for name in found.directories if name.endswith(f"{tmp_path.name}-two")]
 
 
 @pytest.fixture(scope="module")
@@ -547,7 +599,7 @@ def test_under_tls_each_of_pythons_clients_trusts_the_server() -> None:
 
 
 def test_streams_of_written_bodies_are_read_whole(tmp_path: Path) -> None:
-    sessions = list(forwarding.rows(NONE, {"ext4": tmp_path}))
+    sessions = list(forwarding.rows(NONE, {"ext4": tmp_path}, quick=False))
     assert {row.scenario for row in sessions[0]} == {"forward ram", "forward ram_gather", "forward ram_gathered"}
     chosen = [row for session in sessions for row in session if "permit" not in row.scenario]
     made = forwarding.Forwarding([chosen], Pace(rounds=1, warmup=0, noise=1000.0, batches=1)).run(Progress())

@@ -158,8 +158,7 @@ def under_permits(work: str, loop: str) -> Iterator[Variant]:
 
 def _echoes(loop: str) -> Iterator[Variant]:
     yield _row("echo idle", "direct", "echo", loop, kind="echo")
-    for work, strategy in product(("expensive", "sleep"), STRATEGIES):
-        jobs, threads = WORKS[work]
+    for (work, (jobs, threads)), strategy in product(WORKS.items(), STRATEGIES):
         name = f"echo beside {work}"
         yield _row(name, strategy, "echo", loop, work=work, jobs=jobs, threads=threads, kind="echo")
 

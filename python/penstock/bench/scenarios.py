@@ -16,7 +16,6 @@ from penstock.bench.rounds import Variant
 PENSTOCK = "penstock.bench.variants:open_client"
 POLICIES = ("direct", "permit", "dispatch")
 FILES = ("fs", "mmap", "mmap_copy")
-PEER_FILES = ("fs", "mmap")
 
 RAM_PEERS = ("aiohttp", "httpx", "niquests", "pyreqwest")
 FILE_PEERS = ("aiohttp", "pyreqwest")
@@ -85,7 +84,7 @@ def _in_files(place: _Place) -> Iterator[Variant]:
             PENSTOCK,
             {"scenario": scenario, "policy": policy, "file_pool": pooled},
         )
-    for scenario, peer, (tuning, policy) in product(PEER_FILES, FILE_PEERS, TUNINGS):
+    for scenario, peer, (tuning, policy) in product(FILES, FILE_PEERS, TUNINGS):
         yield place.row(f"{scenario}_{policy}", f"{peer} {tuning}", _peer(peer, tuning), {"scenario": scenario})
 
 

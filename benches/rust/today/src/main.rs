@@ -8,6 +8,7 @@ mod gathered;
 
 use std::error::Error;
 use std::fs::File;
+use std::hint::black_box;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ enum Way {
     RamGather,
     File,
     Map,
+    MapCopy,
     /// It is read while it comes, and not kept.
     Stream,
 }
@@ -91,7 +93,11 @@ impl Scenario {
             }
             Way::Map => {
                 let file = self.written(body).await?;
-                self.policy.run(move || map(&file)).await??
+                self.policy.run(move || map(&file, |mapping| greatest(0, mapping))).await??
+            }
+            Way::MapCopy => {
+                let file = self.written(body).await?;
+                self.policy.run(move || map(&file, |mapping| greatest(0, &black_box(mapping.to_vec())))).await??
             }
         };
         if (length, greatest) == (self.size, 0xFF) { Ok(()) } else { Err("the body isn't what was sent".into()) }
@@ -147,11 +153,11 @@ fn read(mut file: File) -> Result<(usize, u8), Failure> {
     }
 }
 
-fn map(file: &File) -> Result<(usize, u8), Failure> {
+fn map(file: &File, most: impl Fn(&[u8]) -> u8) -> Result<(usize, u8), Failure> {
     // SAFETY: the file has no name, and nobody else has it.
     let mapping = unsafe { Mmap::map(file)? };
     mapping.advise(Advice::Sequential)?;
-    Ok((mapping.len(), greatest(0, &mapping)))
+    Ok((mapping.len(), most(&mapping)))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -175,6 +181,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "ram_gather" => Way::RamGather,
         "fs" => Way::File,
         "mmap" => Way::Map,
+        "mmap_copy" => Way::MapCopy,
         "stream" => Way::Stream,
         _ => return Err(format!("unknown scenario {way:?}").into()),
     };

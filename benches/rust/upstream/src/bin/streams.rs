@@ -1,7 +1,9 @@
 //! Upstream's benchmarks of its streams, as its crate `body-image-futio` has them: a body of 8 MiB that was written before
 //! is streamed from RAM, from its file, or from a mapping, and summarised.
 //!
-//! Threads and permits are upstream's. `sampled` looks at each 1973rd byte, as upstream does, `whole` at all of them.
+//! Threads and permits are upstream's. `sampled` looks at each 1973rd byte, as upstream does, `whole` at all of them. A
+//! scenario with `_uni` has the buffers that may be mappings, though none is. Of the policies, `1` stands for one thread to
+//! dispatch to in place of two, `_ql0` for a queue of none, and `_ct` for a runtime of one thread.
 //! Started by the benchmark driver as `streams SCENARIO POLICY sampled|whole DIRECTORY`.
 
 use std::error::Error;
@@ -76,10 +78,26 @@ impl Streams {
 }
 
 fn runtime(policy: &str) -> Result<Runtime, Box<dyn Error>> {
+    let pool = |threads| DispatchPool::builder().pool_size(threads).create();
+    let pool = match policy {
+        "direct" | "permit" | "direct_ct" => None,
+        "dispatch" => Some(pool(THREADS)),
+        "dispatch1" | "dispatch1_ct" => Some(pool(1)),
+        "dispatch1_ql0" => Some(DispatchPool::builder().pool_size(1).queue_length(0).create()),
+        // As published: with as many threads as the crate has by itself, which a queue of none leaves idle.
+        "dispatch1_ct_ql0" => Some(DispatchPool::builder().queue_length(0).create()),
+        _ => return Err(format!("unknown policy {policy:?}").into()),
+    };
+    if policy.contains("_ct") {
+        if let Some(pool) = pool {
+            // This thread is the runtime's.
+            register_dispatch_pool(pool);
+        }
+        return Ok(Builder::new_current_thread().build()?);
+    }
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(THREADS).max_blocking_threads(THREADS);
-    if policy == "dispatch" {
-        let pool = DispatchPool::builder().pool_size(THREADS).create();
+    if let Some(pool) = pool {
         builder.on_thread_start(move || drop(register_dispatch_pool(pool.clone())));
         builder.on_thread_stop(|| drop(deregister_dispatch_pool()));
     }
@@ -91,7 +109,7 @@ fn tunables(policy: &str) -> FutioTunables {
     let mut tuner = FutioTuner::new();
     tuner.set_blocking_policy(match policy {
         "permit" => BlockingPolicy::Permit(PERMITS.get_or_init(|| Semaphore::default_new(THREADS))),
-        "dispatch" => BlockingPolicy::Dispatch,
+        _ if policy.starts_with("dispatch") => BlockingPolicy::Dispatch,
         _ => BlockingPolicy::Direct,
     });
     tuner.finish()
@@ -116,7 +134,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut body = body((directory != "-").then(|| Path::new(directory)))?;
     let before = match scenario.as_str() {
-        "ram" | "fs" => Before::Nothing,
+        "ram" | "fs" | "ram_uni" | "fs_uni" => Before::Nothing,
         "ram_gathered" => {
             body.gather();
             Before::Nothing
@@ -131,11 +149,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let sampled = reading == "sampled";
     let streams = Streams { runtime: runtime(policy)?, body, before, sampled, tune: tunables(policy) };
-    let mapped = matches!(scenario.as_str(), "mmap" | "mmap_kept");
+    let mapped = matches!(scenario.as_str(), "mmap" | "mmap_kept" | "ram_uni" | "fs_uni");
     let run = match (policy.as_str(), mapped) {
+        (policy, _) if policy.starts_with("dispatch") => Streams::run::<DispatchBodyImage<Bytes>, _, _>,
         ("permit", false) => Streams::run::<PermitBodyImage<Bytes>, _, _>,
         ("permit", true) => Streams::run::<PermitBodyImage<UniBodyBuf>, _, _>,
-        ("dispatch", _) => Streams::run::<DispatchBodyImage<Bytes>, _, _>,
         (_, false) => Streams::run::<AsyncBodyImage<Bytes>, _, _>,
         (_, true) => Streams::run::<AsyncBodyImage<UniBodyBuf>, _, _>,
     };
