@@ -41,6 +41,7 @@ async def naive(scenario: str, store: str | None = None) -> AsyncIterator[Fetch]
 
 @asynccontextmanager
 async def tuned(scenario: str, store: str | None = None) -> AsyncIterator[Fetch]:
+    files.set_threads()
     # No limit to wait at: https://docs.aiohttp.org/en/stable/client_advanced.html#limiting-connection-pool-size
     connector = aiohttp.TCPConnector(limit=0)
     # Nothing is encoded, and a larger buffer pauses reading less often:

@@ -1,13 +1,21 @@
 """What the peers' rows do with a file before and after it is written: the reading that upstream's scenarios ask for.
 
-Everything here blocks; the naive rows call it on the loop, the tuned ones through `asyncio.to_thread`.
+All of it that blocks the naive rows call on the loop, the tuned ones through `asyncio.to_thread`.
 """
 
+import asyncio
 import mmap
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
 from penstock.bench.reading import PIECE, Take
+from penstock.bench.variants import THREADS
+
+
+def set_threads() -> None:
+    """As many for `asyncio.to_thread` on this loop as penstock's rows and upstream's have; the loop ends them."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
 
 
 def create(store: str | None) -> IO[bytes]:

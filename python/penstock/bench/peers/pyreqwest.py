@@ -41,6 +41,7 @@ async def naive(scenario: str, store: str | None = None) -> AsyncIterator[Fetch]
 
 @asynccontextmanager
 async def tuned(scenario: str, store: str | None = None) -> AsyncIterator[Fetch]:
+    files.set_threads()
     # Nothing here needs a decoder or a proxy; more threads cost more here, and reading by pieces does too:
     # https://markussintonen.github.io/pyreqwest/pyreqwest/client.html#BaseClientBuilder
     builder = ClientBuilder().no_proxy().gzip(False).brotli(False).zstd(False).deflate(False)
