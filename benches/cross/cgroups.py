@@ -49,6 +49,14 @@ class Group:
         counted = dict(line.split() for line in (self.path / "memory.stat").read_text().splitlines())
         return usage - int(counted[self.files.cache]) + int(counted["shmem"])
 
+    def swapped(self) -> int:
+        """The bytes of it that are in swap now; 0 where the kernel doesn't count them by cgroup."""
+        current = self.path / "memory.swap.current"
+        if current.exists():
+            return int(current.read_text())
+        counted = dict(line.split() for line in (self.path / "memory.stat").read_text().splitlines())
+        return int(counted.get("swap", 0))
+
 
 @dataclass(frozen=True)
 class Groups:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from penstock.bench import blocking, page
-from penstock.bench.driver import Driver, Plan
+from penstock.bench.driver import Plan
 from penstock.bench.progress import Progress
 from penstock.bench.results import Results
 from penstock.bench.rounds import DebugBuildError, Pace, Variant
@@ -176,8 +176,7 @@ def measure(
             case "curves":
                 return curves.Curves(rounds, plan, packages=PACKAGES).run(Progress())
             case "swapping":
-                with swapping.under_pressure(rounds[0]) as placed:
-                    return Driver([placed], swapping.planned(plan), packages=PACKAGES, stores=places).run(Progress())
+                return accounted(memory.Swapping(rounds, swapping.planned(plan), packages=PACKAGES, stores=places))
             case "forwarding":
                 return accounted(memory.Forwarding(rounds, pace, packages=PACKAGES, stores=places))
             case _:

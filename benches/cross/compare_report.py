@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from penstock.bench import report, sizes
-from penstock.bench.figures import cpu, lag_p50, lag_p99, lag_worst, peak, ratio, spread, values, wall
+from penstock.bench.figures import cpu, lag_p50, lag_p99, lag_worst, major_faults, peak, ratio, spread, values, wall
 from penstock.bench.page import Section
 from penstock.bench.report import Group
 from penstock.bench.results import Results, Row
@@ -221,7 +221,8 @@ TITLES = {
 }
 TEXTS = {
     "strategies": "Batches of 100 jobs (200 sleeps of 1 to 49 µs) on 4 threads beside the loop's (40 for sleeps), in "
-    "Rust from tokio's 4 threads, in Python from one loop. `published` is " + published.SOURCE + ".",
+    "Rust from tokio's 4 threads, in Python from one loop, or eight that share them: but for anyio, whose threads are "
+    "one loop's, so that eight loops have eight and not 4. `published` is " + published.SOURCE + ".",
     "echo": "200 connections echo every 50 ms while batches of jobs run: how long a round trip takes. The loop that "
     "the jobs are called from serves them, in Rust the tokio runtime; their clients are the same process for all.",
     "semaphores": "Jobs under a permit of each semaphore, from Python on the loop's own thread but for `penstock "
@@ -232,7 +233,8 @@ TEXTS = {
     "consumers and on a deque under a mutex with a condition variable, and penstock-core's own.",
     "clients": "16 concurrent GETs of 8 MiB, stored, read back and summarised; server and client on a CPU each. "
     "Upstream as published makes a client for each batch and looks at each 1973rd byte; its other rows, and all "
-    "others', keep their clients and read every byte, and multiples are of upstream's that does. `writes` are calls of "
+    "others', keep their clients and read every byte, and multiples are of upstream's that does. All but the naive "
+    "rows have 2 threads or permits beside those that receive. `writes` are calls of "
     "write(2) and its kin in a batch, to files and to wake other threads. `published` is "
     + published.SOURCE
     + ", and a server on another machine.",
@@ -246,7 +248,8 @@ TEXTS = {
     "Upstream as published looks at each 1973rd byte, all others at every one.",
     "swapping": "32 concurrent GETs of 8 MiB in a process that may hold 128 MiB of memory, with swap beyond it: kept "
     "in RAM in spite of that, in files in shared memory, which the kernel may swap out, or in files on disk; and as "
-    "penstock does by default, in RAM up to its budget and on disk beyond. Lag is that of a ticker on the loop.",
+    "penstock does by default, in RAM up to its budget and on disk beyond. None is read before all are kept, and all "
+    "dispatch. Peaks are what the cgroup held in memory, and in swap. Lag is that of a ticker on the loop.",
 }
 
 
@@ -318,7 +321,11 @@ def _pressed(groups: Iterable[Group]) -> str:
     lines = []
     for group in groups:
         for row in group.rows:
-            faults = values(row, lambda sample: sample.get("major_faults"))
+            faults = values(row, major_faults)
+            peaks = [
+                values(row, lambda sample, key=key: sample.get(key))  # type: ignore[misc]
+                for key in ("peak_bytes", "peak_swap_bytes")
+            ]
             lags = [_spread(row, metric) if values(row, metric) else "" for metric in (lag_p99, lag_worst)]
             lines.append(
                 (
@@ -326,10 +333,21 @@ def _pressed(groups: Iterable[Group]) -> str:
                     _spread(row, wall),
                     _spread(row, cpu),
                     f"{median(faults):.0f}" if faults else "",
+                    *(f"{max(each) / MIB:.0f}" if each else "" for each in peaks),
                     *lags,
                 )
             )
-    return report.markdown(("bodies", "wall ms", "CPU ms", "major faults", "lag p99 ms", "worst lag ms"), lines)
+    head = (
+        "bodies",
+        "wall ms",
+        "CPU ms",
+        "major faults",
+        "peak MiB",
+        "peak in swap, MiB",
+        "lag p99 ms",
+        "worst lag ms",
+    )
+    return report.markdown(head, lines)
 
 
 def _spread(row: Row, metric: report.Metric) -> str:

@@ -7,10 +7,21 @@ measured says so. Both rows of a ratio took turns in one session.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
+from statistics import median
 from typing import Literal
 
 from penstock.bench import report
-from penstock.bench.figures import Interval, Metric, find, lag_p99, request_p99, request_spread, wall
+from penstock.bench.figures import (
+    Interval,
+    Metric,
+    find,
+    lag_p99,
+    major_faults,
+    request_p99,
+    request_spread,
+    values,
+    wall,
+)
 from penstock.bench.results import Results, Row
 
 from benches.cross import rows, swapping, verdict
@@ -22,6 +33,8 @@ SIZE = 1.5
 LEVEL = 0.05
 MORE = 1.1
 STORES = ("ext4", "tmpfs", HUGE)
+# A row that waited for fewer pages than this in a batch had room for its bodies.
+FAULTS = 100
 
 TEXT = (
     "What upstream's author concluded, and the ratios here that would show it, in wall time unless another measure is "
@@ -178,9 +191,7 @@ def findings(parts: Parts) -> list[Finding]:
             Finding(
                 f"Cooperative swapping: short of memory, bodies do better in tmpfs than in RAM, {whose}: tmpfs ÷ RAM",
                 "below",
-                _paired(
-                    parts, "swapping", [(f"pressure/{client}, files on tmpfs", f"pressure/{client}, in RAM")], metric
-                ),
+                _pressed(parts, client, metric),
             )
             for whose, client, metric in (
                 ("upstream's client", swapping.UPSTREAM, wall),
@@ -197,6 +208,14 @@ def _paired(parts: Parts, part: str, pairs: Iterable[tuple[str, str]], metric: M
     if results is None:
         return []
     return _ratios([(find(results, row), find(results, base)) for row, base in pairs], metric)
+
+
+def _pressed(parts: Parts, client: str, metric: Metric) -> list[Interval]:
+    """Files in tmpfs against bodies in RAM, if these were short of it."""
+    pair = (f"pressure/{client}, files on tmpfs", f"pressure/{client}, in RAM")
+    base = find(parts["swapping"], pair[1]) if "swapping" in parts else None
+    faults = values(base, major_faults) if base else []
+    return _paired(parts, "swapping", [pair], metric) if faults and median(faults) >= FAULTS else []
 
 
 def _policies(parts: Parts, client: str, metric: Metric, others: int = 2) -> list[Interval]:

@@ -14,7 +14,7 @@ from penstock.bench import blocking, driver, machine
 from penstock.bench.results import Settings
 from penstock.bench.rounds import Child, Rounds, Variant
 
-from benches.cross import cgroups, forwarding, tls
+from benches.cross import cgroups, forwarding, pressure, swapping, tls
 
 TICK = 0.002
 TITLE = "peak memory as a cgroup counts it"
@@ -22,9 +22,13 @@ INSTEAD = "the tables have the peak of resident memory, which counts mapped file
 
 
 class Accounted(Rounds):
-    """Rounds whose rows run in cgroups of their own, unless that isn't permitted: `refused` then says why."""
+    """Rounds whose rows run in cgroups of their own, unless that isn't permitted: `refused` then says why.
+
+    With a `limit` to what each may hold they don't run without.
+    """
 
     refused: str | None = None
+    limit: int | None = None
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
@@ -34,8 +38,10 @@ class Accounted(Rounds):
             ids = dict.fromkeys(variant.id for session in self._sessions for variant in session)
             try:
                 groups = cgroups.groups()
-                made = [stack.enter_context(groups.made(str(number))) for number, _ in enumerate(ids)]
+                made = [stack.enter_context(groups.made(str(number), self.limit)) for number, _ in enumerate(ids)]
             except cgroups.NotPermitted as reason:
+                if self.limit is not None:
+                    raise
                 self.refused = f"{reason}; {INSTEAD}"
             else:
                 self._groups = dict(zip(ids, made, strict=True))
@@ -53,11 +59,15 @@ class Accounted(Rounds):
         away, _ = machine.processors()
         with machine.pinned(away), ThreadPoolExecutor(1) as asking:
             asked = asking.submit(super().warm, child)
-            peak = group.held()
+            peaks = self._held(group)
             while not asked.done():
                 wait([asked], TICK)
-                peak = max(peak, group.held())
-            return {**asked.result(), "peak_bytes": peak}
+                peaks = {name: max(peaks[name], now) for name, now in self._held(group).items()}
+            return {**asked.result(), **peaks}
+
+    def _held(self, group: cgroups.Group) -> dict[str, int]:
+        held = {"peak_bytes": group.held()}
+        return held if self.limit is None else {**held, "peak_swap_bytes": group.swapped()}
 
     def helpers(self) -> list[int] | None:
         """This process, too: whoever looks isn't somebody else on the machine."""
@@ -82,3 +92,15 @@ class Tls(Accounted, tls.Tls):
 
 class Forwarding(Accounted, forwarding.Forwarding):
     """Those of streams of bodies that were written before."""
+
+
+class Swapping(Accounted, driver.Driver):
+    """Those of clients that are to hold more than their cgroups may, with swap; `NotPermitted` says what of it can't be
+    had."""
+
+    limit = swapping.LIMIT
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        with super().prepared(), pressure.swap():
+            yield

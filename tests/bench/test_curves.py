@@ -1,16 +1,20 @@
 """How costs grow, and what presses a process for memory: fits of made-up curves, a small run, and refusals."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import penstock
 import pytest
+from penstock.bench import server, variants
 from penstock.bench.driver import Plan
 from penstock.bench.progress import Progress
-from penstock.bench.results import Results, Row
+from penstock.bench.results import Results, Row, Sample
 
-from benches.cross import cgroups, compare_report, curves, pressure, rows, swapping
+from benches.cross import cgroups, compare_report, curves, findings, pressure, rows, swapping
 
 # Drawing starts threads of its own, which are not to be taken for a leak of the test that draws first.
 pytest.importorskip("matplotlib.figure")
@@ -71,16 +75,65 @@ def test_curves_stand_on_the_page_with_their_exponents(
     assert section.figure is not None
 
 
-def test_bodies_come_to_twice_the_limit() -> None:
+def test_bodies_of_twice_the_limit_are_all_kept_before_any_is_read() -> None:
     plan = swapping.planned(Plan(rounds=20))
     assert plan.size * plan.connections == 2 * swapping.LIMIT
-    stores = {"ext4": Path("/on-disk"), "tmpfs": Path("/in-shared-memory")}
-    titles = {row.client for row in swapping.rows(PROGRAMS, stores)}
-    assert titles >= {
-        f"{client}, {place}"
-        for client in ("penstock", rows.CORE, swapping.UPSTREAM)
-        for place in ("in RAM", "files on tmpfs", "files on ext4")
+    stores = {"ext4": Path("/on-disk"), "tmpfs": Path("/in-shared-memory"), "tmpfs huge": Path("/in-huge-pages")}
+    made = swapping.rows(PROGRAMS, stores)
+    assert {row.client for row in made} == {
+        *(
+            f"{client}, {place}"
+            for client in ("penstock", rows.CORE, swapping.UPSTREAM)
+            for place in ("in RAM", "files on tmpfs", "files on ext4")
+        ),
+        "penstock, in RAM up to the budget",
     }
+    for row in made:
+        if row.command:
+            assert row.command[1 + (row.command[1] == "client")] in ("ram_together", "fs_together")
+            assert "dispatch" in row.command
+        else:
+            assert (row.options["together"], row.options["policy"]) == (plan.connections, "dispatch")
+
+
+@pytest.mark.asyncio
+async def test_bodies_that_are_kept_together_are_read_after_the_last_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    get = penstock.Client.get
+
+    async def counted(self: penstock.Client, url: str) -> Any:
+        response = await get(self, url)
+        events.append("kept")
+        return response
+
+    monkeypatch.setattr(penstock.Client, "get", counted)
+    with server.running(1000, 0) as address:
+        async with variants.open_client("ram", policy="direct", together=3) as fetch:
+            for _ in range(2):
+                await asyncio.gather(*[fetch(address.url, lambda _: events.append("read")) for _ in range(3)])
+    assert events == (["kept"] * 3 + ["read"] * 3) * 2
+
+
+@pytest.mark.parametrize(("faults", "verdict"), [(37000.0, "reproduced"), (2.0, "not measured")])
+def test_what_had_room_tells_nothing_of_swapping(
+    row: Callable[..., Row],
+    sample: Callable[..., Sample],
+    results: Callable[..., Results],
+    faults: float,
+    verdict: str,
+) -> None:
+    def pressed(place: str, milliseconds: float) -> Row:
+        samples = [
+            sample(number, milliseconds, major_faults=faults, peak_bytes=128 << 20, peak_swap_bytes=147 << 20)
+            for number in range(3)
+        ]
+        return row(f"pressure/penstock, {place}", [], framing=None, samples=samples)
+
+    parts = {"swapping": results(pressed("in RAM", 20.0), pressed("files on tmpfs", 10.0))}
+    judged = {each.claim.rpartition(", ")[2]: each.verdict for each in findings.findings(parts)}
+    assert judged["penstock's client: tmpfs ÷ RAM"] == verdict
+    table = compare_report.tables({"parts": parts, "missing": {}})["compare-swapping"]
+    assert f"| {faults:.0f} | 128 | 147 |" in table
 
 
 def test_what_is_not_permitted_says_what_was_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

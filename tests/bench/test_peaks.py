@@ -85,6 +85,43 @@ def test_each_turn_of_a_row_has_a_peak_of_its_cgroup(group: cgroups.Group) -> No
     ]
 
 
+def test_rows_with_a_limit_have_a_peak_in_swap_too(group: cgroups.Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    monkeypatch.setattr(memory.Clients, "limit", 64 * MIB)
+    limits = []
+    held = cgroups.Group.held
+
+    def seen(of: cgroups.Group) -> int:
+        limits.append(int((of.path / of.files.limit).read_text()))
+        return held(of)
+
+    monkeypatch.setattr(cgroups.Group, "held", seen)
+    made = memory.Clients([[variant()]], PLAN).run(Progress())
+    assert [sample["peak_swap_bytes"] >= 0 for sample in made["rows"][0]["samples"]] == [True, True]
+    assert set(limits) == {64 * MIB}
+    jsonschema.validate(made, json.loads(SCHEMA.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("files", "swapped"),
+    [
+        ({"memory.stat": "cache 1\nswap 4096\n"}, 4096),
+        ({"memory.stat": "file 1\n", "memory.swap.current": "8192\n"}, 8192),
+        ({"memory.stat": "file 1\n"}, 0),
+    ],
+)
+def test_what_is_in_swap_is_told_by_either_version(tmp_path: Path, files: dict[str, str], swapped: int) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert cgroups.Group(tmp_path, cgroups.FILES[2]).swapped() == swapped
+
+
+def test_rows_with_a_limit_do_not_run_without_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cgroups, "OWN", tmp_path / "no-cgroup")
+    with pytest.raises(cgroups.NotPermitted, match="in no cgroup"):
+        memory.Swapping([[variant()]], PLAN).run(Progress())
+
+
 def test_without_cgroups_the_peak_is_of_resident_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cgroups, "OWN", tmp_path / "no-cgroup")
     rounds = memory.Clients([[variant()]], PLAN)

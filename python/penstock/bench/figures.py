@@ -51,6 +51,10 @@ def request_spread(sample: Sample) -> float | None:
     return sample.get("request_spread_ms")
 
 
+def major_faults(sample: Sample) -> float | None:
+    return sample.get("major_faults")
+
+
 @dataclass(frozen=True)
 class Spread:
     """A median with the range that nine of ten samples lie in."""

@@ -55,7 +55,8 @@ class Sample(TypedDict):
     In a row of the kind "echo" the lag is that of round trips, and `batches` counts them. `writes` are calls of
     write(2) and its kin: to files, and to what wakes other threads; what is sent by a socket's own calls isn't counted.
     `major_faults` are page faults that waited for a disk or for swap. `peak_bytes` is the most memory of the row's own
-    cgroup, without the cache of files but with what is in tmpfs, while a batch ran that isn't timed.
+    cgroup, without the cache of files but with what is in tmpfs, while a batch ran that isn't timed; `peak_swap_bytes`
+    is the most of it that was in swap then.
     """
 
     round: int
@@ -73,6 +74,7 @@ class Sample(TypedDict):
     writes: NotRequired[float]
     major_faults: NotRequired[float]
     peak_bytes: NotRequired[int]
+    peak_swap_bytes: NotRequired[int]
     noisy: bool
 
 

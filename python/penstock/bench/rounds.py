@@ -303,6 +303,8 @@ class Rounds(ABC):
             sample["major_faults"] = answer["major_faults"]
         if "peak_bytes" in answer:
             sample["peak_bytes"] = answer["peak_bytes"]
+        if "peak_swap_bytes" in answer:
+            sample["peak_swap_bytes"] = answer["peak_swap_bytes"]
         return sample
 
     def _others_ms(self, child: Child) -> float | None:

@@ -4,6 +4,7 @@ Which options make a row is for the demo and the full comparison to say. The oth
 benches.
 """
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -74,14 +75,15 @@ async def open_client(
     budget_ram: str | None = None,
     connections: int = 100,
     passes: int = 1,
+    together: int = 0,
     certificate: str | None = None,
 ) -> AsyncIterator[Fetch]:
     """A client that stores as `scenario` says: "ram", "ram_gather", "fs", "mmap", "mmap_copy", "spill", or "drop".
 
     Bodies stay in RAM for the first two and go to a file from their first byte for the others, unless `max_body_ram`
     says otherwise, as it must for "spill". `policy` is "direct", "permit" or "dispatch"; `store` is for files, which
-    `file_pool` recycles; `budget_ram` bounds the RAM of all bodies; `passes` is how often a body is read;
-    `certificate` is the file of the one that is trusted.
+    `file_pool` recycles; `budget_ram` bounds the RAM of all bodies; `passes` is how often a body is read, and
+    not before `together` of them are kept; `certificate` is the file of the one that is trusted.
     A further scenario, "stream", keeps nothing and reads each body while it comes.
     """
     if max_body_ram is None:
@@ -101,8 +103,12 @@ async def open_client(
             )
         )
 
+        kept = asyncio.Barrier(together) if together else None
+
         async def fetch(url: str, take: Take) -> None:
             response = await client.get(url)
+            if kept is not None:
+                await kept.wait()
             for _ in range(passes - 1):
                 await reader(response.body, Summary().add, chosen)
             await reader(response.body, take, chosen)

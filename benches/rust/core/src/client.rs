@@ -2,7 +2,7 @@
 //! mapped, kept up to a limit, or taken while they come; then read, once or more often.
 //!
 //! Threads and permits are upstream's; connections are kept, and every byte read. The sizes are one for all bodies, or, with
-//! commas between, that of each.
+//! commas between, that of each. With `_together` after a scenario, none is read before all of a batch are kept.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use penstock_core::codec::When;
 use penstock_core::http::Asked;
 use penstock_core::receive::Plan;
 use tokio::runtime::Builder;
+use tokio::sync::Barrier;
 
 use crate::connection::Connection;
 use crate::policy::Policy;
@@ -34,6 +35,8 @@ enum Before {
     Nothing,
     Gather,
     Map,
+    /// Map, and copy the mapping.
+    Copy,
     /// Unless it is in RAM.
     MapFile,
     /// It is read while it comes, and not kept.
@@ -47,6 +50,7 @@ struct Client {
     passes: usize,
     authority: String,
     idle: Mutex<Vec<Connection>>,
+    together: Option<Barrier>,
 }
 
 impl Client {
@@ -63,6 +67,9 @@ impl Client {
         let got = connection.get(request.as_bytes(), self.plan.clone(), &self.policy, |piece| read.add(piece)).await;
         let body = got?;
         self.idle.lock().push(connection);
+        if let Some(all) = &self.together {
+            all.wait().await;
+        }
         if self.before == Before::Stream {
             read.check(size)?;
         } else {
@@ -80,6 +87,7 @@ impl Client {
         match self.before {
             Before::Gather => Ok(body.gather()?),
             Before::Map => Ok(self.policy.run(move || body.to_mmap()).await??),
+            Before::Copy => Ok(self.policy.run(move || body.to_mmap()?.to_ram()).await??),
             Before::MapFile if body.is_file() => Ok(self.policy.run(move || body.to_mmap()).await??),
             Before::Nothing | Before::MapFile | Before::Stream => Ok(body),
         }
@@ -109,10 +117,12 @@ pub fn main(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
     let [scenario, policy, passes, max_body_ram, directory, url, sizes, chunk, connections] = arguments else {
         return Err("a client takes SCENARIO POLICY PASSES MAX_BODY_RAM DIRECTORY URL SIZES CHUNK CONNECTIONS".into());
     };
-    let before = match *scenario {
+    let (scenario, together) = scenario.strip_suffix("_together").map_or((*scenario, false), |name| (name, true));
+    let before = match scenario {
         "ram" | "fs" => Before::Nothing,
         "ram_gather" => Before::Gather,
         "mmap" => Before::Map,
+        "mmap_copy" => Before::Copy,
         "spill" => Before::MapFile,
         "stream" => Before::Stream,
         _ => return Err(format!("unknown scenario {scenario:?}").into()),
@@ -137,6 +147,8 @@ pub fn main(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
         stream: before == Before::Stream,
         decode: When::Never,
     };
+    let sizes = sizes.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
+    let count = if sizes.len() > 1 { sizes.len() } else { connections.parse()? };
     let client = Arc::new(Client {
         before,
         policy,
@@ -144,9 +156,8 @@ pub fn main(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
         passes: passes.parse()?,
         authority: url.trim_start_matches("http://").to_owned(),
         idle: Mutex::default(),
+        together: together.then(|| Barrier::new(count)),
     });
-    let sizes = sizes.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
-    let count = if sizes.len() > 1 { sizes.len() } else { connections.parse()? };
     penstock_protocol::serve_requests(SETTLE, || {
         let requests: Vec<_> = sizes
             .iter()

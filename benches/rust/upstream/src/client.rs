@@ -9,7 +9,7 @@
 use std::error::Error;
 use std::fmt::Debug;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use blocking_permit::{DispatchPool, Semaphore, Semaphorish, deregister_dispatch_pool, register_dispatch_pool};
@@ -24,6 +24,7 @@ use hyper::client::HttpConnector;
 use hyper::client::connect::Connect;
 use hyper_tls::HttpsConnector;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Barrier;
 
 const CORE_THREADS: usize = 2;
 const EXTRA_THREADS: usize = 2;
@@ -81,6 +82,7 @@ struct Batch<C> {
     targets: Vec<(String, usize)>,
     connector: C,
     shared: Option<Client<C>>,
+    together: Option<Arc<Barrier>>,
 }
 
 impl<C: Connect + Clone + Send + Sync + 'static> Batch<C> {
@@ -93,6 +95,7 @@ impl<C: Connect + Clone + Send + Sync + 'static> Batch<C> {
     {
         let client = self.shared.clone().unwrap_or_else(|| client(&self.connector));
         let (tune, reading, targets) = (self.tune.clone(), self.reading, self.targets.clone());
+        let together = self.together.clone();
         let job = async move {
             let dialogs: FuturesUnordered<_> = targets
                 .into_iter()
@@ -101,9 +104,13 @@ impl<C: Connect + Clone + Send + Sync + 'static> Batch<C> {
                         http::Request::get(&url).record().expect("the request is whole");
                     let dialog = request_dialog(&client, request, tune.clone());
                     let tune = tune.clone();
+                    let together = together.clone();
                     tokio::spawn(async move {
                         let start = Instant::now();
                         let mut body = dialog.await.expect("a response comes").res_body().clone();
+                        if let Some(all) = together {
+                            all.wait().await;
+                        }
                         match reading.before {
                             Before::Nothing => {}
                             Before::Gather => drop(body.gather()),
@@ -163,7 +170,8 @@ fn tunables(policy: &str, max_body_ram: u64, directory: &Path) -> FutioTunables 
 
 /// Started by the benchmark driver as
 /// `client SCENARIO POLICY fresh|shared sampled|whole PASSES MAX_BODY_RAM DIRECTORY URL SIZE CHUNK CONNECTIONS`. The size is
-/// that of all bodies, or that of each, with commas between.
+/// that of all bodies, or that of each, with commas between. With `_together` after the scenario, no body is read before
+/// all of a batch are kept.
 pub fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument.starts_with("https:")) {
@@ -185,7 +193,9 @@ where
                 .into(),
         );
     };
-    let before = match scenario.as_str() {
+    let (scenario, together) =
+        scenario.strip_suffix("_together").map_or((scenario.as_str(), false), |name| (name, true));
+    let before = match scenario {
         "ram" | "fs" => Before::Nothing,
         "ram_gather" => Before::Gather,
         "mmap" | "mmap_copy" => Before::Map,
@@ -204,10 +214,15 @@ where
         targets: sizes.iter().cycle().take(count).map(|&size| (format!("{url}/{size}/{chunk}"), size)).collect(),
         shared: (clients == "shared").then(|| client(&connector)),
         connector,
+        together: together.then(|| Arc::new(Barrier::new(count))),
     };
-    let mapped = matches!(scenario.as_str(), "mmap" | "spill");
+    let mapped = matches!(scenario, "mmap" | "spill");
     // Which wrapper copies: `Bytes` of a mapping are a copy of it, `UniBodyBuf` is not.
     let run = match (policy.as_str(), mapped) {
+        // As published: that scenario has a permit for writing, and none for reading.
+        ("permit", false) if scenario == "mmap_copy" && reads == "sampled" => {
+            Batch::<C>::run::<AsyncBodyImage<Bytes>, _, _>
+        }
         ("permit", false) => Batch::<C>::run::<PermitBodyImage<Bytes>, _, _>,
         ("permit", true) => Batch::<C>::run::<PermitBodyImage<UniBodyBuf>, _, _>,
         ("dispatch", false) => Batch::<C>::run::<DispatchBodyImage<Bytes>, _, _>,
