@@ -172,7 +172,7 @@ async def test_a_closed_semaphore_fails_the_write_and_gives_all_back(
 
 
 async def test_writing_is_held_up_while_the_pool_is_busy(tunables: MakeTunables) -> None:
-    """Unwritten bytes don't pile up past their cap of 32 MiB: a write waits for the pool, and goes on after it."""
+    """One sink's bytes don't pile up: a write waits for the pool, and goes on after it."""
     gate = threading.Event()
     piece = bytes(1 << 20)
     written = 0
@@ -198,6 +198,31 @@ async def test_writing_is_held_up_while_the_pool_is_busy(tunables: MakeTunables)
             gate.set()
         blocker.result()
     assert len(image) == 64 << 20
+
+
+async def test_what_all_sinks_have_not_written_together_is_bounded(tunables: MakeTunables) -> None:
+    """Above 32 MiB a sink has what is being written, and one piece more."""
+    gate = threading.Event()
+    sinks, pieces, piece = 64, 6, bytes(256 << 10)
+    before = penstock.stats()["slabs"]["unwritten"]
+    with penstock.DispatchPool(threads=1) as busy:
+        blocker = busy.submit(gate.wait)
+
+        async def flood() -> int:
+            async with penstock.AsyncBodySink(tunables(max_body_ram=0), policy=penstock.Dispatch(busy)) as sink:
+                for _ in range(pieces):
+                    await sink.write(piece)
+                return len(await sink.prepare())
+
+        try:
+            floods = [asyncio.create_task(flood()) for _ in range(sinks)]
+            await asyncio.sleep(0.1)
+            assert penstock.stats()["slabs"]["unwritten"] - before <= (32 << 20) + sinks * 2 * len(piece)
+            gate.set()
+            assert set(await asyncio.gather(*floods)) == {pieces * len(piece)}
+        finally:
+            gate.set()
+        blocker.result()
 
 
 async def test_a_cancelled_write_gives_everything_back(

@@ -19,9 +19,6 @@ from penstock.errors import BodyTooLong
 
 __all__ = ["AsyncBodySink", "BodySink"]
 
-UNWRITTEN = 1 << 20
-"""Bytes that an asynchronous sink takes beyond those being written before `write` suspends."""
-
 
 class _Sink(_native.Sink):
     """What the two have in common."""
@@ -139,8 +136,9 @@ class AsyncBodySink(_Sink):
     async def write(self, data: Any) -> None:
         """Takes `bytes` without a copy, and a copy of any other buffer.
 
-        A body in memory doesn't suspend; one in a file does while more than a megabyte is unwritten. Cancelled, `data`
-        was taken, and a write that had begun goes on.
+        A body in memory doesn't suspend. One in a file does while more than a megabyte waits for the write that is out;
+        while all sinks together have more than 32 MiB unwritten, while anything does. Cancelled, `data` was taken, and
+        a write that had begun goes on.
 
         Raises: As `BodySink.write`, except `BlockingInLoop`.
         """
@@ -155,7 +153,7 @@ class AsyncBodySink(_Sink):
                 self._policy.perform(op)
         else:
             self._begin()
-            while self._writing is not None and self.unwritten > UNWRITTEN:
+            while self._writing is not None and self.crowded:
                 await self._settled()
                 self._begin()
 

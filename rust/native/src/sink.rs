@@ -112,6 +112,12 @@ impl Sink {
         Ok(self.open()?.lock().unwritten())
     }
 
+    /// Whether so much is unwritten, here or in all sinks, that no more should be taken until a write has come back.
+    #[getter]
+    fn crowded(&self) -> PyResult<bool> {
+        Ok(self.open()?.lock().is_crowded())
+    }
+
     /// Whether an op of this sink's is out.
     #[getter]
     fn busy(&self) -> PyResult<bool> {
