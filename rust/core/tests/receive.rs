@@ -55,10 +55,13 @@ fn plan(max_body_ram: u64, digests: bool) -> Plan {
 /// What a transport does with at most `most` bytes; returns how many it received and what is to be done.
 #[allow(unsafe_code)]
 fn receive(receiver: &mut Receiver, scratch: &mut Scratch, wire: &[u8], most: usize) -> (usize, Result<Event, Error>) {
-    let window = match receiver.window().unwrap() {
+    let mut lend = || match receiver.window().unwrap() {
         Some(window) => window,
         None => scratch.window().unwrap().0,
     };
+    // A transport may ask and then receive nothing.
+    assert!(!lend().is_empty());
+    let window = lend();
     assert!(!window.is_empty());
     let n = wire.len().min(most).min(window.len());
     // SAFETY: the window was lent for this.

@@ -89,12 +89,13 @@ impl Budget {
     /// Fixes the default limit on disk by the file system of `dir`, if none was given.
     pub(super) fn settle_disk(&self, dir: &Path) {
         self.disk.limit.get_or_init(|| {
-            rustix::fs::statvfs(dir).map_or(u64::MAX, |fs| {
-                let free = fs.f_bavail.saturating_mul(fs.f_frsize);
-                free.saturating_sub((free / 20).max(1 << 30))
-            })
+            rustix::fs::statvfs(dir).map_or(u64::MAX, |fs| disk_limit(fs.f_bavail.saturating_mul(fs.f_frsize)))
         });
     }
+}
+
+fn disk_limit(free: u64) -> u64 {
+    free.saturating_sub((free / 20).max(1 << 30))
 }
 
 /// A part of a budget, given back when dropped.
@@ -170,24 +171,24 @@ pub fn memory_limit() -> u64 {
     });
     // Where there is no /proc (macOS), a modest machine is assumed.
     let physical = physical.unwrap_or(8 << 30);
-    cgroup_limits().fold(physical, u64::min)
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    cgroup_limits(&groups, Path::new("/sys/fs/cgroup")).fold(physical, u64::min)
 }
 
-/// The limits of the control groups above this process, version 2 (`memory.max`) and version 1 (cgroups(7)).
-fn cgroup_limits() -> impl Iterator<Item = u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+/// The limits of these control groups and those above them, version 2 (`memory.max`) and version 1 (cgroups(7)).
+fn cgroup_limits(groups: &str, mounted: &Path) -> impl Iterator<Item = u64> {
     let mut files = Vec::new();
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':');
         let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
         let (root, file) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.max"),
-            list if list.split(',').any(|c| c == "memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            "" => (mounted.to_owned(), "memory.max"),
+            list if list.split(',').any(|c| c == "memory") => (mounted.join("memory"), "memory.limit_in_bytes"),
             _ => continue,
         };
         for ancestor in Path::new(path).ancestors() {
             let below = ancestor.strip_prefix("/").unwrap_or(ancestor);
-            files.push(Path::new(root).join(below).join(file));
+            files.push(root.join(below).join(file));
         }
     }
     files.into_iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok())
@@ -231,5 +232,35 @@ mod tests {
             assert!(limit > 0 && limit < u64::MAX, "{resource:?} {limit}");
         }
         assert!(budget.ram.limit() <= memory_limit() / 4);
+    }
+
+    #[test]
+    fn all_of_the_free_disk_is_a_bodys_but_a_gibibyte_or_a_twentieth() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!([0, GIB / 2, 10 * GIB, 100 * GIB].map(disk_limit), [0, 0, 9 * GIB, 95 * GIB]);
+    }
+
+    #[test]
+    fn the_limits_of_control_groups_and_of_those_above_them_are_found() {
+        let root = std::env::temp_dir().join(format!("penstock-cgroup-{}", std::process::id()));
+        let put = |file: &str, text: &str| {
+            let path = root.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        put("memory.max", "max\n");
+        put("outer/memory.max", "1000\n");
+        put("outer/inner/memory.max", "2000\n");
+        put("memory/memory.limit_in_bytes", "9223372036854771712\n");
+        put("memory/outer/memory.limit_in_bytes", "500\n");
+        let found = |groups: &str| cgroup_limits(groups, &root).collect::<Vec<_>>();
+        assert_eq!(found("0::/outer/inner\n"), [2000, 1000]);
+        assert_eq!(found("0::/\n"), []);
+        // A group that this process can't see the files of still has those above it.
+        assert_eq!(found("0::/outer/unseen\n"), [1000]);
+        assert_eq!(found("5:cpu,cpuacct:/outer\n4:memory:/outer\n1:name=systemd:/outer\n"), [500, 9223372036854771712]);
+        assert_eq!(found("4:cpu,memory:/outer\n0::/outer\n"), [500, 9223372036854771712, 1000]);
+        assert_eq!(found("nonsense"), []);
+        fs::remove_dir_all(root).unwrap();
     }
 }

@@ -491,6 +491,11 @@ fn unnamed(dir: &Path) -> io::Result<File> {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::INVAL) => {}
         Err(errno) => return Err(errno.into()),
     }
+    unlinked(dir)
+}
+
+/// A file whose name goes at once: somebody may see it for a moment.
+fn unlinked(dir: &Path) -> io::Result<File> {
     let path = draft_name(&dir.join("body"));
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let fd: OwnedFd = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?;
@@ -618,6 +623,40 @@ mod tests {
         drop(file);
         assert_eq!((budget.meter(space).used(), budget.meter(Resource::Files).used()), (0, 0));
         std::fs::remove_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn without_o_tmpfile_a_file_loses_its_name_at_once_and_is_its_owners_alone() {
+        use std::io::{Read, Seek, Write};
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+        let dir = std::env::temp_dir().join(format!("penstock-unlinked-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut file = unlinked(&dir).unwrap();
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+        let about = file.metadata().unwrap();
+        assert_eq!((about.nlink(), about.permissions().mode() & 0o777), (0, 0o600));
+        file.write_all(b"abc").unwrap();
+        file.rewind().unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "abc");
+        std::fs::remove_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_full_disk_a_quota_and_a_limit_on_files_are_storage_full_and_nothing_else_is() {
+        use rustix::io::Errno;
+
+        let named =
+            |errno: Errno| storage(Path::new("/dir"), errno.into(), |dir, source| Error::TempDir { dir, source });
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG] {
+            let Error::StorageFull { dir, source } = named(errno) else { panic!("{errno:?}") };
+            assert_eq!((dir.as_path(), source.raw_os_error()), (Path::new("/dir"), Some(errno.raw_os_error())));
+        }
+        for errno in [Errno::IO, Errno::ROFS, Errno::ACCESS] {
+            assert!(matches!(named(errno), Error::TempDir { .. }), "{errno:?}");
+        }
     }
 
     #[test]
