@@ -35,9 +35,9 @@ async def warm(storing: Storing) -> Held:
     await sink.write_back()
     await (await sink.prepare()).read()
     del sink
-    held = Held(storing.pool)
+    held = Held(storing.pool, semaphore=storing.semaphore)
     await held.is_given_back()
-    return Held(storing.pool)
+    return Held(storing.pool, semaphore=storing.semaphore)
 
 
 class Source:
@@ -131,9 +131,28 @@ async def everything(image: penstock.BodyImage) -> None:
 async def test_an_image_is_as_it_was_after_a_cancelled_call(storing: Storing, call: str, tmp_path: Path) -> None:
     image = await penstock.collect(Source().pieces(), storing.tunables, policy=storing.policy)
     assert image.state == storing.state(PIECE)
+    await as_it_was(image, call, storing, tmp_path)
+
+
+@pytest.mark.parametrize("call", READS)
+@pytest.mark.parametrize("name", ["direct", "permit", "windows"])
+async def test_a_mapped_image_is_as_it_was_after_a_cancelled_call(
+    storing_by: Callable[[str], Storing],  # noqa: F811
+    name: str,
+    call: str,
+    tmp_path: Path,
+) -> None:
+    storing = storing_by(name)
+    image = await penstock.collect(Source().pieces(), storing.tunables, policy=storing.policy)
+    image = await image.to_mmap()
+    assert image.state == "mmap"
+    await as_it_was(image, call, storing, tmp_path)
+
+
+async def as_it_was(image: penstock.BodyImage, call: str, storing: Storing, tmp_path: Path) -> None:
     await READS[call](image, tmp_path)
     await asyncio.sleep(0)
-    before = Held(storing.pool)
+    before = Held(storing.pool, semaphore=storing.semaphore)
 
     async def use() -> None:
         await READS[call](image, tmp_path)

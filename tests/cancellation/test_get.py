@@ -52,7 +52,7 @@ async def test_a_get_cancelled_at_any_turn_leaves_nothing(storing: Storing, scri
         # The pool's threads, the loop's descriptors and the client's shared memory are there before the first look.
         assert await (await client.get(server.url)).read() == body
         await client.aclose()
-        before = Held(storing.pool)
+        before = Held(storing.pool, semaphore=storing.semaphore)
 
         async def get() -> None:
             async with storing.client() as client:

@@ -31,6 +31,7 @@ class Storing:
             "windows": lambda: penstock.Dispatch(pool),
             "drained": lambda: penstock.Dispatch(pool),
         }[name]()
+        self.semaphore: penstock.Semaphore | None = getattr(self.policy, "semaphore", None)
 
     def client(self, **options: Any) -> penstock.Client:
         return penstock.Client(**{"tunables": self.tunables, "policy": self.policy, **options})
