@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import gc
+import os
 import pickle
 import socket
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import penstock
 import pytest
 
-from tests.http.conftest import Storing
+from tests.http.conftest import Storing, lent
 from tests.http.serving import CLOSE, HANG, RESET, TURN, chunked, cut, head, response, serve, until
 
 pytestmark = pytest.mark.asyncio
@@ -154,6 +157,28 @@ async def test_what_is_not_http_is_refused_and_closes_the_connection(what: str) 
         assert client.stats()["open"] == 0
 
 
+OK = head("Transfer-Encoding: chunked")
+PLACES = {
+    "the first byte": (b"SSH-2.0-OpenSSH_9.6\r\n", 0),
+    "a line of the head": (head("A: b", "Content-Length 3"), len("HTTP/1.1 200 OK\r\nA: b\r\n")),
+    "a line behind an informational head": (head(status="102 X") + head("A b"), len(head(status="102 X")) + 17),
+    "the first chunk": (OK + b"x\r\n\r\n", len(OK)),
+    "a later chunk": (OK + b"3\r\nabc\r\nx\r\n\r\n", len(OK) + 8),
+}
+
+
+@pytest.mark.parametrize("pieces", [1, 20])
+@pytest.mark.parametrize("what", PLACES)
+async def test_what_is_not_http_is_told_with_its_place_in_the_response(what: str, pieces: int) -> None:
+    wire, at = PLACES[what]
+    step = -(-len(wire) // pieces)
+    async with serve(cut(wire, *range(step, len(wire), step))) as server, penstock.Client() as client:
+        with pytest.raises(penstock.ProtocolError, match=rf"\(at byte {at} of the response\)$") as caught:
+            await client.get(server.url)
+        copy = await check(caught.value, server.url)
+        assert caught.value.at == copy.at == at
+
+
 async def test_many_bodies_with_faults_leave_the_client_as_good_as_new() -> None:
     wire = head("Transfer-Encoding: chunked") + chunked(bytes(60_000), 20_000)[:-5] + b"x"
     async with serve(*[[wire]] * 30, [response(BODY)]) as server, penstock.Client() as client:
@@ -232,6 +257,40 @@ async def test_a_length_over_the_limit_is_refused_before_the_body_comes(storing:
         assert (caught.value.seen, caught.value.limit) == (1001, 1000)
         await check(caught.value, server.url)
         assert client.stats()["open"] == 0
+
+
+@pytest.mark.parametrize("recycled", [False, True])
+async def test_an_announced_length_takes_no_room_before_its_bytes_come(
+    storing: Storing, tmp_path: Path, recycled: bool
+) -> None:
+    budget = penstock.Budget(ram="2GiB", disk="2GiB")
+    files = penstock.FilePool() if recycled else None
+    end, before = asyncio.Event(), lent()
+    script = [head("Content-Length: 1000000000"), b"abc", end, CLOSE]
+    async with serve(script) as server, storing.client(budget=budget, file_pool=files) as client:
+        asking = asyncio.create_task(client.get(server.url))
+        await until(lambda: server.sent == len(script[0]) + 3)
+        # Time to receive it. Too little would let a fault pass, and fail nothing.
+        await asyncio.sleep(0.1)
+        assert lent() - before <= 512 << 10
+        assert all(blocks <= 1 << 20 for blocks in allocated(tmp_path))
+        end.set()
+        with pytest.raises(penstock.Truncated) as caught:
+            await asking
+        assert await caught.value.partial.read() == b"abc"
+    peaks = {resource: figures["peak"] for resource, figures in budget.stats().items()}
+    assert max(peaks["ram"] or 0, peaks["disk"] or 0) <= 1 << 20
+
+
+def allocated(directory: Path) -> list[int]:
+    """Bytes on the disk of this process's open files in a directory, which have no names."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        # The listing's own one is gone by now.
+        with contextlib.suppress(OSError):
+            if os.readlink(descriptor).startswith(str(directory)):
+                found.append(descriptor.stat().st_blocks * 512)
+    return found
 
 
 async def test_the_length_that_head_tells_may_be_over_the_limit() -> None:
