@@ -289,29 +289,33 @@ def test_bytes_of_a_value_come_through_as_they_are(path: Path, dialog: MakeDialo
 
 
 FULL = """
-import resource, sys, penstock
+import os, resource, sys, penstock
 from penstock import barc
+from tests.barc.conftest import STRATEGIES
+path, kind, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 dialog = penstock.Dialog(
     penstock.Prolog(method="GET", url="http://a/"), penstock.Epilog(version="HTTP/1.1", status=200))
-large = dialog.replace(res_body=penstock.BodyImage.from_bytes(bytes(1 << 20)))
-with barc.open(sys.argv[1], "a") as archive:
-    end = archive.append(dialog.replace(res_body=penstock.BodyImage.from_bytes(bytes(100))))
+large = dialog.replace(res_body=penstock.BodyImage.from_bytes(os.urandom(size)))
+with barc.open(path, "a", strategy=STRATEGIES[kind]) as archive:
+    archive.append(dialog.replace(res_body=penstock.BodyImage.from_bytes(bytes(100))))
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-    import os
-    before = os.path.getsize(sys.argv[1])
+    before = os.path.getsize(path)
     for _ in range(2):
         try:
             archive.append(large)
         except OSError as error:
-            print(error.errno, os.path.getsize(sys.argv[1]) == before)
+            print(error.errno, os.path.getsize(path) == before)
     archive.append(dialog)
     print(len(list(archive)))
 """
 
 
-def test_a_full_disk_leaves_the_archive_as_it_was(path: Path, script: Any) -> None:
-    # The limit on a file's size fails a write as a full disk does, without one.
-    done = script(FULL, str(path))
+@pytest.mark.parametrize("kind", STRATEGIES)
+@pytest.mark.parametrize("size", [6000, 1 << 20])
+def test_a_full_disk_leaves_the_archive_as_it_was(kind: str, size: int, path: Path, script: Any) -> None:
+    # The limit on a file's size fails a write as a full disk does, without one. The smaller body is written when its
+    # stream ends, the larger one before that, too.
+    done = script(FULL, str(path), kind, str(size))
     assert done.stdout == "27 True\n27 True\n2\n", done.stderr
 
 

@@ -16,6 +16,7 @@ use crate::body::{BodyImage, Budget, Tunables};
 use crate::{Error, Result};
 use bytes::Bytes;
 use rustix::fs::FlockOperation;
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::path::Path;
@@ -119,7 +120,8 @@ impl Writer {
 
     /// Where the record ends.
     fn write(&self, record: &Record, compression: Compression, level: u32) -> Result<u64> {
-        let mut out = Out { file: &self.file, at: self.end, pieces: Vec::new(), held: 0, failure: None };
+        let failure = Cell::new(None);
+        let mut out = Out { file: &self.file, at: self.end, pieces: Vec::new(), held: 0, failure: &failure };
         out.push(Bytes::from_static(Head::RESERVED))?;
         let mut head = Head {
             len: 0,
@@ -141,18 +143,14 @@ impl Writer {
             out.block(&record.res_headers)?;
             out.body(&record.res_body)?;
         } else {
-            let mut encoder = Encoder::new(out, compression, level);
-            encoder.write(record.meta.lines())?;
-            encoder.write(record.req_headers.lines())?;
-            each(&record.req_body, PIECE, |piece| encoder.write(&piece))?;
-            encoder.write(record.res_headers.lines())?;
-            each(&record.res_body, PIECE, |piece| encoder.write(&piece))?;
-            out = encoder.finish()?;
+            let encoded = encode(record, Encoder::new(out, compression, level));
+            // An encoder passes it on as a text, or keeps it to itself.
+            if let Some(failure) = failure.take() {
+                return Err(failure);
+            }
+            out = encoded?;
         }
         out.flush_pieces()?;
-        if let Some(failure) = out.failure.take() {
-            return Err(failure);
-        }
         let end = out.at;
         head.len = end - self.end - Head::LEN as u64;
         if head.len > Head::MOST_LEN {
@@ -221,6 +219,15 @@ fn of_archive(error: Error) -> Error {
     }
 }
 
+fn encode<W: Write>(record: &Record, mut encoder: Encoder<W>) -> Result<W> {
+    encoder.write(record.meta.lines())?;
+    encoder.write(record.req_headers.lines())?;
+    each(&record.req_body, PIECE, |piece| encoder.write(&piece))?;
+    encoder.write(record.res_headers.lines())?;
+    each(&record.res_body, PIECE, |piece| encoder.write(&piece))?;
+    encoder.finish()
+}
+
 fn each(body: &BodyImage, size: usize, mut take: impl FnMut(Bytes) -> Result<()>) -> Result<()> {
     let mut reader = body.reader(size);
     while let Some(piece) = reader.next_piece()? {
@@ -235,8 +242,8 @@ struct Out<'a> {
     at: u64,
     pieces: Vec<Bytes>,
     held: usize,
-    /// Of a write for an encoder that may not pass it on.
-    failure: Option<Error>,
+    /// Of the first write for an encoder that failed.
+    failure: &'a Cell<Option<Error>>,
 }
 
 impl Out<'_> {
@@ -279,7 +286,7 @@ impl Write for Out<'_> {
             Ok(()) => Ok(bytes.len()),
             Err(error) => {
                 let told = io::Error::other(error.to_string());
-                self.failure.get_or_insert(error);
+                self.failure.set(Some(self.failure.take().unwrap_or(error)));
                 Err(told)
             }
         }
