@@ -194,7 +194,9 @@ mod tests {
         assert!(matches!(Head { len: 0xf3, ..head }.plain_res_body(), Err(Damage::Lengths(_))));
         for length in [1, 2] {
             assert!(matches!(Head { meta: length, ..head }.plain_res_body(), Err(Damage::Lengths(_))));
+            assert!(matches!(Head { req_headers: length, ..head }.plain_res_body(), Err(Damage::Lengths(_))));
             assert!(matches!(Head { req_body: length, ..head }.plain_res_body(), Err(Damage::Lengths(_))));
+            assert!(matches!(Head { res_headers: length, ..head }.plain_res_body(), Err(Damage::Lengths(_))));
         }
     }
 

@@ -178,6 +178,16 @@ mod tests {
     }
 
     #[test]
+    fn of_several_content_types_the_first_one_counts() {
+        let of = |types: [&str; 2]| Record {
+            res_headers: fields(&types.map(|value| ("content-type", value))),
+            ..text(5000)
+        };
+        assert_eq!(Strategy::gzip().choose(&of(["text/plain", "image/png"])), Compression::Gzip);
+        assert_eq!(Strategy::gzip().choose(&of(["image/png", "text/plain"])), Compression::Plain);
+    }
+
+    #[test]
     fn headers_count_where_the_bodies_do_not_decide() {
         let record = text(4096 - 42);
         let weight = "content-type".len() + "Text/HTML; charset=utf-8".len() + 4;

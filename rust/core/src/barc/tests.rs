@@ -6,6 +6,7 @@ use crate::Error;
 use crate::body::{BodyImage, Budget, Tunables};
 use bytes::Bytes;
 use proptest::prelude::*;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -257,6 +258,38 @@ fn wherever_a_writer_died_the_next_one_cuts_off_what_it_left() {
 }
 
 #[test]
+fn an_archive_within_what_a_writer_left_is_taken_for_records_of_others() {
+    let inner = Place::new();
+    let mut writer = Writer::open(&inner.0, 0, false).unwrap();
+    for number in 0..9 {
+        writer.append(&record(&format!("http://inner/{number}"), b"", b""), &Strategy::default()).unwrap();
+    }
+    let (place, offsets) = three();
+    Writer::open(&place.0, 0, false)
+        .unwrap()
+        .append(&record("http://d/", b"", &inner.bytes()), &Strategy::default())
+        .unwrap();
+    let mut left = place.bytes();
+    let last = offsets[2] as usize + (offsets[1] - offsets[0]) as usize;
+    left[last..last + Head::LEN].copy_from_slice(Head::RESERVED);
+    let (whole, cut) = (left.len(), inner.bytes().len() / 2);
+    // Its writer died when few of these heads were there: then they are no reason.
+    std::fs::write(&place.0, &left[..whole - cut]).unwrap();
+    Writer::open(&place.0, 0, false).unwrap();
+    assert_eq!(place.bytes().len(), last);
+    // With eight of them in a row nobody knows whether others have written behind it.
+    std::fs::write(&place.0, &left).unwrap();
+    let refused = Writer::open(&place.0, 0, false).err().unwrap();
+    assert!(matches!(refused, Error::Archive { offset, damage: Damage::Unfinished, .. } if offset == last as u64));
+    assert_eq!(place.bytes().len(), whole);
+    let repairs = repair(&place.0).unwrap();
+    assert_eq!(repairs.iter().map(|repair| repair.cut).collect::<Vec<_>>(), [false, true]);
+    let (urls, damage) = walk(&mut place.reader(Tunables::default()));
+    assert_eq!((urls.len(), &urls[3][..], &urls[4][..], damage), (3 + 1 + 9, "", "http://inner/0", Vec::new()));
+    Writer::open(&place.0, 0, false).unwrap();
+}
+
+#[test]
 fn a_file_cut_anywhere_gives_its_complete_records_and_names_the_rest() {
     let (place, offsets) = three();
     let whole = place.bytes();
@@ -283,10 +316,12 @@ fn a_file_cut_anywhere_gives_its_complete_records_and_names_the_rest() {
 
 #[test]
 fn damage_before_other_records_is_skipped_and_covered() {
-    let damages: [(&str, usize, &[u8]); 6] = [
+    let damages: [(&str, usize, &[u8]); 7] = [
         ("not-a-head", 0, b"BARC1"),
         ("bad-digit", 10, b"A"),
         ("unfinished", 0, Head::RESERVED),
+        // Its lengths are those of the record: the type alone counts.
+        ("unfinished", 19, b"R"),
         ("bad-layout", 50, b"xxxx"),
         ("bad-headers", 54, b"\x01"),
         ("bad-lengths", 22, b"fffff"),
@@ -351,7 +386,7 @@ fn what_follows_a_stream_within_its_record_is_ignored() {
 }
 
 #[test]
-fn a_stream_that_is_cut_or_changed_is_damage() {
+fn a_stream_that_is_cut_is_damage() {
     for strategy in &strategies()[1..] {
         let place = Place::new();
         Writer::open(&place.0, 0, false).unwrap().append(&record("http://a/", b"req", &[5; 500]), strategy).unwrap();
@@ -365,6 +400,96 @@ fn a_stream_that_is_cut_or_changed_is_damage() {
             assert!(matches!(&error, Error::Archive { offset: 0, damage, .. } if is_stream(damage)), "{len} {error}");
         }
     }
+}
+
+#[test]
+fn a_stream_that_is_changed_is_damage_where_its_coding_has_a_checksum() {
+    let written = record("http://a/", b"req", &[5; 500]);
+    for strategy in &strategies()[1..] {
+        let place = Place::new();
+        Writer::open(&place.0, 0, false).unwrap().append(&written, strategy).unwrap();
+        let whole = place.bytes();
+        for at in Head::LEN..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            std::fs::write(&place.0, &changed).unwrap();
+            match place.reader(Tunables { max_body: 100_000, ..Tunables::default() }).read(0) {
+                Err(Error::Archive { offset: 0, damage, .. }) => {
+                    // CRC and length.
+                    let is_trailer = strategy.compression == Compression::Gzip && at >= whole.len() - 8;
+                    assert!(!is_trailer || matches!(damage, Damage::Stream(_)), "{at} {damage}");
+                }
+                Err(Error::BodyTooLong { .. }) => {}
+                Err(error) => panic!("{at} {error}"),
+                // Some bytes of a head say nothing of the content, and a run of one byte can be told in several ways.
+                Ok(found) if strategy.compression == Compression::Gzip => assert_same(&found.unwrap().1, &written),
+                // Nothing tells that it was another one.
+                Ok(found) => assert_eq!(found.unwrap().1.req_body.len(), 3),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_complete_stream_that_is_shorter_than_its_head_says_is_damage() {
+    let written = Record { res_headers: Fields::default(), ..record("http://a/", b"req", b"") };
+    for strategy in &strategies()[1..] {
+        let place = Place::new();
+        Writer::open(&place.0, 0, false).unwrap().append(&written, strategy).unwrap();
+        let whole = place.bytes();
+        let head = Head::parse(&whole).unwrap();
+        for (wrong, max_body_ram) in [
+            (Head { req_body: head.req_body + 1, ..head }, 1000),
+            (Head { req_body: head.req_body + 1_000_000, ..head }, 0),
+            (Head { meta: head.meta + 1000, ..head }, 1000),
+            (Head { res_headers: 1, ..head }, 1000),
+        ] {
+            std::fs::write(&place.0, [&wrong.write()[..], &whole[Head::LEN..]].concat()).unwrap();
+            let mut reader = place.reader(Tunables { max_body_ram, ..Tunables::default() });
+            let error = reader.read(0).err().unwrap();
+            assert!(matches!(error, Error::Archive { offset: 0, damage: Damage::StreamEnds, .. }), "{error}");
+            // The head's length of the payload is good, and leads to the end.
+            assert_eq!(walk(&mut reader), (Vec::new(), vec![("stream-ends", 0, whole.len() as u64)]));
+        }
+    }
+}
+
+#[test]
+fn streams_of_other_encoders_are_read() {
+    let written = record("http://a/", b"req", &[&b"some text, "[..]; 20_000].concat());
+    let parts = [&written.meta, &written.req_headers, &written.res_headers].map(|block| block.lines());
+    let payload = [parts[0], parts[1], b"req", parts[2], &content(&written.res_body)].concat();
+    let mut streams = Vec::new();
+    for level in [0, 1, 9] {
+        let builder = flate2::GzBuilder::new().filename("a.txt").comment("text").extra("more").mtime(1_700_000_000);
+        let mut encoder = builder.write(Vec::new(), flate2::Compression::new(level));
+        encoder.write_all(&payload).unwrap();
+        streams.push((Compression::Gzip, encoder.finish().unwrap()));
+    }
+    for (quality, window) in [(0, 10), (5, 22), (11, 24)] {
+        let mut encoder = brotli::CompressorWriter::new(Vec::new(), 4096, quality, window);
+        encoder.write_all(&payload).unwrap();
+        streams.push((Compression::Brotli, encoder.into_inner()));
+    }
+    for (compression, stream) in streams {
+        let head = Head {
+            len: stream.len() as u64,
+            kind: Kind::Dialog,
+            compression,
+            meta: parts[0].len() as u64,
+            req_headers: parts[1].len() as u64,
+            req_body: 3,
+            res_headers: parts[2].len() as u64,
+        };
+        let place = Place::holding(&[head.write(), stream].concat());
+        assert_same(&place.reader(Tunables::default()).read(0).unwrap().unwrap().1, &written);
+    }
+}
+
+#[test]
+fn the_shortest_brotli_stream_is_an_empty_record() {
+    let place = Place::holding(b"BARC2 000000000001 DB 00000 00000 0000000000 00000\r\n\r\n\x3b");
+    assert_same(&place.reader(Tunables::default()).read(0).unwrap().unwrap().1, &Record::default());
 }
 
 #[test]
