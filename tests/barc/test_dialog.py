@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import gzip
+import pickle
 from typing import Any
 
 import penstock
 import pytest
 from penstock import barc
 
-from tests.barc.conftest import DATA, MakeDialog
+from tests.barc.conftest import DATA, MakeDialog, make_dialog
 from tests.http.serving import head, response, serve
 
 
@@ -26,6 +28,44 @@ def test_a_dialog_is_a_value(dialog: MakeDialog) -> None:
     assert (changed.status, changed.method, changed.url, len(changed.res_body)) == (404, "HEAD", one.url, 0)
     assert (one.prolog.method, one.epilog.status, one.version) == ("GET", 200, "HTTP/1.1")
     assert one.req_headers["ACCEPT"] == "*/*"
+
+
+def held(value: Any) -> Any:
+    """All that it holds: heads by their lines, bodies by their bytes."""
+    if isinstance(value, penstock.BodyImage):
+        return bytes(value)
+    if dataclasses.is_dataclass(value):
+        return [type(value), *(held(getattr(value, field.name)) for field in dataclasses.fields(value))]
+    return [held(item) for item in value] if isinstance(value, tuple) else getattr(value, "raw", value)
+
+
+TRACED = make_dialog(
+    1,
+    b"response",
+    req_body=penstock.BodyImage.from_bytes(b"request"),
+    trace=penstock.Trace(
+        started=datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
+        done=0.5,
+        peer=("127.0.0.1", 80),
+        trailers=((b"x", b"y"),),
+        history=(make_dialog(2, b"before"),),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [TRACED, TRACED.prolog, TRACED.epilog, TRACED.trace, penstock.RequestRecord(TRACED.prolog)],
+    ids=lambda value: type(value).__name__,
+)
+def test_nothing_of_a_value_can_be_set_or_deleted_and_it_pickles(value: Any) -> None:
+    for field in dataclasses.fields(value):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, field.name, getattr(value, field.name))
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            delattr(value, field.name)
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        assert held(pickle.loads(pickle.dumps(value, protocol))) == held(value)
 
 
 @pytest.mark.asyncio
@@ -106,7 +146,13 @@ def test_what_upstream_writes_is_accepted_where_its_own_reader_refuses(
 
 @pytest.mark.parametrize(
     ("status", "told"),
-    [(200, "200 OK"), (404, "404 Not Found"), (413, "413 Payload Too Large"), (599, "599 <unknown status code>")],
+    [
+        (200, "200 OK"),
+        (404, "404 Not Found"),
+        (413, "413 Payload Too Large"),
+        (425, "425 <unknown status code>"),
+        (599, "599 <unknown status code>"),
+    ],
 )
 def test_the_meta_of_a_dialog_is_what_upstream_writes(status: int, told: str, dialog: MakeDialog) -> None:
     record = barc.Record.from_dialog(dialog(3, status=status))
@@ -118,6 +164,31 @@ def test_the_meta_of_a_dialog_is_what_upstream_writes(status: int, told: str, di
         ("response-decoded", "chunked, identity"),
     ]
     assert "response-decoded" not in barc.Record.from_dialog(dialog(3, res_decoded=())).meta
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://a.test", "http://a.test/"),
+        ("http://a.test#x", "http://a.test/"),
+        ("http://a.test?x#y?z", "http://a.test/?x"),
+        ("https://[::1]:8443", "https://[::1]:8443/"),
+        ("http://a.test/b?c#d", "http://a.test/b?c"),
+        ("http://a.test/?b=http://c", "http://a.test/?b=http://c"),
+        ("/b#c", "/b"),
+    ],
+)
+def test_a_url_is_recorded_without_its_fragment_and_with_a_path(url: str, told: str, dialog: MakeDialog) -> None:
+    record = barc.Record.from_dialog(dialog(url=url))
+    assert record.meta["url"] == record.dialog().url == told
+
+
+def test_of_meta_that_is_told_twice_the_first_counts() -> None:
+    lines = [*META, ("response-decoded", "chunked")]
+    again = [("url", "http://c/"), ("method", "POST"), ("response-version", "HTTP/1.0"), ("response-status", "404 No")]
+    dialog = barc.Record(meta=[*lines, *again, ("response-decoded", "gzip")]).dialog()
+    assert (dialog.url, dialog.method, dialog.version, dialog.status) == ("http://a/b", "GET", "HTTP/1.1", 200)
+    assert dialog.res_decoded == ("chunked",)
 
 
 def test_upstreams_samples_become_dialogs() -> None:

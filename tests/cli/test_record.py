@@ -189,6 +189,16 @@ def test_resume_skips_what_is_recorded(run: Any, site: str, tmp_path: Path) -> N
     assert len(urls_of(file)) == 8
 
 
+def test_resume_knows_a_url_without_its_fragment_or_its_path(run: Any, site: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.barc"
+    assert run("record", site, f"{site}/text/1#a", file).status == 0
+    assert sorted(urls_of(file)) == [f"{site}/", f"{site}/text/1"]
+    again = [site, f"{site}/", f"{site}#a", f"{site}/text/1", f"{site}/text/1#b", f"{site}/text/2#a", f"{site}/text/2"]
+    assert run("record", "--resume", *again, file) == (0, "", "")
+    assert sorted(urls_of(file)) == [f"{site}/", f"{site}/text/1", f"{site}/text/2"]
+    assert asked(site) == 3
+
+
 def test_resume_goes_past_bodies_longer_than_this_run_takes(run: Any, site: str, tmp_path: Path) -> None:
     file = tmp_path / "a.barc"
     urls = [f"{site}/text/1/200000", f"{site}/text/2"]

@@ -18,15 +18,19 @@ from penstock.errors import ArchiveError
 if TYPE_CHECKING:
     from penstock.http.response import Headers
 
-__all__ = ["Entry", "Record", "Repair"]
+__all__ = ["Entry", "Record", "Repair", "archived_url"]
+
+UNKNOWN = "<unknown status code>"
 
 PHRASES = {
+    103: UNKNOWN,
     203: "Non Authoritative Information",
     413: "Payload Too Large",
     414: "URI Too Long",
     416: "Range Not Satisfiable",
     418: "I'm a teapot",
     422: "Unprocessable Entity",
+    425: UNKNOWN,
 }
 """Reason phrases that differ between Pythons, or from those that upstream writes."""
 
@@ -35,6 +39,7 @@ VERSIONS = ("HTTP/0.9", "HTTP/1.0", "HTTP/1.1", "HTTP/2.0", "HTTP/3.0")
 TOKEN = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+")
 URL = re.compile(r"[!-~]+")
 """As far as upstream's reader looks at one."""
+WITHOUT_PATH = re.compile(r"\A([A-Za-z][A-Za-z0-9+.-]*://[^/?]+)(?=\?|\Z)")
 
 
 class Entry(NamedTuple):
@@ -128,7 +133,7 @@ class Record:
 
     @classmethod
     def from_dialog(cls, dialog: Dialog) -> Record:
-        """The record of a dialog.
+        """The record of a dialog, which has its URL without the fragment, and with a path: `http://a/` for `http://a#b`.
 
         Raises:
             ValueError: The URL has a space or what isn't ASCII, the method is no token, or the version isn't known.
@@ -138,10 +143,11 @@ class Record:
             raise ValueError(f"version={dialog.version!r}: not one of {', '.join(VERSIONS)}")
         if not TOKEN.fullmatch(dialog.method):
             raise ValueError(f"method={dialog.method!r}: not a token")
-        if not URL.fullmatch(dialog.url):
+        url = archived_url(dialog.url)
+        if not URL.fullmatch(url):
             raise ValueError(f"url={dialog.url!r}: a URL has no spaces, and nothing outside ASCII: percent-encode them")
         meta = [
-            ("url", dialog.url),
+            ("url", url),
             ("method", dialog.method),
             ("response-version", dialog.version),
             ("response-status", f"{dialog.status} {_phrase(dialog.status)}"),
@@ -207,6 +213,11 @@ class Record:
         return f"<Record{where} {self.meta.get('method', '-')} {self.meta.get('url', '-')}>"
 
 
+def archived_url(url: str) -> str:
+    """What a record has of it."""
+    return WITHOUT_PATH.sub(r"\1/", url.partition("#")[0])
+
+
 def _timing(trace: Trace) -> list[tuple[str, str]]:
     """Lines of meta that upstream's tools don't know, and leave alone."""
     lines = []
@@ -251,4 +262,4 @@ def _phrase(status: int) -> str:
     try:
         return PHRASES.get(status) or http.HTTPStatus(status).phrase
     except ValueError:
-        return "<unknown status code>"
+        return UNKNOWN

@@ -16,6 +16,7 @@ import click
 
 import penstock
 from penstock import barc
+from penstock.barc.record import archived_url
 from penstock.cli.archives import FILE, compressed, strategy_of
 from penstock.cli.common import (
     Command,
@@ -193,16 +194,16 @@ class Recording:
                     self._archive.path, tunables=penstock.Tunables(max_body=LARGEST)
                 ) as archive:
                     async for record in archive:
-                        recorded.add(record.meta.get("url"))
+                        recorded.add(archived_url(record.meta.get("url", "")))
             try:
                 async with asyncio.TaskGroup() as group:
                     async for url in urls:
-                        if url in recorded:
+                        if archived_url(url) in recorded:
                             self._progress.skip()
                             continue
                         if resume:
                             # A list may have it twice.
-                            recorded.add(url)
+                            recorded.add(archived_url(url))
                         await slots.acquire()
                         group.create_task(self._one(url)).add_done_callback(lambda _: slots.release())
             except BaseExceptionGroup as errors:
