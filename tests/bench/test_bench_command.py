@@ -29,6 +29,21 @@ def test_help_names_the_commands(module: str) -> None:
         assert name in done.stdout
 
 
+@pytest.mark.parametrize("name", ["", "demo", "client", "blocking", "server"])
+def test_help_ends_with_examples_and_exit_statuses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        command.main([*name.split(), "--help"], "penstock bench")
+    assert raised.value.code == 0
+    _, end = capsys.readouterr().out.split("Examples:\n")
+    examples, statuses = end.split("\n\nExit status:\n  ")
+    start = " ".join(["  penstock bench", *name.split()])
+    for line in examples.splitlines():
+        assert line.startswith(start)
+        # What it shows can be typed.
+        command._parser("penstock bench").parse_args(line.split()[2:])
+    assert statuses.startswith("0 done, 1 wrong usage, 2 ")
+
+
 def test_an_unknown_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         cli.main(["bench", "nothing"])

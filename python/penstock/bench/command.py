@@ -5,7 +5,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from penstock.bench.driver import CHUNK, MIB
 from penstock.bench.rounds import DebugBuildError
@@ -22,7 +22,12 @@ def size(text: str) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """Wrong usage is status 1, as with all commands of penstock."""
+    """Wrong usage is status 1, and help ends with examples, as with all commands of penstock."""
+
+    def __init__(self, *, examples: Sequence[str], **options: Any) -> None:
+        lines = "".join(f"  %(prog)s {example}\n" for example in examples)
+        epilog = f"Examples:\n{lines}\nExit status:\n  0 done, 1 wrong usage, 2 an error, 130 interrupted"
+        super().__init__(epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -30,18 +35,30 @@ class Parser(argparse.ArgumentParser):
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = Parser(prog=prog)
+    parser = Parser(prog=prog, examples=["client --quick", "blocking --quick --peers"])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="16 concurrent GETs of 8 MiB to RAM, files and mappings: table and picture")
+    demo = commands.add_parser(
+        "demo",
+        help="16 concurrent GETs of 8 MiB to RAM, files and mappings: table and picture",
+        examples=["--rounds 3 --output pictures"],
+    )
     demo.add_argument("--rounds", type=int, default=10, help="how often each is measured (default: %(default)s)")
     demo.add_argument("--output", default="bench-out", metavar="DIR", help="for the picture (default: %(default)s)")
     demo.set_defaults(run=_demo)
 
-    client = commands.add_parser("client", help="download as the demo does, in every way, and as other clients do")
+    client = commands.add_parser(
+        "client",
+        help="download as the demo does, in every way, and as other clients do",
+        examples=["--quick", "--peers --json client.json --html client.html", "--url http://192.0.2.1:8080"],
+    )
     client.add_argument("--url", help="of a server elsewhere, as `server` prints it (default: one of its own)")
     client.add_argument("--store", type=Path, metavar="DIR", help="for files (default: where temporary files go)")
-    blocking = commands.add_parser("blocking", help="run short blocking functions in every way, from one loop")
+    blocking = commands.add_parser(
+        "blocking",
+        help="run short blocking functions in every way, from one loop",
+        examples=["--quick", "--peers --json blocking.json"],
+    )
     for each, run in ((client, _client), (blocking, _blocking)):
         each.add_argument("--quick", action="store_true", help="within a minute, as an indication only")
         each.add_argument("--peers", action="store_true", help="also the ways of others, as far as they are installed")
@@ -49,7 +66,11 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         each.add_argument("--html", type=Path, metavar="OUT", help="write a page with pictures (needs matplotlib)")
         each.set_defaults(run=run)
 
-    server = commands.add_parser("server", help="serve bodies for benchmarks until stdin closes or SIGTERM comes")
+    server = commands.add_parser(
+        "server",
+        help="serve bodies for benchmarks until stdin closes or SIGTERM comes",
+        examples=["--bind 0.0.0.0:8080 --size 64MiB", "--framing length"],
+    )
     server.add_argument("--bind", default="127.0.0.1:0", metavar="HOST:PORT", help="(default: %(default)s)")
     server.add_argument("--size", type=size, default=8 * MIB, help="of the body at / (default: 8MiB)")
     server.add_argument("--chunk", type=size, default=CHUNK, help="of its chunks (default: %(default)s)")
