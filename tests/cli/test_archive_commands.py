@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 from penstock import barc
 
 from tests.barc.conftest import DATA, make_dialog
-from tests.cli.conftest import Done
+from tests.cli.conftest import Done, start, until
 from tests.conftest import ELSEWHERE
 
 
@@ -168,6 +169,35 @@ def test_cp_goes_past_damage_if_it_is_told_and_says_so(run: Any) -> None:
     assert Path("out.barc").read_bytes() == (DATA / "plain.barc").read_bytes() * 2
 
 
+def test_cp_tells_machines_what_it_copied_and_went_past(run: Any) -> None:
+    done = run("cp", "--json", "--keep-going", "reserved_middle.barc", "multi.barc", "out.barc")
+    problem, first, second = map(json.loads, done.out.splitlines())
+    assert (done.status, done.err) == (2, "")
+    assert problem.pop("error").startswith("record at byte 312 of the archive: a writer never finished")
+    assert problem == {"file": "reserved_middle.barc", "offset": 312, "end": 406, "kind": "unfinished"}
+    assert first == {"file": "reserved_middle.barc", "copied": 2, "damaged": 1}
+    assert second == {"file": "multi.barc", "copied": 5, "damaged": 0}
+
+
+def test_an_interrupted_cp_finishes_the_record_in_hand(folder: Path) -> None:
+    count = 60
+    body = penstock.BodyImage.from_bytes(b"".join(b"line %d\n" % number for number in range(100_000)))
+    with barc.open("many.barc", "a") as archive:
+        for number in range(count):
+            archive.append(make_dialog(number, body))
+    out = folder / "out.barc"
+    with start("cp", "--brotli", "many.barc", out, stderr=subprocess.PIPE) as process:
+        until(lambda: out.exists() and out.stat().st_size > 0)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert (process.returncode, err) == (130, b"")
+    with barc.open(out) as archive:
+        found = list(archive.check())
+    assert not [error for error in found if isinstance(error, Exception)]
+    assert 0 < len(found) < count
+    assert {entry.compression for entry in found if isinstance(entry, barc.Entry)} == {"brotli"}
+
+
 def test_cat_as_json_has_the_same_parts(run: Any) -> None:
     lines = [json.loads(line) for line in run("cat", "--json", "multi.barc", "plain.barc").out.splitlines()]
     assert [(line["file"], line["offset"]) for line in lines] == [
@@ -213,12 +243,19 @@ def test_ls_has_a_line_for_each_record(run: Any) -> None:
         "offset": 0,
         "end": 312,
         "compression": "plain",
+        "coding": None,
         "status": 200,
         "method": "GET",
         "url": "http://sample.test/hello?x=1",
         "req_body": 0,
         "res_body": 14,
     }
+
+
+def test_ls_tells_the_codings_that_a_body_came_in(run: Any) -> None:
+    with barc.open("coded.barc", "a") as archive:
+        archive.append(make_dialog(0, res_headers=[("Content-Encoding", "GZIP"), ("Content-Encoding", "br")]))
+    assert json.loads(run("ls", "--json", "coded.barc").out)["coding"] == "gzip, br"
 
 
 def test_check_tells_of_each_problem_with_its_offset(run: Any) -> None:

@@ -55,6 +55,13 @@ def test_quiet_shows_nothing(archive: Path) -> None:
         0,
         "a.barc: 1200 good records, 0 damaged places\r\n",
     )
+    status, sent = in_terminal("stats", "-q", archive.name, cwd=archive.parent)
+    assert (status, sent[:24]) == (0, "a.barc: 1,200 records\r\n ")
+    assert "ETA" not in sent
+
+
+def test_a_quiet_record_shows_nothing(site: str, tmp_path: Path) -> None:
+    assert in_terminal("record", "--quiet", f"{site}/text/1", "a.barc", cwd=tmp_path) == (0, "")
 
 
 def test_without_a_terminal_nothing_is_shown_and_rich_is_not_loaded(archive: Path) -> None:

@@ -188,6 +188,7 @@ penstock cp --keep-going damaged.barc good.barc""",
 @compressed
 @click.option("--keep-going", is_flag=True, help="Go past damage, and tell of it.")
 @limited
+@json_option
 @quiet_option
 @several
 @click.argument("out", type=FILE)
@@ -201,6 +202,7 @@ def cp(
     brotli: bool,
     keep_going: bool,
     max_body: str,
+    as_json: bool,
     quiet: bool,
 ) -> int:
     """Append the records of archives to another one."""
@@ -216,11 +218,18 @@ def cp(
     with barc.open(out, "a", strategy=strategy) as target, reading(files, quiet) as progress:
         for name in files:
             with barc.open(name, tunables=tunables, keep_going=keep_going) as archive:
+                copied = 0
                 for record in span.of(archive):
                     target.append(record)
+                    copied += 1
                     progress.add(1, extent(record))
                 for error in archive.damage:
-                    print(_place(name, error), file=sys.stderr)
+                    if as_json:
+                        _print_problem(name, error)
+                    else:
+                        print(_place(name, error), file=sys.stderr)
+                if as_json:
+                    print_json(file=name, copied=copied, damaged=len(archive.damage))
                 damaged |= bool(archive.damage)
     return 2 if damaged else 0
 
@@ -242,6 +251,10 @@ def _place(name: str, error: ArchiveError) -> str:
     return f"{name}: 0x{error.offset:010x}: {error.kind}: {error}"
 
 
+def _print_problem(name: str, error: ArchiveError) -> None:
+    print_json(file=name, offset=error.offset, end=error.end, kind=error.kind, error=str(error))
+
+
 @click.command(cls=Command, examples="penstock ls crawl.barc\npenstock ls --json crawl.barc | jq .url")
 @limited
 @json_option
@@ -259,11 +272,13 @@ def ls(files: tuple[str, ...], max_body: str, as_json: bool) -> int:
                 method, url = record.meta.get("method", ""), record.meta.get("url", "")
                 sizes = len(record.req_body), len(record.res_body)
                 if as_json:
+                    codings = record.res_headers.get_all("content-encoding")
                     print_json(
                         file=name,
                         offset=record.offset,
                         end=record.end,
                         compression=record.compression,
+                        coding=", ".join(codings).lower() or None,
                         status=int(status) if status.isdigit() else None,
                         method=method or None,
                         url=url or None,
@@ -294,7 +309,7 @@ def check(files: tuple[str, ...], as_json: bool, quiet: bool) -> int:
                         continue
                     bad += 1
                     if as_json:
-                        print_json(file=name, offset=found.offset, end=found.end, kind=found.kind, error=str(found))
+                        _print_problem(name, found)
                     else:
                         print(_place(name, found))
             if as_json:
