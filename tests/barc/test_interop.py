@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
+import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from penstock import barc
+from penstock.cli import main
 
 from tests.barc.conftest import DATA, STRATEGIES, make_dialog
 from tests.barc.test_archive import blocks, bodies
+from tests.barc.test_warc import dialogs
 from tests.cli.site import running
 from tests.http.serving import response, serve
 
@@ -37,11 +41,11 @@ def tool(*arguments: Any) -> bytes:
 
 
 def ours(*arguments: Any) -> bytes:
-    """The output of our own command."""
-    command = [sys.executable, "-m", "penstock.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout
+    """The output of our own command, run in this process."""
+    out = io.BytesIO()
+    with contextlib.redirect_stdout(io.TextIOWrapper(out)):
+        assert main([str(argument) for argument in arguments]) == 0
+        return out.getvalue()
 
 
 @pytest.mark.asyncio
@@ -76,14 +80,25 @@ def contents(path: Path) -> list[tuple[Any, ...]]:
         ]
 
 
+def heads(path: Path) -> list[bytes]:
+    """Those of the records, without the length of the payload where that is an encoder's."""
+    data = path.read_bytes()
+    with barc.open(path) as archive:
+        return [
+            data[entry.offset + (0 if entry.compression == "plain" else 18) : entry.offset + 54]
+            for entry in archive.entries()
+        ]
+
+
 def compressions(path: Path) -> list[str]:
     with barc.open(path) as archive:
         return [entry.compression for entry in archive.entries()]
 
 
 def exchange(path: Path) -> None:
-    """What upstream copies of a file of ours is what we read of it, and the other way round."""
+    """What upstream copies and prints of a file of ours is what we read and print of it, and the other way round."""
     expected = contents(path)
+    assert ours("cat", path) == tool("cat", path)
     for kind, flags in FLAGS.items():
         theirs, here, back = (path.with_name(f"{kind}.{name}") for name in ("theirs", "ours", "back"))
         for file in (theirs, here, back):
@@ -113,14 +128,23 @@ def test_what_is_written_here_is_read_there_and_the_other_way_round(path: Path) 
         archive.append(make_dialog(99, b"\r\n"))
         archive.append(make_dialog(100, res_headers=[(f"x-{line}", "y") for line in range(128)]))
     exchange(path)
-    assert ours("cat", path) == tool("cat", path)
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", ["plain", "plain_post", "gzip", "brotli", "multi", "binary", "nonutf8", "empty_meta"])
 def test_the_commands_print_and_copy_byte_for_byte_what_upstreams_do(name: str, tmp_path: Path) -> None:
     sample = DATA / f"{name}.barc"
-    for options in ([], ["--meta"], ["--req-head", "--res-body"], ["--req-body", "--res-head"], ["--offset", "0x0"]):
+    last = max(json.loads(line)["offset"] for line in ours("ls", "--json", sample).splitlines())
+    for options in (
+        [],
+        ["--meta"],
+        ["--req-head", "--res-body"],
+        ["--req-body", "--res-head"],
+        ["--offset", "0x0"],
+        ["--offset", f"{last}"],
+        ["--offset", f"{last:#x}"],
+        ["--count", "2"],
+    ):
         assert ours("cat", *options, sample) == tool("cat", sample, *options)
     assert ours("cat", sample, DATA / "plain.barc") == tool("cat", sample, DATA / "plain.barc")
     here, theirs = tmp_path / "ours", tmp_path / "theirs"
@@ -128,9 +152,27 @@ def test_the_commands_print_and_copy_byte_for_byte_what_upstreams_do(name: str, 
         ours("cp", sample, here)
         tool("cp", sample, theirs)
         assert here.read_bytes() == theirs.read_bytes()
-    ours("cp", "--count", "1", here, tmp_path / "ours.1")
-    tool("cp", theirs, tmp_path / "theirs.1", "--count", "1")
-    assert (tmp_path / "ours.1").read_bytes() == (tmp_path / "theirs.1").read_bytes()
+    for number, options in enumerate((["--count", "1"], ["--offset", f"{last:#x}"], ["--index", "1"])):
+        ours("cp", *options, sample, tmp_path / f"ours.{number}")
+        tool("cp", sample, tmp_path / f"theirs.{number}", *options)
+        assert (tmp_path / f"ours.{number}").read_bytes() == (tmp_path / f"theirs.{number}").read_bytes()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("flag", ["-z", "-b"])
+def test_cp_compresses_the_same_records_as_upstreams_does(flag: str, path: Path) -> None:
+    with barc.open(path, "a") as archive:
+        for number, size in enumerate((10, 5000, 100_000)):
+            for decoded in ((), ("identity",)):
+                body = penstock.BodyImage.from_bytes(b"text " * (size // 5))
+                archive.append(make_dialog(number, body, req_body=body, method="POST", res_decoded=decoded))
+    here, theirs = path.with_suffix(".ours"), path.with_suffix(".theirs")
+    for source in (path, DATA / "multi.barc", DATA / "strategy.barc"):
+        ours("cp", flag, source, here)
+        tool("cp", source, theirs, flag)
+    assert len(set(compressions(here))) == 2
+    assert heads(here) == heads(theirs)
+    assert contents(here) == contents(theirs)
 
 
 @pytest.mark.slow
@@ -139,11 +181,12 @@ def test_what_either_records_the_other_reads(tmp_path: Path) -> None:
     here, theirs = tmp_path / "ours", tmp_path / "theirs"
     paths = ["text/1/20000", "status/404", "to/text/1"]
     with running() as site:
-        for path in paths:
-            ours("record", f"{site}/{path}", here)
-            tool("record", f"{site}/{path}", theirs)
+        urls = [*(f"{site}/{path}" for path in paths), site, f"{site}/text/2#part"]
+        for url in urls:
+            ours("record", url, here)
+            tool("record", url, theirs)
         before = theirs.read_bytes()
-        ours("record", "--resume", *(f"{site}/{path}" for path in paths), theirs)
+        ours("record", "--resume", *urls, theirs)
     assert theirs.read_bytes() == before
     for file in (here, theirs):
         assert ours("cat", file) == tool("cat", file)
@@ -171,6 +214,18 @@ def test_whatever_is_written_is_exchanged(tmp_path_factory: Any, written: list[A
                 res_body=penstock.BodyImage.from_bytes(res_body),
             )
             archive.append(record, strategy=STRATEGIES[kind])
+    exchange(path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(dialogs(), max_size=4))
+def test_whatever_dialogs_are_written_are_exchanged(tmp_path_factory: Any, written: list[penstock.Dialog]) -> None:
+    path = tmp_path_factory.mktemp("interop") / "x.barc"
+    with barc.open(path, "a") as archive:
+        for dialog in written:
+            archive.append(dialog)
     exchange(path)
 
 
