@@ -182,12 +182,26 @@ def test_whatever_dialogs_are_written_come_back(
 
 def test_a_body_over_the_limit_is_cut_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "a.warc.gz"
-    warc.write(path, [make_dialog(1, LARGE), make_dialog(2, b"short")], max_body=1000)
+    upload = make_dialog(3, req_body=penstock.BodyImage.from_bytes(LARGE), method="POST")
+    warc.write(path, [make_dialog(1, LARGE), make_dialog(2, b"short"), upload], max_body=1000)
     assert "digest pass" in check(path)
-    long, short = (record for record in records(path) if record.rec_type == "response")
-    assert (long.rec_headers.get_header("WARC-Truncated"), long.payload_length) == ("length", 1000)
-    assert short.rec_headers.get_header("WARC-Truncated") is None
-    assert [bytes(dialog.res_body) for dialog in warc.read(path)] == [LARGE[:1000], b"short"]
+    marks = [
+        (record.rec_type, record.rec_headers.get_header("WARC-Truncated"), record.payload_length)
+        for record in records(path)
+    ]
+    cut = ("length", 1000)
+    assert marks[1::2] == [("response", *cut), ("response", None, 5), ("response", None, 0)]
+    assert marks[2::2] == [("request", None, 0), ("request", None, 0), ("request", *cut)]
+    long, short, sent = warc.read(path)
+    assert [bytes(dialog.res_body) for dialog in (long, short)] == [LARGE[:1000], b"short"]
+    assert bytes(sent.req_body) == LARGE[:1000]
+
+
+def test_that_a_body_was_cut_is_not_told_by_its_dialog(tmp_path: Path) -> None:
+    path, again = tmp_path / "a.warc", tmp_path / "b.warc"
+    warc.write(path, [make_dialog(1, LARGE)], max_body=1000)
+    warc.write(again, warc.read(path))
+    assert [record.rec_headers.get_header("WARC-Truncated") for record in records(again)] == [None] * 3
 
 
 @pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/2.0"])
