@@ -170,6 +170,33 @@ def test_damage_has_a_name_and_a_place_and_can_be_gone_past_and_mended(
         assert raised.value.kind == "no-dialog"
 
 
+@pytest.mark.parametrize(
+    ("kind", "at", "data"),
+    [
+        # Of the checksum, and of the request body's length.
+        ("bad-stream", -8, b"\xff\xff\xff\xff"),
+        ("stream-ends", 34, b"00000fffff"),
+    ],
+)
+def test_damage_within_a_stream_has_a_name_and_a_place_and_is_gone_past(
+    kind: str, at: int, data: bytes, path: Path
+) -> None:
+    with barc.open(path, "a") as archive:
+        asked = penstock.BodyImage.from_bytes(b"asked")
+        archive.append(make_dialog(0, b"text", req_body=asked, method="POST"), strategy=STRATEGIES["gzip"])
+        second = archive.append(make_dialog(1))
+    change(path, at % second, data)
+    with pytest.raises(penstock.ArchiveError) as raised:
+        urls(path)
+    assert (raised.value.offset, raised.value.kind) == (0, kind)
+    with barc.open(path, keep_going=True) as archive:
+        assert [record.offset for record in archive] == [second]
+        assert [(error.offset, error.kind, error.end) for error in archive.damage] == [(0, kind, second)]
+    (mended,) = barc.repair(path)
+    assert (mended.cut, mended.error.kind) == (False, kind)
+    assert urls(path) == ["", "http://sample.test/1"]
+
+
 @pytest.mark.parametrize("cut", [1, 10, 60])
 def test_repair_cuts_off_what_is_not_complete(cut: int, three: tuple[Path, list[int]]) -> None:
     path, offsets = three
