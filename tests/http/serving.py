@@ -111,6 +111,8 @@ class Server:
         """The heads of the requests, in the order in which they came."""
         self.bodies: list[bytes] = []
         """The bodies of the requests that had one, without their framing."""
+        self.peers: list[socket.socket] = []
+        """This side of each connection, in the order in which they were made."""
         self.connections = 0
         """How many connections were made."""
         self.closed = 0
@@ -132,6 +134,7 @@ class Server:
             connection, _ = await loop.sock_accept(self._listener)
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.peers.append(connection)
             self.connections += 1
             task = loop.create_task(self._converse(connection))
             self._tasks.add(task)

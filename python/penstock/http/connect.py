@@ -68,7 +68,8 @@ class Connector:
             if isinstance(error, OSError) and not isinstance(error, ConnectError):
                 raise ConnectError(f"cannot connect to {route}: {error}") from error
             raise
-        if not connection.usable:
+        # What lies in the socket under TLS may be of the handshake.
+        if not connection.usable or (context is None and connection.unread):
             connection.close()
             raise ConnectionLost(f"{route} closed the connection, or said something, before it was asked")
         log.debug("connected to %s", route)

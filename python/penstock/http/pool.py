@@ -124,9 +124,10 @@ class ConnectionPool:
                 while True:
                     self._enqueue(route, ticket, waiter)
                     grant = await waiter.future
-                    if grant is SLOT or (isinstance(grant, Connection) and grant.usable):
+                    if not isinstance(grant, Connection) or (grant.usable and not grant.unread):
                         return grant
-                    # It went on its way here: who has waited for it waits in front.
+                    # It went on its way here, or something came: who has waited for it waits in front.
+                    self._discard(grant)
                     self._front_ticket -= 1
                     ticket = self._front_ticket
                     waiter.future = asyncio.get_running_loop().create_future()
@@ -143,7 +144,9 @@ class ConnectionPool:
         queue = self._queues.setdefault(route, _Queue())
         queue.waiters[ticket] = waiter
         if ticket < 0:
+            # What it was given is gone, which leaves room for one more.
             queue.waiters.move_to_end(ticket, last=False)
+            queue.parked = False
         if next(iter(queue.waiters)) == ticket:
             self._get_ready(route, queue)
         self._serve()
