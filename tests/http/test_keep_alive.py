@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
 from typing import Any
 
 import penstock
@@ -83,6 +85,53 @@ async def test_bytes_on_an_idle_connection_close_it() -> None:
         assert client.stats()["idle"] == 0
         await until(lambda: server.closed == 1)
         assert await (await client.get(server.url)).read() == b"second"
+
+
+def say(server: Server, client: penstock.Client, what: bytes) -> None:
+    """Sends something on the only connection, or with nothing ends it. The loop doesn't turn meanwhile: it has heard
+    nothing of what lies in the client's socket then."""
+    [peer], [connection] = server.peers, client._supply.pool._open
+    if what:
+        peer.sendall(what)
+    else:
+        peer.shutdown(socket.SHUT_WR)
+    assert select.select([connection._fd], [], [], 10)[0]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("what", [response(b"stolen"), b""], ids=["a response", "the end"])
+async def test_what_came_since_the_loop_looked_closes_an_idle_connection_that_is_asked_for(
+    method: str, what: bytes
+) -> None:
+    async with serve([response(b"first")], [response(b"second")]) as server, penstock.Client() as client:
+        await client.get(server.url)
+        say(server, client, what)
+        assert await (await client.request(method, server.url)).read() == b"second"
+        assert (server.connections, len(server.requests), client.stats()["retried"]) == (2, 2, 0)
+
+
+@pytest.mark.parametrize("limits", [penstock.Limits(connections=1), penstock.Limits(per_host=1)], ids=["all", "host"])
+@pytest.mark.parametrize("what", [response(b"stolen"), b""], ids=["a response", "the end"])
+async def test_what_comes_before_a_waiter_wakes_is_no_answer_for_it(limits: penstock.Limits, what: bytes) -> None:
+    go = asyncio.Event()
+
+    async def first(server: Server, client: penstock.Client) -> None:
+        await client.get(f"{server.url}0")
+        # The first of those who wait has been given the connection, and hasn't woken yet.
+        assert at_hand(client) == NOTHING | {"active": 3, "waiting": 3, "open": 1}
+        say(server, client, what)
+
+    scripts: list[Script] = [[go, response(b"first")], [response(b"second")]]
+    async with serve(*scripts) as server, penstock.Client(limits=limits) as client:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(first(server, client))
+            await until(lambda: len(server.requests) == 1)
+            waiting = [group.create_task(client.post(f"{server.url}{number}")) for number in (1, 2, 3)]
+            await until(lambda: client.stats()["waiting"] == 3)
+            go.set()
+        assert [await task.result().read() for task in waiting] == [b"second"] * 3
+        assert [int(request.split(b" ")[1][1:]) for request in server.requests] == [0, 1, 2, 3]
+        assert (server.connections, client.stats()["retried"]) == (2, 0)
 
 
 async def test_an_idle_connection_that_the_server_closes_goes_unnoticed() -> None:
