@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import select
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +71,39 @@ async def test_what_is_remembered_is_forgotten_in_time() -> None:
     await asyncio.sleep(0.06)
     assert await names.addresses("a") == ["192.0.2.1"]
     assert book.asked == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "asked"),
+    [
+        # The shortest is over in the moment in which it begins.
+        (penstock.Limits(dns_failed_seconds=5e-324), ["a.test", "b.test", "b.test"]),
+        (penstock.Limits(dns_seconds=5e-324), ["a.test", "b.test", "a.test"]),
+    ],
+)
+async def test_how_long_names_are_remembered_is_the_clients(limits: penstock.Limits, asked: list[str]) -> None:
+    book = Book(a=["127.0.0.1"], b=OSError("none"))
+    script = [response(b"x", "Connection: close")]
+    async with serve(script) as server, penstock.Client(resolver=book, limits=limits) as client:
+        for _ in range(2):
+            await client.get(server.url.replace("127.0.0.1", "a.test"))
+            with pytest.raises(penstock.DNSError):
+                await client.get("http://b.test/")
+        assert book.asked == asked
+
+
+async def test_names_are_looked_up_by_the_system_on_the_default_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
+        threads.append(threading.current_thread().name)
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    async with serve([response(b"x")]) as server, penstock.Client() as client:
+        assert (await client.get(server.url.replace("127.0.0.1", "a.test"))).status == 200
+    [thread] = threads
+    assert thread.startswith(penstock.default_pool().name_prefix)
 
 
 async def test_a_name_without_an_address_is_an_error_for_each_who_asks() -> None:
@@ -181,6 +217,29 @@ async def test_an_address_that_does_not_answer_is_passed_over_after_its_head_sta
     for _ in range(3):
         await asyncio.sleep(0)
     winner.close()
+
+
+@pytest.mark.parametrize("what", [response(b"unasked"), b""], ids=["a response", "the end"])
+async def test_what_a_server_says_before_it_is_asked_is_no_answer(monkeypatch: pytest.MonkeyPatch, what: bytes) -> None:
+    connect_tcp = connect._connect_tcp
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as peers:
+
+        async def connect_and_hear(address: str, port: int) -> socket.socket:
+            sock = await connect_tcp(address, port)
+            peer = peers.enter_context(listener.accept()[0])
+            if what:
+                peer.sendall(what)
+            else:
+                peer.shutdown(socket.SHUT_WR)
+            assert select.select([sock], [], [], 10)[0]
+            return sock
+
+        monkeypatch.setattr(connect, "_connect_tcp", connect_and_hear)
+        async with penstock.Client() as client:
+            with pytest.raises(penstock.ConnectionLost, match="before it was asked"):
+                await client.get(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+            assert at_hand(client) == NOTHING
 
 
 async def test_all_addresses_failing_tells_the_first_failure() -> None:

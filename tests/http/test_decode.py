@@ -318,3 +318,15 @@ async def test_what_is_decoded_into_files_is_the_policys(storing_by: Callable[[s
         taken = windows.pool.stats()["taken"]
         assert await (await client.get(server.url)).read() == TEXT * 8
         assert windows.pool.stats()["taken"] > taken
+
+
+async def test_what_is_decoded_after_is_one_step_on_the_pool(storing_by: Callable[[str], Storing]) -> None:
+    windows = storing_by("windows")
+    tunables = penstock.Tunables(max_body_ram="1GiB")
+    script = framed(put_on(TEXT * 8, "gzip"), "length", "content-encoding: gzip")
+    async with serve(script) as server, windows.client(tunables=tunables, decode="after") as client:
+        taken = windows.pool.stats()["taken"]
+        for times in (1, 2):
+            answer = await client.get(server.url)
+            assert (len(answer.body), answer.body.state) == (8 * len(TEXT), "ram")
+            assert windows.pool.stats()["taken"] == taken + times
