@@ -44,6 +44,19 @@ async def test_no_more_connections_to_one_origin_than_its_limit() -> None:
         assert order == sorted(order)
 
 
+async def test_each_way_to_an_origin_has_a_limit_of_its_own() -> None:
+    go = asyncio.Event()
+    async with serve([go, response(b"x")]) as server, penstock.Client(limits=penstock.Limits(per_host=1)) as client:
+        asking = [asyncio.create_task(client.get(server.url)) for _ in range(2)]
+        # It is its own proxy.
+        asking += [asyncio.create_task(client.get(server.url, proxy=server.url)) for _ in range(2)]
+        await until(lambda: len(server.requests) == 2)
+        assert client.stats()["waiting"] == 2
+        go.set()
+        await asyncio.gather(*asking)
+        assert server.connections == 2
+
+
 async def test_who_waits_too_long_is_told_which_limit_it_was() -> None:
     limits = penstock.Limits(connections=2, per_host=1)
     timeout = penstock.Timeouts(pool=0.1)

@@ -69,7 +69,7 @@ class Limits:
     connections: int = 100
     """Open connections in all; a further request waits for one."""
     per_host: int | None = None
-    """Open connections to one origin; `None` is no limit besides `connections`."""
+    """Open connections to one origin by one way (proxy, TLS context); `None` is no limit besides `connections`."""
     idle_seconds: float = 30
     """How long an unused connection is kept."""
     head_bytes: int | str = 65536
