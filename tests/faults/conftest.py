@@ -1,7 +1,8 @@
-"""Programs of their own, in file systems of their own."""
+"""Programs of their own, in file systems and networks of their own."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,14 +10,23 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ELSEWHERE
+
 ROOT = Path(__file__).parents[2]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def namespace(*command: str, timeout: float = 25) -> subprocess.CompletedProcess[str]:
+def namespace(what: str, *command: str, timeout: float = 25) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["unshare", "-Urm", *command], capture_output=True, text=True, timeout=timeout, check=False, cwd=ROOT
+        ["unshare", "--user", "--map-root-user", what, *command],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        cwd=ROOT,
+        # ip(8) and tc(8) are there.
+        env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
     )
 
 
@@ -24,7 +34,7 @@ def namespace(*command: str, timeout: float = 25) -> subprocess.CompletedProcess
 def mounts() -> None:
     """File systems can be mounted in a user namespace."""
     try:
-        tried = namespace("mount", "-t", "tmpfs", "-o", "size=1m", "none", "/mnt")
+        tried = namespace("--mount", "mount", "-t", "tmpfs", "-o", "size=1m", "none", "/mnt")
     except FileNotFoundError:
         pytest.skip("no unshare(1)")
     if tried.returncode != 0:
@@ -38,6 +48,35 @@ def with_tmpfs(mounts: None, tmp_path: Path) -> Run:
     def run(source: str, *args: str) -> subprocess.CompletedProcess[str]:
         shell = f'mount -t tmpfs -o size=8m none "{tmp_path}" && exec "$@"'
         program = (sys.executable, "-W", "error", "-X", "faulthandler", "-c", source, str(tmp_path), *args)
-        return namespace("sh", "-c", shell, "sh", *program)
+        return namespace("--mount", "sh", "-c", shell, "sh", *program)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def networks() -> None:
+    """Networks can be made and changed in a user namespace."""
+    try:
+        tried = namespace("--net", "sh", "-c", "ip link set lo up && tc qdisc show dev lo")
+    except FileNotFoundError:
+        pytest.skip("no unshare(1)")
+    if tried.returncode != 0:
+        pytest.skip(f"no networks in a user namespace here: {tried.stderr.strip()}")
+
+
+@pytest.fixture
+def with_network(networks: None) -> Run:
+    """Runs a program in a network that has nothing but a loopback device, whose packets go by the queueing discipline
+    `qdisc`."""
+
+    def run(source: str, *args: str, qdisc: str = "") -> subprocess.CompletedProcess[str]:
+        shell = "ip link set lo mtu 1500 up"
+        if qdisc:
+            shell += f" && tc qdisc add dev lo root {qdisc}"
+            tried = namespace("--net", "sh", "-c", shell)
+            if "qdisc kind is unknown" in tried.stderr or "No such file" in tried.stderr:
+                pytest.skip(f"{ELSEWHERE}: its kernel has no {qdisc.split()[0]}")
+        program = (sys.executable, "-W", "error", "-X", "faulthandler", "-c", source, *args)
+        return namespace("--net", "sh", "-c", f'{shell} && exec "$@"', "sh", *program)
 
     return run
