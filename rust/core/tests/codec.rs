@@ -118,6 +118,21 @@ fn members_and_frames_follow_one_another() {
 }
 
 #[test]
+fn an_inner_frame_waits_for_the_outer_coding_however_long() {
+    let sent = body(3000);
+    let frame = coded(&sent, &[Coding::Zstd]);
+    let (first, second) = frame.split_at(frame.len() / 2);
+    let wire = [coded(first, &[Coding::Gzip]), coded(second, &[Coding::Gzip])].concat();
+    // Between the members are 18 bytes that give the frame nothing.
+    let single: Vec<&[u8]> = wire.chunks(1).collect();
+    for room in [1, 100, 3000, 4096] {
+        let (out, result) = decode(&[Coding::Zstd, Coding::Gzip], ROOM, &single, room);
+        result.unwrap();
+        assert!(out == sent, "by {room}");
+    }
+}
+
+#[test]
 fn what_follows_the_end_is_an_error_that_names_the_coding_and_the_place() {
     for coding in Coding::ALL {
         let mut wire = coded(&body(100), &[coding]);

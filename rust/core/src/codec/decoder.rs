@@ -7,7 +7,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use zstd::stream::raw::{DParameter, InBuffer, Operation as _, OutBuffer};
 
 /// The largest window of a zstd frame, as a power of two: 8 MiB, which RFC 9659 has content keep to.
-const ZSTD_WINDOW: u32 = 23;
+pub(super) const ZSTD_WINDOW: u32 = 23;
 
 type Allocator = brotli::enc::StandardAlloc;
 
@@ -15,7 +15,7 @@ pub(super) enum Decoder {
     Gzip { member: Option<Box<Decompress>> },
     Deflate(Deflate),
     Br { state: Box<BrotliState<Allocator, Allocator, Allocator>>, ended: bool },
-    Zstd { frame: Box<zstd::stream::raw::Decoder<'static>>, between: bool },
+    Zstd { frame: Box<zstd::stream::raw::Decoder<'static>>, between: bool, more: bool },
 }
 
 /// What servers call deflate: the zlib format (RFC 1950), as it should be, or raw deflate (RFC 1951). The first two
@@ -45,7 +45,7 @@ impl Decoder {
                 let fault = |error: std::io::Error| error.to_string();
                 let mut frame = zstd::stream::raw::Decoder::new().map_err(fault)?;
                 frame.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW)).map_err(fault)?;
-                Self::Zstd { frame: Box::new(frame), between: true }
+                Self::Zstd { frame: Box::new(frame), between: true, more: false }
             }
         })
     }
@@ -93,15 +93,17 @@ impl Decoder {
                     BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => Ok(()),
                 }
             }
-            Self::Zstd { frame, between } => {
-                // RFC 8878 section 3: frames follow one another.
-                while !(*between && input.is_empty()) {
+            Self::Zstd { frame, between, more } => {
+                // RFC 8878 section 3: frames follow one another. One is asked without input only if there may be `more`, as
+                // its last output was full: asked in vain too often, zstd fails.
+                while !input.is_empty() || (*more && !*between) {
                     let mut source = InBuffer::around(input);
                     let mut sink = OutBuffer::around_pos(output, *produced);
                     let hint = frame.run(&mut source, &mut sink);
                     let (taken, filled) = (source.pos(), sink.pos());
                     *input = input.get(taken..).unwrap_or_default();
                     *produced = filled;
+                    *more = filled == output.len();
                     *between = hint.map_err(|error| error.to_string())? == 0;
                     if !*between && (input.is_empty() || *produced == output.len()) {
                         break;
