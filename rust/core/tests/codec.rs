@@ -296,6 +296,20 @@ fn levels_are_each_codings_own() {
 }
 
 #[test]
+fn what_the_highest_levels_of_zstd_made_can_be_decoded() {
+    let (tunables, budget) = plain();
+    // The second of two isn't told how much it will be given.
+    for codings in [&[Coding::Zstd][..], &[Coding::Zstd, Coding::Zstd]] {
+        for (level, len) in (18..=22).flat_map(|level| [(level, 0), (level, 3000)]) {
+            let made = codec::encode(&image(&body(len)), codings, Some(level), tunables.clone(), budget.clone());
+            let (out, result) = decode(codings, ROOM, &[&contents(&made.unwrap())], 4096);
+            assert!(result.is_ok(), "{codings:?} at {level}: {result:?}");
+            assert!(out == body(len), "{codings:?} at {level}");
+        }
+    }
+}
+
+#[test]
 fn an_encoding_that_cannot_be_stored_says_why() {
     let tunables = Arc::new(Tunables { max_body: 10, max_body_ram: 10, ..Tunables::default() });
     let noise: Vec<u8> = (0..300_000_u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();

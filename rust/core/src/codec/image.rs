@@ -1,5 +1,6 @@
 //! Codings taken off a whole body, or put on it, in one go.
 
+use super::decoder::ZSTD_WINDOW;
 use super::target::{Slabs, Target as _};
 use super::{Caps, Coding, Inflow};
 use crate::body::{BodyImage, BodySink, Budget, SharedSink, Tunables};
@@ -68,8 +69,9 @@ pub fn encode(
 fn put_on(image: &BodyImage, codings: &[Coding], level: Option<u32>, last: Box<dyn Encode>) -> Result<()> {
     let failed = || Error::io::<io::Error>("encode a body");
     let mut encoder = last;
-    for coding in codings.iter().rev() {
-        encoder = encoder_of(*coding, coding.level(level)?, encoder).map_err(failed())?;
+    for (at, coding) in codings.iter().enumerate().rev() {
+        let size = (at == 0).then(|| image.len());
+        encoder = encoder_of(*coding, coding.level(level)?, size, encoder).map_err(failed())?;
     }
     let mut reader = image.reader(PIECE);
     while let Some(piece) = reader.next_piece()? {
@@ -103,14 +105,24 @@ trait Encode: Write {
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
-fn encoder_of(coding: Coding, level: u32, next: Box<dyn Encode>) -> io::Result<Box<dyn Encode>> {
+/// `size` is what it will be given, where that is known.
+fn encoder_of(coding: Coding, level: u32, size: Option<u64>, next: Box<dyn Encode>) -> io::Result<Box<dyn Encode>> {
     let flate = flate2::Compression::new(level);
     Ok(match coding {
         Coding::Gzip => Box::new(flate2::write::GzEncoder::new(next, flate)),
         Coding::Deflate => Box::new(flate2::write::ZlibEncoder::new(next, flate)),
         Coding::Br => Box::new(brotli::CompressorWriter::new(next, 4096, level, 22)),
-        // Levels end at 22.
-        Coding::Zstd => Box::new(zstd::stream::write::Encoder::new(next, level as i32)?),
+        Coding::Zstd => {
+            // Levels end at 22.
+            let mut encoder = zstd::stream::write::Encoder::new(next, level as i32)?;
+            // The uppermost would have a larger one.
+            if level > 19 {
+                encoder.window_log(ZSTD_WINDOW)?;
+            }
+            // Its tables are no larger than a short body needs.
+            encoder.set_pledged_src_size(size)?;
+            Box::new(encoder)
+        }
     })
 }
 
