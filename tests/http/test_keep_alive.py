@@ -201,8 +201,9 @@ async def test_no_more_connections_than_the_limit_and_those_who_wait_go_in_turn(
             await until(lambda: client.stats()["waiting"] == 18 or bool(done))
         assert server.connections == 2
         asked = [int(request.split(b" ")[1][1:]) for request in server.requests]
-        # The first two connect at the same time.
-        assert sorted(asked[:2]) + asked[2:] == list(range(20))
+        # The first two connect meanwhile, and one of them may take its time.
+        assert sorted(asked) == list(range(20))
+        assert [number for number in asked if number > 1] == list(range(2, 20))
 
 
 async def test_an_idle_connection_gives_way_to_one_to_another_origin() -> None:

@@ -41,8 +41,9 @@ async def test_no_more_connections_to_one_origin_than_its_limit() -> None:
         await asyncio.gather(*asking)
         assert one.connections == 2
         order = [int(request.split(b" ")[1][1:]) for request in one.requests]
-        # The first two connect at the same time.
-        assert sorted(order[:2]) + order[2:] == list(range(6))
+        # The first two connect meanwhile, and one of them may take its time.
+        assert sorted(order) == list(range(6))
+        assert [number for number in order if number > 1] == list(range(2, 6))
 
 
 async def test_each_way_to_an_origin_has_a_limit_of_its_own() -> None:
