@@ -200,10 +200,10 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if self._sending is not None and not self._sending.done():
             writer = self._writer
             assert writer is not None  # it is sending
-            if writer.waiting or writer.starved or self._continue is not None or exchange.request.length is None:
+            if writer.waiting or writer.left or self._continue is not None or exchange.request.length is None:
                 # What is left of it would be taken for the next request.
                 self._fit = False
-            elif not writer.all_given:
+            elif writer.left is None:
                 # It may be all sent, which this loop hasn't heard of yet.
                 writer.stopping = True
                 return
@@ -370,7 +370,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if self._writer is None:
             plain = transport.get_extra_info("sslcontext") is None
             self._writer = Writer(self._loop, transport, plain=plain)
-        self._writer.stopping = self._writer.all_given = False
+        self._writer.stopping, self._writer.left = False, None
         self._watch.begin_sending(self._writer.taken)
         if exchange.request.expect:
             self._continue = self._loop.create_future()

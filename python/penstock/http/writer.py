@@ -36,10 +36,8 @@ class Writer:
         self._room: asyncio.Future[None] | None = None
         self.waiting = False
         """Whether the peer is to take something before more can be sent."""
-        self.starved = False
-        """Whether a source is to give something before the rest of a known length can be sent."""
-        self.all_given = False
-        """Whether a source has given all of a known length; that it ends is of no interest."""
+        self.left: int | None = None
+        """Bytes of a known length that a source hasn't given yet; at 0, that it ends is of no interest."""
         self.stopping = False
         """Whether what is under way is the last that is sent: the answer is there."""
 
@@ -80,9 +78,8 @@ class Writer:
                 await self._send_image(part, policy)
 
     async def _send_source(self, source: AsyncIterable[Any], length: int | None) -> None:
-        left = length
+        self.left = left = length
         pieces = aiter(source)
-        self.starved, self.all_given = bool(left), left == 0
         try:
             async for piece in pieces:
                 # A copy, as what gave it may use it again.
@@ -92,7 +89,7 @@ class Writer:
                     if left < 0:
                         raise ValueError(f"content gave more than the {length} bytes of its content-length")
                     await self._send_view(memoryview(data))
-                    self.starved, self.all_given = left > 0, left == 0
+                    self.left = left
                 elif data:
                     self._write(b"%x\r\n" % len(data))
                     await self._send_view(memoryview(data))
