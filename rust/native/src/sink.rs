@@ -107,11 +107,6 @@ impl Sink {
         Ok(self.open()?.lock().is_ram())
     }
 
-    #[getter]
-    fn unwritten(&self) -> PyResult<u64> {
-        Ok(self.open()?.lock().unwritten())
-    }
-
     /// Whether so much is unwritten, here or in all sinks, that no more should be taken until a write has come back.
     #[getter]
     fn crowded(&self) -> PyResult<bool> {

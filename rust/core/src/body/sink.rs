@@ -133,11 +133,6 @@ impl BodySink {
         self.writer.is_none()
     }
 
-    /// Bytes taken for the file that no work has been made for.
-    pub fn unwritten(&self) -> u64 {
-        self.unwritten.0
-    }
-
     /// Bytes that the next work would write or digest.
     pub fn work_size(&self) -> u64 {
         self.unwritten.0.max(self.undigested_bytes)
