@@ -19,7 +19,7 @@ from penstock.bench.results import Results
 
 from benches.cross import compare_report, verdict
 
-# How `compare --into` begins to say what it put into a run.
+# Begins the reason why a row isn't of the run that it stands in.
 ANEW = "measured anew"
 ECHO: verdict.Measures = (("round trip p50", lag_p50), ("round trip p99", lag_p99))
 

@@ -23,7 +23,7 @@ from penstock.bench.progress import Progress
 from penstock.bench.results import Results
 from penstock.bench.rounds import DebugBuildError, Pace, Variant
 
-from benches.cross import cgroups, compare_report, curves, forwarding, memory, rows, stores, swapping, tls
+from benches.cross import agreement, cgroups, compare_report, curves, forwarding, memory, rows, stores, swapping, tls
 from benches.cross.rows import Programs
 from benches.python import native, run
 
@@ -208,7 +208,7 @@ def put_into(path: Path, comparison: Comparison, rows: str) -> Comparison:
         earlier["parts"][part] = merge(earlier["parts"][part], results)
         what = f"{len(results['rows'])} rows of {part}, by {rows or 'no pattern'}, in the same run as the others"
         commit = results["environment"]["commit"]
-        earlier["missing"][what] = f"measured anew, started {results['started']}, at commit {commit}"
+        earlier["missing"][what] = f"{agreement.ANEW}, started {results['started']}, at commit {commit}"
     return earlier
 
 

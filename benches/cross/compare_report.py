@@ -6,7 +6,20 @@ from statistics import median
 from typing import Any
 
 from penstock.bench import report, sizes
-from penstock.bench.figures import cpu, lag_p50, lag_p99, lag_worst, major_faults, peak, ratio, spread, values, wall
+from penstock.bench.figures import (
+    cpu,
+    held,
+    lag_p50,
+    lag_p99,
+    lag_worst,
+    major_faults,
+    peak,
+    ratio,
+    spread,
+    swapped,
+    values,
+    wall,
+)
 from penstock.bench.page import Section
 from penstock.bench.report import Group
 from penstock.bench.results import Results, Row
@@ -322,10 +335,7 @@ def _pressed(groups: Iterable[Group]) -> str:
     for group in groups:
         for row in group.rows:
             faults = values(row, major_faults)
-            peaks = [
-                values(row, lambda sample, key=key: sample.get(key))  # type: ignore[misc]
-                for key in ("peak_bytes", "peak_swap_bytes")
-            ]
+            peaks = [values(row, metric) for metric in (held, swapped)]
             lags = [_spread(row, metric) if values(row, metric) else "" for metric in (lag_p99, lag_worst)]
             lines.append(
                 (

@@ -13,6 +13,7 @@ from penstock.bench.figures import (
     Spread,
     cpu,
     find,
+    held,
     lag_p99,
     quiet,
     ratio,
@@ -31,7 +32,7 @@ Measures: TypeAlias = tuple[tuple[str, Metric], ...]
 MEASURES: Measures = (("CPU", cpu), ("wall", wall))
 ECHO: Measures = (("round trip p99", lag_p99),)
 SINGLE: Measures = (("p99", request_p99), ("spread", request_spread))
-NET: Measures = (*MEASURES, ("peak memory", lambda sample: sample.get("peak_bytes")))
+NET: Measures = (*MEASURES, ("peak memory", held))
 
 # An interval of fewer rounds than these says nothing.
 MIN_ROUNDS = 3

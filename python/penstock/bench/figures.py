@@ -55,6 +55,16 @@ def major_faults(sample: Sample) -> float | None:
     return sample.get("major_faults")
 
 
+def held(sample: Sample) -> float | None:
+    """The most memory of the row's cgroup."""
+    return sample.get("peak_bytes")
+
+
+def swapped(sample: Sample) -> float | None:
+    """The most of it that was in swap."""
+    return sample.get("peak_swap_bytes")
+
+
 @dataclass(frozen=True)
 class Spread:
     """A median with the range that nine of ten samples lie in."""
