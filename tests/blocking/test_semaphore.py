@@ -388,7 +388,9 @@ def test_a_permit_handed_over_as_a_loop_stops_stays_with_its_task_until_the_loop
     async def wait() -> asyncio.Task[None]:
         task = asyncio.create_task(semaphore.acquire())
         await turns()
-        asyncio.current_task().add_done_callback(lambda _: in_the_last_turn())  # type: ignore[union-attr]
+        main = asyncio.current_task()
+        assert main is not None
+        main.add_done_callback(lambda _: in_the_last_turn())
         return task
 
     def in_the_last_turn() -> None:
