@@ -30,8 +30,9 @@ test-rust: say-test-rust ## Run the Rust tests (nextest if present, else cargo t
 		cargo test -p penstock-core --lib --release -- dispatch:: permit:: handover::
 
 .PHONY: test-python
-test-python: say-test-python $(VENV)/.develop $(VENV)/.test ## Run the Python tests
-	$(BIN)/python -m pytest
+test-python: say-test-python $(VENV)/.develop $(VENV)/.test ## Run the Python tests, in a process for each of up to 4 CPUs
+	@# Half of the time tests wait. Neighbours that are free take over the tests of who has many left.
+	$(BIN)/python -m pytest -n logical --maxprocesses=4 --dist=worksteal
 
 .PHONY: test-handover
 test-handover: say-test-handover $(VENV)/.develop $(VENV)/.test ## Run the Python tests of what is tied to versions of CPython, and its stress suite
@@ -69,14 +70,13 @@ bench-client: say-bench-client $(VENV)/.develop $(VENV)/.bench ## Measure the cl
 	$(BIN)/python -m benches.python.client
 
 .PHONY: bench-client-close
-bench-client-close: say-bench-client-close $(VENV)/.develop $(VENV)/.bench ## Measure TLS beside aiohttp, 400 times each (10 minutes; needs a quiet machine)
-	$(BIN)/python -m benches.python.client --rows '^tls/.*/(penstock|aiohttp)$$' --rounds 100 --add
+bench-client-close: say-bench-client-close $(VENV)/.develop $(VENV)/.bench ## Measure TLS beside aiohttp, and its policies, 400 times each (20 minutes; needs a quiet machine)
+	$(BIN)/python -m benches.python.client --rounds 25 --batches 16 --rows '^tls/.*/(penstock|aiohttp)$$|^tls (fs|mmap)' --add
 
 .PHONY: bench-close
-bench-close: say-bench-close $(VENV)/.develop $(VENV)/.bench ## Measure the policies beside each other, 400 times each, plain and under TLS (30 minutes; needs a quiet machine)
-	$(BIN)/python -m benches.python.run --store bench-out --rounds 140 \
-		--rows '(fs|mmap)_(direct|permit|dispatch)/.*/penstock$$' --json bench-out/close.json
-	$(BIN)/python -m benches.python.client --rounds 100 --rows '^tls (fs|mmap)' --json bench-out/close-tls.json
+bench-close: say-bench-close $(VENV)/.develop $(VENV)/.bench ## Measure what is to be close to another row 400 times each (30 minutes; needs a quiet machine)
+	$(BIN)/python -m benches.python.run --rounds 20 --batches 20 --json bench-out/close.json \
+		--rows '(fs|mmap)_(direct|permit|dispatch)/.*/penstock$$|^ram/length/(penstock|aiohttp tuned|pyreqwest .*)$$'
 
 .PHONY: bench-blocking
 bench-blocking: say-bench-blocking $(VENV)/.develop $(VENV)/.bench ## Measure ways to run blocking work (10 minutes; needs a quiet machine)
