@@ -39,7 +39,7 @@ def made() -> dict[str, str]:
     compared, again = (json.loads((RESULTS / name).read_text()) for name in ("compare.json", "compare-again.json"))
     return {
         **report.tables(results),
-        "targets": targets.table(results),
+        "targets": targets.table(results, close=load("close.json")),
         "monitor": monitor.table(json.loads((RESULTS / "monitor.json").read_text())),
         **blocking_report.tables(load("blocking.json")),
         **handover.tables(json.loads((RESULTS / "handover.json").read_text())),

@@ -95,6 +95,22 @@ def test_ratio_targets_are_judged_by_cpu_first_and_by_wall(row: Make, results: C
     assert judged(made, "ram_gather, chunked") == [("CPU", "no samples"), ("wall", "no samples")]
 
 
+def test_close_targets_are_judged_by_a_run_of_their_own(row: Make, results: Callable[..., Results]) -> None:
+    """What is far is judged by the complete run all the same."""
+    few, many = ([10.0] * count for count in (4, 40))
+    chunked, base = "fs_dispatch/chunked/ext4/penstock", "fs_direct/chunked/ext4/penstock"
+    whole = results(
+        row(base, few), row(chunked, [20.0] * 4), row("floor/chunked/floor", few), row("ram/chunked/penstock", few)
+    )
+    close = results(row(base, many), row(chunked, many), row("ram/chunked/penstock", [20.0] * 40))
+    for name, seen, verdict in (
+        ("fs, chunked: dispatch ÷ direct, ext4", "1.000 [1.000, 1.000] of 400", "met"),
+        ("ram, chunked", "1.000 [1.000, 1.000] of 40", "met"),
+    ):
+        found = [each for each in targets.judge(whole, close=close) if each.name == name and each.measure == "wall"]
+        assert [(each.seen, each.verdict) for each in found] == [(seen, verdict)]
+
+
 @pytest.mark.parametrize(
     ("lags", "wanted"),
     [([2.0] * 40, "met"), ([2.0] * 39 + [9.0], "undecided"), ([7.0, 8.0] * 20, "missed")],
