@@ -59,6 +59,15 @@ async def test_a_free_permit_is_taken_without_suspending() -> None:
 
 
 @pytest.mark.asyncio
+async def test_leaving_gives_what_may_be_awaited_again_and_again() -> None:
+    semaphore = Semaphore(1)
+    await semaphore.acquire()
+    left = semaphore.__aexit__(None, None, None)
+    assert semaphore.free == 1
+    assert [await left, await left] == [None, None]
+
+
+@pytest.mark.asyncio
 async def test_a_permit_is_taken_when_awaited_not_when_called() -> None:
     semaphore = Semaphore(1)
     acquiring, entering = semaphore.acquire(), semaphore.__aenter__()

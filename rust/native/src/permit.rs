@@ -25,7 +25,7 @@ use crate::future::{self, Future};
 use crate::gil;
 use crate::inplace;
 use crate::running::{self, What};
-use crate::semaphore::{Ready, Semaphore, Step, Taking};
+use crate::semaphore::{self, Semaphore, Step, Taking};
 
 enum State {
     /// Its permit has not come.
@@ -173,7 +173,7 @@ impl BlockingPermit {
         exc_type: &Bound<'_, PyAny>,
         _exc: &Bound<'_, PyAny>,
         _traceback: &Bound<'_, PyAny>,
-    ) -> PyResult<Py<Ready>> {
+    ) -> PyResult<Py<PyAny>> {
         let mut state = self.state.lock();
         match std::mem::replace(&mut *state, State::Over) {
             before @ State::New => {
@@ -196,7 +196,7 @@ impl BlockingPermit {
             }
             State::Over => {}
         }
-        Ready::new(py)
+        semaphore::over(py)
     }
 
     fn __repr__(&self) -> String {

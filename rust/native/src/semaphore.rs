@@ -16,6 +16,7 @@ use penstock_core::sync::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyTimeoutError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTraceback, PyTuple};
 
 use crate::errors::Raise;
@@ -30,7 +31,7 @@ pub const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 pub struct Semaphore {
     core: permit::Semaphore,
     enter: Py<Enter>,
-    ready: Py<Ready>,
+    over: Py<PyAny>,
 }
 
 impl Semaphore {
@@ -48,9 +49,11 @@ impl Semaphore {
             return Err(PyValueError::new_err("permits=0: at least 1 is needed"));
         }
         let core = permit::Semaphore::new(permits);
-        let ready = Ready::new(py)?;
-        let enter = Py::new(py, Enter { core: core.clone(), over: ready.get().0.clone_ref(py) })?;
-        Ok(Self { core, enter, ready })
+        let ended = PyTuple::empty(py).try_iter()?;
+        // Its first step changes it; the others don't, on whichever thread.
+        ended.clone().for_each(drop);
+        let enter = Py::new(py, Enter { core: core.clone(), ended: ended.into_any().unbind() })?;
+        Ok(Self { core, enter, over: over(py)? })
     }
 
     /// Takes `n` permits when awaited; waits its turn.
@@ -80,9 +83,9 @@ impl Semaphore {
         _exc_type: &Bound<'_, PyAny>,
         _exc: &Bound<'_, PyAny>,
         _traceback: &Bound<'_, PyAny>,
-    ) -> PyResult<Py<Ready>> {
+    ) -> PyResult<Py<PyAny>> {
         self.core.release(1).raise(py)?;
-        Ok(self.ready.clone_ref(py))
+        Ok(self.over.clone_ref(py))
     }
 
     /// For threads: `with semaphore.sync(): ...`
@@ -139,32 +142,18 @@ impl Semaphore {
     }
 }
 
-/// Awaiting it gives None at once: it has an iterator that is over. The standard library's own is stepped without a call
-/// into this library.
-#[pyclass(frozen)]
-pub struct Ready(Py<PyAny>);
-
-impl Ready {
-    pub fn new(py: Python<'_>) -> PyResult<Py<Self>> {
-        let over = PyTuple::empty(py).try_iter()?;
-        // Its first step changes it; the others don't, on whichever thread.
-        over.clone().for_each(drop);
-        Py::new(py, Self(over.into_any().unbind()))
-    }
-}
-
-#[pymethods]
-impl Ready {
-    fn __await__(&self, py: Python<'_>) -> Py<PyAny> {
-        self.0.clone_ref(py)
-    }
+/// Awaiting it gives None at once, without a call into this library.
+pub fn over(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    static OVER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    Ok(OVER.import(py, "penstock.blocking._over", "OVER")?.clone().unbind())
 }
 
 /// What `async with` awaits: it has no state, so one is enough for all.
 #[pyclass(frozen)]
 struct Enter {
     core: permit::Semaphore,
-    over: Py<PyAny>,
+    /// An iterator that has ended; the standard library's own is stepped without a call into this library.
+    ended: Py<PyAny>,
 }
 
 #[pymethods]
@@ -172,13 +161,13 @@ impl Enter {
     /// A future in the queue is awaited itself: when it is done, the task has the permit.
     fn __await__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         if self.core.take(1).raise(py)? {
-            return Ok(self.over.clone_ref(py));
+            return Ok(self.ended.clone_ref(py));
         }
         match enqueue(py, &self.core, 1)? {
             Place::Queued(future) => Ok(future.into_any()),
             Place::Granted(grant) => {
                 grant.forget();
-                Ok(self.over.clone_ref(py))
+                Ok(self.ended.clone_ref(py))
             }
         }
     }
