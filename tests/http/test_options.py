@@ -118,6 +118,10 @@ async def test_status_errors_name_the_response_and_whether_to_try_again() -> Non
         ("text/plain; charset=utf-16", "ä".encode("utf-16"), "ä"),
         ("text/plain; charset*=a; charset*0=b", "ä".encode(), "ä"),
         ("text/plain; charset*=utf-8''a%00b", "ä".encode(), "ä"),
+        # Whose codecs take the square of the length.
+        ("text/plain; charset=punycode", b"ab", "ab"),
+        ("text/plain; charset=UTF7", b"+AOQ-", "+AOQ-"),
+        ("text/plain; charset=unicode_escape", rb"\N{BULLET}", r"\N{BULLET}"),
     ],
 )
 async def test_text_is_decoded_by_its_charset(kind: str, body: bytes, text: str) -> None:

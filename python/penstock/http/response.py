@@ -18,6 +18,9 @@ __all__ = ["Answer", "Headers", "Response"]
 PIECE = 256 << 10
 """Bytes that are decoded before the event loop gets a turn."""
 
+UNFIT = frozenset(("idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"))
+"""Codecs of text that are no charsets of the web's, most of which take the square of the length."""
+
 
 class Headers(Mapping[str, str]):
     """Header fields: names in any case, values as latin-1 text (RFC 9110 section 5.5). A field that came more than once
@@ -113,6 +116,8 @@ class Answer(abc.ABC):
             charset = message.get_content_charset("utf-8")
             # Codecs that aren't of text, compression among them, refuse this.
             b"?".decode(charset, "replace")
+            if codecs.lookup(charset).name in UNFIT:
+                charset = "utf-8"
             decoder = codecs.getincrementaldecoder(charset)("replace")
         except (LookupError, TypeError, ValueError):
             decoder = codecs.getincrementaldecoder("utf-8")("replace")
