@@ -167,6 +167,34 @@ async def test_aclose_ends_what_has_not_ended_in_time(cancelled: bool) -> None:
         assert at_hand(client) == NOTHING
 
 
+async def test_all_who_let_it_drain_end_when_it_has() -> None:
+    answer = asyncio.Event()
+    async with serve([answer, response(b"ok")]) as server:
+        client = penstock.Client()
+        asking = asyncio.create_task(client.get(server.url))
+        await until(lambda: len(server.requests) == 1)
+        closing = [asyncio.create_task(client.aclose(drain=30)) for _ in range(3)]
+        await asyncio.sleep(0)
+        answer.set()
+        async with asyncio.timeout(5):
+            await asyncio.gather(*closing)
+        assert (await asking).status == 200
+        assert at_hand(client) == NOTHING
+
+
+@pytest.mark.parametrize("drain", [0.05, None])
+async def test_whoever_closes_ends_the_wait_of_those_who_let_it_drain(drain: float | None) -> None:
+    async with serve([head("Content-Length: 1"), HANG]) as server:
+        client = penstock.Client()
+        async with client.stream("GET", server.url):
+            first = asyncio.create_task(client.aclose(drain=30))
+            await asyncio.sleep(0)
+            async with asyncio.timeout(5):
+                await client.aclose(drain=drain)
+                await first
+        assert at_hand(client) == NOTHING
+
+
 async def test_aclose_with_nothing_in_flight_does_not_wait() -> None:
     async with serve([response(b"x")]) as server, penstock.Client() as client:
         await client.get(server.url)

@@ -580,14 +580,17 @@ class Client:
         Args:
             drain: Seconds that requests in flight get to end by themselves; new ones are refused meanwhile.
 
-        Cancelled, it closes at once.
+        Cancelled, it closes at once. Whoever closes ends the wait of all who let it drain.
         """
         try:
             if drain is not None and self._active and not self._closed:
-                self._drained = asyncio.get_running_loop().create_future()
+                if self._drained is None:
+                    self._drained = asyncio.get_running_loop().create_future()
                 await asyncio.wait([self._drained], timeout=drain)
         finally:
             self._closed = True
+            if self._drained is not None and not self._drained.done():
+                self._drained.set_result(None)
             await self._supply.aclose()
 
     async def __aenter__(self) -> Self:
