@@ -11,6 +11,7 @@ from typing import Any
 
 import penstock
 import pytest
+from penstock.http.deadlines import with_patience
 
 from tests.http.conftest import Storing
 from tests.http.serving import HANG, TURN, chunked, head, response, serve
@@ -223,6 +224,20 @@ async def test_budget_that_comes_free_is_waited_for_whatever_the_other_timeouts(
         answer = await asking
         assert await answer.read() == body
         assert answer.body.state == "file"
+
+
+async def test_what_takes_long_to_run_out_of_budget_is_not_tried_all_the_time() -> None:
+    tries = 0
+
+    async def step() -> None:
+        nonlocal tries
+        tries += 1
+        await asyncio.sleep(0.2)
+        raise penstock.BudgetExceeded("none")
+
+    with pytest.raises(penstock.BudgetExceeded):
+        await with_patience(step, 1)
+    assert tries <= 4
 
 
 async def test_a_stalled_loop_kills_no_response_that_lies_in_the_socket(storing: Storing) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import pickle
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,50 @@ async def test_cancelled_while_it_decodes_nothing_is_left(storing: Storing, turn
             await asyncio.wait([getting])
         answer = await client.get(server.url)
         assert await answer.read() == TEXT * 8
+
+
+@contextlib.asynccontextmanager
+async def without_room(storing: Storing, **options: Any) -> AsyncIterator[Any]:
+    """A request whose coded body has come, with no descriptor for the decoded one; its client, and what frees one."""
+    budget = penstock.Budget(files=2)
+    with penstock.BodySink(storing.tunables, budget=budget) as kept:
+        await penstock.run_blocking(kept.write, b"x")
+        await penstock.run_blocking(kept.write_back)
+        script = framed(put_on(TEXT, "zstd"), "length", "content-encoding: zstd")
+        async with serve(script) as server, storing.client(budget=budget, decode="after", **options) as client:
+            asking = asyncio.create_task(client.get(server.url))
+            await until(lambda: client.stats()["idle"] == 1)
+            await asyncio.sleep(0.05)
+            yield asking, client, kept.close
+
+
+async def test_decoding_after_waits_for_budget(storing_by: Callable[[str], Storing]) -> None:
+    async with without_room(storing_by("windows")) as (asking, _, free):
+        assert not asking.done()
+        free()
+        assert await (await asking).read() == TEXT
+
+
+async def test_decoding_after_waits_for_budget_no_longer_than_it_may(storing_by: Callable[[str], Storing]) -> None:
+    timeout = penstock.Timeouts(budget=0.2)
+    async with without_room(storing_by("windows"), timeout=timeout) as (asking, _, _):
+        with pytest.raises(penstock.BudgetExceeded, match=r"Budget\.files"):
+            await asking
+
+
+async def test_decoding_after_ends_with_the_total_time(storing_by: Callable[[str], Storing]) -> None:
+    timeout = penstock.Timeouts(total=2)
+    async with without_room(storing_by("windows"), timeout=timeout) as (asking, _, _):
+        with pytest.raises(penstock.TotalTimeout, match=r"no decoded body within 2 s \(Timeouts\.total\)") as caught:
+            await asking
+        assert await caught.value.partial.read() == put_on(TEXT, "zstd")
+
+
+async def test_decoding_after_ends_with_the_client(storing_by: Callable[[str], Storing]) -> None:
+    async with without_room(storing_by("windows")) as (asking, client, _):
+        await client.aclose()
+        with pytest.raises(penstock.ClientClosed):
+            await asking
 
 
 async def test_many_bodies_are_decoded_at_once(storing: Storing) -> None:

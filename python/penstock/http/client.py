@@ -30,6 +30,7 @@ from penstock.http.connect import AllowAddress
 from penstock.http.connection import Connection
 from penstock.http.content import encode
 from penstock.http.cookies import cookies_for, keep_cookies
+from penstock.http.deadlines import with_patience
 from penstock.http.exchange import Exchange
 from penstock.http.hooks import Hooks
 from penstock.http.options import Decode, Limits, Timeouts
@@ -534,13 +535,14 @@ class Client:
                 extra += f"cookie: {cookies}\r\n"
         return extra.encode("latin-1")
 
-    @staticmethod
-    async def _decode_after(body: BodyImage, codings: tuple[str, ...], exchange: Exchange) -> BodyImage:
+    async def _decode_after(self, body: BodyImage, codings: tuple[str, ...], exchange: Exchange) -> BodyImage:
+        settings = exchange.settings
+        decode = functools.partial(
+            body.decode, codings, tunables=settings.tunables, budget=settings.budget, policy=settings.policy
+        )
         try:
-            settings = exchange.settings
-            return await body.decode(
-                codings, tunables=settings.tunables, budget=settings.budget, policy=settings.policy
-            )
+            async with self._supply.within(exchange, "decoded body"):
+                return await with_patience(decode, settings.timeout.budget)
         except PenstockError as error:
             exchange.describe(error, exchange.now())
             if hasattr(error, "partial"):

@@ -1,11 +1,18 @@
-"""One coarse timer for the deadlines of all connections of a client: a timer each would cost more than the requests."""
+"""One coarse timer for the deadlines of all connections of a client: a timer each would cost more than the requests.
+And the patience with a budget that has no room.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
-__all__ = ["BUDGET_RETRY", "TICK", "Deadlines"]
+from penstock.errors import BudgetExceeded
+
+__all__ = ["BUDGET_RETRY", "TICK", "Deadlines", "with_patience"]
+
+T = TypeVar("T")
 
 TICK = 0.05
 """Seconds between two looks: how late a deadline may be noticed."""
@@ -58,3 +65,19 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+async def with_patience(step: Callable[[], Awaitable[T]], patience: float | None) -> T:
+    """Does `step`, again and again while there is no budget for it and `patience` seconds haven't passed."""
+    loop = asyncio.get_running_loop()
+    began = tried = loop.time()
+    while True:
+        try:
+            return await step()
+        except BudgetExceeded:
+            now = loop.time()
+            if patience is not None and now - began >= patience:
+                raise
+        # What comes far before it fails isn't done all the time.
+        await asyncio.sleep(max(BUDGET_RETRY, now - tried))
+        tried = loop.time()

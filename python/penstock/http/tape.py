@@ -6,24 +6,22 @@ import asyncio
 import dataclasses
 import datetime
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from penstock.body.image import BodyImage
 from penstock.body.sink import AsyncBodySink
 from penstock.dialog import EMPTY, Dialog, Prolog, RequestRecord, Trace, headers_of
 from penstock.errors import BudgetExceeded
 from penstock.http.content import Content
-from penstock.http.deadlines import BUDGET_RETRY
+from penstock.http.deadlines import with_patience
 from penstock.http.exchange import Exchange
 from penstock.http.request import Request
 from penstock.http.response import Response
 from penstock.http.settings import Settings
 
 __all__ = ["Tape"]
-
-T = TypeVar("T")
 
 OnHead = Callable[[int], object] | None
 
@@ -96,7 +94,7 @@ class Take:
 
     async def _body(self) -> BodyImage:
         if self._sink is not None:
-            return await _with_patience(self._sink.prepare, self._settings)
+            return await with_patience(self._sink.prepare, self._settings.timeout.budget)
         content = self.request.content
         if content is None or not content.parts:
             return EMPTY
@@ -125,19 +123,6 @@ class Take:
         return RequestRecord(await self.prolog()).answered(response, trace=trace)
 
 
-async def _with_patience(step: Callable[[], Awaitable[T]], settings: Settings) -> T:
-    """Does `step`, again and again while there is no budget for it and `Timeouts.budget` hasn't passed."""
-    loop, patience = asyncio.get_running_loop(), settings.timeout.budget
-    began = loop.time()
-    while True:
-        try:
-            return await step()
-        except BudgetExceeded:
-            if patience is not None and loop.time() - began >= patience:
-                raise
-        await asyncio.sleep(BUDGET_RETRY)
-
-
 async def _keep(content: Content, settings: Settings, sink: AsyncBodySink) -> AsyncIterator[bytes]:
     """The pieces of a body; what was given before each of them is in the sink."""
     content.begun = True
@@ -150,7 +135,7 @@ async def _keep(content: Content, settings: Settings, sink: AsyncBodySink) -> As
                 await sink.write(data)
             except BudgetExceeded:
                 # The sink has it: what is tried again is to write it to its file.
-                await _with_patience(functools.partial(sink.write, b""), settings)
+                await with_patience(functools.partial(sink.write, b""), settings.timeout.budget)
             yield data
     finally:
         if (close := getattr(iterator, "aclose", None)) is not None:
