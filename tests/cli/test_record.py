@@ -199,6 +199,18 @@ def test_resume_knows_a_url_without_its_fragment_or_its_path(run: Any, site: str
     assert asked(site) == 3
 
 
+def test_resume_knows_a_host_that_is_spelt_otherwise(run: Any, site: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.barc"
+    urls = [f"{site}/text/1".replace("127.", spelt) for spelt in ("127%2E", "%31%32%37.", "127\u3002")]
+    assert run("record", urls[0], file).status == 0
+    assert run("record", "--resume", *urls, file) == (0, "", "")
+    assert urls_of(file) == [f"{site}/text/1"]
+    assert asked(site) == 1
+    failed = run("record", "--resume", "http://b%FC.test/", file)
+    assert failed.status == 2
+    assert "is not a name" in failed.err
+
+
 def test_resume_goes_past_bodies_longer_than_this_run_takes(run: Any, site: str, tmp_path: Path) -> None:
     file = tmp_path / "a.barc"
     urls = [f"{site}/text/1/200000", f"{site}/text/2"]

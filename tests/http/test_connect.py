@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.cookiejar
 import select
 import socket
 import ssl
@@ -19,7 +20,7 @@ from penstock.http import connect
 from penstock.http.resolve import Names, as_address
 
 from tests.http.conftest import NOTHING, Storing, at_hand
-from tests.http.serving import response, serve, until
+from tests.http.serving import HANG, response, serve, until
 from tests.http.test_redirects import redirect
 from tests.http.test_tls import serve_tls, trusting
 
@@ -117,6 +118,112 @@ async def test_a_name_without_an_address_is_an_error_for_each_who_asks() -> None
         }
         assert len({id(error) for error in results}) == 3
         assert at_hand(client) == NOTHING
+
+
+BEYOND_ASCII = [
+    "b\u00fccher.example",
+    "b%C3%BCcher.example",
+    "B%c3%9cCHER.ex%61mple",
+    "bu\u0308cher\u3002EXAMPLE",
+    "b\u00fc\u00adcher.example",
+    "xn--bcher-kva.example",
+]
+
+
+def bookshop() -> Book:
+    return Book(**{"xn--bcher-kva": ["127.0.0.1"]})
+
+
+@pytest.mark.parametrize("options", [{}, {"decode": False}], ids=["prepared", "made"])
+async def test_a_host_beyond_ascii_is_asked_for_by_its_name_in_ascii(options: Any) -> None:
+    book, jar = bookshop(), http.cookiejar.CookieJar()
+    script = [response(b"x", "Set-Cookie: a=b; Domain=xn--bcher-kva.example")]
+    async with serve(script) as server, penstock.Client(resolver=book, cookies=jar) as client:
+        for host in BEYOND_ASCII:
+            answer = await client.get(f"http://{host}:{server.port}/p%C3%A4th?q#f", **options)
+            assert answer.url.lower() == f"http://xn--bcher-kva.example:{server.port}/p%c3%a4th?q#f"
+            assert server.requests[-1].startswith(b"GET /p%C3%A4th?q ")
+            assert f"\r\nhost: xn--bcher-kva.example:{server.port}\r\n".encode() in server.requests[-1]
+        assert book.asked == ["xn--bcher-kva.example"]
+        assert [b"\r\ncookie: a=b\r\n" in request for request in server.requests] == [False] + [True] * 5
+        assert server.connections == 1
+        async with penstock.Client(resolver=book, base_url=f"http://b%C3%BCcher.example:{server.port}") as client:
+            assert (await client.get("/p")).url == f"http://xn--bcher-kva.example:{server.port}/p"
+
+
+@pytest.mark.parametrize("host", BEYOND_ASCII)
+@pytest.mark.parametrize("to", ["http://{}:{}/there", "//{}:{}/there"])
+async def test_a_location_with_a_host_beyond_ascii_is_followed(to: str, host: str) -> None:
+    async with serve([response(b"x")]) as there, penstock.Client(resolver=bookshop()) as client:
+        location = to.format(host, there.port).encode().decode("latin-1")
+        async with serve(redirect(302, location)) as here:
+            answer = await client.get(here.url)
+        assert (answer.status, len(there.requests)) == (200, 1)
+        assert answer.url.lower() == f"http://xn--bcher-kva.example:{there.port}/there"
+
+
+NO_NAMES = {
+    "stra\u00dfe.test": "differ about '\u00df' in a host: give its name in ASCII",
+    "stra%C3%9Fe.test": "differ about '\u00df'",
+    "\u03bf\u03b4\u03bf\u03c2.test": "differ about",
+    "a\u200d\u00fc.test": "differ about",
+    "b%FC.test": "is not a name",
+    "b\u00fc..test": "is not a name",
+    "\u00fc" * 60 + ".test": "is not a name",
+    "\u00fc%2F.test": "is not a name",
+    "\u00fc%40.test": "is not a name",
+    "\u2100.test": "is not a name",
+    "%E2%84%80.test": "is not a name",
+    "a%3A80": "is not a name",
+    "a%25b.test": "is not a name",
+    "a%zz.test": "is not a name",
+    "a%0D%0Ab.test": "is not a name",
+    "a%20b.test": "is not a name",
+    "\u00fc b.test": "is not a name",
+    "a\ud800.test": "is not a name",
+    "%E3%80%82": "is not a name",
+    "h:\u0668\u0660": "must be percent-encoded",
+    "u@b\u00fc.test": "must be percent-encoded",
+    "[::1%25\u00fc]": "must be percent-encoded",
+}
+
+
+@pytest.mark.parametrize("host", NO_NAMES)
+async def test_a_host_that_is_no_name_or_two_is_asked_for_by_none(host: str) -> None:
+    book = Book()
+    async with penstock.Client(resolver=book) as client:
+        with pytest.raises(penstock.InvalidURL, match=NO_NAMES[host]) as caught:
+            await client.get(f"http://{host}/")
+        assert caught.value.url == f"http://{host}/"
+        with pytest.raises(penstock.InvalidURL):
+            penstock.Client(base_url=f"http://{host}/")
+        if host.isascii():
+            async with serve(redirect(302, f"http://{host}/")) as server:
+                with pytest.raises(penstock.InvalidURL, match=NO_NAMES[host]):
+                    await client.get(server.url)
+        assert book.asked == []
+
+
+async def test_a_long_host_is_refused_before_it_is_encoded() -> None:
+    # Encoding takes the square of its length.
+    host = "".join(map(chr, range(0x4E00, 0x9000)))
+    async with penstock.Client() as client:
+        with pytest.raises(penstock.InvalidURL, match="more than 253 characters"):
+            await client.get(f"http://{host}/")
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".test"])
+async def test_a_name_by_which_tls_cannot_ask_is_a_tls_error(host: str) -> None:
+    book = Book(**{"a": ["127.0.0.1"], "a" * 64: ["127.0.0.1"]})
+    async with serve([HANG]) as there, penstock.Client(resolver=book) as client:
+        url = f"https://{host}:{there.port}/"
+        async with serve(redirect(302, url)) as here:
+            for asked in (url, here.url):
+                with pytest.raises(penstock.TLSError, match="no TLS with") as caught:
+                    await client.get(asked)
+                assert (caught.value.url, caught.value.retryable) == (url, False)
+        assert (there.connections, book.asked) == (0, [])
+        assert at_hand(client)["connecting"] == 0
 
 
 async def test_no_more_names_are_remembered_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:

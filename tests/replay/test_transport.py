@@ -69,7 +69,9 @@ async def test_answers_come_in_turn_and_then_the_last_one_again() -> None:
 
 async def test_a_url_is_found_however_it_is_spelt() -> None:
     async with client(
-        recorded("https://example.test", b"1"), recorded("http://example.test:8080/%41?", b"2")
+        recorded("https://example.test", b"1"),
+        recorded("http://example.test:8080/%41?", b"2"),
+        recorded("http://b%C3%BCcher.test/", b"3"),
     ) as replayed:
         for url in (
             "https://example.test/",
@@ -79,6 +81,8 @@ async def test_a_url_is_found_however_it_is_spelt() -> None:
         ):
             assert await (await replayed.get(url)).read() == b"1"
         assert await (await replayed.get("http://Example.test:8080/%41")).read() == b"2"
+        for url in ("http://b\u00fccher.test/", "http://xn--bcher-kva.test"):
+            assert await (await replayed.get(url)).read() == b"3"
         for url in ("http://example.test/", "https://example.test:8080/%41", "http://example.test:8080/A"):
             with pytest.raises(penstock.NotRecorded):
                 await replayed.get(url)

@@ -32,7 +32,8 @@ from penstock.cli.common import (
     writable,
 )
 from penstock.cli.progress import Progress
-from penstock.errors import HeadTooLong, PenstockError, UnsupportedEncoding
+from penstock.errors import HeadTooLong, InvalidURL, PenstockError, UnsupportedEncoding
+from penstock.http.url import to_ascii
 
 __all__ = ["record"]
 
@@ -163,6 +164,13 @@ async def _wanted(urls: tuple[str, ...], listed: int | None) -> AsyncIterator[st
         yield rest.decode(errors="replace").strip()
 
 
+def _archived(url: str) -> str:
+    """What a record has of it when it was asked for; of one that can't be, itself."""
+    with contextlib.suppress(InvalidURL):
+        url = to_ascii(url)
+    return archived_url(url)
+
+
 async def _read(fd: int) -> bytes:
     """What comes next; a pipe is waited for without a thread, which Ctrl-C couldn't end."""
     mode = os.fstat(fd).st_mode
@@ -198,12 +206,13 @@ class Recording:
             try:
                 async with asyncio.TaskGroup() as group:
                     async for url in urls:
-                        if archived_url(url) in recorded:
+                        archived = _archived(url)
+                        if archived in recorded:
                             self._progress.skip()
                             continue
                         if resume:
                             # A list may have it twice.
-                            recorded.add(archived_url(url))
+                            recorded.add(archived)
                         await slots.acquire()
                         group.create_task(self._one(url)).add_done_callback(lambda _: slots.release())
             except BaseExceptionGroup as errors:

@@ -42,7 +42,7 @@ from penstock.http.route import Route
 from penstock.http.settings import BODIES, Options, Settings
 from penstock.http.stream import Incoming, StreamedResponse
 from penstock.http.supply import Supply
-from penstock.http.url import Origin, parse, with_params
+from penstock.http.url import Origin, parse, to_ascii, with_params
 
 if TYPE_CHECKING:
     from penstock.dialog import Dialog
@@ -126,7 +126,7 @@ class Client:
         file_pool: FilePool | None = None,
         transport: Transport | None = None,
     ) -> None:
-        self._base = None if base_url is None else str(parse(base_url)).rstrip("/")
+        self._base = None if base_url is None else str(parse(to_ascii(base_url))).rstrip("/")
         self._own = {"user-agent": USER_AGENT, "accept": "*/*", **lower(headers)}
         if auth is not None:
             self._own["authorization"] = authorization(auth)
@@ -356,6 +356,7 @@ class Client:
         key = method, url
         if self._base is not None and url.startswith("/"):
             url = self._base + url
+        url = to_ascii(url)
         request = Request(method, url, parse(url), self._fields, self._lines)
         request.check()
         route = self._route(request, self._settings)
@@ -371,6 +372,7 @@ class Client:
             url = self._base + url
         if (params := options.get("params")) is not None:
             url = with_params(url, params)
+        url = to_ascii(url)
         headers, auth, decode = options.get("headers"), options.get("auth"), options.get("decode")
         fields, lines = self._fields, self._lines
         if headers is not None or auth is not None or decode is not None:

@@ -51,6 +51,11 @@ class Connector:
         origin, loop = route.origin, asyncio.get_running_loop()
         context = None
         if origin.scheme == "https":
+            try:
+                # As TLS does it, when there is a connection already.
+                origin.host.encode("idna")
+            except UnicodeError as error:
+                raise TLSError(f"no TLS with {origin}: {error}") from error
             context = route.context or self._context
             if context is None:
                 # Reads the system's certificates.

@@ -11,11 +11,17 @@ from typing import NamedTuple
 
 from penstock.errors import InvalidURL
 
-__all__ = ["Origin", "Params", "Target", "join", "parse", "with_params"]
+__all__ = ["Origin", "Params", "Target", "join", "parse", "to_ascii", "with_params"]
 
 PORTS = {"http": 80, "https": 443}
 _OUTSIDE = re.compile(r"[\x00-\x20\x7f-\U0010ffff]")
-_HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]+")
+_HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=-]+")
+_BEYOND = re.compile(r"(?i:https?)://([^/?#:@\[]*[%\x80-\U0010ffff][^/?#:@\[]*)")
+"""What begins with a host that isn't as DNS has it."""
+_APART = re.compile("[\u00df\u03c2\u1e9e\u200c\u200d]")
+"""The two forms of a sharp s, the final sigma, and the joiners."""
+LONGEST = 253
+"""Characters that a name in DNS may have."""
 
 Params = Mapping[str, object] | Sequence[tuple[str, object]]
 """A query: names and values; a value that is a list stands for several."""
@@ -52,9 +58,36 @@ class Target(NamedTuple):
         return f"{self.origin}{self.path}"
 
 
+def to_ascii(url: str) -> str:
+    """The URL with the name of its host as DNS has it: one beyond ASCII, or percent-encoded UTF-8 (RFC 3986 section
+    3.2.2), by IDNA 2003, which comes with Python.
+
+    Raises:
+        InvalidURL: That isn't a name, or it is another one by IDNA 2008.
+    """
+    found = _BEYOND.match(url)
+    if found is None:
+        return url
+    host = found[1]
+    try:
+        host = urllib.parse.unquote(host, errors="strict")
+        if len(host) > LONGEST:
+            # The codec takes the square of that.
+            raise UnicodeError(f"it has more than {LONGEST} characters")
+        name = host.encode("idna").decode()
+    except UnicodeError as error:
+        raise InvalidURL(f"{url!r}: the host {host!r} is not a name: {error}", url=url) from None
+    if apart := _APART.search(host):
+        why = f"IDNA 2003 and 2008 differ about {apart.group()!r} in a host: give its name in ASCII, xn--..."
+        raise InvalidURL(f"{url!r}: {why}", url=url)
+    if not _HOST.fullmatch(name):
+        raise InvalidURL(f"{url!r}: the host {host!r} is not a name", url=url)
+    return f"{url[: found.start(1)]}{name}{url[found.end(1) :]}"
+
+
 @functools.lru_cache(maxsize=1024)
 def parse(url: str) -> Target:
-    """Splits an absolute http or https URL.
+    """Splits an absolute http or https URL, whose host is as `to_ascii` makes it.
 
     Raises:
         InvalidURL: It isn't one; the message says what about it.
@@ -75,7 +108,7 @@ def parse(url: str) -> Target:
         raise refuse("must begin with http:// or https://")
     if "@" in parts.netloc:
         raise refuse("credentials don't belong in a URL: give them as auth=")
-    host = (parts.hostname or "").rstrip(".") or ""
+    host = (parts.hostname or "").rstrip(".")
     if not host:
         raise refuse("has no host")
     if ":" in host:
@@ -111,6 +144,7 @@ def join(base: str, location: str) -> str:
     """
     location = _OUTSIDE.sub(lambda bad: urllib.parse.quote(bad.group(), encoding="latin-1", errors="replace"), location)
     try:
-        return urllib.parse.urljoin(base, location)
+        url = urllib.parse.urljoin(base, location)
     except ValueError as error:
         raise InvalidURL(f"{location!r}: {error}", url=location) from None
+    return to_ascii(url)

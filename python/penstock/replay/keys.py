@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator
 
 from penstock.dialog import Prolog
 from penstock.errors import InvalidURL
-from penstock.http.url import parse
+from penstock.http.url import parse, to_ascii
 
 __all__ = ["by_path", "by_url", "by_url_and_path"]
 
@@ -36,7 +36,7 @@ def by_url_and_path(prolog: Prolog) -> Iterator[Hashable]:
 def _split(url: str) -> tuple[str, str, str]:
     """Scheme, authority and path: as the client asks for it, or as it is, where the client would refuse it."""
     try:
-        target = parse(url)
+        target = parse(to_ascii(url))
     except InvalidURL:
         found = _PARTS.match(url)
         assert found is not None  # all of it is optional
