@@ -129,6 +129,15 @@ async def test_text_is_decoded_by_its_charset(kind: str, body: bytes, text: str)
         assert await (await client.get(server.url)).text() == text
 
 
+async def test_a_charset_is_not_looked_for_in_all_of_a_long_content_type() -> None:
+    # Whose quoted semicolons take the square of their number.
+    kind = f'Content-Type: text/plain; charset=iso-8859-1; a="{";" * 60_000}'
+    late = f'Content-Type: text/plain; a="{";" * 1000}"; charset=iso-8859-1'
+    async with serve([response(b"\xe4", kind)], [response(b"\xe4", late)]) as server, penstock.Client() as client:
+        assert await (await client.get(server.url)).text() == "ä"
+        assert await (await client.get(server.url)).text() == "\ufffd"
+
+
 async def test_the_loop_turns_while_a_long_text_is_decoded() -> None:
     text = "aä€😀" * 200_000
     async with serve([response(text.encode())]) as server, penstock.Client() as client:

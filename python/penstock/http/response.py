@@ -18,6 +18,9 @@ __all__ = ["Answer", "Headers", "Response"]
 PIECE = 256 << 10
 """Bytes that are decoded before the event loop gets a turn."""
 
+LONGEST = 1024
+"""Characters of a content type that are looked at: `email` takes the square of them."""
+
 UNFIT = frozenset(("idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"))
 """Codecs of text that are no charsets of the web's, most of which take the square of the length."""
 
@@ -111,7 +114,7 @@ class Answer(abc.ABC):
         It is decoded piece by piece, and the event loop has its turns in between.
         """
         message = Message()
-        message["content-type"] = self.headers.get("content-type", "")
+        message["content-type"] = self.headers.get("content-type", "")[:LONGEST]
         try:
             charset = message.get_content_charset("utf-8")
             # Codecs that aren't of text, compression among them, refuse this.
