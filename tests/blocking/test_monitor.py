@@ -287,6 +287,27 @@ async def test_an_error_of_who_is_told_is_reported_and_the_watch_goes_on(monkeyp
     assert {type(report.exc_value) for report in reported} == {LookupError}
 
 
+@pytest.mark.asyncio
+async def test_looking_for_a_culprit_keeps_nothing_of_what_threads_have_at_hand(stalls: Stalls) -> None:
+    class Treasure:
+        pass
+
+    kept = []
+
+    def keep_one() -> None:
+        treasure = Treasure()
+        kept.append(weakref.ref(treasure))
+        time.sleep(0.15)
+
+    gc.disable()
+    try:
+        with stalls.monitor():
+            await stalls.make(keep_one, "none", f"{__name__}.{keep_one.__qualname__}")
+        assert [each() for each in kept] == [None] * len(kept)
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("kind", LOOPS)
 def test_it_ends_with_its_loop(kind: str, thread_names: Callable[[], set[str]]) -> None:
     loop = LOOPS[kind]()

@@ -199,6 +199,8 @@ class LoopMonitor:
     def _culprit(self, loop: asyncio.AbstractEventLoop, runs: list[Run]) -> tuple[int, Cause, FrameType | None]:
         """Which of the runs keeps the loop, or -1; its name; and the frame where it is."""
         frames = sys._current_frames()
+        # This one has them all: a cycle, which would keep what every thread has at hand until it is collected.
+        del frames[threading.get_ident()]
         # A loop that is handed over has changed its thread.
         here = getattr(loop, "_thread_id", None) or self._thread
         frame = frames.get(here)
