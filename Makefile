@@ -31,8 +31,9 @@ test-rust: say-test-rust ## Run the Rust tests (nextest if present, else cargo t
 
 .PHONY: test-python
 test-python: say-test-python $(VENV)/.develop $(VENV)/.test ## Run the Python tests, in a process for each of up to 4 CPUs
-	@# Half of the time tests wait. Neighbours that are free take over the tests of who has many left.
-	$(BIN)/python -m pytest -n logical --maxprocesses=4 --dist=worksteal
+	@# Half of the time tests wait. Who has none left takes over some of who has many. Then those that time must not be taken from.
+	$(BIN)/python -m pytest -m "not alone" -n logical --maxprocesses=4 --dist=worksteal
+	$(BIN)/python -m pytest -m alone
 
 .PHONY: test-handover
 test-handover: say-test-handover $(VENV)/.develop $(VENV)/.test ## Run the Python tests of what is tied to versions of CPython, and its stress suite

@@ -172,6 +172,7 @@ def site() -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 def test_the_crawler_stays_within_its_bounds(example: Example, site: str) -> None:
     done = example("crawler.py", site, f"--seconds={SECONDS}", f"--urls={URLS}", timeout=110)
@@ -186,6 +187,7 @@ def test_the_crawler_stays_within_its_bounds(example: Example, site: str) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 def test_a_driver_behind_an_app_stays_on_its_threads(example: Example) -> None:
     done = example("driver_behind_fastapi.py", f"--seconds={SECONDS}", timeout=110)
