@@ -32,7 +32,7 @@ try:
     from warcio.limitreader import LimitReader
     from warcio.warcwriter import WARCWriter
 except ImportError as error:
-    raise ImportError("penstock.warc needs warcio: pip install 'penstock[warc]'") from error
+    raise ImportError("penstock.warc needs warcio: pip install warcio") from error
 
 __all__ = ["read", "write"]
 

@@ -49,6 +49,13 @@ def state(dialog: penstock.Dialog) -> list[Any]:
     ]
 
 
+def test_without_warcio_it_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "penstock").symlink_to(Path(penstock.__file__).parent)
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import penstock.warc"
+    done = subprocess.run([sys.executable, "-S", "-I", "-c", script], capture_output=True, text=True, check=False)
+    assert done.stderr.endswith("ImportError: penstock.warc needs warcio: pip install warcio\n")
+
+
 async def recorded() -> list[penstock.Dialog]:
     """Of each framing and coding, with bodies both ways."""
 

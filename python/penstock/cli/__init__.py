@@ -10,7 +10,8 @@ NEEDED = ("click", "rich")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, `sys.argv` by default, and return its exit status."""
     if missing := [name for name in NEEDED if find_spec(name) is None]:
-        print(f"penstock: {' and '.join(missing)} missing: pip install 'penstock[cli]'", file=sys.stderr)
+        # Not the extra: penstock isn't on PyPI, and whatever is there by its name is somebody else's.
+        print(f"penstock: {' and '.join(missing)} missing: pip install {' '.join(missing)}", file=sys.stderr)
         return 2
     try:
         from penstock.cli import app
