@@ -61,7 +61,8 @@ class PenstockError(Exception):
     """The root of the tree. Keyword arguments become attributes."""
 
     retryable: bool = False
-    """Whether the same call may succeed when it is made again."""
+    """Whether the same call may succeed when it is made again. Whether it may be repeated is for the caller to know: the
+    server may have done what a POST asked for, unless this is a `ConnectError`, `ConnectTimeout` or `PoolTimeout`."""
 
     def __init__(self, *args: object, **fields: Any) -> None:
         super().__init__(*args)
@@ -109,13 +110,14 @@ class HeadTooLong(LimitExceeded):
 
 
 class DecodedTooLong(LimitExceeded):
-    """A coded body grew past `Tunables.max_body` when decoded."""
+    """A coded body grew past `Tunables.max_body`, or past `Tunables.max_ratio` times its length, when decoded;
+    `.setting` says which."""
 
     partial: Any = None
 
 
 class BudgetExceeded(PenstockError):
-    """The process's `Budget` had no room and none came free in time."""
+    """A `Budget` had no room. The client has waited for some, for `Timeouts.budget`; a sink and `collect` don't wait."""
 
     resource: str
     wanted: int | None = None
@@ -159,7 +161,9 @@ class TLSError(ConnectError):
 
 
 class ProxyError(ConnectError):
-    """The proxy refused."""
+    """The proxy refused, with `.status`, or made no tunnel otherwise."""
+
+    status: int | None = None
 
 
 class ConnectionLost(RequestError, ConnectionError):
@@ -169,8 +173,11 @@ class ConnectionLost(RequestError, ConnectionError):
 
 
 class Truncated(RequestError):
-    """The body ended early; `.partial` is the image of what was received."""
+    """The body ended early: after `.received` bytes of `.expected`, if it is known how many were to come. `.partial` is
+    the image of what was received."""
 
+    received: int
+    expected: int | None
     partial: Any = None
     retryable = True
 
@@ -178,9 +185,13 @@ class Truncated(RequestError):
 class ProtocolError(RequestError):
     """The peer sent something that isn't HTTP/1.1, or that can be read in two ways."""
 
+    at: int
+
 
 class TooManyRedirects(RequestError):
-    """More redirects than `max_redirects`."""
+    """More redirects than `max_redirects`; `.history` has the responses on the way."""
+
+    history: tuple[Any, ...] = ()
 
 
 class UnsupportedEncoding(RequestError):
@@ -259,6 +270,8 @@ class SemaphoreClosed(PenstockError):
 
 class PoolFull(PenstockError):
     """The queue of a `DispatchPool` is full and its overflow policy says to refuse."""
+
+    limit: int
 
 
 class PoolClosed(PenstockError, RuntimeError):

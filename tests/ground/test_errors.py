@@ -213,7 +213,7 @@ async def test_a_pool_that_is_full() -> None:
         jobs = []
         with pytest.raises(penstock.PoolFull, match=r"DispatchPool.queue_length") as raised:
             jobs.extend(_native._nap(pool, 0.05) for _ in range(9))
-        assert raised.value.limit == 1  # type: ignore[attr-defined]
+        assert raised.value.limit == 1
         await asyncio.gather(*jobs)
 
 

@@ -128,6 +128,16 @@ async def test_a_connection_lost_before_the_head_is_complete(how: str) -> None:
         assert client.stats()["open"] == 0
 
 
+async def test_a_post_that_was_read_and_not_answered_is_retryable_and_not_repeated() -> None:
+    """Whether the server did what it asked for, nobody here knows."""
+    async with serve([response(b"")], [CLOSE]) as server, penstock.Client() as client:
+        await client.get(server.url)
+        with pytest.raises(penstock.ConnectionLost) as caught:
+            await client.post(server.url, content=b"paid")
+        assert caught.value.retryable
+        assert (server.bodies, client.stats()["retried"]) == ([b"paid"], 0)
+
+
 REFUSED = {
     "not HTTP": b"SSH-2.0-OpenSSH_9.6\r\n",
     "another version": b"HTTP/2.0 200 OK\r\n\r\n",

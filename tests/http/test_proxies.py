@@ -141,16 +141,20 @@ REFUSALS: dict[str, tuple[list[Any], str]] = {
 }
 
 
+REFUSED_WITH = {"credentials wanted": 407, "not allowed": 403, "a switch of protocols": 101}
+
+
 @pytest.mark.parametrize("how", REFUSALS)
-async def test_a_proxy_that_makes_no_tunnel_is_an_error_of_its_own(how: str) -> None:
+async def test_a_proxy_that_makes_no_tunnel_is_an_error_of_its_own_with_the_status_that_it_gave(how: str) -> None:
     script, message = REFUSALS[how]
     async with serve(script) as proxy, penstock.Client(proxy=f"127.0.0.1:{proxy.port}") as client:
         expected = penstock.ConnectError if how == "a reset" else penstock.ProxyError
         with pytest.raises(expected, match=message) as caught:
             await client.get("https://example.test/")
         assert caught.value.url == "https://example.test/"
-        if how == "not allowed":
-            assert (caught.value.status, caught.value.retryable) == (403, False)
+        if isinstance(caught.value, penstock.ProxyError):
+            assert caught.value.status == REFUSED_WITH.get(how)
+        assert caught.value.retryable == (how not in REFUSED_WITH)
         assert at_hand(client) == NOTHING
 
 

@@ -222,6 +222,17 @@ def failures(error: BaseException) -> None:
         reveal_type(error.elapsed)  # float | None
     if isinstance(error, penstock.Timeout):
         reveal_type(error)  # penstock.errors.Timeout
+    if isinstance(error, penstock.Truncated):
+        reveal_type(error.received)  # int
+        reveal_type(error.expected)  # int | None
+    if isinstance(error, penstock.ProtocolError):
+        reveal_type(error.at)  # int
+    if isinstance(error, penstock.TooManyRedirects):
+        reveal_type(error.history)  # tuple[Any, ...]
+    if isinstance(error, penstock.ProxyError):
+        reveal_type(error.status)  # int | None
+    if isinstance(error, penstock.PoolFull):
+        reveal_type(error.limit)  # int
 
 
 reveal_type(penstock.BUILD_PROFILE)  # str
