@@ -1,9 +1,9 @@
 """Holds docs/from-rust.md to its word; `make lint` runs it.
 
 docs/rules.txt lists a key for each call and each rule of the Rust crates that penstock follows. Each key has one row in
-docs/from-rust.md, and a row says what became of it: a name in penstock with the tests that show it, the reason why it
-was left out, or the issue that it waits for. The tests named must exist: pytest's are looked up by parsing the files,
-Rust's by reading the sources, so that nothing has to be built or imported.
+docs/from-rust.md, and a row says what became of it: a name in penstock with the tests that show it, or the reason why
+it was left out. The tests named must exist: pytest's are looked up by parsing the files, Rust's by reading the sources,
+so that nothing has to be built or imported.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-ISSUES = ("client", "blocking", "archives", "block_in_place", "comparison")
 CRATES = {"penstock-core": "rust/core", "penstock-native": "rust/native"}
 
 ROW = re.compile(r"^\| `(?P<key>[a-z]{2}-[^`]+)` \|(?P<cells>.*)\|$")
-ISSUE = re.compile(r"issue to come: ([\w-]+)")
 PYTEST_ID = re.compile(r"(?P<file>tests/[\w/]+\.py)::(?P<names>[\w:]+)(?:\[[^\]]*\])?$")
 RUST_ID = re.compile(r"(?P<crate>penstock-\w+) (?P<path>\w+(?:::\w+)*)$")
 RUST_TEST = re.compile(r"#\[test\](?:\s*#\[[^\]]*\])*\s*(?:async\s+)?fn\s+(\w+)")
@@ -131,11 +129,8 @@ def problems(root: Path) -> Iterator[str]:
         if row.outcome.startswith("left out"):
             if not re.match(r"left out because \S", row.outcome):
                 yield f"{where} is left out without 'because …'"
-        elif match := ISSUE.match(row.outcome):
-            if match[1] not in ISSUES:
-                yield f"{where} waits for {match[1]!r}, which is none of {', '.join(ISSUES)}"
         elif not row.outcome:
-            yield f"{where} has no name in penstock, no 'left out because …' and no 'issue to come: …'"
+            yield f"{where} has no name in penstock and no 'left out because …'"
         elif not named:
             yield f"{where} names {row.outcome}, and no test shows it"
         for test in named:
