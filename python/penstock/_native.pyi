@@ -163,6 +163,9 @@ class _Sync:
 
 @final
 class Semaphore:
+    """So many permits, first come, first served, for tasks of any loop and for threads. `async with` takes one;
+    `with semaphore.sync():` does in a thread."""
+
     def __new__(cls, permits: int, /) -> Self: ...
     @property
     def permits(self) -> int: ...
@@ -172,9 +175,14 @@ class Semaphore:
     def waiting(self) -> int: ...
     @property
     def closed(self) -> bool: ...
-    def acquire(self, n: int = 1) -> Acquire: ...
+    def acquire(self, n: int = 1) -> Acquire:
+        """Takes `n` permits when awaited; waits its turn. Cancelled while it waits, it leaves the queue, and what was
+        handed over goes to the next. SemaphoreClosed if the semaphore is closed, before or meanwhile."""
+
     def try_acquire(self, n: int = 1) -> bool: ...
-    def release(self, n: int = 1) -> None: ...
+    def release(self, n: int = 1) -> None:
+        """Gives `n` permits back that were acquired; from any thread. PermitError for more than are held."""
+
     def sync(self, timeout: float | None = None) -> _Sync: ...
     def close(self) -> None: ...
     def stats(self) -> dict[str, int]: ...
@@ -206,6 +214,9 @@ class Baton:
 
 @final
 class BlockingPermit:
+    """The right to block the calling thread once, by a permit of a semaphore: what `blocking_permit` gives. Awaited, or
+    entered by `async with`, it waits for the permit; `run` or `enter` use it."""
+
     def __new__(cls, semaphore: Semaphore, origin: str | None = None, /) -> Self: ...
     def run(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T: ...
     def enter(self) -> None: ...
@@ -221,6 +232,8 @@ class BlockingPermit:
 
 @final
 class Direct:
+    """Runs the function at once, on the calling thread: the loop stands still meanwhile."""
+
     def __new__(cls) -> Self: ...
     def run(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]: ...
     def perform(self, op: Op[_T]) -> _T: ...
@@ -228,6 +241,10 @@ class Direct:
 
 @final
 class Permit:
+    """Runs the function under a permit, which is held until the function has returned: in place, on a loop that can be
+    handed over meanwhile, else as `on_unsupported` says: on the pool ("dispatch", the default), here ("direct"), or not
+    at all, which is a HandoverError ("error")."""
+
     def __new__(
         cls,
         semaphore: Semaphore,
@@ -248,6 +265,8 @@ class Permit:
 
 @final
 class Dispatch:
+    """Runs the function on a pool."""
+
     def __new__(cls, pool: DispatchPool | None = None, /) -> Self: ...
     @property
     def pool(self) -> DispatchPool: ...
@@ -299,6 +318,10 @@ _Size = int | str
 
 @final
 class Tunables:
+    """Limits of one body, and where it goes: `max_body_ram` (192 KiB), `max_body` (1 GiB), `max_ratio` (none),
+    `buffer_size_fs` (64 KiB), `temp_dir`, `digests`. Sizes in bytes, or text with a unit. Keyword-only; it can't be
+    changed, `replace` gives another."""
+
     def __new__(
         cls,
         *,
@@ -329,6 +352,9 @@ class Tunables:
 
 @final
 class Budget:
+    """What all bodies together may hold: `ram` and `disk` in bytes or text with a unit, `files` in descriptors.
+    Keyword-only; what isn't given follows from the machine. `Budget.shared()` is the process's."""
+
     def __new__(cls, *, ram: _Size | None = None, disk: _Size | None = None, files: int | None = None) -> Self: ...
     @staticmethod
     def shared() -> Budget: ...
@@ -342,6 +368,9 @@ class Budget:
 
 @final
 class FilePool:
+    """Files that are kept, with their mappings, to be used for the next bodies: `max_bytes` of them (256 MiB), each for
+    `max_age` seconds (30). Keyword-only."""
+
     def __new__(cls, *, max_bytes: _Size | None = None, max_age: float = 30.0) -> Self: ...
     @property
     def max_bytes(self) -> int: ...

@@ -8,6 +8,8 @@ use pyo3::types::PyDict;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Files that are kept, with their mappings, to be used for the next bodies: `max_bytes` of them (256 MiB), each for
+/// `max_age` seconds (30). Keyword-only.
 #[pyclass(frozen, module = "penstock")]
 pub struct FilePool {
     pub core: Arc<Core>,

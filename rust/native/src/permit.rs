@@ -36,6 +36,8 @@ enum State {
     Over,
 }
 
+/// The right to block the calling thread once, by a permit of a semaphore: what `blocking_permit` gives. Awaited, or
+/// entered by `async with`, it waits for the permit; `run` or `enter` use it.
 #[pyclass(frozen, weakref, module = "penstock._native")]
 pub struct BlockingPermit {
     taking: Taking,

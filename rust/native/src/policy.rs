@@ -30,7 +30,8 @@ pub struct Direct {
 }
 
 /// Runs the function under a permit, which is held until the function has returned: in place, on a loop that can be
-/// handed over meanwhile, else as `otherwise` says.
+/// handed over meanwhile, else as `on_unsupported` says: on the pool ("dispatch", the default), here ("direct"), or not
+/// at all, which is a HandoverError ("error").
 #[pyclass(frozen, module = "penstock._native")]
 pub struct Permit {
     semaphore: Py<Semaphore>,

@@ -27,6 +27,8 @@ use crate::loops::{self, Completion, Finished};
 /// A thread that waits looks for signals (Ctrl-C) so often.
 pub const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 
+/// So many permits, first come, first served, for tasks of any loop and for threads. `async with` takes one;
+/// `with semaphore.sync():` does in a thread.
 #[pyclass(frozen, weakref, module = "penstock._native")]
 pub struct Semaphore {
     core: permit::Semaphore,
@@ -56,7 +58,8 @@ impl Semaphore {
         Ok(Self { core, enter, over: over(py)? })
     }
 
-    /// Takes `n` permits when awaited; waits its turn.
+    /// Takes `n` permits when awaited; waits its turn. Cancelled while it waits, it leaves the queue, and what was handed
+    /// over goes to the next. SemaphoreClosed if the semaphore is closed, before or meanwhile.
     #[pyo3(signature = (n = 1))]
     fn acquire(&self, n: usize) -> Acquire {
         Acquire(Taking::new(&self.core, n))
@@ -68,6 +71,7 @@ impl Semaphore {
         self.core.take(n).raise(py)
     }
 
+    /// Gives `n` permits back that were acquired; from any thread. PermitError for more than are held.
     #[pyo3(signature = (n = 1))]
     fn release(&self, py: Python<'_>, n: usize) -> PyResult<()> {
         self.core.release(n).raise(py)

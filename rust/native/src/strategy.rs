@@ -5,6 +5,7 @@ use penstock_core::barc::{Compression, Strategy as Core};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+/// Whether a record is worth compressing: by the sizes and types of its parts, as upstream decides it.
 #[pyclass(frozen, eq, module = "penstock.barc")]
 #[derive(PartialEq)]
 pub struct Strategy(pub Core);

@@ -10,6 +10,9 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// Limits of one body, and where it goes: `max_body_ram` (192 KiB), `max_body` (1 GiB), `max_ratio` (none),
+/// `buffer_size_fs` (64 KiB), `temp_dir`, `digests`. Sizes in bytes, or text with a unit. Keyword-only; it can't be
+/// changed, `replace` gives another.
 #[pyclass(frozen, eq, module = "penstock")]
 pub struct Tunables(pub Arc<Core>);
 
