@@ -1,4 +1,5 @@
-"""Pages that list what the sources hold are held to it: errors, dependencies, tables of contents, the reference."""
+"""Pages that list what the sources hold are held to it: errors, dependencies, tables of contents, the reference. What
+`help()` shows is there."""
 
 from __future__ import annotations
 
@@ -71,6 +72,13 @@ def test_every_direct_dependency_has_its_reason() -> None:
     first_cells = re.findall(r"^\| ([\w, -]+) \|", (DOCS / "dependencies.md").read_text(), re.MULTILINE)
     explained = {name.strip() for cell in first_cells for name in cell.split(",")}
     assert sorted(set(dependencies()) - explained) == []
+
+
+def test_the_design_has_every_module_of_the_core() -> None:
+    table = (DOCS / "design.md").read_text().partition("| module | subject |")[2].partition("\n\n")[0]
+    cells = re.findall(r"^\|([^|]+)\|", table, re.MULTILINE)
+    told = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    assert told == {path.stem for path in (ROOT / "rust/core/src").iterdir()} - {"lib"}
 
 
 def navigation() -> list[str]:
@@ -202,15 +210,20 @@ def explained(value: Any) -> set[str]:
     return set(re.findall(r"^ {4}(\w+):", args[1], re.MULTILINE)) if args else set()
 
 
-def explaining() -> dict[str, Any]:
-    """What is public and explains its parameters, by its name."""
+def public() -> dict[str, Any]:
+    """What is public, by its name, with the members of classes."""
     found = {name: getattr(penstock, name) for name in penstock.__all__}
     for module in (penstock.barc, penstock.har, penstock.replay):
         found |= {name: getattr(module, name) for name in module.__all__}
     for name, value in list(found.items()):
         if isinstance(value, type):
             found |= {f"{name}.{member}": getattr(value, member, None) for member in members(value)}
-    return {name: value for name, value in found.items() if explained(value)}
+    return found
+
+
+def explaining() -> dict[str, Any]:
+    """What is public and explains its parameters, by its name."""
+    return {name: value for name, value in public().items() if explained(value)}
 
 
 @pytest.mark.parametrize("name", sorted(explaining()))
@@ -222,6 +235,33 @@ def test_docstrings_explain_the_parameters_that_the_reference_has(name: str) -> 
     if name not in LIKE_ANOTHER:
         # What is passed on goes without, and so does another name of the same.
         assert parameters(value) - names <= {"args", "kwargs", "max_workers"}
+
+
+def test_every_public_class_and_function_has_a_docstring() -> None:
+    called = {name: value for name, value in public().items() if isinstance(value, type) or inspect.isroutine(value)}
+    assert [name for name, value in called.items() if "." not in name and not value.__doc__] == []
+
+
+def by_name_only(function: Any) -> set[str]:
+    """The parameters that can't be given by position, as the reference writes them with their defaults."""
+    try:
+        known = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return set()
+    return {f"{each.name}={each.default!r}" for each in known if each.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_the_reference_has_a_star_before_what_can_be_given_by_name_only() -> None:
+    only: dict[str, set[str]] = {}
+    for name, function in public().items():
+        only.setdefault(name.rpartition(".")[2], set()).update(by_name_only(function))
+    wrong = [
+        f"{page.name}: {name}({given})"
+        for page in (DOCS / "reference").glob("*.md")
+        for name, given in re.findall(r"`(?:await )?(?:\w+\.)*(\w+)\(([^`()]*)\)", page.read_text())
+        if only.get(name, set()) & set(given.partition("*")[0].split(", "))
+    ]
+    assert wrong == []
 
 
 def options_of(name: str) -> dict[str, bool]:

@@ -67,6 +67,19 @@ async def test_the_tutorial_records_reads_back_and_replays(
     tutorial["test_with_a_client_that_knows_nothing_of_it"](penstock_replay)
 
 
+@pytest.mark.asyncio
+async def test_the_page_on_the_format_has_every_line_of_meta_that_is_written(tmp_path: Path) -> None:
+    record = page("tutorial/record-and-replay.md")["record"]
+    scripts = [[response(gzip.compress(PAGE), "Content-Encoding: gzip")]]
+    async with serve(*scripts) as server:
+        await record([server.url], tmp_path / "site.barc")
+    async with barc.AsyncArchive(tmp_path / "site.barc") as archive:
+        written = [name for name, _ in (await anext(archive.records())).meta.raw]
+    text = (DOCS / "reference/barc-format.md").read_text()
+    told = re.findall(r"`([\w-]+)`", text[text.index("Meta lines of a dialog") : text.index("Other names are free")])
+    assert [name.decode() for name in written] == told
+
+
 CASSETTE = """\
 interactions:
 - request:
