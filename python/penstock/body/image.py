@@ -75,13 +75,13 @@ class BodyImage(_native.Image):
         """A file from outside as a body.
 
         Args:
-            path: Opened now and kept open.
+            path: Opened now, on this thread, and kept open; in a task, give the call to `run_blocking`.
             offset: Where the body begins, in bytes.
             length: Its length in bytes; `None` is all that follows.
             trusted: Promise that nobody truncates the file while the image lives. Only then is it mapped by
                 `to_mmap`, because reading a mapping behind the end of its file kills the process (SIGBUS); otherwise
                 it is read.
-            policy: Runs what waits for the disk.
+            policy: Runs what waits for the disk from then on.
 
         Raises:
             OSError: The file can't be opened.
@@ -102,7 +102,7 @@ class BodyImage(_native.Image):
         return self if self.state != "ram" or self.contiguous else BodyImage(self.gather_now(), self._policy)
 
     def mmap(self) -> BodyImage:
-        """The body mapped and populated, if it is in a file; else itself."""
+        """The body mapped and populated, if it is in a file; read to memory, if that file isn't trusted; else itself."""
         return BodyImage(self.mmap_now(), self._policy) if self.state == "file" else self
 
     def write_to(self, file: Writable) -> int:

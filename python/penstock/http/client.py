@@ -74,7 +74,8 @@ class Client:
 
     Args:
         base_url: What a URL that begins with `/` is appended to.
-        headers: Sent with each request.
+        headers: Sent with each request, and on to another origin by a redirect, but for authorization, cookie,
+            proxy-authorization and host.
         auth: A pair of user and password, `BasicAuth` or `BearerAuth`; not sent on to another origin by a redirect.
         tunables: Limits of bodies, and where they go; `None` is `Tunables()`.
         budget: What bodies are counted against; `None` is the process's.
@@ -259,8 +260,9 @@ class Client:
     async def stream(self, method: str, url: str, **options: Unpack[Options]) -> AsyncIterator[StreamedResponse]:
         """A response whose body is read while it arrives, and isn't kept, for `async with`.
 
-        It begins when the head is there. No more is received than is read, but for half a MiB. `Tunables.max_body`
-        bounds what comes in all; nothing goes to a file. Codings are taken off unless `decode=False`.
+        It begins when the head is there. No more is received than is read, but for half a MiB, and at most 2 MiB more
+        when codings are taken off, as they are unless `decode=False`. `Tunables.max_body` bounds what comes in all;
+        nothing goes to a file, and no digests are made.
 
         Raises:
             RequestError, LimitExceeded: As `get`; `response.stream()` and `read()` raise what happens to the body.

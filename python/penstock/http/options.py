@@ -30,7 +30,7 @@ class Timeouts:
     """
 
     connect: float | None = 10
-    """To be connected, TLS included: `ConnectTimeout`."""
+    """To be connected: lookup, proxy's tunnel and TLS included: `ConnectTimeout`."""
     first_byte: float | None = 60
     """From the request's being sent to its complete head: `FirstByteTimeout`."""
     idle: float | None = 60

@@ -77,7 +77,8 @@ class Answer(abc.ABC):
         self.url = url
         """The URL that was asked for, the last one if there were redirects."""
         self.elapsed = elapsed
-        """Seconds from the call to the body's last byte, or to the head of a stream."""
+        """Seconds from the call to the body's last byte (with `decode="after"`, until it is decoded), or to the head of
+        a stream."""
         self.history: tuple[Answer, ...] = ()
         """The redirects that led here, in order."""
 
