@@ -61,8 +61,9 @@ class PenstockError(Exception):
     """The root of the tree. Keyword arguments become attributes."""
 
     retryable: bool = False
-    """Whether the same call may succeed when it is made again. Whether it may be repeated is for the caller to know: the
-    server may have done what a POST asked for, unless this is a `ConnectError`, `ConnectTimeout` or `PoolTimeout`."""
+    """Whether the same call may succeed when it is made again. Whether it may be repeated is for the caller to know:
+    the server may have done what a POST asked for, unless this is a `ConnectError`, `ConnectTimeout` or `PoolTimeout`.
+    """
 
     def __init__(self, *args: object, **fields: Any) -> None:
         super().__init__(*args)
@@ -117,7 +118,7 @@ class DecodedTooLong(LimitExceeded):
 
 
 class BudgetExceeded(PenstockError):
-    """A `Budget` had no room. The client has waited for some, for `Timeouts.budget`; a sink and `collect` don't wait."""
+    """A `Budget` had no room. The client has waited for some (`Timeouts.budget`); a sink and `collect` don't wait."""
 
     resource: str
     wanted: int | None = None

@@ -1,5 +1,5 @@
-"""Programs of the pages do what their pages say: the tutorial's fetcher (many pages by some workers, another try, and no
-error ends the rest), and the handler that serves files."""
+"""Programs of the pages do what their pages say: the tutorial's fetcher (many pages by some workers, another try, and
+no error ends the rest), and the handler that serves files."""
 
 from __future__ import annotations
 

@@ -140,13 +140,16 @@ async def test_secrets_stay_with_the_origin_that_they_are_for() -> None:
 
 async def test_a_clients_own_key_goes_along_to_another_origin_unless_it_is_sent_as_authorization() -> None:
     headers = {"x-api-key": "k", "Authorization": "token"}
-    async with serve([response(b"")]) as there, serve(redirect(302, there.url)) as here:
-        async with penstock.Client(headers=headers) as client:
-            await client.get(here.url)
-            sent = fields(there.requests[0])
-            assert (sent.get("x-api-key"), sent.get("authorization")) == ("k", None)
-            assert (await client.get(here.url, follow_redirects=False)).status == 302
-            assert len(there.requests) == 1
+    async with (
+        serve([response(b"")]) as there,
+        serve(redirect(302, there.url)) as here,
+        penstock.Client(headers=headers) as client,
+    ):
+        await client.get(here.url)
+        sent = fields(there.requests[0])
+        assert (sent.get("x-api-key"), sent.get("authorization")) == ("k", None)
+        assert (await client.get(here.url, follow_redirects=False)).status == 302
+        assert len(there.requests) == 1
 
 
 async def test_secrets_go_along_within_an_origin() -> None:

@@ -102,7 +102,7 @@ class BodyImage(_native.Image):
         return self if self.state != "ram" or self.contiguous else BodyImage(self.gather_now(), self._policy)
 
     def mmap(self) -> BodyImage:
-        """The body mapped and populated, if it is in a file; read to memory, if that file isn't trusted; else itself."""
+        """The body mapped and populated, if it is in a file, or read to memory, if that isn't trusted; else itself."""
         return BodyImage(self.mmap_now(), self._policy) if self.state == "file" else self
 
     def write_to(self, file: Writable) -> int:

@@ -58,8 +58,8 @@ impl Semaphore {
         Ok(Self { core, enter, over: over(py)? })
     }
 
-    /// Takes `n` permits when awaited; waits its turn. Cancelled while it waits, it leaves the queue, and what was handed
-    /// over goes to the next. SemaphoreClosed if the semaphore is closed, before or meanwhile.
+    /// Takes `n` permits when awaited; waits its turn. Cancelled while it waits, it leaves the queue, and what was
+    /// handed over goes to the next. SemaphoreClosed if the semaphore is closed, before or meanwhile.
     #[pyo3(signature = (n = 1))]
     fn acquire(&self, n: usize) -> Acquire {
         Acquire(Taking::new(&self.core, n))
