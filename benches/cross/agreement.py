@@ -108,7 +108,8 @@ def runs(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
                 "; ".join(anew),
             )
         )
-    return report.markdown(("run", "started", "commit", "rounds", "minutes", "not in this run"), lines)
+    made = report.markdown(("run", "started", "commit", "rounds", "minutes", "not in this run"), lines)
+    return compare_report.abbreviated(made)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """The sections of the comparison's page: findings, losing rows, each of upstream's tables, and what isn't there."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from statistics import median
@@ -41,6 +42,7 @@ TABLES = (
     "compare-environment-strategies",
 )
 NOTHING = "Nothing in this run."
+COMMIT = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28}\b")
 BARS = {"CPU ms a batch": cpu, "wall ms a batch": wall}
 ECHO_BARS = {"p50 of a round trip, ms": lag_p50, "p99 of a round trip, ms": lag_p99}
 
@@ -118,7 +120,12 @@ def tables(comparison: Mapping[str, Any]) -> dict[str, str]:
         "compare-missing": _missing(comparison["missing"]),
         **{f"compare-environment-{part}": report.environment(results) for part, results in parts.items()},
     }
-    return {name: made.get(name) or NOTHING for name in TABLES}
+    return {name: abbreviated(made.get(name) or NOTHING) for name in TABLES}
+
+
+def abbreviated(text: str) -> str:
+    """With commits as they are read: twelve digits are unique."""
+    return COMMIT.sub(r"\1", text)
 
 
 def _summaries(parts: Mapping[str, Results]) -> dict[str, Section]:

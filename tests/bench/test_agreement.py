@@ -97,10 +97,11 @@ def test_when_each_run_was_made_is_told_with_what_was_put_into_it(row: Callable[
     part = results(row("ram/length/penstock", [10.0]))
     later = {**part, "started": "2026-01-02T04:05:06+00:00"}
     first = {"quick": False, "seconds": 3600.0, "parts": {"clients": part, "tls": later}}
-    missing = {"9 rows": "measured anew, started later", "a row": "not permitted"}
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    missing = {"9 rows": f"measured anew, at {commit}", "a row": "not permitted"}
     made = agreement.runs({**first, "missing": missing}, {**first, "quick": True, "missing": {}})
     assert made.splitlines()[2:] == [
-        "| first, complete | 2026-01-02T03:04:05+00:00 | abc | 4 | 60 | 9 rows: measured anew, started later |",
+        "| first, complete | 2026-01-02T03:04:05+00:00 | abc | 4 | 60 | 9 rows: measured anew, at 0123456789ab |",
         "| second, quick | 2026-01-02T03:04:05+00:00 | abc | 4 | 60 |  |",
     ]
 
