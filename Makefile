@@ -35,6 +35,13 @@ test-python: say-test-python $(VENV)/.develop $(VENV)/.test ## Run the Python te
 	$(BIN)/python -m pytest -m "not alone" -n logical --maxprocesses=4 --dist=worksteal
 	$(BIN)/python -m pytest -m alone
 
+.PHONY: test-programs
+test-programs: say-test-programs $(VENV)/.develop $(VENV)/.test ## Build the benchmarks' native programs, unoptimised, and run each as a row (needs OpenSSL's headers)
+	@# What they do is tested, and not how fast: beside what the benchmarks build of them.
+	for folder in floor upstream today core; do CARGO_PROFILE_DEV_DEBUG=false cargo build --quiet --locked \
+		--manifest-path benches/rust/$$folder/Cargo.toml --target-dir target/$$folder || exit; done
+	PENSTOCK_REQUIRE_ALL=1 $(BIN)/python -m pytest tests/bench/test_programs.py
+
 .PHONY: test-handover
 test-handover: say-test-handover $(VENV)/.develop $(VENV)/.test ## Run the Python tests of what is tied to versions of CPython, and its stress suite
 	$(BIN)/python -m pytest tests/blocking/test_handover*.py
