@@ -1,6 +1,6 @@
 """Looks into the wheel and the sdist of a folder: `python .ci/check_dist.py dist`; `make dist` calls it.
 
-The wheel is installed into an environment of its own and imported from there, away from the sources.
+The wheel is installed into an environment of its own, and imported and measured with from there, away from the sources.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ def wheel_problems(wheel: Path) -> Iterator[str]:
         _, _, rest = done.stdout.partition(" ")
         if not rest.startswith(f"release {folder}"):
             yield f"it can't be imported: {done.stdout}{done.stderr}"
+        measuring = [python, "-m", "penstock.bench", "blocking", "--quick"]
+        done = subprocess.run(measuring, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode or "**penstock dispatch**" not in done.stdout:
+            yield f"it can't measure without the sources: {done.stdout}{done.stderr}"
         done = subprocess.run([Path(folder) / "bin" / "penstock", "ls"], capture_output=True, text=True, check=False)
         if done.returncode != 2 or "missing: pip install click" not in done.stderr:
             yield f"without its extra, penstock doesn't say what it needs: {done.stdout}{done.stderr}"

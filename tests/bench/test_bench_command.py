@@ -2,16 +2,33 @@
 
 import functools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 from penstock import cli
-from penstock.bench import command, demo, measure, report, rounds, scenarios, server
+from penstock.bench import blocking_worker, command, demo, measure, report, rounds, scenarios, server, worker
 from penstock.bench.driver import Plan
 from penstock.bench.figures import wall
+from penstock.bench.progress import CLEAR
+from penstock.bench.rounds import Pace, Rounds
+
+from tests.cli.conftest import in_terminal
+
+RESULTS = Path(__file__).parents[2] / "benches" / "results"
+# Of a row: its interpreter and its client.
+START_SECONDS = 0.5
+FEW_ROWS = """
+import sys
+from penstock.bench import command, measure
 from penstock.bench.rounds import Pace
+
+measure.QUICK_PACE, measure.WORKS = Pace(rounds=2, warmup=0, batches=1), ("noop",)
+sys.exit(command.main(sys.argv[1:]))
+"""
 
 
 @pytest.mark.parametrize(
@@ -109,8 +126,50 @@ def test_blocking_work_is_measured_with_and_without_others_ways(
     monkeypatch.setattr(measure, "QUICK_PACE", Pace(rounds=1, warmup=0, batches=1))
     monkeypatch.setattr(measure, "WORKS", ("noop",))
     assert command.main(["blocking", "--quick"]) == 0
-    alone = capsys.readouterr().out
+    alone, progress = capsys.readouterr()
+    assert progress == ""
     assert "| noop, asyncio | **penstock dispatch** | " in alone
     assert "run_in_executor" not in alone
     assert command.main(["blocking", "--quick", "--peers"]) == 0
     assert "| noop, asyncio | run_in_executor | " in capsys.readouterr().out
+
+
+def test_a_terminal_shows_how_far_a_run_is_until_its_table_takes_the_place() -> None:
+    status, sent = in_terminal("blocking", "--quick", program=("-c", FEW_ROWS))
+    assert status == 0
+    steps = re.findall(r"\r\x1b\[K *(\d+)%, \d+ s left: noop/asyncio/penstock \w+", sent)
+    # Four rows, in two rounds.
+    assert list(map(int, steps)) == [0, 12, 25, 38, 50, 62, 75, 88]
+    assert f"{CLEAR}Batches of 100 short functions" in sent
+
+
+def seconds(run: Rounds) -> float:
+    """How long it takes if its rows take as long as those of the published comparison do."""
+    parts = json.loads((RESULTS / "compare.json").read_text())["parts"]
+    batches = {row["id"]: median(wall(each) for each in row["samples"]) for row in parts["clients"]["rows"]}
+    batches |= {row["id"]: median(wall(each) for each in row["samples"]) for row in parts["strategies"]["rows"]}
+    pace, total = run._pace, 0.0
+    for row in (row for session in run._sessions for row in session):
+        batch = batches[row.id.replace(f"/{row.store}/", "/ext4/")] / 1000
+        # One that isn't timed, and those that are; beside a ticker for a while, or waiting for what is freed.
+        if batches_of_work := int(row.options.get("batches") or 0):
+            turn = batch * (1 + batches_of_work * pace.batches + 1) + blocking_worker.LAG_SECONDS
+        else:
+            turn = batch * (1 + pace.batches) + 2 * worker.SETTLE
+        total += START_SECONDS + batch + turn * (pace.warmup + pace.rounds)
+    return total
+
+
+@pytest.mark.parametrize("name", ["client", "blocking"])
+def test_a_quick_run_with_all_peers_takes_less_than_a_minute(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[Rounds] = []
+
+    def planned(run: Rounds, *_: object) -> int:
+        runs.append(run)
+        return 0
+
+    monkeypatch.setattr(measure, "_measure", planned)
+    assert command.main([name, "--quick", "--peers"]) == 0
+    (run,) = runs
+    assert len([row for session in run._sessions for row in session]) >= 24
+    assert seconds(run) < 60

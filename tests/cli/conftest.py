@@ -37,9 +37,11 @@ class Done(NamedTuple):
 
 
 @contextlib.contextmanager
-def start(*arguments: Any, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+def start(
+    *arguments: Any, program: tuple[str, str] = ("-m", "penstock.cli"), **options: Any
+) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a command line as a process of its own, to its end; a test that fails meanwhile kills it."""
-    command = [sys.executable, "-m", "penstock.cli", *map(str, arguments)]
+    command = [sys.executable, *program, *map(str, arguments)]
     with subprocess.Popen(command, **options) as process:
         try:
             yield process

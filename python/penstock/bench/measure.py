@@ -20,7 +20,7 @@ BUSY = "A row of which no round was left counts all of them: measure again on a 
 PACKAGES = ("penstock", "aiohttp", "httpx", "niquests", "pyreqwest", "anyio")
 WORKS = tuple(work.WORKS)
 PLAN = Plan(rounds=10)
-QUICK_PLAN = Plan(rounds=3, warmup=1, batches=1)
+QUICK_PLAN = Plan(rounds=3, warmup=0, batches=1)
 PACE = Pace(rounds=10, warmup=1, batches=1)
 QUICK_PACE = Pace(rounds=3, warmup=0, batches=1)
 
