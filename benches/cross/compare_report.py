@@ -158,7 +158,7 @@ def _summaries(parts: Mapping[str, Results]) -> dict[str, Section]:
             "100 bodies at a time of log-normal sizes, 64 KiB in the middle and 3 MiB at the top, of which the "
             "greatest, or the ten greatest, go to a file and are mapped, all on the thread that receives: as multiples "
             "of keeping all in RAM. `peak memory` is what a cgroup of the row's own held at most.",
-            verdict.spills(parts["clients"], findings.STORES, ("penstock", rows.CORE, rows.KEPT)),
+            verdict.spills(parts["clients"], findings.stores(parts["clients"]), ("penstock", rows.CORE, rows.KEPT)),
         )
     return made
 

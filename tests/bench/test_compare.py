@@ -409,6 +409,40 @@ def test_markdowns_bars_and_emphasis_reach_the_page(tmp_path: Path) -> None:
     assert "<td><code>y</code></td><td>&lt;3</td>" in text
 
 
+def test_each_of_upstreams_findings_is_named_where_nothing_was_measured_too() -> None:
+    found = findings.findings({})
+    assert {each.verdict for each in found} == {"not measured"}
+    for claim in (
+        "Direct is fastest, upstream's client",
+        "Permits reduce variance, upstream's client: permit ÷ direct, spread of a batch's requests",
+        "Permits reduce variance, upstream's client: permit ÷ direct, p99 of requests",
+        "dispatch_rx beats spawn_blocking on sleeps",
+        "futures-intrusive's semaphore is much worse on sleeps",
+        "crossbeam's channel is slower",
+        "With huge pages a mapping is nearly free, upstream's client",
+        "Spilling 1 % of the bodies costs next to nothing, upstream's client",
+        "Cooperative swapping: short of memory, bodies do better in tmpfs than in RAM, upstream's client",
+    ):
+        assert len([each for each in found if each.claim.startswith(claim)]) == 1
+
+
+@pytest.mark.parametrize("disk", ["ext4", "xfs"])
+def test_findings_are_of_files_on_a_disk_of_any_type(
+    disk: str, row: Callable[..., Row], results: Callable[..., Results]
+) -> None:
+    made = results(
+        row(f"fs_direct/length/{disk}/penstock", [10.0] * 3),
+        row(f"fs_permit/length/{disk}/penstock", [12.0] * 3),
+        row(f"spill, 0 %/length/{disk}/penstock", [10.0] * 3),
+        row(f"spill, 1 %/length/{disk}/penstock", [10.1] * 3),
+    )
+    judged = {each.claim.partition(":")[0]: each for each in findings.findings({"clients": made})}
+    assert judged["Direct is fastest, penstock's client"].seen == "1.20 [1.20, 1.20]"
+    assert judged["Spilling 1 % of the bodies costs next to nothing, penstock's client"].verdict == "reproduced"
+    spills = compare_report.tables({"parts": {"clients": made}, "missing": {}})["compare-spills"]
+    assert f"| {disk} | penstock | 1.01 [1.01, 1.01] | 1.01 [1.01, 1.01] |" in spills
+
+
 def test_a_finding_is_judged_by_the_side_of_its_ratios(
     row: Callable[..., Row], results: Callable[..., Results]
 ) -> None:
