@@ -23,13 +23,25 @@ from penstock.bench.progress import Progress
 from penstock.bench.results import Results
 from penstock.bench.rounds import DebugBuildError, Pace, Variant
 
-from benches.cross import agreement, cgroups, compare_report, curves, forwarding, memory, rows, stores, swapping, tls
+from benches.cross import (
+    agreement,
+    cgroups,
+    compare_report,
+    curves,
+    forwarding,
+    memory,
+    rows,
+    stores,
+    swapping,
+    tls,
+    two_cpus,
+)
 from benches.cross.rows import Programs
 from benches.python import native, run
 
 OUTPUT = Path("bench-out")
 PACKAGES = tuple(dict.fromkeys((*blocking.PACKAGES, *run.PACKAGES)))
-PARTS = ("strategies", "semaphores", "queues", "clients", "tls", "forwarding", "swapping", "curves")
+PARTS = ("strategies", "semaphores", "queues", "clients", two_cpus.PART, "tls", "forwarding", "swapping", "curves")
 
 PACE = Pace(rounds=10, warmup=1, batches=1)
 PLAN = Plan(rounds=10, warmup=1, batches=2)
@@ -40,6 +52,7 @@ TURN_SECONDS = {
     "semaphores": 0.2,
     "queues": 0.25,
     "clients": 0.3,
+    two_cpus.PART: 0.3,
     "tls": 0.45,
     "forwarding": 0.2,
     "swapping": 2.0,
@@ -126,6 +139,7 @@ def sessions(
         "semaphores": list(rows.semaphores(programs)),
         "queues": list(rows.queues(programs)),
         "clients": clients,
+        two_cpus.PART: [] if quick else list(two_cpus.rows(clients)),
         "tls": list(tls.rows(clients, quick)),
         "forwarding": list(forwarding.rows(programs, quick_stores, quick)),
         "swapping": [swapping.rows(programs, directories)],
@@ -150,9 +164,10 @@ def select(
 def estimate(chosen: Mapping[str, list[list[Variant]]], pace: Pace, plan: Plan) -> str:
     """About how long each part takes, and all of them."""
     seconds = {}
+    planned = {"swapping": swapping.planned(plan), two_cpus.PART: two_cpus.planned(plan)}
     for part, rounds in chosen.items():
-        turns = (swapping.planned(plan) if part == "swapping" else pace).rounds + pace.warmup
-        batches = plan.batches if part in ("clients", "tls") else 1
+        turns = planned.get(part, pace).rounds + pace.warmup
+        batches = plan.batches if part in compare_report.DOWNLOADS else 1
         number = sum(map(len, rounds))
         seconds[part] = number * (START_SECONDS + turns * TURN_SECONDS[part] * (1 + batches) / 2)
     parts = ", ".join(f"{part} {each / 60:.1f}" for part, each in seconds.items())
@@ -171,6 +186,8 @@ def measure(
         match part:
             case "clients":
                 return accounted(memory.Clients(rounds, plan, packages=PACKAGES, stores=places))
+            case two_cpus.PART:
+                return accounted(memory.TwoCpus(rounds, two_cpus.planned(plan), packages=PACKAGES, stores=places))
             case "tls":
                 return accounted(memory.Tls(rounds, plan, packages=PACKAGES, stores=places))
             case "curves":
@@ -258,6 +275,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         missing |= {**rows.WITHOUT, "penstock-core under TLS": tls.NO_CORE}
         if not find_library("jemalloc"):
             missing["peers with jemalloc"] = rows.NO_JEMALLOC
+        if two_cpus.cpus() is None:
+            missing[two_cpus.TITLE] = two_cpus.NO_THIRD
         if arguments.quick:
             missing[rows.LEFT_TO_THE_COMPLETE_RUN] = "left out of a quick run"
         comparison: Comparison = {"version": 1, "quick": arguments.quick, "seconds": 0, "parts": {}, "missing": {}}

@@ -14,7 +14,7 @@ from penstock.bench import blocking, driver, machine
 from penstock.bench.results import Settings
 from penstock.bench.rounds import Child, Rounds, Variant
 
-from benches.cross import cgroups, forwarding, pressure, swapping, tls
+from benches.cross import cgroups, forwarding, pressure, swapping, tls, two_cpus
 
 TICK = 0.002
 TITLE = "peak memory as a cgroup counts it"
@@ -84,6 +84,10 @@ class Work(Accounted, blocking.Blocking):
 
 class Clients(Accounted, driver.Driver):
     """The clients' rounds."""
+
+
+class TwoCpus(Accounted, two_cpus.TwoCpus):
+    """Those of clients on two CPUs."""
 
 
 class Tls(Accounted, tls.Tls):

@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,20 @@ from penstock.bench.progress import Progress
 from penstock.bench.results import Results, Row, Sample
 from penstock.bench.rounds import Pace
 
-from benches.cross import compare, compare_report, findings, forwarding, revisions, rows, stores, tls, verdict
+from benches.cross import (
+    compare,
+    compare_report,
+    findings,
+    forwarding,
+    published,
+    revisions,
+    rows,
+    stores,
+    tls,
+    two_cpus,
+    verdict,
+)
+from tests.conftest import ELSEWHERE
 
 BENCHES = Path(__file__).parents[2] / "benches"
 NAMES = ("floor", "blocking", "client", "client_mimalloc", "streams", "today", "core")
@@ -41,14 +56,16 @@ def test_each_table_has_both_languages() -> None:
         }
         assert clients_of(found["semaphores"], f"permit {work}") >= {
             *("tokio", "futures-intrusive", "futures-intrusive, Sync", "penstock-core", "penstock permit"),
+            *("penstock", "asyncio", "anyio", "aiologic", "penstock direct", "today's tokio direct"),
         }
     for shape in ("free", "contended", "cancelled"):
         assert clients_of(found["semaphores"], f"semaphore {shape}") >= {
             *("tokio", "futures-intrusive", "penstock-core", "penstock", "asyncio", "anyio", "aiologic"),
         }
-    assert clients_of(found["queues"], "queue, sleep x 200") == {
-        *("crossbeam's channel", "deque, mutex, condvar", "penstock-core"),
-    }
+    for threads in (4, 16, 40, 200):
+        assert clients_of(found["queues"], f"queue, sleep x {threads}") == {
+            *("crossbeam's channel", "deque, mutex, condvar", "penstock-core"),
+        }
     for framing, store in (("length", "ext4"), ("chunked", "ext4"), ("length", "tmpfs huge")):
         for policy in ("direct", "permit", "dispatch"):
             for kind in ("fs", "mmap"):
@@ -130,6 +147,21 @@ def test_an_upstream_row_is_told_where_and_how() -> None:
     )
 
 
+def test_upstreams_crates_are_the_registrys_with_what_they_resolve_to() -> None:
+    locked = tomllib.loads((BENCHES / "rust" / "upstream" / "Cargo.lock").read_text())["package"]
+    versions = {each["name"]: each["version"] for each in locked if "crates.io-index" in each.get("source", "")}
+    for name, version in {
+        "blocking-permit": "1.3.",
+        "body-image": "2.2.",
+        "body-image-futio": "2.2.",
+        "barc": "2.2.",
+        "tokio": "1.12.",
+        "hyper": "0.14.11",
+        "httparse": "1.4.",
+    }.items():
+        assert versions[name].startswith(version)
+
+
 def test_a_program_that_cannot_be_built_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +180,44 @@ def test_a_store_that_cannot_be_mounted_is_named(monkeypatch: pytest.MonkeyPatch
         directory = next(path for path in found.directories.values() if path.is_relative_to(tmp_path))
         assert directory.is_dir()
     assert not directory.exists()
+
+
+@pytest.mark.needs_mount
+def test_huge_pages_are_mounted_in_a_user_namespace_too(tmp_path: Path) -> None:
+    looking = (
+        "import sys; from pathlib import Path; from benches.cross import stores\n"
+        "with stores.opened(Path(sys.argv[1]), []) as found:\n"
+        "    where = str(found.directories[stores.HUGE])\n"
+        "    print(*[line for line in Path('/proc/self/mountinfo').read_text().splitlines() if where in line])\n"
+    )
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare(1) is not installed")
+    mounting = ["mount", "-t", "tmpfs", "-o", "huge=always", "none", str(tmp_path)]
+    tried = subprocess.run([*namespace, *mounting], capture_output=True, text=True, check=False)
+    if tried.returncode != 0:
+        pytest.skip(f"no mounts in a user namespace: {tried.stderr.strip()}")
+    done = subprocess.run(
+        [*namespace, sys.executable, "-c", looking, str(tmp_path)],
+        cwd=BENCHES.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "huge=always" in done.stdout
+
+
+def test_a_further_store_has_rows_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stores, "MOUNT", ("false",))
+    monkeypatch.setattr(compare, "OUTPUT", tmp_path / "out")
+    further = tmp_path / "further"
+    further.mkdir()
+    assert compare.main(["--list", "--store", str(further), "--rows", "^fs_permit/length/"]) == 0
+    found = [row for row in capsys.readouterr().out.splitlines() if row.endswith("-further/penstock")]
+    assert len(found) == 1
 
 
 def test_further_stores_of_one_type_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -234,8 +304,17 @@ def test_a_published_run_follows_the_schema_and_took_no_longer_than_is_said(
     comparison = json.loads((BENCHES / "results" / name).read_text())
     follows_the_schema(comparison)
     assert comparison["quick"] is quick
-    assert list(comparison["parts"]) == list(compare.PARTS)
+    assert set(compare.PARTS) - set(comparison["parts"]) <= {two_cpus.PART}
     assert 0 < comparison["seconds"] <= minutes * 60
+
+
+@pytest.mark.parametrize("name", ["compare.json", "compare-again.json"])
+def test_a_published_run_has_figures_or_a_reason_for_each_row(name: str) -> None:
+    comparison = json.loads((BENCHES / "results" / name).read_text())
+    for results in comparison["parts"].values():
+        assert results["rows"]
+        assert [row["id"] for row in results["rows"] if not (row["samples"] or row["unavailable"])] == []
+    assert all(comparison["missing"].values())
 
 
 def test_the_page_needs_nothing_beside_it(written: Path) -> None:
@@ -251,7 +330,7 @@ def test_the_markdown_has_its_pictures_beside_it(written: Path) -> None:
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
     assert pictures
     assert all((written.parent / picture).is_file() for picture in pictures)
-    assert "| wall time of clients on two CPUs | never, on any machine: " in text
+    assert "| penstock from Python on 1 to 200 threads | what is exchanged there is the queue" in text
 
 
 def test_a_report_is_made_anew_from_a_runs_json(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -398,6 +477,19 @@ def test_published_figures_stand_beside_the_same_experiment(
     (files, ram) = [each for each in compare_report.sections({"clients": made}, {}) if "Clients" in each.title][::-1]
     assert " | 120 | " in files.table or " | 120 | " in ram.table
     assert " | 58.5 | " in files.table + ram.table
+
+
+def test_each_figure_that_upstream_published_has_a_row_in_its_table() -> None:
+    found = compare.sessions(PROGRAMS, {**STORES, "tmpfs": Path("/in-shared-memory")}, Plan(rounds=1), quick=False)
+    ids = {row.id for part in found.values() for session in part for row in session}
+    for store, figures in published.CLIENT.items():
+        for scenario in figures:
+            where = "length" if store is None else f"length/{store}"
+            assert f"{scenario}/{where}/upstream as published" in ids
+    for name in published.BLOCKING:
+        work, strategy = name.split()
+        wrapped = f"permit {work}/tokio/futures-intrusive, Sync"
+        assert (wrapped if strategy == "intrusive" else f"{work}/tokio/upstream {strategy}") in ids
 
 
 def test_markdowns_bars_and_emphasis_reach_the_page(tmp_path: Path) -> None:
@@ -642,7 +734,39 @@ def test_streams_of_written_bodies_are_read_whole(tmp_path: Path) -> None:
     assert {row.client for row in chosen} == {"penstock", "Python's file", "to_thread"}
 
 
-def test_how_long_a_run_takes_is_told_first(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason=f"{ELSEWHERE}: nothing is pinned")
+def test_clients_have_two_cpus_as_well_where_there_is_a_third(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for usable, quick in (({3, 5}, False), ({3, 5, 8, 9}, True), ({3, 5, 8, 9}, False)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, found=usable: found)
+        sessions = compare.sessions(PROGRAMS, STORES, Plan(rounds=1), quick)[two_cpus.PART]
+        assert bool(sessions) is (len(usable) > 2 and not quick)
+    assert two_cpus.cpus() == {5, 8}
+    ours = {rows.KEPT, rows.TODAY, rows.CORE, "penstock"}
+    others = {"aiohttp tuned", "pyreqwest tuned"}
+    for policy in ("direct", "permit", "dispatch"):
+        peers = others if policy == "dispatch" else set()
+        assert clients_of(sessions, f"two CPUs: fs_{policy}/length/ext4") == ours | peers
+    assert clients_of(sessions, "two CPUs: ram") == ours | others
+    driver = two_cpus.TwoCpus(sessions, Plan(rounds=1))
+    assert driver.cpus(sessions[0][0]) == {5, 8}
+    assert (driver.settings()["server_cpus"], driver.settings()["client_cpus"]) == ([3], [5, 8])
+
+
+@pytest.mark.parametrize(("cpus", "told"), [(2, True), (4, False)])
+def test_without_a_third_cpu_it_is_said_that_clients_have_one(
+    cpus: int, told: bool, row: Callable[..., Row], results: Callable[..., Results]
+) -> None:
+    made = results(row("ram/length/penstock", [10.0] * 3))
+    made["environment"]["cpus"] = cpus
+    missing = compare_report.tables({"parts": {"clients": made}, "missing": {}})["compare-missing"]
+    assert (f"| {two_cpus.TITLE} | {two_cpus.NO_THIRD} |" in missing) is told
+
+
+@pytest.mark.parametrize("cpus", [None, frozenset({1, 2})])
+def test_how_long_a_run_takes_is_told_first(
+    cpus: frozenset[int] | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(two_cpus, "cpus", lambda: cpus)
     for arguments, most in ((["--quick"], 15), ([], 90)):
         assert compare.main([*arguments, "--list"]) == 0
         said = capsys.readouterr()
@@ -677,3 +801,37 @@ def test_the_bases_rows_run_with_the_bases_package(tmp_path: Path) -> None:
     (now, base) = found[0][:2]
     assert (now.wrapper, base.wrapper) == ((), ("env", "PYTHONPATH=/the/base"))
     assert driver.command(base) == driver.command(now)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git(1)")
+def test_the_base_is_built_from_its_own_tree_and_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tree, target = tmp_path / "tree", tmp_path / "target"
+    for each in (tree, target):
+        each.mkdir()
+    source = tree / "source"
+    source.write_text("as it was")
+    git = ["git", "-C", str(tree), "-c", "user.name=A", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for arguments in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "As it was"]):
+        subprocess.run([*git, *arguments], check=True)
+    source.write_text("as it is")
+    ran = []
+
+    def run(*command: str, cwd: Path) -> None:
+        """Of maturin a wheel that is the source, and of pip what is in the wheel."""
+        ran.append(command[0])
+        if command[0] == "maturin":
+            wheels = Path(command[-1])
+            wheels.mkdir()
+            shutil.copy(cwd / "source", wheels / "made.whl")
+        else:
+            site = Path(command[command.index("--target") + 1])
+            site.mkdir()
+            shutil.copy(command[-1], site / "source")
+
+    monkeypatch.setattr(revisions, "ROOT", tree)
+    monkeypatch.setattr(revisions, "BUILT", target / "base")
+    monkeypatch.setattr(revisions, "_run", run)
+    site = revisions.build("HEAD")
+    assert (site / "source").read_text() == "as it was"
+    assert revisions.build("HEAD") == site
+    assert ran == ["maturin", sys.executable]
