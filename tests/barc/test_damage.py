@@ -127,6 +127,7 @@ DAMAGE = {
     "unknown-compression": (20, b"Q"),
     "bad-layout": (33, b"_"),
     "bad-lengths": (22, b"00001"),
+    "short": (6, b"f"),
     "bad-headers": (54, b"\n"),
     "unfinished": (0, b"BARC2 000000000000 RP 00000 00000 0000000000 00000\r\n\r\n"),
 }
@@ -195,6 +196,45 @@ def test_damage_within_a_stream_has_a_name_and_a_place_and_is_gone_past(
     (mended,) = barc.repair(path)
     assert (mended.cut, mended.error.kind) == (False, kind)
     assert urls(path) == ["", "http://sample.test/1"]
+
+
+@pytest.mark.parametrize("what", ["entries", "records"])
+def test_a_record_that_seems_to_be_longer_than_the_file_is_damage(what: str, three: tuple[Path, list[int]]) -> None:
+    path, offsets = three
+    change(path, offsets[1] + 6, b"f")
+    with barc.open(path) as archive, pytest.raises(penstock.ArchiveError) as raised:
+        list(getattr(archive, what)())
+    assert (raised.value.kind, raised.value.offset) == ("short", offsets[1])
+    with barc.open(path, keep_going=True) as archive:
+        assert [one.offset for one in getattr(archive, what)()] == [offsets[0], offsets[2]]
+        assert [(error.kind, error.end) for error in archive.damage] == [("short", offsets[2])]
+
+
+def test_no_index_is_saved_of_an_archive_that_seems_to_end_too_early(three: tuple[Path, list[int]]) -> None:
+    path, offsets = three
+    change(path, offsets[1] + 6, b"f")
+    with barc.open(path) as archive, pytest.raises(penstock.ArchiveError):
+        barc.Index.of(archive)
+    with barc.open(path, keep_going=True) as archive:
+        assert list(barc.Index.of(archive)) == [offsets[0], offsets[2]]
+    assert not Path(f"{path}.index").exists()
+
+
+@pytest.mark.parametrize("strategy", ["plain", "gzip", "brotli"])
+def test_a_length_over_the_limit_is_damage_if_the_record_has_not_so_much(strategy: str, path: Path) -> None:
+    asked = penstock.BodyImage.from_bytes(b"x" * 1000)
+    with barc.open(path, "a") as archive:
+        archive.append(make_dialog(0, req_body=asked, method="POST"), strategy=STRATEGIES[strategy])
+        second = archive.append(make_dialog(1))
+    with barc.open(path, keep_going=True, tunables=penstock.Tunables(max_body=999)) as archive:
+        with pytest.raises(penstock.BodyTooLong):
+            list(archive)
+        assert not archive.damage
+    change(path, 34, b"ff00000000")
+    kind = "bad-lengths" if strategy == "plain" else "stream-ends"
+    with barc.open(path, keep_going=True) as archive:
+        assert [record.offset for record in archive] == [second]
+        assert [(error.offset, error.kind, error.end) for error in archive.damage] == [(0, kind, second)]
 
 
 @pytest.mark.parametrize("cut", [1, 10, 60])

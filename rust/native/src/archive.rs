@@ -108,7 +108,7 @@ impl ArchiveWalk {
         while items.len() < MOST_RECORDS && bytes < MOST_BYTES {
             let step = reader.step(at, keep_going, |reader, entry| match what {
                 What::Records => reader.record(entry).map(Box::new).map(Some),
-                What::Entries => Ok(None),
+                What::Entries => reader.check_end(entry).map(|()| None),
                 What::Verified => reader.verify(entry).map(|()| None),
             });
             let item = match step {

@@ -194,10 +194,20 @@ impl Reader {
         self.try_record(entry, false).map(drop).map_err(|trouble| located(entry, trouble))
     }
 
-    fn try_record(&mut self, entry: &Entry, keep: bool) -> Tried<Record> {
+    /// Whether all of a record is in the file, as of each whose head is final.
+    pub fn check_end(&self, entry: &Entry) -> Result<()> {
+        self.try_end(entry).map_err(|trouble| located(entry, trouble))
+    }
+
+    fn try_end(&self, entry: &Entry) -> Tried<()> {
         if entry.end() > self.file.size() && entry.end() > self.file.look_again()? {
             return Err(self.short(entry));
         }
+        Ok(())
+    }
+
+    fn try_record(&mut self, entry: &Entry, keep: bool) -> Tried<Record> {
+        self.try_end(entry)?;
         entry.head.check_lengths()?;
         match entry.head.compression {
             Compression::Plain => self.plain(entry, keep),
@@ -343,7 +353,14 @@ impl Reader {
         read: impl FnOnce(&mut Self, &Entry) -> Result<T>,
     ) -> Result<Walk<T>> {
         let found = match self.entry(at) {
-            Ok(Some(entry)) => read(self, &entry).map(|value| Walk::Found(entry, value)),
+            Ok(Some(entry)) => {
+                let doubtful = keep_going && entry.head.req_body > self.tunables.max_body;
+                match read(self, &entry) {
+                    // The length in its head may be the damage.
+                    Err(error @ Error::BodyTooLong { .. }) if doubtful => self.verify(&entry).and(Err(error)),
+                    other => other.map(|value| Walk::Found(entry, value)),
+                }
+            }
             Ok(None) if !keep_going || at >= self.file.look_again()? => return Ok(Walk::End),
             // A reserved head: a writer is there, unless others have written behind it.
             Ok(None) => {

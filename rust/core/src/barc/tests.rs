@@ -316,7 +316,7 @@ fn a_file_cut_anywhere_gives_its_complete_records_and_names_the_rest() {
 
 #[test]
 fn damage_before_other_records_is_skipped_and_covered() {
-    let damages: [(&str, usize, &[u8]); 7] = [
+    let damages: [(&str, usize, &[u8]); 8] = [
         ("not-a-head", 0, b"BARC1"),
         ("bad-digit", 10, b"A"),
         ("unfinished", 0, Head::RESERVED),
@@ -325,6 +325,7 @@ fn damage_before_other_records_is_skipped_and_covered() {
         ("bad-layout", 50, b"xxxx"),
         ("bad-headers", 54, b"\x01"),
         ("bad-lengths", 22, b"fffff"),
+        ("short", 6, b"f"),
     ];
     for (name, at, bytes) in damages {
         let (place, offsets) = three();
