@@ -313,6 +313,30 @@ def test_too_few_bytes_for_a_record_cannot_be_covered(three: tuple[Path, list[in
         assert len(list(archive)) == 3
 
 
+@pytest.mark.parametrize("content", [b"d", b"dear diary\n", b"\x89PNG\r\n\x1a\n" + bytes(1000)])
+def test_what_is_no_archive_is_not_mended(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+    with pytest.raises(penstock.ArchiveError) as raised:
+        barc.repair(path)
+    assert (raised.value.offset, raised.value.kind) == (0, "not-a-head")
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"", b"BAR", DAMAGE["unfinished"][1], DAMAGE["unfinished"][1] + b"url: "])
+def test_of_what_began_as_an_archive_nothing_may_be_left(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+    assert [mended.cut for mended in barc.repair(path)] == [True] * bool(content)
+    assert path.read_bytes() == b""
+
+
+def test_an_archive_whose_beginning_is_damaged_is_one(three: tuple[Path, list[int]]) -> None:
+    path, offsets = three
+    change(path, 0, b"XXXXXX")
+    (mended,) = barc.repair(path)
+    assert (mended.offset, mended.end, mended.cut) == (0, offsets[1], False)
+    assert urls(path) == ["", "http://sample.test/1", "http://sample.test/2"]
+
+
 def test_a_repair_of_nothing_makes_no_file(path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         barc.repair(path)

@@ -88,6 +88,7 @@ def repair(path: PathLike) -> list[Repair]:
     Raises:
         FileNotFoundError: There is no such file.
         BlockingIOError: A writer has it.
+        ArchiveError: It has no record, and doesn't begin as an archive does: it is left as it is.
         ValueError: There are too few bytes for a record between others; copy the good ones to another file.
         BlockingInLoop: This thread runs an event loop.
     """

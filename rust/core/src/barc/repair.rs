@@ -49,6 +49,7 @@ pub fn repair(path: &Path) -> Result<Vec<Repair>> {
             Walk::End => break,
         }
     }
+    check_archive(&file, &repairs)?;
     for repair in &repairs {
         if repair.cut {
             rustix::fs::ftruncate(&*file, repair.offset).map_err(Error::io("cut off an unfinished record"))?;
@@ -58,6 +59,17 @@ pub fn repair(path: &Path) -> Result<Vec<Repair>> {
     }
     rustix::fs::fdatasync(&*file).map_err(Error::io("have the archive stored"))?;
     Ok(repairs)
+}
+
+/// Refuses a file that has nothing of an archive.
+fn check_archive(file: &BodyFile, repairs: &[Repair]) -> Result<()> {
+    let mut start = [0; 6];
+    let n = file.read_at(&mut start, 0)?;
+    let damaged: u64 = repairs.iter().map(|repair| repair.end - repair.offset).sum();
+    if damaged == file.size() && !Head::RESERVED.starts_with(start.get(..n).unwrap_or_default()) {
+        return Err(Error::Archive { offset: 0, damage: Damage::NotAHead, end: None });
+    }
+    Ok(())
 }
 
 /// Whether the end of a record is what is missing.
