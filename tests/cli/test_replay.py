@@ -70,6 +70,8 @@ def test_it_tells_machines_where_it_is_and_what_it_answers(recorded: Path) -> No
     ("arguments", "status", "message"),
     [
         (["--bind", "8080", "a.barc"], 1, "Invalid value for --bind: '8080' is not HOST:PORT"),
+        (["--bind", ":0", "a.barc"], 1, "Invalid value for --bind: ':0' is not HOST:PORT"),
+        (["--bind", "[]:0", "a.barc"], 1, "'[]:0' is not HOST:PORT"),
         (["--bind", "127.0.0.1:http", "a.barc"], 1, "'127.0.0.1:http' is not HOST:PORT"),
         (["--bind", "127.0.0.1:70000", "a.barc"], 1, "'127.0.0.1:70000' is not HOST:PORT"),
         (["gone.barc"], 2, "No such file or directory"),

@@ -181,6 +181,11 @@ async def test_bodies_of_requests_are_read_however_they_are_framed() -> None:
     [
         (b"GET\r\n\r\n", "is no request line"),
         (b"GET / HTTP/2\r\n\r\n", "is no request line"),
+        (b"GET /\x1b]0;x\x07 HTTP/1.1\r\n\r\n", "has control characters"),
+        (b"GET /a\n200 HTTP/1.1\r\n\r\n", "has control characters"),
+        (b"GET http://a.test/\x9b HTTP/1.1\r\n\r\n", "has control characters"),
+        (b"GET / HTTP/1.1\r\nHost: a\x9b31m\r\n\r\n", "has control characters"),
+        (b"G\x1bT / HTTP/1.1\r\n\r\n", "has control characters"),
         (b"GET / HTTP/1.1\r\n folded\r\n\r\n", "is no header line"),
         (b"GET / HTTP/1.1\r\nA : 1\r\n\r\n", "is no header line"),
         (b"CONNECT a:443 HTTP/1.1\r\n\r\n", "tunnels to https"),
@@ -204,6 +209,11 @@ async def test_what_is_no_request_is_refused_with_the_reason(request_: bytes, wh
         head, _, body = (await say(server, request_)).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
         assert why in body.decode()
+
+
+def test_an_empty_host_is_no_address() -> None:
+    with pytest.raises(ValueError, match="host=''"):
+        ReplayServer([], host="")
 
 
 @pytest.mark.asyncio

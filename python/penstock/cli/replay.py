@@ -33,11 +33,13 @@ def replay(file: str, bind: str, max_body: str, as_json: bool, quiet: bool) -> i
     recorded for that; what isn't recorded is a 404. The server's URL is the first line on standard output; each answer
     is a line on standard error.
     """
-    host, colon, port = bind.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
+    host, _, port = bind.rpartition(":")
+    host = host.strip("[]")
+    # Without a host it would be all of the machine's addresses.
+    if not host or not port.isdecimal() or int(port) > 65535:
         raise click.BadParameter(f"{bind!r} is not HOST:PORT", param_hint="--bind")
 
-    asyncio.run(_serve(file, host.strip("[]"), int(port), tunables_of(max_body), as_json, quiet))
+    asyncio.run(_serve(file, host, int(port), tunables_of(max_body), as_json, quiet))
     return 0
 
 

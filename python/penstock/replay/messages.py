@@ -31,6 +31,8 @@ BODILESS = (204, 304)
 
 # `int` would take signs and underscores, too.
 LENGTH = re.compile(rb"[0-9]{1,18}")
+# They would do things to a terminal that shows what is asked.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?", re.DOTALL)
 
 
@@ -131,7 +133,9 @@ async def read_head(peer: Peer, own: str) -> Asked:
     elif "://" in target:
         url = target
     else:
-        raise ValueError(f"{method} {target}: neither a path nor a URL; tunnels to https aren't made here")
+        raise ValueError(f"{method} {target!r}: neither a path nor a URL; tunnels to https aren't made here")
+    if CONTROL.search(method + url):
+        raise ValueError(f"{method!r} of {url!r} has control characters")
     options = b",".join(value for name, value in fields if name == b"connection").lower().split(b",")
     keep = version == "HTTP/1.1" and b"close" not in (option.strip() for option in options)
     waits = known.get(b"expect", b"").lower() == b"100-continue"

@@ -43,7 +43,7 @@ class ReplayServer:
 
     Args:
         source: An archive's path, or dialogs.
-        host: The address to listen on, IPv4 or IPv6.
+        host: The address to listen on, IPv4 or IPv6; a `ValueError` if it is empty.
         port: 0 takes a free one.
         key: What requests and recorded dialogs are compared by, in place of the above. What is asked has the URL that
             the request names, with this server's address where it gives a path only.
@@ -64,6 +64,8 @@ class ReplayServer:
         policy: Policy | None = None,
         on_answer: OnAnswer | None = None,
     ) -> None:
+        if not host:
+            raise ValueError("host='': not an address; '0.0.0.0' is all of this machine's")
         self._address = (host, port)
         self._tunables = tunables if tunables is not None else Tunables()
         self._policy = policy
