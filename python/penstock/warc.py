@@ -24,7 +24,7 @@ from penstock._native import Budget, Head, Tunables, __version__, read_limit, re
 from penstock.body.image import BodyImage
 from penstock.body.sink import BodySink
 from penstock.dialog import CODINGS, Dialog, Epilog, Prolog, Trace, headers_of
-from penstock.errors import ArchiveError, HeadTooLong, PenstockError
+from penstock.errors import ArchiveError, BudgetExceeded, HeadTooLong, PenstockError, StorageFull
 
 try:
     from warcio.archiveiterator import ArchiveIterator
@@ -230,13 +230,13 @@ def read(
     refuse_in_loop("warc.read()", "iterate over it in a function, and await run_blocking(function)")
     options = (tunables if tunables is not None else Tunables(), budget if budget is not None else Budget.shared())
     held: _Message | None = None
-    failure: ArchiveError | None = None
+    failure: Exception | None = None
     with open(path, "rb") as file:
         messages = _messages(file, options, decode, skipped)
         while failure is None:
             try:
                 message = next(messages, None)
-            except ArchiveError as error:
+            except Exception as error:
                 # What was held back comes first.
                 message, failure = None, error
             if held is not None and message is not None and held.belongs_to(message):
@@ -448,6 +448,8 @@ def _decoded(body: BodyImage, fields: Any, options: tuple[Tunables, Budget]) -> 
         return body, (), bool(codings)
     try:
         image = BodyImage(body.decode_op(codings, *options)())
+    except (BudgetExceeded, StorageFull):
+        raise
     except PenstockError:
         return body, (), True
     return image, tuple(reversed(codings)), False

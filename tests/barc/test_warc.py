@@ -391,6 +391,23 @@ def test_a_file_that_is_cut_off_or_no_warc_is_an_error(others: Others, tmp_path:
         list(warc.read(others.save(), tunables=penstock.Tunables(max_body=999)))
 
 
+def test_what_came_before_a_body_that_is_too_long_is_given(others: Others) -> None:
+    others.add("response", OK + b"good")
+    others.add("response", OK + b"x" * 1000, url="http://a.test/long")
+    reading = warc.read(others.save(), tunables=penstock.Tunables(max_body=999))
+    assert bytes(next(reading).res_body) == b"good"
+    with pytest.raises(penstock.BodyTooLong):
+        next(reading)
+
+
+def test_no_room_for_a_decoded_body_is_no_bad_coding(others: Others) -> None:
+    coded = gzip.compress(bytes(range(256)) * 20_000)
+    others.add("response", b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + coded)
+    assert len(coded) < 64 << 10
+    with pytest.raises(penstock.BudgetExceeded):
+        list(warc.read(others.save(), budget=penstock.Budget(ram="64KiB", files=0)))
+
+
 def test_a_body_that_cannot_be_read_leaves_what_came_before_it(tmp_path: Path) -> None:
     path, source = tmp_path / "a.warc", tmp_path / "body"
     source.write_bytes(LARGE)
