@@ -27,7 +27,7 @@ from penstock.dialog import CODINGS, Dialog, Epilog, Prolog, Trace, headers_of
 from penstock.errors import ArchiveError, BudgetExceeded, HeadTooLong, PenstockError, StorageFull
 
 try:
-    from warcio.archiveiterator import ArchiveIterator
+    from warcio.archiveiterator import WARCIterator
     from warcio.exceptions import ArchiveLoadFailed
     from warcio.limitreader import LimitReader
     from warcio.warcwriter import WARCWriter
@@ -255,9 +255,13 @@ def read(
 def _messages(
     file: Any, options: tuple[Tunables, Budget], decode: bool, skipped: Callable[[ArchiveError], object] | None
 ) -> Iterator[_Message]:
-    records = ArchiveIterator(file, no_record_parse=True)
+    records = WARCIterator(file, no_record_parse=True)
     try:
         for record in records:
+            if record.length is None:
+                # It has swallowed the others.
+                message = f"record at byte {records.offset} of the WARC has no length"
+                raise ArchiveError(message, offset=records.offset, kind="warc")
             if record.rec_type not in ("request", "response"):
                 continue
             if not (record.rec_headers.get_header("WARC-Target-URI") or "").startswith(("http:", "https:")):

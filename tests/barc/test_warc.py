@@ -391,6 +391,28 @@ def test_a_file_that_is_cut_off_or_no_warc_is_an_error(others: Others, tmp_path:
         list(warc.read(others.save(), tunables=penstock.Tunables(max_body=999)))
 
 
+def test_what_is_no_warc_is_told_even_if_it_might_be_an_arc(tmp_path: Path) -> None:
+    path = tmp_path / "a.arc"
+    path.write_bytes(b"http://a.test/ 127.0.0.1 20200102030405 text/html 19\nHTTP/1.1 200 OK\r\n\r\n\n" * 2)
+    with pytest.raises(penstock.ArchiveError, match="no WARC from byte 0"):
+        list(warc.read(path))
+
+
+@pytest.mark.parametrize("kind", ["response", "metadata"])
+def test_a_record_without_a_length_does_not_hold_the_others(others: Others, kind: str) -> None:
+    others.add("response", OK + b"good")
+    for _ in range(2):
+        others.add(kind, OK)
+    path = others.save()
+    before, name, after = path.read_bytes().partition(b"Content-Length")
+    path.write_bytes(before + name + after.replace(name, b"Content-Lengthy", 1))
+    reading = warc.read(path)
+    assert bytes(next(reading).res_body) == b"good"
+    with pytest.raises(penstock.ArchiveError, match="no length") as raised:
+        next(reading)
+    assert (raised.value.kind, (raised.value.offset or 0) > 0) == ("warc", True)
+
+
 def test_what_came_before_a_body_that_is_too_long_is_given(others: Others) -> None:
     others.add("response", OK + b"good")
     others.add("response", OK + b"x" * 1000, url="http://a.test/long")
