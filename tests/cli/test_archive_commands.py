@@ -383,3 +383,15 @@ def test_damage_is_one_line_and_a_status_if_the_outputs_reader_has_gone_too() ->
         status, error = buffered("ls", "both.barc", stdout=pipe)
     assert (status, error.count("\n")) == (2, 1), error
     assert "lower-case hexadecimal digit" in error
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&-"])
+@pytest.mark.parametrize("command", ["check", "ls"])
+def test_closed_standard_streams_are_as_dev_null(command: str, closed: str) -> None:
+    line = ["sh", "-c", f'exec "$0" "$@" {closed}', sys.executable, "-m", "penstock.cli", command]
+    done = subprocess.run([*line, "plain.barc"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("plain.barc" in done.stdout or "sample.test" in done.stdout) == (">&-" not in closed.split())
+    done = subprocess.run([*line, "gone.barc"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert ("No such file" in done.stderr) == ("2>&-" not in closed)

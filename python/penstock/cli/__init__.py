@@ -1,5 +1,6 @@
 """The `penstock` command. It needs the extra `cli`; nothing else of the package imports what is here."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -9,6 +10,7 @@ NEEDED = ("click", "rich")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, `sys.argv` by default, and return its exit status."""
+    _open_streams()
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         # Not the extra: penstock isn't on PyPI, and whatever is there by its name is somebody else's.
         print(f"penstock: {' and '.join(missing)} missing: pip install {' '.join(missing)}", file=sys.stderr)
@@ -19,3 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return app.run(argv)
     except KeyboardInterrupt:
         return 130
+
+
+def _open_streams() -> None:
+    """Has standard streams that were closed be as /dev/null."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # Its own descriptor is the lowest that is free, so that no socket and no archive gets that.
+            setattr(sys, name, open(os.devnull, mode, errors="replace"))  # noqa: SIM115
