@@ -395,3 +395,15 @@ def test_closed_standard_streams_are_as_dev_null(command: str, closed: str) -> N
     done = subprocess.run([*line, "gone.barc"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert ("No such file" in done.stderr) == ("2>&-" not in closed)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason=f"{ELSEWHERE}: names of files are UTF-8")
+@pytest.mark.parametrize("command", ["check", "ls", "repair", "stats"])
+def test_a_name_that_is_not_utf_8_is_a_name(command: str) -> None:
+    os.rename("plain.barc", b"\xff.barc")
+    # As it is in most locales.
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    line = [sys.executable, "-m", "penstock.cli", command, b"\xff.barc"]
+    done = subprocess.run(line, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"\xff.barc: " if command != "ls" else b"0x0000000000 ")

@@ -1,5 +1,6 @@
 """The `penstock` command. It needs the extra `cli`; nothing else of the package imports what is here."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -24,8 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Has standard streams that were closed be as /dev/null."""
+    """Has standard streams that were closed be as /dev/null, and names of files printed as they are."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             # Its own descriptor is the lowest that is free, so that no socket and no archive gets that.
             setattr(sys, name, open(os.devnull, mode, errors="replace"))  # noqa: SIM115
+    # It is strict in most locales, and a name needn't be UTF-8.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="surrogateescape")
