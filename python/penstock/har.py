@@ -61,7 +61,7 @@ async def write(
         FileExistsError: `path` is there and `overwrite` is false.
         OSError: What else the file system says.
 
-    Failed or cancelled, nothing is left.
+    Failed or cancelled, nothing is left; but cancelled at its very end, the file may be there, complete.
     """
     run = (policy or default_policy).run
     limit = read_limit(max_text)
@@ -88,7 +88,7 @@ async def write(
                 await run(file.write, (b",\n" if count else b"\n") + text.encode())
                 count += 1
         await run(file.write, b"\n]}}\n")
-        await run(_finish, file, part, path)
+        await run(_finish, file, part, path, overwrite)
     except BaseException:
         await asyncio.wait([opening])
         if opening.exception() is None:
@@ -97,8 +97,20 @@ async def write(
     return count
 
 
-def _finish(file: IO[bytes], part: Path, path: Path) -> None:
+def _finish(file: IO[bytes], part: Path, path: Path, overwrite: bool) -> None:
     file.close()
+    if not overwrite:
+        # A link refuses what came there meanwhile, which a rename would replace.
+        try:
+            path.hardlink_to(part)
+        except FileExistsError:
+            raise
+        except OSError:
+            # A file system that has none.
+            pass
+        else:
+            part.unlink(missing_ok=True)
+            return
     part.replace(path)
 
 

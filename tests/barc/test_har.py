@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import errno
 import gzip
 import json
 from collections.abc import AsyncIterator
@@ -207,3 +208,28 @@ async def test_a_file_is_there_when_it_is_complete_or_not_at_all(tmp_path: Path,
     assert json.loads(path.read_bytes())["log"]["version"] == "1.2"
     assert await har.write(tmp_path / "empty.har", []) == 0
     assert json.loads((tmp_path / "empty.har").read_bytes())["log"]["entries"] == []
+
+
+async def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path: Path, dialog: MakeDialog) -> None:
+    path = tmp_path / "a.har"
+
+    async def dialogs() -> AsyncIterator[penstock.Dialog]:
+        yield dialog()
+        path.write_text("mine")
+
+    with pytest.raises(FileExistsError):
+        await har.write(path, dialogs())
+    assert ([one.name for one in tmp_path.iterdir()], path.read_text()) == (["a.har"], "mine")
+    assert await har.write(path, dialogs(), overwrite=True) == 1
+    assert ([one.name for one in tmp_path.iterdir()], path.read_text() != "mine") == (["a.har"], True)
+
+
+async def test_a_file_system_without_links_has_it_too(
+    tmp_path: Path, dialog: MakeDialog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    assert len(await written(tmp_path / "a.har", [dialog()])) == 1
+    assert [one.name for one in tmp_path.iterdir()] == ["a.har"]
