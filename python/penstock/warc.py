@@ -116,8 +116,8 @@ class _Raw:
 def _request(writer: Any, dialog: Dialog, limit: int | None) -> Any:
     head = dialog.trace.req_head
     if not head:
-        url = urllib.parse.urlsplit(dialog.url)
-        target = urllib.parse.urlunsplit(("", "", url.path or "/", url.query, ""))
+        # Not by `urlsplit`, which refuses some.
+        target = re.sub("^[^/?]*/?", "/", dialog.url.partition("#")[0].partition("://")[2])
         head = f"{dialog.method} {target} HTTP/1.1\r\n".encode() + _lines(dialog.req_headers)
     chunked = "chunked" in dialog.req_headers.get("transfer-encoding", "").lower()
     return _record(writer, dialog, "request", head, dialog.req_body, ("chunked",) if chunked else (), limit)

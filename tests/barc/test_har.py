@@ -233,3 +233,9 @@ async def test_a_file_system_without_links_has_it_too(
     monkeypatch.setattr(Path, "hardlink_to", refused)
     assert len(await written(tmp_path / "a.har", [dialog()])) == 1
     assert [one.name for one in tmp_path.iterdir()] == ["a.har"]
+
+
+async def test_a_url_that_cannot_be_taken_apart_is_written_all_the_same(tmp_path: Path, dialog: MakeDialog) -> None:
+    (entry,) = await written(tmp_path / "a.har", [dialog(1, url="http://[x/?a=b#c=d")])
+    assert entry["request"]["url"] == "http://[x/?a=b#c=d"
+    assert entry["request"]["queryString"] == [{"name": "a", "value": "b"}]

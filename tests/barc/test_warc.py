@@ -222,6 +222,22 @@ def test_dialogs_that_were_never_on_a_wire_come_back_too(tmp_path: Path, version
     check(path)
 
 
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("http://[x/?a=b#c", "/?a=b"),
+        ("http://a.test", "/"),
+        ("http://a.test?b://c", "/?b://c"),
+        ("http://a.test//b/", "//b/"),
+    ],
+)
+def test_a_request_asks_for_what_stands_behind_the_host(tmp_path: Path, url: str, target: str) -> None:
+    path = tmp_path / "a.warc"
+    warc.write(path, [make_dialog(1, url=url)])
+    (dialog,) = warc.read(path)
+    assert (dialog.url, dialog.trace.req_head.split(b" ")[1].decode()) == (url, target)
+
+
 class Others:
     """A WARC as other tools write them."""
 
