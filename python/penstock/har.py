@@ -227,7 +227,7 @@ def _text(body: bytes | None, fields: Headers, size: int, encoding: str) -> dict
     try:
         text = body.decode(message.get_content_charset("utf-8"))
         text.encode()
-    except (UnicodeError, LookupError):
+    except (LookupError, TypeError, ValueError):
         text = "\0"
     return {"text": base64.b64encode(body).decode(), encoding: "base64"} if "\0" in text else {"text": text}
 

@@ -127,6 +127,10 @@ async def test_bodies_are_text_or_base64_or_left_out(tmp_path: Path, dialog: Mak
     dialogs.append(dialog(2, b"gr\xfcn", res_headers={"Content-Type": "text/plain; charset=latin-1"}))
     dialogs.append(dialog(3, b"x", res_headers={"Content-Type": "text/plain; charset=of-its-own"}))
     dialogs.append(dialog(4, b"+2AA-", res_headers={"Content-Type": "text/plain; charset=utf-7"}))
+    dialogs += [
+        dialog(5, b"y", res_headers={"Content-Type": f"text/plain; {odd}"})
+        for odd in ("charset*=a; charset*0=b", "charset*=utf-8''a%00b", "charset=zlib")
+    ]
     entries = await written(tmp_path / "a.har", dialogs, max_text=10)
     contents = [entry["response"]["content"] for entry in entries]
     assert contents[0]["text"] == "text"
@@ -135,6 +139,7 @@ async def test_bodies_are_text_or_base64_or_left_out(tmp_path: Path, dialog: Mak
         (contents[2], b"a\0b"),
         (contents[5], b"x"),
         (contents[6], b"+2AA-"),
+        *((content, b"y") for content in contents[7:]),
     ):
         assert (content["encoding"], base64.b64decode(content["text"])) == ("base64", body)
     assert (contents[3]["size"], contents[3]["comment"]) == (11, "left out: 11 bytes are over max_text")
