@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from penstock import barc
 
 from tests.barc.conftest import MakeDialog
@@ -72,3 +75,23 @@ def test_an_index_that_went_past_damage_is_not_kept_for_the_archive_once_it_is_m
     barc.repair(path)
     with barc.open(path) as archive:
         assert list(barc.Index.of(archive)) == offsets
+
+
+def test_threads_bring_an_index_up_to_date_at_the_same_time(
+    three: tuple[Path, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, offsets = three
+    both, replace = threading.Barrier(2, timeout=20), Path.replace
+
+    def meeting(draft: Path, target: str) -> Path:
+        both.wait()
+        return replace(draft, target)
+
+    def index(_: int) -> list[int]:
+        with barc.open(path) as archive:
+            return list(barc.Index.of(archive))
+
+    monkeypatch.setattr(Path, "replace", meeting)
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(index, range(2))) == [offsets] * 2
+    assert sorted(one.name for one in path.parent.iterdir()) == [path.name, f"{path.name}.index"]

@@ -4,6 +4,7 @@ appending, without following all of its heads."""
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from array import array
 from collections.abc import Sequence
@@ -79,7 +80,7 @@ class Index(Sequence[int]):
         numbers = array("Q", [*self._offsets, self.end])
         if sys.byteorder == "big":
             numbers.byteswap()
-        draft = f"{os.fspath(path)}.{os.getpid()}.part"
+        draft = f"{os.fspath(path)}.{secrets.token_hex(4)}.part"
         with open(draft, "wb") as file:
             file.write(MAGIC + numbers.tobytes())
         Path(draft).replace(path)
