@@ -169,6 +169,18 @@ def test_cp_goes_past_damage_if_it_is_told_and_says_so(run: Any) -> None:
     assert Path("out.barc").read_bytes() == (DATA / "plain.barc").read_bytes() * 2
 
 
+def test_cp_tells_what_it_went_past_if_something_ends_it(run: Any) -> None:
+    with barc.open("large.barc", "a") as archive:
+        archive.append(make_dialog(0, bytes(70_000)))
+    with open("both.barc", "wb") as file:
+        file.write((DATA / "reserved_middle.barc").read_bytes() + Path("large.barc").read_bytes())
+    done = run("cp", "--keep-going", "--max-body", "64KiB", "both.barc", "out.barc")
+    assert (done.status, done.err.count("\n")) == (2, 2)
+    assert done.err.startswith("both.barc: 0x0000000138: unfinished: ")
+    assert "penstock: " in done.err
+    assert Path("out.barc").read_bytes() == (DATA / "plain.barc").read_bytes() * 2
+
+
 def test_cp_tells_machines_what_it_copied_and_went_past(run: Any) -> None:
     done = run("cp", "--json", "--keep-going", "reserved_middle.barc", "multi.barc", "out.barc")
     problem, first, second = map(json.loads, done.out.splitlines())

@@ -219,15 +219,18 @@ def cp(
         for name in files:
             with barc.open(name, tunables=tunables, keep_going=keep_going) as archive:
                 copied = 0
-                for record in span.of(archive):
-                    target.append(record)
-                    copied += 1
-                    progress.add(1, extent(record))
-                for error in archive.damage:
-                    if as_json:
-                        _print_problem(name, error)
-                    else:
-                        print(_place(name, error), file=sys.stderr)
+                try:
+                    for record in span.of(archive):
+                        target.append(record)
+                        copied += 1
+                        progress.add(1, extent(record))
+                finally:
+                    # Also of what it had gone past when something ends it.
+                    for error in archive.damage:
+                        if as_json:
+                            _print_problem(name, error)
+                        else:
+                            print(_place(name, error), file=sys.stderr)
                 if as_json:
                     print_json(file=name, copied=copied, damaged=len(archive.damage))
                 damaged |= bool(archive.damage)
