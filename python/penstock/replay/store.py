@@ -112,7 +112,9 @@ class Store:
         self._check()
         assert self._archive is not None  # the place is one in it
         record = await self._archive.read(place)
-        assert record is not None  # complete records stay
+        if record is None:
+            message = f"record at byte {place} of the archive: it isn't there any more"
+            raise ArchiveError(message, offset=place, kind="short")
         return record.dialog()
 
     async def read_on(self) -> None:
