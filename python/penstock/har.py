@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import codecs
 import contextlib
 import datetime
 import http
@@ -26,7 +27,7 @@ from penstock.blocking._ops import default_policy
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.dialog import Dialog
-from penstock.http.response import Headers
+from penstock.http.response import LONGEST, UNFIT, Headers
 
 __all__ = ["entry", "write"]
 
@@ -223,9 +224,12 @@ def _text(body: bytes | None, fields: Headers, size: int, encoding: str) -> dict
     if body is None:
         return {"comment": f"left out: {size} bytes are over max_text"}
     message = Message()
-    message["content-type"] = fields.get("content-type", "")
+    message["content-type"] = fields.get("content-type", "")[:LONGEST]
     try:
-        text = body.decode(message.get_content_charset("utf-8"))
+        charset = message.get_content_charset("utf-8")
+        if codecs.lookup(charset).name in UNFIT:
+            raise LookupError
+        text = body.decode(charset)
         text.encode()
     except (LookupError, TypeError, ValueError):
         text = "\0"

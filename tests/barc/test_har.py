@@ -244,3 +244,21 @@ async def test_a_url_that_cannot_be_taken_apart_is_written_all_the_same(tmp_path
     (entry,) = await written(tmp_path / "a.har", [dialog(1, url="http://[x/?a=b#c=d")])
     assert entry["request"]["url"] == "http://[x/?a=b#c=d"
     assert entry["request"]["queryString"] == [{"name": "a", "value": "b"}]
+
+
+async def test_a_charset_that_would_hold_the_loop_up_is_base64(tmp_path: Path, dialog: MakeDialog) -> None:
+    body = b"a" * 1000
+    dialogs = [
+        dialog(1, body, res_headers={"Content-Type": f"text/plain; charset={charset}"})
+        for charset in ("punycode", "idna", "UTF7")
+    ]
+    for entry in await written(tmp_path / "a.har", dialogs):
+        content = entry["response"]["content"]
+        assert (content["encoding"], base64.b64decode(content["text"])) == ("base64", body)
+
+
+async def test_a_charset_is_looked_for_in_the_first_kib_of_a_content_type(tmp_path: Path, dialog: MakeDialog) -> None:
+    # Of which `email` takes the square.
+    kind = 'text/plain; a="' + '\\";' * 21_000 + '"; charset=latin-1'
+    (entry,) = await written(tmp_path / "a.har", [dialog(1, b"\xfc", res_headers={"Content-Type": kind})])
+    assert entry["response"]["content"]["encoding"] == "base64"
