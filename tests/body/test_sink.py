@@ -7,7 +7,9 @@ import asyncio
 import hashlib
 import os
 import resource
+import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -479,3 +481,35 @@ def test_the_file_is_for_its_owner_only(tunables: MakeTunables) -> None:
         sink.write_back()
         new = [status for inode, status in inodes().items() if inode not in before]
     assert [status.st_mode & 0o777 for status in new] == [0o600]
+
+
+WITH_A_SUB_INTERPRETER = """
+    import asyncio, importlib, sys, penstock
+    others = importlib.import_module("_xxsubinterpreters" if sys.version_info < (3, 13) else "_interpreters")
+    others.destroy(others.create())
+    piece = bytes(1 << 20)
+
+    async def main():
+        async with penstock.DispatchPool(threads=1) as pool:
+            async with penstock.AsyncBodySink(
+                penstock.Tunables(max_body_ram=0, temp_dir=sys.argv[1]), policy=penstock.Dispatch(pool)
+            ) as sink:
+                before = sys.getrefcount(piece)
+                await sink.write(piece)
+                await asyncio.sleep(0)
+                # The write is before this in the queue of the only thread, and the loop doesn't turn meanwhile.
+                pool.submit(int).result()
+                print(sys.getrefcount(piece) - before)
+                await sink.write(bytes(1 << 20))
+                image = await sink.prepare()
+                print(sys.getrefcount(piece) - before, len(image))
+
+    asyncio.run(main())
+"""
+
+
+def test_after_a_sub_interpreter_no_other_thread_lets_go_of_bytes(
+    script: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    done = script(textwrap.dedent(WITH_A_SUB_INTERPRETER), str(tmp_path))
+    assert (done.returncode, done.stdout) == (0, f"1\n0 {2 << 20}\n"), done.stderr

@@ -141,8 +141,7 @@ impl AsRef<[u8]> for Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        // SAFETY: only asks.
-        if unsafe { ffi::PyGILState_Check() } != 0 {
+        if is_attached() {
             // SAFETY: attached, and this reference is `self`'s own.
             return unsafe { ffi::Py_DECREF(self.bytes) };
         }
@@ -159,6 +158,15 @@ impl Drop for Kept {
             }
         }
     }
+}
+
+/// Whether this thread may touch what is Python's. `PyGILState_Check` says yes to every thread once the process has had
+/// a sub-interpreter.
+fn is_attached() -> bool {
+    // SAFETY: both only ask, on any thread.
+    let (current, own) = unsafe { (ffi::compat::PyThreadState_GetUnchecked(), ffi::PyGILState_GetThisThreadState()) };
+    // The current one may be another thread's.
+    !own.is_null() && current == own
 }
 
 /// A reference that was let go of without the interpreter.
