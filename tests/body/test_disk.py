@@ -427,6 +427,21 @@ def test_the_default_folder_for_bodies_is_no_tmpfs(script: Script, tmp_path: Pat
     assert run(script, source.format(str(tmp_path), str(shm), show)).strip() == str(tmp_path)
 
 
+def test_the_default_folder_for_bodies_can_be_written_to(script: Script) -> None:
+    source = """
+        import os
+        os.environ["PENSTOCK_TMPDIR"] = os.environ["TMPDIR"] = "/usr"
+        from penstock import BodySink
+        if os.getuid() == 0:  # who may write anywhere
+            os.setuid(65534)
+        with BodySink() as sink:
+            sink.write(b"x")
+            sink.write_back()
+            print(sink.state, bytes(sink.prepare()))
+    """
+    assert run(script, source).strip() == "file b'x'"
+
+
 def test_what_no_file_can_be_made_for_is_an_error_of_its_own(tmp_path: Path) -> None:
     """Not a full disk and not a budget: the program itself has used up its descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

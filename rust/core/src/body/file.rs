@@ -14,7 +14,7 @@ use crate::sync::Mutex;
 use crate::{Error, Resource, Result};
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use rustix::net::{RecvFlags, recv};
 use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -564,14 +564,17 @@ fn is_in_memory(_: impl AsFd) -> bool {
     false
 }
 
-/// The first directory that exists and isn't memory, of `$PENSTOCK_TMPDIR`, `$TMPDIR`, /var/tmp and /tmp; if all are
-/// memory, the first that exists.
+/// The first directory that can be written to and isn't memory, of `$PENSTOCK_TMPDIR`, `$TMPDIR`, /var/tmp and /tmp; if
+/// all are memory, the first that can be written to.
 pub fn default_temp_dir() -> PathBuf {
     let named = ["PENSTOCK_TMPDIR", "TMPDIR"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
     let fixed = ["/var/tmp", "/tmp"].into_iter().map(PathBuf::from);
-    let present: Vec<PathBuf> = named.chain(fixed).filter(|dir| dir.is_dir()).collect();
-    let on_disk = present.iter().find(|dir| File::open(dir).is_ok_and(|open| !is_in_memory(open)));
-    on_disk.or(present.first()).cloned().unwrap_or_else(std::env::temp_dir)
+    let may_write = Access::WRITE_OK | Access::EXEC_OK;
+    // In a container a file system that is there may be read-only.
+    let usable = |dir: &PathBuf| dir.is_dir() && rustix::fs::access(dir, may_write).is_ok();
+    let usable: Vec<PathBuf> = named.chain(fixed).filter(usable).collect();
+    let on_disk = usable.iter().find(|dir| File::open(dir).is_ok_and(|open| !is_in_memory(open)));
+    on_disk.or(usable.first()).cloned().unwrap_or_else(std::env::temp_dir)
 }
 
 #[cfg(test)]
