@@ -99,6 +99,18 @@ async def test_what_comes_out_is_bounded() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("limits", [{}, {"max_body_ram": "1MiB"}, {"max_body": 500}])
+async def test_max_body_holds_instead_of_the_tunables_limits(tmp_path: Path, limits: dict[str, Any]) -> None:
+    coded = penstock.BodyImage.from_bytes(put_on(b"x" * 1000, "gzip"))
+    tunables = penstock.Tunables(temp_dir=tmp_path, **limits)
+    assert len(await coded.decode("gzip", max_body=1000, tunables=tunables)) == 1000
+    with pytest.raises(penstock.DecodedTooLong):
+        await coded.decode("gzip", max_body=999, tunables=tunables)
+    with pytest.raises(penstock.BodyTooLong):
+        await penstock.BodyImage.from_bytes(TEXT).encode("gzip", max_body=100, tunables=tunables)
+
+
+@pytest.mark.asyncio
 async def test_a_cut_or_corrupt_image_is_an_error() -> None:
     for kind, (name, _) in ENCODE.items():
         raw = put_on(TEXT, kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,28 @@ def test_a_limit_not_given_follows_the_one_given() -> None:
     assert (low.max_body_ram, low.max_body) == (64 * KiB, 64 * KiB)
     high = penstock.Tunables(max_body_ram="2GiB")
     assert high.max_body >= high.max_body_ram == 2 * GiB
+
+
+def test_a_limit_never_given_follows_the_one_that_is_replaced(tmp_path: Path) -> None:
+    tunables = penstock.Tunables(temp_dir=tmp_path)
+    for each in (tunables, pickle.loads(pickle.dumps(tunables)), tunables.replace(max_ratio=2)):
+        low = each.replace(max_body="64KiB")
+        assert (low.max_body_ram, low.max_body, low.temp_dir) == (64 * KiB, 64 * KiB, tmp_path)
+        high = each.replace(max_body_ram="2GiB")
+        assert (high.max_body_ram, high.max_body) == (2 * GiB, 2 * GiB)
+        again = low.replace(max_body="1MiB")
+        assert (again.max_body_ram, again.max_body) == (192 * KiB, MiB)
+
+
+def test_a_limit_once_given_is_kept_when_the_other_is_replaced() -> None:
+    tunables = penstock.Tunables(max_body_ram="1MiB")
+    assert tunables.replace(max_body="2MiB").max_body_ram == MiB
+    with pytest.raises(ValueError, match=r"max_body_ram.*max_body"):
+        tunables.replace(max_body="64KiB")
+
+
+def test_limits_are_compared_whether_they_were_given_or_not() -> None:
+    assert penstock.Tunables(max_body_ram="192KiB", max_body="1GiB") == penstock.Tunables()
 
 
 def test_limits_that_contradict_each_other_are_refused() -> None:

@@ -285,7 +285,10 @@ class BodyImage(_native.Image):
 def _limited(tunables: Tunables | None, max_body: int | str | None) -> Tunables:
     if tunables is None:
         return Tunables(max_body=max_body)
-    return tunables if max_body is None else tunables.replace(max_body=max_body)
+    if max_body is None:
+        return tunables
+    most = Tunables(max_body=max_body).max_body
+    return tunables.replace(max_body=most, max_body_ram=min(most, tunables.max_body_ram))
 
 
 def _unpickled(pieces: list[Any], digests: dict[str, str]) -> BodyImage:

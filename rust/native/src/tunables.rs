@@ -14,7 +14,14 @@ use std::sync::Arc;
 /// `buffer_size_fs` (64 KiB), `temp_dir`, `digests`. Sizes in bytes, or text with a unit. Keyword-only; it can't be
 /// changed, `replace` gives another.
 #[pyclass(frozen, eq, module = "penstock")]
-pub struct Tunables(pub Arc<Core>);
+pub struct Tunables(pub Arc<Core>, Limits);
+
+/// `max_body_ram` and `max_body` as they were given: in a copy with other limits, too, the one that wasn't follows.
+#[derive(Clone, Copy)]
+struct Limits {
+    max_body_ram: Option<u64>,
+    max_body: Option<u64>,
+}
 
 impl PartialEq for Tunables {
     fn eq(&self, other: &Self) -> bool {
@@ -48,15 +55,19 @@ impl Tunables {
                 algorithms.push(Algorithm::parse(name?.extract::<&str>()?).raise(py)?);
             }
         }
-        let given = Given {
+        let limits = Limits {
             max_body_ram: size::optional("max_body_ram", max_body_ram)?,
             max_body: size::optional("max_body", max_body)?,
+        };
+        let given = Given {
+            max_body_ram: limits.max_body_ram,
+            max_body: limits.max_body,
             max_ratio,
             buffer_size_fs: size::optional("buffer_size_fs", buffer_size_fs)?,
             temp_dir,
             digests: algorithms,
         };
-        Ok(Self(Arc::new(Core::try_from(given).raise(py)?)))
+        Ok(Self(Arc::new(Core::try_from(given).raise(py)?), limits))
     }
 
     #[getter]
@@ -92,7 +103,7 @@ impl Tunables {
     /// The same with some fields changed.
     #[pyo3(signature = (**changes))]
     fn replace<'py>(slf: Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
-        let fields = slf.get().fields(slf.py())?;
+        let fields = slf.get().given(slf.py())?;
         if let Some(changes) = changes {
             fields.update(changes.as_mapping())?;
         }
@@ -100,7 +111,7 @@ impl Tunables {
     }
 
     fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<((), Bound<'py, PyDict>)> {
-        Ok(((), self.fields(py)?))
+        Ok(((), self.given(py)?))
     }
 
     fn __hash__(&self) -> u64 {
@@ -114,6 +125,15 @@ impl Tunables {
 }
 
 impl Tunables {
+    /// As they were given.
+    fn given<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let fields = self.fields(py)?;
+        fields.set_item("max_body_ram", self.1.max_body_ram)?;
+        fields.set_item("max_body", self.1.max_body)?;
+        Ok(fields)
+    }
+
+    /// As they hold.
     fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let fields = PyDict::new(py);
         fields.set_item("max_body_ram", self.max_body_ram())?;
