@@ -253,6 +253,25 @@ async def test_it_is_for_one_task_at_a_time(pool: DispatchPool, gate: Gate) -> N
     assert await first is None
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("calls", [1, 3])
+async def test_closed_by_another_task_it_is_over_for_the_one_that_waits(
+    one: DispatchPool, gate: Gate, calls: int
+) -> None:
+    results = one.map_unordered(lambda _: gate(), range(calls), window=3)
+
+    async def consume() -> str:
+        async for _ in results:
+            pass
+        return "went on"
+
+    consumer = asyncio.create_task(consume())
+    await asyncio.to_thread(gate.wait_entered)
+    await results.aclose()
+    gate.open.set()
+    assert await consumer == "went on"
+
+
 LOOPS = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
 
 

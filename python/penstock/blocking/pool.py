@@ -113,6 +113,9 @@ class Unordered(AsyncIterator[T], Generic[T]):
             future = await self._ended.get()
         finally:
             self._waiting = False
+        if future not in self._pending:
+            # Closed meanwhile, which cancels what is pending.
+            raise StopAsyncIteration
         self._pending.discard(future)
         try:
             return future.result()
