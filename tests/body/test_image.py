@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc
+import errno
 import inspect
 import io
 import os
@@ -127,6 +128,31 @@ def test_a_length_past_the_end_of_the_file_is_refused(path: Path, body: bytes) -
 def test_a_missing_file_is_an_error_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         penstock.BodyImage.from_path(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("what", ["pipe", "named pipe", "device", "proc"])
+def test_what_has_no_length_of_its_own_is_refused_at_once(what: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    read, write = os.pipe()
+    os.write(write, b"lost")
+    path = {
+        "pipe": f"/dev/fd/{read}",
+        "named pipe": tmp_path / "fifo",
+        "device": "/dev/zero",
+        "proc": "/proc/self/status",
+    }[what]
+    try:
+        with pytest.raises(OSError, match="no length") as caught:
+            penstock.BodyImage.from_path(path)
+        assert caught.value.errno == errno.ESPIPE
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def test_a_folder_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        penstock.BodyImage.from_path(tmp_path)
 
 
 # Asking it

@@ -84,7 +84,7 @@ class BodyImage(_native.Image):
             policy: Runs what waits for the disk from then on.
 
         Raises:
-            OSError: The file can't be opened.
+            OSError: The file can't be opened, or has no length of its own, as pipes, devices and files of /proc.
             ValueError: `offset` and `length` lie outside it.
         """
         if offset < 0 or (length is not None and length < 0):

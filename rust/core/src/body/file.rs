@@ -130,8 +130,7 @@ impl BodyFile {
 
     /// A file from outside, which others may change. `trusted` promises that nobody truncates it.
     pub fn external(path: &Path, trusted: bool) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("open a file as a body"))?;
-        Self::opened(file, path, trusted)
+        Self::opened(of_known_length(path)?, path, trusted)
     }
 
     /// The same, opened by the caller.
@@ -481,6 +480,26 @@ fn umask() -> rustix::fs::RawMode {
             rustix::fs::RawMode::from_str_radix(digits, 8).ok()
         })
         .unwrap_or(0o077)
+}
+
+/// Opens a file whose length can be known. Pipes and devices have none, and a folder's is of no use.
+fn of_known_length(path: &Path) -> Result<File> {
+    let failed = || Error::io("open a file as a body");
+    // Looked at before: opening a pipe would wait for its writer.
+    let about = std::fs::metadata(path).map_err(failed())?;
+    if about.is_dir() {
+        return Err(failed()(rustix::io::Errno::ISDIR.into()));
+    }
+    if about.is_file() {
+        let file = File::open(path).map_err(failed())?;
+        let says_empty = || file.metadata().map(|about| about.len() == 0);
+        // Files of /proc say that they are. What was written meanwhile isn't meant.
+        let wrongly = || -> io::Result<bool> { Ok(says_empty()? && file.read_at(&mut [0], 0)? > 0 && says_empty()?) };
+        if !wrongly().map_err(failed())? {
+            return Ok(file);
+        }
+    }
+    Err(Error::io("open as a body what has no length of its own")(rustix::io::Errno::SPIPE))
 }
 
 fn unnamed(dir: &Path) -> io::Result<File> {
