@@ -103,6 +103,21 @@ async def test_it_is_saved_across_file_systems(
     assert await image.read() == body
 
 
+async def test_a_file_that_others_wrote_to_is_saved_as_long_as_the_body_is(tmp_path: Path, body: bytes) -> None:
+    """Whether the file system copies or shares the blocks."""
+    source = tmp_path / "source"
+    source.write_bytes(body)
+    image = await asyncio.to_thread(penstock.BodyImage.from_path, source)
+    with source.open("ab") as file:
+        file.write(b"more")
+    await image.save(tmp_path / "name")
+    assert (tmp_path / "name").read_bytes() == body
+    os.truncate(source, 500)
+    with pytest.raises(OSError, match="save a body"):
+        await image.save(tmp_path / "cut")
+    assert sorted(os.listdir(tmp_path)) == ["name", "source"]
+
+
 async def test_its_mode_is_that_of_any_new_file(image_in: MakeImage, store: str, tmp_path: Path, body: bytes) -> None:
     image = await asyncio.to_thread(image_in, body, store)
     for mask in (0o022, 0o077, 0o002):

@@ -434,7 +434,7 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 fn copy_range(file: &BodyFile, mut offset: u64, len: u64, target: &File) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     if offset == 0 && len == file.size() && rustix::fs::ioctl_ficlone(target, file).is_ok() {
-        return Ok(());
+        return cut_clone(target, len);
     }
     let end = offset + len;
     let mut to = 0;
@@ -459,6 +459,15 @@ fn copy_range(file: &BodyFile, mut offset: u64, len: u64, target: &File) -> io::
         to += n as u64;
     }
     Ok(())
+}
+
+/// A clone is all of the file as it is now: others may have written to it since its size was asked for.
+#[cfg(target_os = "linux")]
+fn cut_clone(clone: &File, len: u64) -> io::Result<()> {
+    if clone.metadata()?.len() < len {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    clone.set_len(len)
 }
 
 /// A name beside `path` that no other save uses, nor one has left: in containers processes have the same numbers. It is no
@@ -664,6 +673,18 @@ mod tests {
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "abc");
         std::fs::remove_dir(&dir).unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_clone_is_as_long_as_the_body_or_refused() {
+        let clone = unnamed(Path::new("/tmp")).unwrap();
+        for (has, body) in [(5000, 1000), (1000, 1000)] {
+            clone.set_len(has).unwrap();
+            cut_clone(&clone, body).unwrap();
+            assert_eq!(clone.metadata().unwrap().len(), body);
+        }
+        assert_eq!(cut_clone(&clone, 1001).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]
