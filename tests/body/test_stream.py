@@ -37,6 +37,15 @@ async def test_pieces_are_of_the_asked_size_but_the_last(
     assert b"".join(pieces) == body[:40]
 
 
+async def test_a_body_in_a_file_is_read_in_pieces_of_buffer_size_fs(image_in: MakeImage, store: str) -> None:
+    image = await asyncio.to_thread(image_in, bytes(100_000), store, buffer_size_fs=40_000)
+    usual = {"file": [40_000, 40_000, 20_000]}.get(store, [65_536, 34_464])
+    assert await sizes(image.stream()) == usual
+    assert await asyncio.to_thread(lambda: [len(view) for view in image.chunks()]) == usual
+    with image.open() as file:
+        assert len(await asyncio.to_thread(file.peek)) == usual[0]  # type: ignore[attr-defined]
+
+
 async def test_every_size_gives_the_whole_body(image: penstock.BodyImage, policy: Any, body: bytes) -> None:
     for size in (1000, 65536, 65537, len(body), 1 << 20):
         pieces = [bytes(view) async for view in image.stream(size, policy=policy)]

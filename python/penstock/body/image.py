@@ -22,9 +22,6 @@ __all__ = ["BodyImage"]
 SOON = 256 << 10
 """Bytes that a loop may copy out of the page cache in one go; more are for a thread."""
 
-PIECE = 64 << 10
-"""Bytes of a piece where nothing else is said: large enough that the price of a call doesn't matter."""
-
 TURN = 1 << 20
 """Bytes that a stream gives before the event loop gets a turn."""
 
@@ -93,9 +90,12 @@ class BodyImage(_native.Image):
 
     # Synchronous, for threads
 
-    def chunks(self, size: int = PIECE) -> Iterator[memoryview]:
-        """Read-only views of at most `size` bytes, without a copy where the body is in memory or mapped."""
-        return self.reader(piece_size(size))
+    def chunks(self, size: int | None = None) -> Iterator[memoryview]:
+        """Read-only views of at most `size` bytes, without a copy where the body is in memory or mapped.
+
+        `None` is 64 KiB, or what `Tunables.buffer_size_fs` was for a body that was moved to a file.
+        """
+        return self.reader(self.piece if size is None else piece_size(size))
 
     def gather(self) -> BodyImage:
         """The body in memory in one piece: itself, if it is that or not in memory."""
@@ -118,9 +118,12 @@ class BodyImage(_native.Image):
                 left = left[written:]
         return total
 
-    def open(self, buffering: int = PIECE) -> BinaryIO:
-        """A seekable binary file to read the body from, with a position of its own; `buffering=0` is a raw one."""
+    def open(self, buffering: int | None = None) -> BinaryIO:
+        """A seekable binary file to read the body from, with a position of its own; `buffering=0` is a raw one, `None` as
+        for `chunks`."""
         raw = ImageReader(self)
+        if buffering is None:
+            buffering = self.piece
         # A raw file has all that its callers use of BinaryIO, as open(buffering=0) gives one.
         return io.BufferedReader(raw, buffering) if buffering else raw  # type: ignore[return-value]
 
@@ -141,7 +144,7 @@ class BodyImage(_native.Image):
         return await (self._policy or default_policy).run(self.read_now, most)
 
     async def stream(
-        self, size: int = PIECE, *, policy: Policy | None = None, yield_between: bool = False
+        self, size: int | None = None, *, policy: Policy | None = None, yield_between: bool = False
     ) -> AsyncGenerator[memoryview, None]:
         """Read-only views of at most `size` bytes, in order.
 
@@ -150,7 +153,7 @@ class BodyImage(_native.Image):
         at hand don't stall it. A view is good for as long as it is kept.
 
         Args:
-            size: Bytes of a piece at most; the pieces of a scattered body may be shorter.
+            size: Bytes of a piece at most, `None` as for `chunks`; the pieces of a scattered body may be shorter.
             policy: Instead of the image's.
             yield_between: Let the event loop turn once after each piece (upstream's `YieldBodyImage`).
 
@@ -158,7 +161,7 @@ class BodyImage(_native.Image):
             Truncated: The file has become shorter than the body.
         """
         policy = policy or self._policy
-        reader = self.reader(piece_size(size))
+        reader = self.reader(self.piece if size is None else piece_size(size))
         given = 0
         while (step := reader.step()) is not None:
             if isinstance(step, Op):

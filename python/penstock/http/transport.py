@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 from penstock._native import Op
 from penstock.blocking._ops import perform
 from penstock.blocking.policy import Policy
-from penstock.body.image import PIECE
 from penstock.http.response import Answer, Response
 from penstock.http.stream import StreamedResponse
 
@@ -84,7 +83,7 @@ class StoredResponse(StreamedResponse):
 
     def __init__(self, response: Response, policy: Policy) -> None:
         Answer.__init__(self, response._head, response.url, response.elapsed, response.decoded)
-        self._reader = response.body.reader(PIECE)
+        self._reader = response.body.reader(response.body.piece)
         self._policy = policy
         self._ahead = memoryview(b"")
         self._reading: asyncio.Task[memoryview | None] | None = None

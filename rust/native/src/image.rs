@@ -126,6 +126,12 @@ impl Image {
         }
     }
 
+    /// Bytes of a piece, where nothing else is said.
+    #[getter]
+    fn piece(&self) -> usize {
+        self.core.piece()
+    }
+
     #[getter]
     fn digests<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let digests = PyDict::new(py);

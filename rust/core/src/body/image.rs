@@ -12,6 +12,9 @@ use bytes::Bytes;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Large enough that the price of a call doesn't matter.
+const PIECE: usize = 64 << 10;
+
 #[derive(Clone)]
 pub enum State {
     /// Pieces in order, none of them empty.
@@ -32,6 +35,8 @@ pub struct BodyImage {
     state: State,
     len: u64,
     digests: Arc<[(Algorithm, String)]>,
+    /// Bytes to be read of a file at once.
+    piece: usize,
     /// The part of the budget that the pieces in memory take.
     lease: Option<Arc<Lease>>,
 }
@@ -46,7 +51,7 @@ impl BodyImage {
     pub fn from_pieces(mut pieces: Vec<Bytes>) -> Self {
         pieces.retain(|piece| !piece.is_empty());
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { state: State::Ram(pieces.into()), len, digests: Arc::default(), lease: None }
+        Self { state: State::Ram(pieces.into()), len, digests: Arc::default(), piece: PIECE, lease: None }
     }
 
     /// A range of a file; an empty one is an image in memory, as upstream's.
@@ -54,7 +59,7 @@ impl BodyImage {
         if len == 0 {
             return Self::default();
         }
-        Self { state: State::File { file, offset }, len, digests: Arc::default(), lease: None }
+        Self { state: State::File { file, offset }, len, digests: Arc::default(), piece: PIECE, lease: None }
     }
 
     /// A file from outside, or `length` bytes of it from `offset`.
@@ -72,6 +77,11 @@ impl BodyImage {
 
     pub fn with_digests(mut self, digests: Vec<(Algorithm, String)>) -> Self {
         self.digests = digests.into();
+        self
+    }
+
+    pub(crate) fn in_pieces(mut self, piece: usize) -> Self {
+        self.piece = piece;
         self
     }
 
@@ -101,8 +111,13 @@ impl BodyImage {
         &self.digests
     }
 
+    /// Bytes of a piece, where nothing else is said: for a body in a file, what is to be read of it at once.
+    pub fn piece(&self) -> usize {
+        if self.is_file() { self.piece } else { PIECE }
+    }
+
     fn replaced(&self, state: State) -> Self {
-        Self { state, len: self.len, digests: self.digests.clone(), lease: self.lease.clone() }
+        Self { state, len: self.len, digests: self.digests.clone(), piece: self.piece, lease: self.lease.clone() }
     }
 
     /// The same body as one piece, if it isn't one already or a file. Copies; never waits.

@@ -500,7 +500,7 @@ impl BodySink {
         writer.map = None;
         // A file that was made, and that nothing could be written to, isn't where the body is.
         let image = match writer.file.take().filter(|_| self.spilled) {
-            Some(file) => BodyImage::from_file(file, 0, writer.written),
+            Some(file) => BodyImage::from_file(file, 0, writer.written).in_pieces(self.tunables.buffer_size_fs),
             None => BodyImage::from_pieces(std::mem::take(&mut self.pieces)).holding(self.ram.take()),
         };
         Ok(image.with_digests(writer.digests.finish()))
@@ -514,7 +514,9 @@ impl BodySink {
         }
         self.close_tail();
         match self.writer.take().and_then(|writer| writer.file.map(|file| (file, writer.written))) {
-            Some((file, written)) if written > 0 => BodyImage::from_file(file, 0, written),
+            Some((file, written)) if written > 0 => {
+                BodyImage::from_file(file, 0, written).in_pieces(self.tunables.buffer_size_fs)
+            }
             _ => BodyImage::from_pieces(std::mem::take(&mut self.pieces)).holding(self.ram.take()),
         }
     }

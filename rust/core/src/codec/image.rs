@@ -9,9 +9,6 @@ use crate::{Error, Result};
 use std::io::{self, Write};
 use std::sync::Arc;
 
-/// Bytes that are read of the body at a time.
-const PIECE: usize = 64 << 10;
-
 fn sink(tunables: Arc<Tunables>, budget: Arc<Budget>) -> SharedSink {
     Arc::new(Mutex::new(BodySink::new(tunables, budget)))
 }
@@ -31,7 +28,7 @@ pub fn decode(
     let mut inflow = Inflow::new(codings, Caps::from(&*tunables))?.of_any_length();
     let sink = sink(tunables, budget);
     let mut slabs = Slabs::new(sink.clone())?;
-    let mut reader = image.reader(PIECE);
+    let mut reader = image.reader(image.piece());
     while let Some(piece) = reader.next_piece()? {
         inflow.push(std::iter::once(&piece[..]))?;
         inflow.run_out(&mut slabs)?;
@@ -73,7 +70,7 @@ fn put_on(image: &BodyImage, codings: &[Coding], level: Option<u32>, last: Box<d
         let size = (at == 0).then(|| image.len());
         encoder = encoder_of(*coding, coding.level(level)?, size, encoder).map_err(failed())?;
     }
-    let mut reader = image.reader(PIECE);
+    let mut reader = image.reader(image.piece());
     while let Some(piece) = reader.next_piece()? {
         encoder.write_all(&piece).map_err(failed())?;
     }
