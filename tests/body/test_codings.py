@@ -135,6 +135,8 @@ async def test_levels_are_each_codings_own() -> None:
         assert small < fast
         with pytest.raises(ValueError, match=f"level={most + 1}: not between {least} and {most}"):
             await image.encode(coding, level=most + 1)
+        with pytest.raises(ValueError, match="level=-1: not between"):
+            await image.encode(coding, level=-1)
         assert await (await (await image.encode(coding, level=most)).decode(coding)).read() == TEXT[:60_000]
 
 

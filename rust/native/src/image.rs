@@ -193,7 +193,7 @@ impl Image {
         &self,
         py: Python<'_>,
         codings: Vec<String>,
-        level: Option<u32>,
+        level: Option<i64>,
         tunables: &Tunables,
         budget: &Budget,
     ) -> PyResult<Op> {

@@ -17,7 +17,6 @@ use std::sync::Arc;
 pub struct Tunables(pub Arc<Core>, Limits);
 
 /// `max_body_ram` and `max_body` as they were given: in a copy with other limits, too, the one that wasn't follows.
-#[derive(Clone, Copy)]
 struct Limits {
     max_body_ram: Option<u64>,
     max_body: Option<u64>,

@@ -44,7 +44,7 @@ pub fn decode(
 pub fn encode(
     image: &BodyImage,
     codings: &[Coding],
-    level: Option<u32>,
+    level: Option<i64>,
     tunables: Arc<Tunables>,
     budget: Arc<Budget>,
 ) -> Result<BodyImage> {
@@ -63,7 +63,7 @@ pub fn encode(
     sink.lock().prepare()
 }
 
-fn put_on(image: &BodyImage, codings: &[Coding], level: Option<u32>, last: Box<dyn Encode>) -> Result<()> {
+fn put_on(image: &BodyImage, codings: &[Coding], level: Option<i64>, last: Box<dyn Encode>) -> Result<()> {
     let failed = || Error::io::<io::Error>("encode a body");
     let mut encoder = last;
     for (at, coding) in codings.iter().enumerate().rev() {
@@ -79,16 +79,16 @@ fn put_on(image: &BodyImage, codings: &[Coding], level: Option<u32>, last: Box<d
 
 impl Coding {
     /// The level to encode with. Each coding has levels of its own; the usual ones cost about the same.
-    fn level(self, given: Option<u32>) -> Result<u32> {
+    fn level(self, given: Option<i64>) -> Result<u32> {
         let (least, most, usual) = match self {
             Self::Gzip | Self::Deflate => (0, 9, 6),
             Self::Br => (0, 11, 5),
             Self::Zstd => (1, 22, 3),
         };
-        match given {
-            None => Ok(usual),
-            Some(level) if (least..=most).contains(&level) => Ok(level),
-            Some(level) => Err(Error::Setting {
+        let Some(level) = given else { return Ok(usual) };
+        match u32::try_from(level) {
+            Ok(level) if (least..=most).contains(&level) => Ok(level),
+            _ => Err(Error::Setting {
                 name: "level",
                 value: level.to_string(),
                 reason: format!("not between {least} and {most}, as {} has them", self.name()),
