@@ -119,8 +119,8 @@ class BodyImage(_native.Image):
         return total
 
     def open(self, buffering: int | None = None) -> BinaryIO:
-        """A seekable binary file to read the body from, with a position of its own; `buffering=0` is a raw one, `None` as
-        for `chunks`."""
+        """A seekable binary file to read the body from, with a position of its own; `buffering=0` is a raw one, `None`
+        as for `chunks`."""
         raw = ImageReader(self)
         if buffering is None:
             buffering = self.piece
