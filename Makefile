@@ -99,9 +99,10 @@ bench-archives: say-bench-archives $(VENV)/.develop ## Read and write archives b
 	$(BIN)/python -m benches.python.archives
 
 .PHONY: bench-micro
-bench-micro: say-bench-micro $(VENV)/.develop $(VENV)/.bench ## Measure the smallest operations: Rust's by criterion, Python's by pyperf (5 minutes)
+bench-micro: say-bench-micro $(VENV)/.develop $(VENV)/.bench ## Measure the smallest operations: Rust's by criterion, Python's by pyperf, and the import (5 minutes)
 	CARGO_TARGET_DIR=$(abspath target/micro) cargo bench --quiet --locked --manifest-path benches/rust/micro/Cargo.toml
 	$(BIN)/python -m benches.python.micro
+	$(BIN)/python -m benches.python.import_time
 
 .PHONY: bench-compare
 bench-compare: say-bench-compare $(VENV)/.develop $(VENV)/.bench ## Measure penstock beside its revision BASE (10 minutes and a build; needs a quiet machine)
@@ -110,6 +111,10 @@ bench-compare: say-bench-compare $(VENV)/.develop $(VENV)/.bench ## Measure pens
 .PHONY: bench-handover
 bench-handover: say-bench-handover $(VENV)/.develop $(VENV)/.bench ## Measure block_in_place (three minutes; needs a quiet machine)
 	$(BIN)/python -m benches.python.handover
+
+.PHONY: bench-reaper
+bench-reaper: say-bench-reaper $(VENV)/.develop ## Measure what a loop notices of large bodies that are dropped (one minute; needs a quiet machine)
+	$(BIN)/python -m benches.python.reaper
 
 .PHONY: develop
 develop: say-develop $(VENV)/.develop ## Build the release extension into .venv

@@ -8,6 +8,8 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from benches.python import import_time
+
 Script = Callable[..., "CompletedProcess[str]"]
 
 BASE = "asyncio, ssl, concurrent.futures"
@@ -45,6 +47,14 @@ def test_importing_loads_only_penstock_and_a_few_small_modules(added: set[str]) 
     foreign = {name for name in added if not name.startswith("penstock")}
     assert foreign <= {"__future__", "_compat_pickle", "_pickle", "atexit", "pickle"}
     assert len(added - foreign) <= 16
+
+
+def test_importing_takes_15_ms_of_cpu_at_most() -> None:
+    # Of many interpreters one is enough: what else the machine does only adds to it, and the first compiles.
+    taken = [import_time.sample()[1]]
+    while min(taken) > import_time.LIMIT_MS and len(taken) < 30:
+        taken.append(import_time.sample()[1])
+    assert min(taken) <= import_time.LIMIT_MS == 15
 
 
 def test_the_client_comes_with_its_first_use(script: Script) -> None:
