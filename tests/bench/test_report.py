@@ -7,6 +7,8 @@ import pytest
 from penstock.bench import report
 from penstock.bench.results import Results, Row
 
+from benches.python import run
+
 Make = Callable[..., Row]
 
 
@@ -81,6 +83,18 @@ def test_the_readmes_rows_are_held_against_receiving_with_their_own_framing(
         "| memory-mapped, chunked | **2.00** |  |  |",
     ]
     assert "readme" not in report.tables(results(*rows[2:]))
+
+
+def test_the_floor_says_what_the_server_delivers_and_how_far_it_is_from_itself(
+    row: Make, results: Callable[..., Results]
+) -> None:
+    floor, again = row("floor/chunked/floor", [10.0] * 4), row("floor/chunked/floor again", [11.0] * 4)
+    # 16 bodies of 8 MiB in 12.5 ms.
+    assert run.describe_floor(results(floor, again)) == [
+        "floor, chunked: 12.5 ms; the server delivers 10.00 GiB/s",
+        "floor against itself: 1.100 [1.100, 1.100]",
+    ]
+    assert run.describe_floor(results(floor)) == []
 
 
 def test_tables_without_rows_are_left_out(results: Callable[..., Results]) -> None:
