@@ -11,7 +11,7 @@ import h11
 import penstock
 from penstock._native import HeadLimits, Plan, Receiver, Scratch
 
-__all__ = ["Message", "Reading", "by_h11", "by_penstock", "disagreement", "first_of"]
+__all__ = ["Machine", "Message", "Reading", "by_h11", "by_penstock", "disagreement", "first_of"]
 
 TUNABLES = penstock.Tunables(max_body_ram="1MiB", max_body="1MiB")
 BUDGET = penstock.Budget(ram="1MiB")
@@ -41,10 +41,10 @@ class Reading:
 class Machine(Receiver):
     """A connection without a socket."""
 
-    def __new__(cls) -> Machine:
-        return super().__new__(cls, Scratch(), LIMITS)
+    def __new__(cls, scratch: Scratch | None = None) -> Machine:
+        return super().__new__(cls, scratch or Scratch(), LIMITS)
 
-    def __init__(self) -> None:
+    def __init__(self, scratch: Scratch | None = None) -> None:
         self.outcome: Any = None
 
     def _on_done(self) -> None:
