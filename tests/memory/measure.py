@@ -57,6 +57,16 @@ async def collected_views(url: str) -> list[penstock.BodyImage]:
     return await collected(memoryview)
 
 
+def heap_sizes() -> list[int]:
+    """Of bodies that are large for the heap, and too short for a slab."""
+    chance = random.Random(2)
+    return [chance.randint(20 << 10, 60 << 10) for _ in range(2000)]
+
+
+async def heap_collected(url: str) -> list[penstock.BodyImage]:
+    return [await penstock.collect(pieces_of(size, bytes), ALL_IN_RAM) for size in heap_sizes()]
+
+
 async def small_pushed(url: str) -> list[penstock.BodyImage]:
     kept = []
     for _ in range(10_000):
@@ -93,6 +103,11 @@ async def received(url: str, paths: list[str], keep_every: int = 1) -> list[pens
 async def mixed_received(url: str) -> list[penstock.BodyImage]:
     paths = [f"/{size}" if index % 3 else f"/{size}/8192" for index, size in enumerate(mixed_sizes(10_000))]
     return await received(url, paths, 20)
+
+
+async def heap_received(url: str) -> list[penstock.BodyImage]:
+    paths = [f"/{size}" if index % 3 else f"/{size}/8192" for index, size in enumerate(heap_sizes())]
+    return await received(url, paths)
 
 
 async def small_received(url: str) -> list[penstock.BodyImage]:
