@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,19 +15,22 @@ from tests.conftest import ELSEWHERE
 
 ROOT = Path(__file__).parents[2]
 
+# ip(8), tc(8) and mkfs.ext4(8) are there.
+PROGRAMS = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def namespace(what: str, *command: str, timeout: float = 25) -> subprocess.CompletedProcess[str]:
+def namespace(what: str, *command: str, timeout: float = 25, users: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a namespace of its own, as the root of a namespace of `users`, or as who this is."""
     return subprocess.run(
-        ["unshare", "--user", "--map-root-user", what, *command],
+        ["unshare", *(["--user", "--map-root-user"] if users else []), what, *command],
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
         cwd=ROOT,
-        # ip(8) and tc(8) are there.
-        env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
+        env={**os.environ, "PATH": PROGRAMS},
     )
 
 
@@ -49,6 +53,37 @@ def with_tmpfs(mounts: None, tmp_path: Path) -> Run:
         shell = f'mount -t tmpfs -o size=8m none "{tmp_path}" && exec "$@"'
         program = (sys.executable, "-W", "error", "-X", "faulthandler", "-c", source, str(tmp_path), *args)
         return namespace("--mount", "sh", "-c", shell, "sh", *program)
+
+    return run
+
+
+@pytest.fixture
+def with_disk(tmp_path: Path) -> Run:
+    """Runs a program with a disk at `sys.argv[1]`: a small ext4 on a loop device, where each write waits for it."""
+    if os.geteuid() != 0:
+        pytest.skip(f"{ELSEWHERE}: only root mounts disks")
+    if shutil.which("mkfs.ext4", path=PROGRAMS) is None:
+        pytest.skip("no mkfs.ext4(8)")
+    device, directory = str(tmp_path / "device"), str(tmp_path / "disk")
+    (tmp_path / "disk").mkdir()
+
+    def mounted(*command: str) -> subprocess.CompletedProcess[str]:
+        # Without its name the device goes with the mount, and that with the namespace.
+        shell = (
+            f'truncate --size=32M "{device}" && mkfs.ext4 -q "{device}" && mount -o loop,sync "{device}" "{directory}" '
+            f'&& rm "{device}" && exec "$@"'
+        )
+        return namespace("--mount", "sh", "-c", shell, "sh", *command, users=False)
+
+    try:
+        tried = mounted("true")
+    except FileNotFoundError:
+        pytest.skip("no unshare(1)")
+    if tried.returncode != 0:
+        pytest.skip(f"{ELSEWHERE}: it has no loop device to mount: {tried.stderr.strip()}")
+
+    def run(source: str, *args: str) -> subprocess.CompletedProcess[str]:
+        return mounted(sys.executable, "-W", "error", "-X", "faulthandler", "-c", source, directory, *args)
 
     return run
 

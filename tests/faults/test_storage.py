@@ -1,4 +1,5 @@
-"""A full file system while a response is received: an error by its name, everything released, the loop alive."""
+"""Disks while a response is received: a full one is an error by its name, with everything released; one that stands
+still holds up no loop."""
 
 from __future__ import annotations
 
@@ -69,5 +70,77 @@ assert space.f_bfree == space.f_blocks, "space of a body that failed is taken"
 @pytest.mark.parametrize("name", ["direct", "permit", "windows", "drained"])
 def test_a_full_file_system_fails_the_response_and_nothing_else(with_tmpfs: Run, name: str, loops: str) -> None:
     ran = with_tmpfs(PROGRAM, name, loops)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
+
+
+STOPPED = """
+import asyncio, contextlib, fcntl, os, signal, subprocess, sys
+import penstock, uvloop
+from tests.http.serving import head, serve, until
+
+directory, name, stage, loops = sys.argv[1:5]
+pool = penstock.DispatchPool(threads=2, drain_threads=1 if name == "drained" else 0)
+policy = penstock.Dispatch(pool)
+tunables = penstock.Tunables(max_body_ram=0, temp_dir=directory)
+# By itself it leaves a gibibyte free, which that disk never had.
+budget = penstock.Budget(disk="16MiB")
+body = bytes(range(256)) * (4 << 10)
+# From linux/fs.h.
+FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
+
+@contextlib.contextmanager
+def standstill():
+    # A loop that waits for its disk can't set it going again: somebody else does then, which shows.
+    shell = 'sleep 10; fsfreeze --unfreeze "$1"'
+    nothing = subprocess.DEVNULL
+    rescuer = subprocess.Popen(
+        ["sh", "-c", shell, "sh", directory], start_new_session=True, stdin=nothing, stdout=nothing, stderr=nothing
+    )
+    disk = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.ioctl(disk, FIFREEZE, 0)
+        yield
+        assert rescuer.poll() is None, "the loop stood still with its disk"
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(disk, FITHAW, 0)
+        os.close(disk)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(rescuer.pid, signal.SIGKILL)
+        rescuer.wait()
+
+async def main():
+    more = asyncio.Event()
+    script = [head(f"Content-Length: {len(body)}") + body[: len(body) // 2], more, body[len(body) // 2 :]]
+    async with serve(script) as server, penstock.Client(tunables=tunables, policy=policy, budget=budget) as client:
+        with contextlib.ExitStack() as stack:
+            if stage == "while a file is made":
+                stack.enter_context(standstill())
+            asking = asyncio.create_task(client.get(server.url))
+            if stage == "while one is written":
+                await until(lambda: budget.stats()["disk"]["used"] > 0)
+                stack.enter_context(standstill())
+            more.set()
+            # A ticker: each time the loop has turned.
+            for _ in range(200):
+                await asyncio.sleep(0.001)
+        assert not asking.done()
+        answer = await asking
+        assert await answer.read() == body
+        assert answer.body.state == "file"
+
+with asyncio.Runner(loop_factory=uvloop.new_event_loop if loops == "uvloop" else None) as runner:
+    runner.run(main())
+pool.close()
+"""
+
+
+@pytest.mark.needs_mount
+@pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("stage", ["while a file is made", "while one is written"])
+@pytest.mark.parametrize("name", ["windows", "drained"])
+def test_a_disk_that_stands_still_holds_up_no_loop(with_disk: Run, name: str, stage: str, loops: str) -> None:
+    ran = with_disk(STOPPED, name, stage, loops)
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr == ""
