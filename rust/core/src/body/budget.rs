@@ -119,6 +119,10 @@ impl Lease {
         Arc::ptr_eq(&self.budget, budget)
     }
 
+    pub(super) fn has(&self, resource: Resource) -> bool {
+        self.resource == resource && self.amount > 0
+    }
+
     pub fn grow(&mut self, by: u64) -> Result<()> {
         let meter = self.budget.meter(self.resource);
         if !meter.take(by) {

@@ -84,6 +84,12 @@ impl Parts {
     pub fn are_of(&self, budget: &Arc<Budget>) -> bool {
         self.descriptor.as_ref().is_some_and(|lease| lease.is_of(budget))
     }
+
+    /// Whether closing them gives this budget some of a resource.
+    pub fn have(&self, budget: &Arc<Budget>, resource: Resource) -> bool {
+        let space = self.space.lock();
+        [&self.descriptor, &*space].into_iter().flatten().any(|lease| lease.is_of(budget) && lease.has(resource))
+    }
 }
 
 impl AsFd for BodyFile {

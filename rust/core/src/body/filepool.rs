@@ -1,6 +1,6 @@
 //! Files kept for the next body, with their mappings: an option. A recycled file has its blocks and its pages, so that a
 //! body is received, or copied, straight into the mapping, and neither is made again. The price is page cache that
-//! stays in use; it is bounded by bytes and age, and counts against the budget while it is idle.
+//! stays in use; it is bounded by bytes and age, and counts against the budget while it is idle, until a body needs it.
 //!
 //! A mapping covers what its file had when it was recycled, so that no store to it can find the disk full; what a body
 //! has beyond that is written as to any file. A file that others can open, or that was alive at a fork, is not recycled:
@@ -11,6 +11,7 @@ use super::file::{BodyFile, Parts};
 use super::mmap::{MapWriter, SharedMap};
 use super::pools::Pools;
 use super::reaper;
+use crate::Resource;
 use crate::sync::Mutex;
 use std::path::Path;
 use std::sync::Arc;
@@ -102,6 +103,20 @@ impl FilePool {
         reaper::trim_later();
     }
 
+    /// Closes the file that has been idle for longest of those that have some of this; false if there is none. May take
+    /// long.
+    pub(super) fn give_up(&self, budget: &Arc<Budget>, resource: Resource) -> bool {
+        if self.process != std::process::id() {
+            return false;
+        }
+        let oldest = {
+            let mut idle = self.idle.lock();
+            let index = idle.iter().position(|idle| idle.parts.have(budget, resource));
+            index.map(|index| idle.remove(index))
+        };
+        oldest.is_some()
+    }
+
     /// Closes what is too old; true if anything is left. May take long: not for a loop's thread.
     pub(super) fn trim(&self) -> bool {
         let (old, left) = {
@@ -134,7 +149,7 @@ impl FilePool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Resource;
+    use crate::Error;
     use crate::body::{BodyImage, BodySink, State, Tunables};
     use bytes::Bytes;
     use proptest::prelude::*;
@@ -256,6 +271,32 @@ mod tests {
         drop((image, other));
         files.clear();
         assert_eq!(used(), [0, 0]);
+    }
+
+    #[test]
+    fn idle_files_give_way_to_bodies_that_need_their_budget() {
+        let files = pool(1 << 20);
+        let budget = Budget::new(Some(45_000), Some(45_000), Some(3));
+        drop([1, 2, 3].map(|n| body_within(&files, &[n; 10_000], &budget)));
+        assert_eq!(files.stats().files, 3);
+        // One goes for the descriptor, one for the bytes.
+        let image = body_within(&pool(1 << 20), &[4; 30_000], &budget);
+        assert!(contents(&image) == [4; 30_000]);
+        assert_eq!((files.stats().files, budget.meter(Resource::Files).used()), (1, 2));
+    }
+
+    #[test]
+    fn idle_files_of_another_budget_are_kept() {
+        let files = pool(1 << 20);
+        let budget = Budget::new(None, None, Some(1));
+        drop(body(&files, &[1; 10_000]));
+        let image = body_within(&files, &[2; 10_000], &budget);
+        let mut sink = sink(&files, &budget);
+        sink.push(Bytes::from_static(&[3; 10_000])).unwrap();
+        assert!(matches!(sink.prepare(), Err(Error::BudgetExceeded { .. })));
+        assert_eq!(files.stats().files, 1);
+        drop(image);
+        assert!(contents(&sink.prepare().unwrap()) == [3; 10_000]);
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //! locks of the old may be held there by threads that do not exist, and memory and files that were alive at the fork
 //! belong to both processes.
 
+use super::budget::{self, Budget};
 use super::filepool::{FilePool, FilePoolStats};
 use super::reaper::Reaper;
 use super::slab::{IDLE_AGE, IDLE_CAP, SlabPool};
+use crate::Resource;
 use crate::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
@@ -22,7 +24,7 @@ static GENERATION: AtomicUsize = AtomicUsize::new(0);
 
 impl Pools {
     fn new() -> Arc<Self> {
-        let idle_cap = usize::try_from(super::budget::memory_limit() / 16).unwrap_or(IDLE_CAP).min(IDLE_CAP);
+        let idle_cap = usize::try_from(budget::memory_limit() / 16).unwrap_or(IDLE_CAP).min(IDLE_CAP);
         Arc::new(Self {
             slabs: Arc::new(SlabPool::new(idle_cap)),
             reaper: Reaper::default(),
@@ -57,6 +59,12 @@ impl Pools {
         };
         let files = pools.iter().map(|pool| pool.trim()).filter(|left| *left).count() > 0;
         self.slabs.trim(IDLE_AGE) || files
+    }
+
+    /// Closes an idle file for who needs some of this; false if none has any. May take long.
+    pub(super) fn give_up(&self, budget: &Arc<Budget>, resource: Resource) -> bool {
+        let pools: Vec<_> = self.file_pools.lock().iter().filter_map(Weak::upgrade).collect();
+        pools.iter().any(|pool| pool.give_up(budget, resource))
     }
 
     /// Figures of all pools of files: bytes and files that are idle, and how often one was recycled.

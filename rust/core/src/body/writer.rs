@@ -5,8 +5,9 @@ use super::digest::Digests;
 use super::file::{BodyFile, default_temp_dir};
 use super::filepool::FilePool;
 use super::mmap::MapWriter;
+use super::pools::Pools;
 use super::tunables::Tunables;
-use crate::Result;
+use crate::{Error, Result};
 use bytes::Bytes;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -68,7 +69,10 @@ impl Writer {
             (None, Some(descriptor)) => {
                 (BodyFile::temporary_with(&dir, &self.budget, descriptor, self.files.clone())?, None)
             }
-            (None, None) => (BodyFile::temporary(&dir, &self.budget, self.files.clone())?, None),
+            (None, None) => {
+                let made = || BodyFile::temporary(&dir, &self.budget, self.files.clone());
+                (before_idle_files(&self.budget, made)?, None)
+            }
         };
         self.map = map;
         if let Some(inherited) = &self.file {
@@ -82,7 +86,7 @@ impl Writer {
     pub fn write(&mut self, mut slices: &mut [IoSlice<'_>]) -> Result<()> {
         let file = self.open()?;
         let total: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
-        file.reserve(self.written + total)?;
+        before_idle_files(&self.budget, || file.reserve(self.written + total))?;
         let mut offset = self.written;
         if let Some(map) = &mut self.map {
             // A write that failed behind the mapping is tried again as a whole.
@@ -99,6 +103,16 @@ impl Writer {
         self.calls += file.write_slices_at(slices, offset)?;
         self.written += total;
         Ok(())
+    }
+}
+
+/// What needs some of the budget, which idle files give up for it one by one.
+fn before_idle_files<T>(budget: &Arc<Budget>, take: impl Fn() -> Result<T>) -> Result<T> {
+    loop {
+        match take() {
+            Err(Error::BudgetExceeded { resource, .. }) if Pools::current().give_up(budget, resource) => {}
+            done => return done,
+        }
     }
 }
 
