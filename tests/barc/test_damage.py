@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,43 @@ def test_a_writer_killed_at_any_point_leaves_records_that_all_read_and_the_next_
         assert path.stat().st_size == start
         archive.append(make_dialog(number))
     assert urls(path) == [f"http://sample.test/{index}" for index in range(number + 1)]
+
+
+KILLED = """
+import resource, signal, sys
+from penstock import BodyImage, barc
+from tests.barc.conftest import make_dialog
+path, inner, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with barc.open(path, "a") as archive:
+    archive.append(make_dialog(0))
+    # Of a write over that limit the kernel does a part, and kills whoever goes on.
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    archive.append(make_dialog(1, BodyImage.from_path(inner)))
+"""
+
+
+def test_an_archive_within_a_record_whose_writer_was_killed_is_cut_off_with_it(
+    path: Path, tmp_path: Path, script: Any
+) -> None:
+    inner = tmp_path / "inner.barc"
+    with barc.open(inner, "a") as archive:
+        for number in range(200):
+            archive.append(make_dialog(number, bytes(10_000)))
+    done = script(KILLED, str(path), str(inner), "1500000")
+    assert (done.returncode, done.stderr) == (-signal.SIGXFSZ, "")
+    assert path.stat().st_size == 1_500_000
+    assert path.read_bytes().count(b"\r\n\r\nurl: http://sample.test/") > 100
+    copy = tmp_path / "copy.barc"
+    shutil.copy(path, copy)
+    assert urls(path, keep_going=True) == ["http://sample.test/0"]
+    with barc.open(path, "a") as archive:
+        archive.append(make_dialog(1))
+    assert urls(path) == ["http://sample.test/0", "http://sample.test/1"]
+    (mended,) = barc.repair(copy)
+    assert (mended.end, mended.cut, mended.error.kind) == (1_500_000, True, "unfinished")
+    assert urls(copy) == ["http://sample.test/0"]
 
 
 @pytest.mark.parametrize("kind", STRATEGIES)

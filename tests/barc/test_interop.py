@@ -229,14 +229,19 @@ def test_whatever_dialogs_are_written_are_exchanged(tmp_path_factory: Any, writt
     exchange(path)
 
 
-def test_what_upstream_wrote_over_an_unfinished_record_can_be_gone_past(path: Path) -> None:
+# As upstream's writer leaves it, and as ours does, with the lengths of what was to come.
+@pytest.mark.parametrize(
+    "head",
+    [b"BARC2 000000000000 RP 00000 00000 0000000000 00000", b"BARC2 000000100000 RP 00067 00027 0000000000 00064"],
+)
+def test_what_upstream_wrote_over_an_unfinished_record_can_be_gone_past(head: bytes, path: Path) -> None:
     with barc.open(path, "a") as archive:
         archive.append(make_dialog(1))
     other = path.with_suffix(".other")
     with barc.open(other, "a") as archive:
         archive.append(make_dialog(2))
     with open(path, "ab") as file:
-        file.write(b"BARC2 000000000000 RP 00000 00000 0000000000 00000\r\n\r\nurl: http://half")
+        file.write(head + b"\r\n\r\nurl: http://half")
     tool("cp", other, path)
     with barc.open(path, keep_going=True) as archive:
         assert [record.dialog().url for record in archive] == ["http://sample.test/1", "http://sample.test/2"]

@@ -57,7 +57,7 @@ const SPACES: [usize; 5] = [18, 21, 27, 33, 44];
 impl Head {
     pub const LEN: usize = 54;
 
-    /// What a writer puts in a head's place until its record is complete.
+    /// What a writer puts in a head's place until its record is complete, if it doesn't know the lengths.
     pub const RESERVED: &[u8; Self::LEN] = b"BARC2 000000000000 RP 00000 00000 0000000000 00000\r\n\r\n";
 
     /// The most that each column holds.
@@ -113,6 +113,12 @@ impl Head {
             "BARC2 {len:012x} {kind}{compression} {meta:05x} {req_headers:05x} {req_body:010x} {res_headers:05x}\r\n\r\n"
         )
         .into_bytes()
+    }
+
+    /// Whether these are the first bytes of a reserved head, or all of it.
+    pub fn is_begun(bytes: &[u8]) -> bool {
+        let rest = Self::RESERVED.get(bytes.len()..).unwrap_or_default();
+        matches!(Self::parse(&[bytes, rest].concat()), Ok(Self { kind: Kind::Reserved, .. }))
     }
 
     /// Of a plain record: the length of the response body with its line end, once the lengths are known to add up.
@@ -184,6 +190,17 @@ mod tests {
         assert_eq!(damaged(18, b'_'), Damage::Layout);
         assert_eq!(damaged(52, b' '), Damage::Layout);
         assert_eq!(Head::parse(&SAMPLE[..30]), Err(Damage::IncompleteHead(30)));
+    }
+
+    #[test]
+    fn a_reserved_head_is_known_by_as_much_of_it_as_is_there() {
+        let reserved = Head { kind: Kind::Reserved, ..Head::parse(SAMPLE).unwrap() }.write();
+        for n in 0..=Head::LEN {
+            assert!(Head::is_begun(&reserved[..n]) && Head::is_begun(&Head::RESERVED[..n]));
+            // Another head is told from it by its type.
+            assert_eq!(Head::is_begun(&SAMPLE[..n]), n <= 19, "{n}");
+        }
+        assert!(!Head::is_begun(b"BARC1") && !Head::is_begun(&[0; 30]));
     }
 
     #[test]

@@ -165,7 +165,7 @@ impl Reader {
                 continue;
             }
             parsed = Head::parse(first);
-            let may_be_begun = !first.is_empty() && Head::RESERVED.starts_with(first) && n < Head::LEN;
+            let may_be_begun = !first.is_empty() && Head::is_begun(first) && n < Head::LEN;
             if !may_be_begun {
                 break;
             }
@@ -364,7 +364,7 @@ impl Reader {
             Ok(None) if !keep_going || at >= self.file.look_again()? => return Ok(Walk::End),
             // A reserved head: a writer is there, unless others have written behind it.
             Ok(None) => {
-                return match self.find(at + 1)? {
+                return match self.find_behind(at)? {
                     // Its writer may have finished it meanwhile, and written others.
                     Some(_) if !matches!(self.entry(at), Ok(None)) => self.step(at, keep_going, read),
                     Some(end) => {

@@ -61,7 +61,7 @@ impl Writer {
             }
             at = entry.end();
         }
-        if at < file.look_again()? && reader.find(at + 1)?.is_some() {
+        if at < file.look_again()? && reader.find_behind(at)?.is_some() {
             return Err(Error::Archive { offset: at, damage: Damage::Unfinished, end: None });
         }
         let mut writer = Self { unclean: at < file.size(), file, end: at, sync };
@@ -122,7 +122,6 @@ impl Writer {
     fn write(&self, record: &Record, compression: Compression, level: u32) -> Result<u64> {
         let failure = Cell::new(None);
         let mut out = Out { file: &self.file, at: self.end, pieces: Vec::new(), held: 0, failure: &failure };
-        out.push(Bytes::from_static(Head::RESERVED))?;
         let mut head = Head {
             len: 0,
             kind: Kind::Dialog,
@@ -134,15 +133,21 @@ impl Writer {
         };
         if compression == Compression::Plain {
             // There the lengths are those of what is written.
-            for part in [&mut head.meta, &mut head.req_headers, &mut head.req_body, &mut head.res_headers] {
+            let mut res_body = record.res_body.len();
+            let Head { len, meta, req_headers, req_body, res_headers, .. } = &mut head;
+            for part in [meta, req_headers, req_body, res_headers, &mut res_body] {
                 *part += if *part > 0 { LINE_END.len() as u64 } else { 0 };
+                *len += *part;
             }
+            // Should this writer die, the next one sees what can only be its own: a body may be an archive.
+            out.push(Head { kind: Kind::Reserved, ..head }.write().into())?;
             out.block(&record.meta)?;
             out.block(&record.req_headers)?;
             out.body(&record.req_body)?;
             out.block(&record.res_headers)?;
             out.body(&record.res_body)?;
         } else {
+            out.push(Bytes::from_static(Head::RESERVED))?;
             let encoded = encode(record, Encoder::new(out, compression, level));
             // An encoder passes it on as a text, or keeps it to itself.
             if let Some(failure) = failure.take() {
@@ -193,7 +198,7 @@ pub(super) fn lock(path: &Path) -> Result<Arc<BodyFile>> {
 fn is_begun(file: &BodyFile, at: u64) -> Result<bool> {
     let mut bytes = [0; Head::LEN];
     let n = file.read_at(&mut bytes, at)?;
-    Ok(bytes.get(..n).is_some_and(|bytes| Head::RESERVED.starts_with(bytes)))
+    Ok(bytes.get(..n).is_some_and(Head::is_begun))
 }
 
 fn check_limits(record: &Record) -> Result<()> {
