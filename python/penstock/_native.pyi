@@ -21,6 +21,7 @@ _T_co = TypeVar("_T_co", covariant=True)
 __all__ = [
     "BUILD_PROFILE",
     "Acquire",
+    "ArchiveMender",
     "ArchiveReader",
     "ArchiveWalk",
     "ArchiveWriter",
@@ -72,7 +73,6 @@ __all__ = [
     "is_readable",
     "read_limit",
     "refuse_in_loop",
-    "repair_op",
     "settle",
     "slab_stats",
     "summarise",
@@ -535,6 +535,14 @@ class Strategy:
     __hash__: ClassVar[None]  # type: ignore[assignment]
 
 @final
+class ArchiveMender:
+    @staticmethod
+    def open_op(path: str | os.PathLike[str]) -> Op[ArchiveMender]: ...
+    def read_op(self) -> Op[tuple[int, int]]: ...
+    def mend_op(self) -> Op[list[tuple[int, int, bool, Any]]]: ...
+    def close(self) -> None: ...
+
+@final
 class ArchiveReader:
     @staticmethod
     def open_op(
@@ -641,8 +649,6 @@ class Receiver:
     def cancel_drain(self) -> None: ...
     @property
     def status(self) -> int | None: ...
-
-def repair_op(path: str | os.PathLike[str]) -> Op[list[tuple[int, int, bool, Any]]]: ...
 
 @final
 class Upload:

@@ -289,6 +289,30 @@ def test_repair_cuts_off_what_is_not_complete(cut: int, three: tuple[Path, list[
     assert path.stat().st_size == offsets[2]
 
 
+def test_repair_tells_how_far_it_is_and_changes_nothing_when_it_is_broken_off(three: tuple[Path, list[int]]) -> None:
+    path, offsets = three
+    with barc.open(path, "a") as archive:
+        # So that one step doesn't read all.
+        archive.append(make_dialog(3, bytes(9 << 20)))
+        archive.append(make_dialog(4))
+    change(path, offsets[1], b"XXXX")
+    damaged = path.read_bytes()
+    steps: list[tuple[int, int]] = []
+
+    def interrupted(records: int, size: int) -> None:
+        steps.append((records, size))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        barc.repair(path, progress=interrupted)
+    assert path.read_bytes() == damaged
+    (mended,) = barc.repair(path, progress=lambda records, size: steps.append((records, size)))
+    assert (mended.offset, mended.cut) == (offsets[1], False)
+    assert steps[0] == steps[1]
+    assert [records for records, _ in steps[1:]] == [4, 1]
+    assert sum(size for _, size in steps[1:]) == len(damaged)
+
+
 def test_check_tells_of_a_record_that_was_never_finished(three: tuple[Path, list[int]]) -> None:
     path, offsets = three
     change(path, offsets[2], DAMAGE["unfinished"][1])

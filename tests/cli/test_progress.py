@@ -31,7 +31,7 @@ def last_line(sent: str) -> str:
     return plain.replace("\r\n", "\n").rstrip("\n").split("\n")[-1].split("\r")[-1].strip()
 
 
-@pytest.mark.parametrize("command", ["cp", "check", "stats"])
+@pytest.mark.parametrize("command", ["cp", "check", "repair", "stats"])
 def test_a_terminal_shows_records_bytes_rate_and_what_is_left(command: str, archive: Path) -> None:
     rest = ["out.barc"] if command == "cp" else []
     status, sent = in_terminal(command, archive.name, *rest, cwd=archive.parent)
@@ -55,6 +55,7 @@ def test_quiet_shows_nothing(archive: Path) -> None:
         0,
         "a.barc: 1200 good records, 0 damaged places\r\n",
     )
+    assert in_terminal("repair", "-q", archive.name, cwd=archive.parent) == (0, "a.barc: 0 places mended\r\n")
     status, sent = in_terminal("stats", "-q", archive.name, cwd=archive.parent)
     assert (status, sent[:24]) == (0, "a.barc: 1,200 records\r\n ")
     assert "ETA" not in sent

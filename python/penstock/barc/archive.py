@@ -12,7 +12,16 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from penstock import _native
-from penstock._native import ArchiveReader, ArchiveWalk, ArchiveWriter, Budget, Strategy, Tunables, refuse_in_loop
+from penstock._native import (
+    ArchiveMender,
+    ArchiveReader,
+    ArchiveWalk,
+    ArchiveWriter,
+    Budget,
+    Strategy,
+    Tunables,
+    refuse_in_loop,
+)
 from penstock.barc.record import Entry, Record, Repair
 from penstock.blocking._ops import perform
 from penstock.blocking.policy import Policy
@@ -75,12 +84,16 @@ def open(
     return archive
 
 
-def repair(path: PathLike) -> list[Repair]:
+def repair(path: PathLike, *, progress: Callable[[int, int], object] | None = None) -> list[Repair]:
     """Mends a damaged archive in place; for threads, as it reads all of it.
 
     No record that can be read is moved, so that offsets stay good. At the end of the file, what isn't complete is cut
     off. Damage before other records becomes a record of its own: plain, without meta, with the damaged bytes as its
-    response's body, for all readers to get past it.
+    response's body, for all readers to get past it. Nothing is changed before all is read.
+
+    Args:
+        path: The archive.
+        progress: Is called now and then, with how many records and bytes were read since it was called last.
 
     Returns:
         What was mended, in order; an empty list if there was nothing to do.
@@ -93,7 +106,14 @@ def repair(path: PathLike) -> list[Repair]:
         BlockingInLoop: This thread runs an event loop.
     """
     refuse_in_loop("barc.repair()", "await run_blocking(barc.repair, path)")
-    return [Repair(*mended) for mended in _native.repair_op(path)()]
+    mender = ArchiveMender.open_op(path)()
+    try:
+        while any(read := mender.read_op()()):
+            if progress is not None:
+                progress(*read)
+        return [Repair(*mended) for mended in mender.mend_op()()]
+    finally:
+        mender.close()
 
 
 def _record(source: Dialog | Record) -> _native.Record:

@@ -325,10 +325,12 @@ def check(files: tuple[str, ...], as_json: bool, quiet: bool) -> int:
 
 @click.command(cls=Command, examples="penstock repair crawl.barc")
 @json_option
+@quiet_option
 @click.argument("file", type=FILE)
-def repair(file: str, as_json: bool) -> int:
+def repair(file: str, as_json: bool, quiet: bool) -> int:
     """Mend an archive in place: no good record is moved."""
-    mended = barc.repair(file)
+    with reading((file,), quiet) as progress:
+        mended = barc.repair(file, progress=progress.add)
     for offset, end, cut, error in mended:
         if as_json:
             print_json(file=file, offset=offset, end=end, cut=cut, error=str(error))

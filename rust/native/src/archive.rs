@@ -6,7 +6,7 @@ use crate::op::Op;
 use crate::record::Record;
 use crate::strategy::Strategy;
 use crate::tunables::Tunables;
-use penstock_core::barc::{Compression, Entry, Reader, Record as CoreRecord, Walk, Writer};
+use penstock_core::barc::{Compression, Entry, Mender, Reader, Record as CoreRecord, Walk, Writer};
 use penstock_core::body::Budget as CoreBudget;
 use penstock_core::sync::Mutex;
 use penstock_core::{Error, Result};
@@ -189,18 +189,49 @@ impl ArchiveWriter {
     }
 }
 
-/// Mends an archive in place: for each place its offset, its end, whether it was cut off, and the error.
-#[pyfunction]
-pub fn repair_op(path: PathBuf) -> Op {
-    Op::new(
-        "barc.repair",
-        move || penstock_core::barc::repair(&path),
-        |py, repairs| {
-            let told = repairs.into_iter().map(|repair| {
-                let error = to_py(py, repair.error).into_value(py);
-                (repair.offset, repair.end, repair.cut, error).into_py_any(py)
-            });
-            Ok(PyList::new(py, told.collect::<PyResult<Vec<_>>>()?)?.into_any().unbind())
-        },
-    )
+/// Mends an archive in place, as its only writer until it is closed.
+#[pyclass(frozen, module = "penstock._native")]
+pub struct ArchiveMender(Arc<Mutex<Option<Mender>>>);
+
+#[pymethods]
+impl ArchiveMender {
+    #[staticmethod]
+    fn open_op(path: PathBuf) -> Op {
+        Op::new(
+            "barc.repair",
+            move || Mender::open(&path),
+            |py, mender| Self(Arc::new(Mutex::new(Some(mender)))).into_py_any(py),
+        )
+    }
+
+    /// Looks for damage in some more: in how many records and bytes, none at the end of the file.
+    fn read_op(&self) -> Op {
+        let mender = self.0.clone();
+        Op::new(
+            "barc.repair",
+            move || mender.lock().as_mut().ok_or(Error::ArchiveClosed)?.read_on(),
+            |py, read| read.into_py_any(py),
+        )
+    }
+
+    /// Mends what was found: for each place its offset, its end, whether it was cut off, and the error.
+    fn mend_op(&self) -> Op {
+        let mender = self.0.clone();
+        Op::new(
+            "barc.repair",
+            move || mender.lock().take().ok_or(Error::ArchiveClosed)?.mend(),
+            |py, repairs| {
+                let told = repairs.into_iter().map(|repair| {
+                    let error = to_py(py, repair.error).into_value(py);
+                    (repair.offset, repair.end, repair.cut, error).into_py_any(py)
+                });
+                Ok(PyList::new(py, told.collect::<PyResult<Vec<_>>>()?)?.into_any().unbind())
+            },
+        )
+    }
+
+    /// Gives the lock on the file back.
+    fn close(&self) {
+        drop(self.0.lock().take());
+    }
 }

@@ -47,7 +47,7 @@ mod _native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::archive::{ArchiveReader, ArchiveWalk, ArchiveWriter, repair_op};
+    use super::archive::{ArchiveMender, ArchiveReader, ArchiveWalk, ArchiveWriter};
     #[pymodule_export]
     use super::baton::{_forget_carriers, _join_carriers, Baton};
     #[pymodule_export]

@@ -20,6 +20,6 @@ pub use fields::Fields;
 pub use head::{Compression, Head, Kind};
 pub use reader::{Reader, Walk};
 pub use record::{Entry, Record};
-pub use repair::{Repair, repair};
+pub use repair::{Mender, Repair, repair};
 pub use strategy::Strategy;
 pub use writer::Writer;

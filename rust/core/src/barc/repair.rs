@@ -10,9 +10,13 @@ use super::writer::lock;
 use crate::body::file::BodyFile;
 use crate::body::{Budget, Tunables};
 use crate::{Error, Result};
+use std::fs::File;
 use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Bytes that are read in a step, at least.
+const STRIDE: u64 = 8 << 20;
 
 /// One place that was mended.
 #[derive(Debug)]
@@ -26,39 +30,67 @@ pub struct Repair {
 
 /// Mends the file, of which this must be the only writer. May take long: every record is read.
 pub fn repair(path: &Path) -> Result<Vec<Repair>> {
-    if !path.exists() {
-        std::fs::File::open(path).map_err(Error::io("open the archive"))?;
-    }
-    let file = lock(path)?;
-    let mut reader = Reader::of(file.clone(), Arc::new(Tunables::default()), Budget::shared());
-    let mut repairs: Vec<Repair> = Vec::new();
-    let mut at = 0;
-    loop {
-        match reader.step(at, true, |reader, entry| reader.verify(entry))? {
-            Walk::Found(entry, ()) => at = entry.end(),
-            Walk::Skipped { error, end } => {
-                let cut = end == file.size() && is_incomplete(&error);
-                repairs.push(Repair { offset: at, end, cut, error });
-                at = end;
-            }
-            Walk::End if at < file.look_again()? => {
-                let error = Error::Archive { offset: at, damage: Damage::Unfinished, end: None };
-                repairs.push(Repair { offset: at, end: file.size(), cut: true, error });
-                break;
-            }
-            Walk::End => break,
+    let mut mender = Mender::open(path)?;
+    while mender.read_on()?.1 > 0 {}
+    mender.mend()
+}
+
+/// The same in steps.
+pub struct Mender {
+    file: Arc<BodyFile>,
+    reader: Reader,
+    repairs: Vec<Repair>,
+    at: u64,
+}
+
+impl Mender {
+    /// Opens the file, whose only writer this is from now on.
+    pub fn open(path: &Path) -> Result<Self> {
+        if !path.exists() {
+            File::open(path).map_err(Error::io("open the archive"))?;
         }
+        let file = lock(path)?;
+        let reader = Reader::of(file.clone(), Arc::new(Tunables::default()), Budget::shared());
+        Ok(Self { file, reader, repairs: Vec::new(), at: 0 })
     }
-    check_archive(&file, &repairs)?;
-    for repair in &repairs {
-        if repair.cut {
-            rustix::fs::ftruncate(&*file, repair.offset).map_err(Error::io("cut off an unfinished record"))?;
-        } else {
-            cover(&file, repair.offset, repair.end)?;
+
+    /// Looks for damage in what follows: in how many records, and bytes. At the end of the file there are none.
+    pub fn read_on(&mut self) -> Result<(u64, u64)> {
+        let (from, mut count) = (self.at, 0);
+        while self.at - from < STRIDE {
+            let at = self.at;
+            match self.reader.step(at, true, |reader, entry| reader.verify(entry))? {
+                Walk::Found(entry, ()) => self.at = entry.end(),
+                Walk::Skipped { error, end } => {
+                    let cut = end == self.file.size() && is_incomplete(&error);
+                    self.repairs.push(Repair { offset: at, end, cut, error });
+                    self.at = end;
+                }
+                Walk::End if at < self.file.look_again()? => {
+                    let error = Error::Archive { offset: at, damage: Damage::Unfinished, end: None };
+                    self.at = self.file.size();
+                    self.repairs.push(Repair { offset: at, end: self.at, cut: true, error });
+                }
+                Walk::End => break,
+            }
+            count += 1;
         }
+        Ok((count, self.at - from))
     }
-    rustix::fs::fdatasync(&*file).map_err(Error::io("have the archive stored"))?;
-    Ok(repairs)
+
+    /// Mends what was found, once there is nothing more to read.
+    pub fn mend(self) -> Result<Vec<Repair>> {
+        check_archive(&self.file, &self.repairs)?;
+        for repair in &self.repairs {
+            if repair.cut {
+                rustix::fs::ftruncate(&*self.file, repair.offset).map_err(Error::io("cut off an unfinished record"))?;
+            } else {
+                cover(&self.file, repair.offset, repair.end)?;
+            }
+        }
+        rustix::fs::fdatasync(&*self.file).map_err(Error::io("have the archive stored"))?;
+        Ok(self.repairs)
+    }
 }
 
 /// Refuses a file that has nothing of an archive.
