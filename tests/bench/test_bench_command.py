@@ -61,6 +61,23 @@ def test_help_ends_with_examples_and_exit_statuses(name: str, capsys: pytest.Cap
     assert statuses.startswith("0 done, 1 wrong usage, 2 ")
 
 
+@pytest.mark.parametrize(
+    ("words", "begun", "wanted"),
+    [
+        ("", "cl", [("plain", "client")]),
+        ("blocking", "--q", [("plain", "--quick")]),
+        ("blocking", "d", []),
+        ("blocking --json", "a", [("file", "a")]),
+        ("blocking --json a.json", "--h", [("plain", "--help"), ("plain", "--html")]),
+        ("client --store =", "", [("dir", "")]),
+        ("server --framing", "", [("plain", "chunked"), ("plain", "length")]),
+        ("server --bind", "", []),
+    ],
+)
+def test_shells_complete_commands_options_and_values(words: str, begun: str, wanted: list[tuple[str, str]]) -> None:
+    assert command.candidates(words.split(), begun) == wanted
+
+
 def test_an_unknown_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         cli.main(["bench", "nothing"])

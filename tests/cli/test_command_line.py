@@ -57,6 +57,9 @@ def test_without_the_extra_it_says_what_to_install(missing: str, tmp_path: Path)
         (["penstock", "re"], {"repair"}),
         (["penstock", "cp", "--b"], {"--brotli"}),
         (["penstock", "completion", ""], {"bash", "fish", "zsh"}),
+        (["penstock", "bench", ""], {"blocking", "client", "demo", "server"}),
+        (["penstock", "bench", "client", "--p"], {"--peers"}),
+        (["penstock", "bench", "server", "--framing", "ch"], {"chunked"}),
     ],
 )
 def test_shells_are_given_candidates(words: list[str], candidates: set[str]) -> None:

@@ -3,7 +3,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,6 +11,9 @@ from penstock.bench.driver import CHUNK, MIB
 from penstock.bench.rounds import DebugBuildError
 
 UNITS = {"KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
+
+KINDS = {"DIR": "dir", "OUT": "file"}
+"""What shells complete a value by, which has such a name in the help."""
 
 
 def size(text: str) -> int:
@@ -27,16 +30,23 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *, examples: Sequence[str], **options: Any) -> None:
         lines = "".join(f"  %(prog)s {example}\n" for example in examples)
         epilog = f"Examples:\n{lines}\nExit status:\n  0 done, 1 wrong usage, 2 an error, 130 interrupted"
+        self.offered: list[argparse.Action] = []
+        self.commands: Mapping[str, Parser] = {}
         super().__init__(epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        self.offered.append(super().add_argument(*names, **options))
+        return self.offered[-1]
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self.exit(1, f"{self.prog}: {message}\n")
 
 
-def _parser(prog: str) -> argparse.ArgumentParser:
+def _parser(prog: str) -> Parser:
     parser = Parser(prog=prog, examples=["client --quick", "blocking --quick --peers"])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.commands = commands.choices
 
     demo = commands.add_parser(
         "demo",
@@ -103,6 +113,29 @@ def _server(arguments: argparse.Namespace) -> int:
 
     server.serve(arguments.bind, arguments.size, arguments.chunk if arguments.framing == "chunked" else 0)
     return 0
+
+
+def candidates(words: Sequence[str], begun: str) -> list[tuple[str, str]]:
+    """What a shell may complete a word to that is begun, behind others, and of which kind: "plain", "file" or "dir"."""
+    parser = _parser("penstock bench")
+    option: argparse.Action | None = None
+    for word in words:
+        if option is not None:
+            # Some shells have it as a word of its own.
+            option = option if word == "=" else None
+        elif word in parser.commands:
+            parser = parser.commands[word]
+        else:
+            option = next((each for each in parser.offered if word in each.option_strings and each.nargs is None), None)
+    if option is not None and option.metavar in KINDS:
+        return [(KINDS[str(option.metavar)], begun)]
+    if option is not None:
+        found = list(option.choices or ())
+    elif begun.startswith("-"):
+        found = [name for each in parser.offered for name in each.option_strings]
+    else:
+        found = list(parser.commands)
+    return [("plain", word) for word in found if word.startswith(begun)]
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m penstock.bench") -> int:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import CompletionItem, get_completion_class
 
 import penstock
 from penstock.cli import archives
@@ -70,15 +70,26 @@ def completion(shell: str) -> int:
     return 0
 
 
+class Bench(click.Command):
+    """Its words are those of `penstock.bench`, which knows what completes them."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        from penstock.bench import command
+
+        return [CompletionItem(word, type=kind) for kind, word in command.candidates(ctx.args, incomplete)]
+
+
 @commands.command(
-    add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+    cls=Bench,
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False},
 )
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def bench(arguments: tuple[str, ...]) -> int:
+@click.pass_context
+def bench(ctx: click.Context) -> int:
     """Measure on this machine: python -m penstock.bench."""
     from penstock.bench import command
 
-    return command.main(arguments, "penstock bench")
+    return command.main(ctx.args, "penstock bench")
 
 
 def run(argv: Sequence[str] | None) -> int:
