@@ -78,8 +78,8 @@ bench-client: say-bench-client $(VENV)/.develop $(VENV)/.bench ## Measure the cl
 	$(BIN)/python -m benches.python.client
 
 .PHONY: bench-client-close
-bench-client-close: say-bench-client-close $(VENV)/.develop $(VENV)/.bench ## Measure TLS beside aiohttp, and its policies, 400 times each (20 minutes; needs a quiet machine)
-	$(BIN)/python -m benches.python.client --rounds 25 --batches 16 --rows '^tls/.*/(penstock|aiohttp)$$|^tls (fs|mmap)' --add
+bench-client-close: say-bench-client-close $(VENV)/.develop $(VENV)/.bench ## Measure TLS beside aiohttp, and the client's policies, 400 times each (40 minutes; needs a quiet machine)
+	$(BIN)/python -m benches.python.client --rounds 25 --batches 16 --rows '^tls/.*/(penstock|aiohttp)$$|^(tls|plain) (fs|mmap)' --add
 
 .PHONY: bench-close
 bench-close: say-bench-close $(VENV)/.develop $(VENV)/.bench ## Measure what is to be close to another row 400 times each (30 minutes; needs a quiet machine)

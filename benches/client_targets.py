@@ -45,11 +45,12 @@ TARGETS: list[Ratio | Bound] = [
     ),
     *(
         Ratio(
-            f"tls {store}, {framing}: {policy} ÷ direct",
-            f"tls {store}, {framing}/asyncio/penstock {policy}",
-            f"tls {store}, {framing}/asyncio/penstock direct",
-            1.10,
+            f"{sockets} {store}, {framing}, {loop}: {policy} ÷ direct",
+            f"{sockets} {store}, {framing}/{loop}/penstock {policy}",
+            f"{sockets} {store}, {framing}/{loop}/penstock direct",
+            limit,
         )
+        for sockets, loop, limit in (("tls", "asyncio", 1.10), ("tls", "uvloop", 1.10), ("plain", "uvloop", 1.05))
         for store in ("fs", "mmap")
         for framing in ("length", "chunked")
         for policy in ("dispatch", "permit")

@@ -32,7 +32,10 @@ IDLE = 500
 STORES = ("fs", "mmap")
 # By the size of a chunk; 0 sends the length instead.
 FRAMINGS = {"length": 0, "chunked": 65536}
+SCHEMES = {"tls": "https", "plain": "http"}
 POLICIES = ("direct", "permit", "dispatch")
+# How bodies for files come. By asyncio on plain sockets they do in `benches.python.run`.
+WAYS = (("tls", "asyncio"), ("tls", "uvloop"), ("plain", "uvloop"))
 
 QUICK = Pace(rounds=2, warmup=0, batches=1)
 
@@ -57,8 +60,8 @@ LOADS = {
     "gzip": Load(f"/gzip/{8 * MIB}", 8 * MIB, gzip=True, share=4),
     "tls": Load(f"/{8 * MIB}/0", 8 * MIB, scheme="https"),
     **{
-        f"tls {store}, {framing}": Load(f"/{8 * MIB}/{chunk}", 8 * MIB, connections=8, scheme="https")
-        for store, (framing, chunk) in product(STORES, FRAMINGS.items())
+        f"{sockets} {store}, {framing}": Load(f"/{8 * MIB}/{chunk}", 8 * MIB, connections=8, scheme=scheme)
+        for (sockets, scheme), store, (framing, chunk) in product(SCHEMES.items(), STORES, FRAMINGS.items())
     },
     "upload": Load("/", 8 * MIB),
     "idle tls": Load("/1024/0", 1024, connections=IDLE, scheme="https"),
@@ -86,13 +89,13 @@ def _row(load: str, client: str, loop: str, factory: str, kind: Kind = "batch", 
     )
 
 
-def _stored(store: str, framing: str, policy: str) -> Variant:
-    """The row `tls STORE, FRAMING/asyncio/penstock POLICY`: bodies that go to a file over TLS."""
-    load = f"tls {store}, {framing}"
+def _stored(sockets: str, loop: str, store: str, framing: str, policy: str) -> Variant:
+    """The row `SOCKETS STORE, FRAMING/LOOP/penstock POLICY`: bodies that go to a file."""
+    load = f"{sockets} {store}, {framing}"
     asked = LOADS[load]
     return Variant(
-        id=f"{load}/asyncio/penstock {policy}",
-        scenario=f"{load}, asyncio",
+        id=f"{load}/{loop}/penstock {policy}",
+        scenario=f"{load}, {loop}",
         client=f"penstock {policy}",
         factory="penstock.bench.variants:open_client",
         options={
@@ -103,7 +106,7 @@ def _stored(store: str, framing: str, policy: str) -> Variant:
             "requests": asked.requests,
         },
         framing=None,
-        loop="asyncio",
+        loop=loop,
     )
 
 
@@ -131,8 +134,9 @@ def sessions(loops: Sequence[str]) -> Iterator[list[Variant]]:
             _row("upload", "aiohttp, large pieces", loop, "aiohttp"),
         ]
         yield [_row("idle tls", client, loop, client, "memory") for client in clients]
-    for store, framing in product(STORES, FRAMINGS):
-        yield [_stored(store, framing, policy) for policy in POLICIES]
+    for (sockets, loop), store, framing in product(WAYS, STORES, FRAMINGS):
+        if loop in loops:
+            yield [_stored(sockets, loop, store, framing, policy) for policy in POLICIES]
 
 
 class Exchanges(Rounds):

@@ -8,7 +8,7 @@ from penstock.bench.progress import Progress
 from penstock.bench.results import Results
 from penstock.bench.rounds import Pace
 
-from benches import client_report, client_targets
+from benches import client_report, client_targets, targets
 from benches.python import client
 
 SCHEMA = Path(__file__).parents[2] / "benches" / "schema.json"
@@ -23,6 +23,7 @@ ROWS = (
     "tls/asyncio/penstock",
     "tls/asyncio/pyreqwest",
     "tls fs, chunked/asyncio/penstock direct",
+    "plain mmap, length/uvloop/penstock permit",
     "upload/asyncio/penstock",
     "upload/asyncio/aiohttp",
     "upload/asyncio/aiohttp, large pieces",
@@ -73,3 +74,5 @@ def test_rows_of_another_commit_are_not_added_to(tmp_path: Path) -> None:
 def test_every_target_names_rows_that_exist() -> None:
     for target in client_targets.TARGETS:
         assert target.row in ALL
+        if isinstance(target, targets.Ratio):
+            assert target.base in ALL
