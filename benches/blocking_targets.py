@@ -7,7 +7,7 @@ from benches.targets import Bound, Ratio
 
 LAG_MS = 5.0
 ECHO = (("p99", lag_p99),)
-OTHERS = ("penstock direct", "run_in_executor", "to_thread", "anyio")
+OTHERS = ("penstock direct", "penstock permit", "run_in_executor", "to_thread", "anyio")
 
 
 def _cheaper(name: str, loop: str, ours: str, base: str, times: float) -> Ratio:

@@ -70,6 +70,8 @@ def test_results_are_shown_as_lines_and_as_tables(results: Results) -> None:
     assert "; round trip p99 " in lines[-1]
     tables = blocking_report.tables(results)
     assert "| noop, asyncio | **penstock dispatch** | " in tables["blocking-matrix"]
+    assert "| noop, asyncio | a job, wall µs |  |  | " in tables["blocking-policies"]
+    assert "| echo beside sleep, asyncio | round trip, p99 ms |  | " in tables["blocking-policies"]
     assert "| sleep 100 µs x 4, asyncio | " in tables["blocking-lead"]
     assert "| in flight, asyncio | **penstock dispatch** | " in tables["blocking-fairness"]
     assert "| semaphore contended, asyncio | asyncio | " in tables["blocking-semaphores"]
@@ -107,6 +109,18 @@ def test_every_target_names_rows_that_exist() -> None:
         assert target.row in ALL
         if isinstance(target, targets.Ratio):
             assert target.base in ALL
+
+
+def test_echoes_are_judged_beside_every_way_that_is_measured() -> None:
+    for loop in blocking.LOOPS:
+        for name in ("echo beside expensive", "echo beside sleep"):
+            ours = f"{name}/{loop}/penstock dispatch"
+            judged = {
+                target.base
+                for target in blocking_targets.TARGETS
+                if isinstance(target, targets.Ratio) and target.row == ours
+            }
+            assert judged | {ours} == {row_id for row_id in ALL if row_id.startswith(f"{name}/{loop}/")}
 
 
 def test_the_matrix_has_every_strategy_for_every_work_on_every_loop() -> None:
