@@ -30,6 +30,13 @@ EXECUTOR = "run_in_executor"
 BY_HAND = "by hand"
 # Ours, that a peer may beat.
 CONTENDERS = ("penstock dispatch", "penstock")
+# Side by side where it is told when to take which.
+WAYS = {
+    "Direct": "penstock direct",
+    "Permit": "penstock permit",
+    "Dispatch": "penstock dispatch",
+    EXECUTOR: EXECUTOR,
+}
 MEASURES: tuple[tuple[str, Metric], ...] = (("wall", wall), ("CPU", cpu), ("lag p99", lag_p99))
 
 
@@ -61,6 +68,9 @@ def tables(results: Results) -> dict[str, str]:
 
     made = {
         "blocking-matrix": _costs(results, named("noop", "expensive", "sleep"), EXECUTOR),
+        "blocking-policies": _policies(
+            named("noop", "sleep", "expensive", "echo beside sleep", "echo beside expensive")
+        ),
         "blocking-eight": _costs(results, named("noop x8", "expensive x8", "sleep x8"), EXECUTOR),
         "blocking-single": _costs(results, named("noop one by one"), EXECUTOR),
         "blocking-lead": _lead(results),
@@ -110,6 +120,26 @@ def _costs(results: Results, rows: Iterable[Row], base: str) -> str:
             made.append(cells)
     head = ("work", "how", "wall µs", f"÷ {base}", "CPU µs", f"÷ {base}", "lag p99 ms", "worst ms")
     return report.markdown(head, made)
+
+
+def _policies(rows: Iterable[Row]) -> str:
+    """By each policy, what a job costs, or how late others are meanwhile."""
+    made = []
+    shown = [row for row in rows if row["client"] in WAYS.values()]
+    for group in sorted(report.groups(shown), key=lambda group: group.title):
+        by_client = {row["client"]: row for row in group.rows}
+        echo = group.rows[0]["kind"] == "echo"
+        cells = [group.title, "round trip, p99 ms" if echo else "a job, wall µs"]
+        for client in WAYS.values():
+            row = by_client.get(client)
+            if row is None:
+                cells.append("")
+            elif echo:
+                cells.append(f"{median(values(row, lag_p99)):.2f}")
+            else:
+                cells.append(f"{_wall(row) * 1000 / int(row['options']['jobs'] or 1):.2f}")
+        made.append(cells)
+    return report.markdown(("work", "figure", *(f"`{way}`" for way in WAYS)), made)
 
 
 def _lead(results: Results) -> str:

@@ -22,6 +22,7 @@ PAGES = (
     "docs/blocking-results.md",
     "docs/client-results.md",
     "docs/archive-results.md",
+    "docs/explanation/blocking.md",
     "docs/explanation/findings.md",
     "docs/explanation/handover.md",
     "docs/how-to/find-stalls.md",
