@@ -103,6 +103,18 @@ fn a_waiter_that_is_dead_passes_the_permit_on() {
 }
 
 #[test]
+fn a_thread_that_gives_up_while_a_permit_comes_back_passes_it_on() {
+    beside_a_release(
+        |semaphore| (semaphore.enqueue(1).unwrap(), waiter(semaphore)),
+        |_, (place, waiter)| {
+            drop(place);
+            waiter
+        },
+        |(kept, _ticket)| has_it(&kept),
+    );
+}
+
+#[test]
 fn who_asks_while_a_permit_comes_back_never_overtakes_the_waiter() {
     beside_a_release(
         waiter,
