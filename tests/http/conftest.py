@@ -30,10 +30,13 @@ class Storing:
             "permit": lambda: penstock.Permit(penstock.Semaphore(2), pool=pool),
             "windows": lambda: penstock.Dispatch(pool),
             "drained": lambda: penstock.Dispatch(pool),
+            "recycled": lambda: penstock.Dispatch(pool),
         }[name]()
         self.semaphore: penstock.Semaphore | None = getattr(self.policy, "semaphore", None)
 
     def client(self, **options: Any) -> penstock.Client:
+        if self.name == "recycled":
+            options["file_pool"] = penstock.FilePool(max_bytes="16MiB")
         return penstock.Client(**{"tunables": self.tunables, "policy": self.policy, **options})
 
     def state(self, body: bytes) -> str:
@@ -48,8 +51,8 @@ STORINGS = ("ram", "direct", "permit", "windows", "drained")
 
 @pytest.fixture
 def storing_by(tmp_path: Path) -> Iterator[Callable[[str], Storing]]:
-    """Makes a `Storing` by its name: in memory; or in a file by each policy, windows written by jobs or the whole body
-    drained."""
+    """Makes a `Storing` by its name: in memory; or in a file by each policy, windows written by jobs, or the whole body
+    drained, or received into files that are recycled ("recycled")."""
     pools = []
 
     def make(name: str) -> Storing:

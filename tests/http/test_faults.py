@@ -9,7 +9,7 @@ from typing import Any
 import penstock
 import pytest
 
-from tests.http.conftest import NOTHING, Storing, at_hand
+from tests.http.conftest import NOTHING, STORINGS, Storing, at_hand
 from tests.http.serving import CLOSE, HANG, RESET, TURN, UNREAD, chunked, head, response, serve, until
 
 pytestmark = pytest.mark.asyncio
@@ -98,6 +98,7 @@ def expected(fault: str, framing: str, stage: str) -> tuple[type[BaseException],
 
 @pytest.mark.parametrize("framing", WHOLE)
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("storing", [*STORINGS, "recycled"], indirect=True)
 async def test_a_fault_is_an_error_with_what_came_and_the_client_goes_on(
     storing: Storing, fault: str, framing: str
 ) -> None:
