@@ -33,7 +33,6 @@ from penstock.cli.common import (
 )
 from penstock.cli.progress import Progress
 from penstock.errors import HeadTooLong, InvalidURL, PenstockError, UnsupportedEncoding
-from penstock.http.url import to_ascii
 
 __all__ = ["record"]
 
@@ -166,6 +165,8 @@ async def _wanted(urls: tuple[str, ...], listed: int | None) -> AsyncIterator[st
 
 def _archived(url: str) -> str:
     """What a record has of it when it was asked for; of one that can't be, itself."""
+    from penstock.http.url import to_ascii
+
     with contextlib.suppress(InvalidURL):
         url = to_ascii(url)
     return archived_url(url)
