@@ -11,7 +11,7 @@ from penstock.bench import report
 from penstock.bench.results import Results
 
 from benches import archive_report, blocking_report, client_report, targets
-from benches.cross import agreement, compare_report
+from benches.cross import agreement, compare, compare_report
 from benches.python import handover, monitor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,6 +48,7 @@ def made() -> dict[str, str]:
         **archive_report.tables(load("archives.json")),
         **compare_report.tables(compared),
         **agreement.tables(compared["parts"], again["parts"]),
+        "compare-joined": compare.joined(compared),
         "compare-runs": agreement.runs(compared, again),
     }
 

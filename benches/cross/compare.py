@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from penstock.bench import blocking, page
+from penstock.bench import blocking, page, report
 from penstock.bench.driver import Plan
 from penstock.bench.progress import Progress
 from penstock.bench.results import Results
@@ -28,6 +28,7 @@ from benches.cross import (
     cgroups,
     compare_report,
     curves,
+    findings,
     forwarding,
     memory,
     rows,
@@ -229,6 +230,29 @@ def put_into(path: Path, comparison: Comparison, rows: str) -> Comparison:
     return earlier
 
 
+def joined(comparison: Comparison) -> str:
+    """Which rows a run of its kind has by now and this one hadn't, and the other way round, as Markdown."""
+    parts = comparison["parts"]
+    programs = Programs(*(Path(name) for _, name in PROGRAMS))
+    directories = {store: Path(store) for store in findings.stores(parts["clients"])}
+    lines = []
+    for part, found in sessions(programs, directories, PLAN, comparison["quick"]).items():
+        # What depends on the machine, its allocators or its CPUs, isn't looked for.
+        if part == two_cpus.PART:
+            continue
+        now = {row.id: row.id.partition("/")[0] for session in found for row in session if not row.wrapper}
+        rows_then = parts[part]["rows"] if part in parts else []
+        then = {row["id"]: f"{row['id'].partition('/')[0]}: {row['client']}" for row in rows_then}
+        new = [name for id, name in now.items() if id not in then]
+        wrapped = (", MALLOC_ set", ", jemalloc")
+        gone = [name for id, name in then.items() if id not in now and not id.endswith(wrapped)]
+        if new or gone:
+            lines.append(
+                (part, *(f"{len(each)}: {', '.join(sorted(set(each)))}" if each else "" for each in (new, gone)))
+            )
+    return report.markdown(("part", "joined since", "left since"), lines) if lines else "None."
+
+
 def unreached(chosen: Iterable[str], comparison: Comparison) -> dict[str, str]:
     return {part: "the run ended before it" for part in chosen if part not in comparison["parts"]}
 
@@ -277,6 +301,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             missing["peers with jemalloc"] = rows.NO_JEMALLOC
         if two_cpus.cpus() is None:
             missing[two_cpus.TITLE] = two_cpus.NO_THIRD
+        elif arguments.quick:
+            missing[two_cpus.TITLE] = "left out of a quick run"
         if arguments.quick:
             missing[rows.LEFT_TO_THE_COMPLETE_RUN] = "left out of a quick run"
         comparison: Comparison = {"version": 1, "quick": arguments.quick, "seconds": 0, "parts": {}, "missing": {}}

@@ -250,9 +250,9 @@ def on_disk(store: str | None) -> bool:
 
 LEFT_TO_THE_COMPLETE_RUN = (
     "copies of mappings, bodies in RAM beside those in files, recycled files, chunked bodies in files but dispatched "
-    "ones, clients on two CPUs, work from eight loops, echoes beside no work, streams of upstream's own, every other "
-    "point of a curve; in shared memory chunked bodies, permits, several passes, spilling, streams of written bodies, "
-    "and Python's others; upstream with mimalloc in files; under TLS all policies but dispatch"
+    "ones, work from eight loops, echoes beside no work, streams of upstream's own, every other point of a curve; in "
+    "shared memory chunked bodies, permits, several passes, spilling, streams of written bodies, and Python's others; "
+    "upstream with mimalloc in files; under TLS all policies but dispatch"
 )
 
 

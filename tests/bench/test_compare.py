@@ -775,6 +775,23 @@ def test_how_long_a_run_takes_is_told_first(
         assert minutes + building <= most
 
 
+def test_rows_that_joined_after_a_run_are_told(row: Callable[..., Row], results: Callable[..., Results]) -> None:
+    found = compare.sessions(PROGRAMS, {"ext4": Path("/on-disk")}, Plan(rounds=1), quick=True)
+    parts = {
+        part: results(*(row(each.id, [], store=each.store) for session in sessions for each in session))
+        for part, sessions in found.items()
+    }
+    comparison: Any = {"quick": True, "parts": parts}
+    assert compare.joined(comparison) == "None."
+    parts["queues"]["rows"] = [each for each in parts["queues"]["rows"] if " x 200/" not in each["id"]]
+    parts["queues"]["rows"].append(row("noop/tokio/penstock", []))
+    del parts["forwarding"]
+    lines = compare.joined(comparison).splitlines()[2:]
+    assert lines[0] == "| queues | 6: queue, noop x 200, queue, sleep x 200 | 1: noop: penstock |"
+    assert lines[1].startswith("| forwarding | ")
+    assert len(lines) == 2
+
+
 def test_so_many_of_a_mixed_batch_are_above_the_limit() -> None:
     for spilled in rows.SPILLED:
         assert sum(size > sizes.limit(spilled) for size in sizes.mixed()) == spilled
