@@ -214,3 +214,22 @@ async def test_an_idle_connection_gives_way_to_one_to_another_origin() -> None:
             assert await (await client.get(two.url)).read() == b"2"
         assert client.stats()["open"] == 1
         assert (one.connections, two.connections) == (3, 3)
+
+
+@pytest.mark.parametrize("option", ["close", "Keep-Alive, Close", " close ,x"])
+@pytest.mark.parametrize("whose", ["the request's", "the client's"])
+async def test_a_connection_that_was_asked_to_be_closed_is_not_used_again(option: str, whose: str) -> None:
+    headers = {"Connection": option}
+    own, shared = (headers, None) if whose == "the request's" else (None, headers)
+    async with serve([response(b"a")], [response(b"b")]) as server, penstock.Client(headers=shared) as client:
+        await client.get(server.url, headers=own)
+        assert client.stats()["idle"] == 0
+        await client.get(server.url)
+        assert server.connections == 2
+
+
+async def test_a_connection_that_was_asked_to_be_kept_is_used_again() -> None:
+    async with serve([response(b"ok")]) as server, penstock.Client() as client:
+        for option in ("keep-alive", "closed", ""):
+            await client.get(server.url, headers={"Connection": option})
+        assert server.connections == 1

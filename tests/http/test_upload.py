@@ -52,6 +52,13 @@ async def test_no_body_is_said_where_one_is_usual(method: str, length: str | Non
         assert fields(server.requests[0]).get("content-length") == length
 
 
+@pytest.mark.parametrize("method", ["post", "put", "patch", "get"])
+async def test_a_length_of_nothing_that_is_given_is_said_once(method: str) -> None:
+    async with serve([response(b"ok")]) as server, penstock.Client() as client:
+        await getattr(client, method)(server.url, headers={"Content-Length": "0"})
+        assert server.requests[0].lower().count(b"content-length: 0") == 1
+
+
 CONTENTS: dict[str, tuple[dict[str, Any], bytes, str | None]] = {
     "bytes": ({"content": b"\x00\xff"}, b"\x00\xff", None),
     "no bytes": ({"content": b""}, b"", None),

@@ -55,7 +55,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._sending: asyncio.Task[None] | None = None
         self._continue: asyncio.Future[None] | None = None
         self._fit = True
-        """Whether all of what was asked was sent."""
+        """Whether all of what was asked was sent, and it wasn't asked to be the last."""
         self._exchange: Exchange | None = None
         self._job: asyncio.Future[Any] | None = None
         self._draining = False
@@ -136,6 +136,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         expect = content is not None and request.expect
         self._exchange = exchange
         self._budget_until = None
+        self._fit = not request.closing
         self.before = self.begin(
             exchange.settings.plan,
             request.method == "HEAD",

@@ -53,6 +53,12 @@ class Request:
         return self.content is not None and self.fields.get("expect", "").lower() == "100-continue"
 
     @property
+    def closing(self) -> bool:
+        """Whether it says that its connection is to be closed after it (RFC 9112 section 9.6)."""
+        options = self.fields.get("connection")
+        return options is not None and "close" in map(str.strip, options.lower().split(","))
+
+    @property
     def length(self) -> int | None:
         """Of the content; `None` says that it goes in chunks."""
         if self.content is None:
@@ -70,11 +76,10 @@ class Request:
 
     def _framing(self) -> bytes:
         """The fields that follow from the content."""
-        content = self.content
+        content, announced = self.content, self.fields.get("content-length")
         if content is None:
-            return b"content-length: 0\r\n" if self.method in WITH_BODY else b""
+            return b"content-length: 0\r\n" if self.method in WITH_BODY and announced is None else b""
         kind = f"content-type: {content.kind}\r\n" if content.kind and "content-type" not in self.fields else ""
-        announced = self.fields.get("content-length")
         if content.length is None:
             return kind.encode() + (b"transfer-encoding: chunked\r\n" if announced is None else b"")
         if announced is not None:
