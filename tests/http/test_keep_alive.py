@@ -233,3 +233,25 @@ async def test_a_connection_that_was_asked_to_be_kept_is_used_again() -> None:
         for option in ("keep-alive", "closed", ""):
             await client.get(server.url, headers={"Connection": option})
         assert server.connections == 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("reused", [False, True])
+async def test_a_request_that_cannot_be_begun_gives_its_connection_back(
+    monkeypatch: pytest.MonkeyPatch, streamed: bool, reused: bool
+) -> None:
+    def fail(*args: object) -> None:
+        raise ZeroDivisionError
+
+    # Nothing else is to end it.
+    timeout = penstock.Timeouts(first_byte=None, idle=None, write=None, min_rate=None)
+    async with serve([response(b"ok")]) as server, penstock.Client(timeout=timeout) as client:
+        if reused:
+            await client.get(server.url)
+        with monkeypatch.context() as broken:
+            broken.setattr("penstock.http.watch.Watch.begin", fail)
+            with pytest.raises(ZeroDivisionError):
+                await (client.stream("GET", server.url).__aenter__() if streamed else client.get(server.url))
+        await until(lambda: client.stats()["open"] == 0)
+        assert (await client.get(server.url)).status == 200
+        assert at_hand(client) == NOTHING | {"open": 1, "idle": 1}

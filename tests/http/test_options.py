@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import http.cookiejar
 import logging
+import re
 from typing import Any
 
 import penstock
 import pytest
+from penstock.http.settings import KNOWN
 
 from tests.http.conftest import Storing
 from tests.http.serving import CLOSE, HANG, RESET, head, response, serve, until
@@ -91,6 +93,60 @@ async def test_a_request_overrides_what_the_client_has(storing_by: Any) -> None:
             await client.get(server.url, tunables=file.tunables, budget=budget, timeout=penstock.Timeouts(budget=0.05))
         with pytest.raises(TypeError, match="there is no option tunable"):
             await client.get(server.url, tunable=None)  # type: ignore[call-arg]
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "timeout": (5, "Timeouts(total=30)"),
+    "tunables": ({"max_body": "1GiB"}, "Tunables("),
+    "budget": ("1GiB", "Budget("),
+    "policy": (penstock.Dispatch, "Dispatch(pool)"),
+    "file_pool": (True, "FilePool("),
+    "ssl_context": (False, "ssl.create_default_context()"),
+    "limits": (20, "Limits(connections=20)"),
+    "hooks": ({"failed": print}, "Hooks("),
+    "cookies": ({"a": "1"}, "http.cookiejar.CookieJar()"),
+}
+"""By the option: what it doesn't take, and what is said that it takes."""
+
+
+@pytest.mark.parametrize("option", WRONG)
+async def test_a_client_refuses_an_option_of_a_type_that_it_does_not_take(option: str) -> None:
+    value, example = WRONG[option]
+    with pytest.raises(TypeError, match=f"^{re.escape(f'{option}={value!r}: takes ')}.*{re.escape(example)}"):
+        penstock.Client(**{option: value})
+
+
+@pytest.mark.parametrize("option", sorted(KNOWN & WRONG.keys()))
+async def test_a_request_with_an_option_of_a_wrong_type_is_refused_and_takes_no_connection(option: str) -> None:
+    value, example = WRONG[option]
+    async with serve([response(b"ok")]) as server, penstock.Client() as client:
+        await client.get(server.url)
+        refused = pytest.raises(TypeError, match=f"^{re.escape(f'{option}={value!r}: takes ')}.*{re.escape(example)}")
+        with refused:
+            await client.get(server.url, **{option: value})
+        with refused:
+            async with client.stream("GET", server.url, **{option: value}):
+                pass
+        assert client.stats()["open"] == client.stats()["idle"] == 1
+        await client.get(server.url)
+        assert server.connections == 1
+
+
+async def test_a_policy_of_ones_own_is_taken(storing_by: Any) -> None:
+    storing, runs = storing_by("windows"), 0
+
+    class Own:
+        def run(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            nonlocal runs
+            runs += 1
+            return storing.policy.run(fn, *args, **kwargs)
+
+        def stats(self) -> dict[str, Any]:
+            return {}
+
+    async with serve([response(b"ok")]) as server, storing.client(policy=Own()) as client:
+        assert await (await client.get(server.url)).read() == b"ok"
+        assert runs > 0
 
 
 async def test_status_errors_name_the_response_and_whether_to_try_again() -> None:

@@ -39,7 +39,7 @@ from penstock.http.request import Request, field_lines, lower
 from penstock.http.resolve import Resolver
 from penstock.http.response import Answer, Response
 from penstock.http.route import Route
-from penstock.http.settings import BODIES, Options, Settings
+from penstock.http.settings import BODIES, Options, Settings, check_kind
 from penstock.http.stream import Incoming, StreamedResponse
 from penstock.http.supply import Supply
 from penstock.http.url import Origin, parse, to_ascii, with_params
@@ -127,6 +127,10 @@ class Client:
         file_pool: FilePool | None = None,
         transport: Transport | None = None,
     ) -> None:
+        limits = limits if limits is not None else Limits()
+        check_kind("limits", limits)
+        check_kind("hooks", hooks)
+        check_kind("cookies", cookies)
         self._base = None if base_url is None else str(parse(to_ascii(base_url))).rstrip("/")
         self._own = {"user-agent": USER_AGENT, "accept": "*/*", **lower(headers)}
         if auth is not None:
@@ -156,7 +160,7 @@ class Client:
         self._uds = uds
         self._hooks = hooks
         self._transport = transport
-        self._supply = Supply(limits if limits is not None else Limits(), resolver, allow_address, hooks)
+        self._supply = Supply(limits, resolver, allow_address, hooks)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._drained: asyncio.Future[None] | None = None

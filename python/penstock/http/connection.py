@@ -128,7 +128,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         return self._transport is not None and is_readable(self._fd)
 
     def start(self, exchange: Exchange) -> None:
-        """Sends a request; its result comes through the exchange's future."""
+        """Sends a request; its result comes through the exchange's future. Closes the connection if that fails."""
         transport = self._transport
         assert transport is not None  # `usable`
         request = exchange.request
@@ -136,23 +136,28 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         expect = content is not None and request.expect
         self._exchange = exchange
         self._budget_until = None
-        self._fit = not request.closing
-        self.before = self.begin(
-            exchange.settings.plan,
-            request.method == "HEAD",
-            self._plain_fd,
-            expect,
-            exchange.on_head is not None,
-            exchange.incoming is not None,
-        )
-        self._watch.begin(self, exchange, self.before)
-        if content is None:
-            transport.write(exchange.head)
-        elif (small := content.small) is not None and not expect:
-            transport.write(exchange.head + small)
-        else:
-            transport.write(exchange.head)
-            self._send(exchange, content)
+        try:
+            self._fit = not request.closing
+            self.before = self.begin(
+                exchange.settings.plan,
+                request.method == "HEAD",
+                self._plain_fd,
+                expect,
+                exchange.on_head is not None,
+                exchange.incoming is not None,
+            )
+            self._watch.begin(self, exchange, self.before)
+            if content is None:
+                transport.write(exchange.head)
+            elif (small := content.small) is not None and not expect:
+                transport.write(exchange.head + small)
+            else:
+                transport.write(exchange.head)
+                self._send(exchange, content)
+        except BaseException:
+            # Nobody would wait for its end.
+            self.abandon(exchange)
+            raise
         self.used += 1
 
     def abandon(self, exchange: Exchange) -> None:

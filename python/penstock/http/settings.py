@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import http.cookiejar
 import ssl
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any, Literal, TypedDict
 
-from penstock._native import Budget, FilePool, Plan, Tunables
+from penstock._native import Budget, Direct, Dispatch, FilePool, Permit, Plan, Tunables
 from penstock.blocking.policy import Policy
 from penstock.http.auth import Auth
 from penstock.http.content import Files, Source
-from penstock.http.options import Decode, Timeouts
+from penstock.http.hooks import Hooks
+from penstock.http.options import Decode, Limits, Timeouts
 from penstock.http.url import Params
 
-__all__ = ["Options", "Settings"]
+__all__ = ["Options", "Settings", "check_kind"]
 
 
 class Options(TypedDict, total=False):
@@ -50,6 +53,32 @@ class Options(TypedDict, total=False):
 KNOWN = Options.__optional_keys__
 BODIES = frozenset(("content", "json", "form", "files"))
 
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "tunables": ((Tunables,), 'Tunables, as Tunables(max_body="1GiB")'),
+    "budget": ((Budget,), 'a Budget, as Budget(ram="1GiB")'),
+    # The protocol by itself is slow to ask.
+    "policy": ((Dispatch, Permit, Direct, Policy), "a policy, as Dispatch(pool)"),
+    "timeout": ((Timeouts,), "Timeouts, as Timeouts(total=30)"),
+    "file_pool": ((FilePool, NoneType), 'a FilePool, as FilePool(max_bytes="1GiB")'),
+    "ssl_context": ((ssl.SSLContext, NoneType), "an SSLContext, as ssl.create_default_context()"),
+    "limits": ((Limits,), "Limits, as Limits(connections=20)"),
+    "hooks": ((Hooks, NoneType), "Hooks, as Hooks(failed=function)"),
+    "cookies": ((http.cookiejar.CookieJar, NoneType), "a jar, as http.cookiejar.CookieJar()"),
+}
+"""Of the options that are objects: what they may be, and what to say of others."""
+
+
+def check_kind(name: str, value: object) -> None:
+    """Looks whether an option is what it has to be.
+
+    Raises:
+        TypeError: It isn't; says what it takes.
+    """
+    kinds, what = _KINDS[name]
+    # A policy's class has all of its methods, too.
+    if isinstance(value, type) or not isinstance(value, kinds):
+        raise TypeError(f"{name}={value!r}: takes {what}")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
@@ -69,6 +98,8 @@ class Settings:
     """How bodies are received."""
 
     def __post_init__(self) -> None:
+        for name in _CHECKED:
+            check_kind(name, getattr(self, name))
         plan = Plan(self.tunables, self.budget, self.file_pool, self.policy, self.decode)
         object.__setattr__(self, "plan", plan)
         most = self.max_redirects
@@ -93,3 +124,4 @@ class Settings:
 
 
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Settings) if field.init)
+_CHECKED = tuple(name for name in _KINDS if name in _FIELDS)
