@@ -18,7 +18,7 @@ import penstock
 import pytest
 
 from tests.http.conftest import Storing, lent
-from tests.http.serving import BODY, CLOSE, HANG, RESET, TURN, UNREAD, response, serve, until
+from tests.http.serving import BODY, CLOSE, HANG, RESET, TURN, UNREAD, head, response, serve, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -308,6 +308,32 @@ async def test_a_slow_source_is_not_the_peers_fault() -> None:
     async with serve([response(b"ok")]) as server, penstock.Client(timeout=timeout) as client:
         assert (await client.post(server.url, content=slow())).status == 200
         assert server.bodies == [b"xxxxx"]
+
+
+@pytest.mark.parametrize("timeout", [{"idle": 0.3}, {"min_rate": (1000, 0.3)}])
+async def test_a_head_that_comes_early_does_not_time_the_sending(timeout: dict[str, Any]) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        for _ in range(6):
+            yield b"x"
+            await asyncio.sleep(0.1)
+
+    script = [head("Content-Length: 2"), BODY, b"ok"]
+    async with serve(script) as server, penstock.Client(timeout=penstock.Timeouts(**timeout)) as client:
+        answer = await client.post(server.url, content=slow())
+        assert (await answer.read(), server.bodies) == (b"ok", [b"xxxxxx"])
+
+
+async def test_a_body_is_idle_though_its_request_has_a_source_that_does_not_end() -> None:
+    async def source() -> AsyncIterator[bytes]:
+        yield b"first"
+        await asyncio.Event().wait()
+
+    script = [BODY, head("Content-Length: 2"), HANG]
+    async with serve(script) as server, penstock.Client(timeout=penstock.Timeouts(idle=0.1)) as client:
+        async with asyncio.timeout(5):
+            with pytest.raises(penstock.IdleTimeout):
+                await client.post(server.url, content=source(), headers={"content-length": "5"})
+        assert server.bodies == [b"first"]
 
 
 async def test_an_answer_that_comes_early_ends_the_sending(storing: Storing) -> None:

@@ -353,10 +353,12 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     @property
     def is_held_up(self) -> bool:
-        """Whether nothing is received for reasons of ours."""
+        """Whether nothing is received for reasons of ours. What comes may depend on what has still to be sent, of which
+        a source may take its time."""
         incoming = None if self._exchange is None else self._exchange.incoming
         unread = incoming is not None and not incoming.is_awaited
-        return self.complete or unread or (self._paused and not self._draining)
+        sending = self._sending is not None and self._writer is not None and self._writer.left != 0
+        return self.complete or unread or sending or (self._paused and not self._draining)
 
     @property
     def has_head(self) -> bool:
