@@ -8,8 +8,11 @@ import email.policy
 import json
 import re
 import shutil
+import socket
+import struct
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -387,6 +390,46 @@ async def test_a_peer_that_goes_in_the_middle_is_a_connection_lost(storing: Stor
         with pytest.raises(penstock.ConnectionLost):
             await client.post(server.url, content=image)
         assert client.stats()["open"] == 0
+
+
+@pytest.mark.parametrize("size", [None, 2, 30_000])
+async def test_a_reset_ends_the_reading_of_a_source_and_loses_no_answer(storing: Storing, size: int | None) -> None:
+    gone, given = threading.Event(), 0
+    body = None if size is None else LARGE[:size]
+
+    def refuse(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(10)
+            if body is not None:
+                peer.sendall(response(body, status="413 Content Too Large"))
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        gone.set()
+
+    async def source() -> AsyncIterator[bytes]:
+        nonlocal given
+        yield b"x"
+        # The loop stands still on purpose: it is to write before it looks at the socket.
+        assert gone.wait(4)
+        for _ in range(20_000):
+            given += 1
+            yield bytes(100)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        refusing = threading.Thread(target=refuse, args=(listener,))
+        refusing.start()
+        async with storing.client() as client:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+            if body is None:
+                with pytest.raises(penstock.ConnectionLost):
+                    await client.post(url, content=source())
+            else:
+                answer = await client.post(url, content=source())
+                assert (answer.status, await answer.read()) == (413, body)
+            await until(lambda: client.stats()["open"] == 0)
+        refusing.join()
+    # uvloop has some in hand before it writes.
+    assert given < 2000
 
 
 async def test_a_body_waits_for_the_servers_word_where_asked() -> None:

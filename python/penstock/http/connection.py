@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, cast
@@ -98,6 +99,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, ConnectionError) and self._plain_fd >= 0:
+            self._read_rest()
         self._transport = None
         if self._exchange is not None and not self._draining:
             self.feed_eof(exc is not None)
@@ -410,6 +413,17 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self.fail(error)
 
     # Inner life
+
+    def _read_rest(self) -> None:
+        """Takes what came before a write failed, which the transport reads no more: it may be the answer."""
+        while self._exchange is not None and not (self.complete or self._paused or self._draining):
+            try:
+                count = os.readv(self._plain_fd, [self.get_buffer(-1)])
+            except (OSError, PenstockError):
+                return
+            if not count:
+                return
+            self.buffer_updated(count)
 
     def _pause(self) -> None:
         if not self._paused and self._transport is not None:

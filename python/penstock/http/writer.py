@@ -19,7 +19,7 @@ PIECE = 256 << 10
 
 
 class Stopped(Exception):
-    """More was to be sent, and nobody wants it."""
+    """More was to be sent, and nobody wants it or takes it."""
 
 
 class Writer:
@@ -63,7 +63,7 @@ class Writer:
         """Sends all of it: `length` bytes, or chunks if that is `None`.
 
         Raises:
-            Stopped: The answer was there before all of it was sent.
+            Stopped: The answer was there, or the connection gone, before all of it was sent.
             ValueError: The source gave more or less than it said.
             Exception: What the source raised.
         """
@@ -131,7 +131,8 @@ class Writer:
                 await self._writable(upload.fd)
 
     def _write(self, data: bytes | memoryview) -> None:
-        if self.stopping:
+        # A transport whose write has failed swallows what it is given, and pauses nobody.
+        if self.stopping or self._transport.is_closing():
             raise Stopped
         self._given += len(data)
         self._transport.write(data)
