@@ -12,7 +12,7 @@ from penstock.bench.results import Results
 
 from benches import archive_report, blocking_report, client_report, targets
 from benches.cross import agreement, compare, compare_report
-from benches.python import handover, monitor
+from benches.python import handover, monitor, reaper
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benches" / "results"
@@ -42,6 +42,7 @@ def made() -> dict[str, str]:
         **report.tables(results),
         "targets": targets.table(results, close=load("close.json")),
         "monitor": monitor.table(json.loads((RESULTS / "monitor.json").read_text())),
+        "drops": reaper.table(json.loads((RESULTS / "reaper.json").read_text())),
         **blocking_report.tables(load("blocking.json")),
         **handover.tables(json.loads((RESULTS / "handover.json").read_text())),
         **client_report.tables(load("client.json")),
