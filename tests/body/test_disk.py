@@ -482,5 +482,7 @@ def test_what_a_tmpfs_takes_in_huge_pages_counts_whole(on_8_mib: Callable[..., s
         """,
         huge,
     )
-    most = (2 << 20) + page
-    assert said.split() == [str(page), str(page), str(most), str(most)]
+    taken, counted = ([int(figure) for figure in said.split()[which::2]] for which in (0, 1))
+    assert counted == [page, (2 << 20) + page]
+    # A kernel whose memory is in pieces gives small pages in place of a huge one.
+    assert all(0 < least <= most for least, most in zip(taken, counted, strict=True))
