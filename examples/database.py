@@ -24,6 +24,7 @@ class Database:
     def __init__(self, path: str, connections: int) -> None:
         self._path = path
         self._mine = threading.local()
+        self._opening = threading.Lock()
         self._pool = penstock.DispatchPool(
             threads=connections,
             queue_length=1000,
@@ -34,8 +35,10 @@ class Database:
         )
 
     def _connect(self, index: int) -> None:
-        self._mine.connection = sqlite3.connect(self._path, timeout=20, isolation_level=None)
-        self._mine.connection.execute("PRAGMA journal_mode=WAL")
+        # One at a time: who finds that another changes the journal doesn't wait, but fails.
+        with self._opening:
+            self._mine.connection = sqlite3.connect(self._path, timeout=20, isolation_level=None)
+            self._mine.connection.execute("PRAGMA journal_mode=WAL")
 
     def _disconnect(self, index: int) -> None:
         self._mine.connection.close()
