@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import codecs
 import contextlib
 import datetime
 import http
@@ -17,7 +16,6 @@ import re
 import secrets
 import urllib.parse
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from email.message import Message
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +25,8 @@ from penstock.blocking._ops import default_policy
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.dialog import Dialog
-from penstock.http.response import LONGEST, UNFIT, Headers
+from penstock.http.charset import charset_of
+from penstock.http.response import Headers
 
 __all__ = ["entry", "write"]
 
@@ -223,16 +222,13 @@ def _text(body: bytes | None, fields: Headers, size: int, encoding: str) -> dict
     """A body as text, if it is that by its charset, else in base64."""
     if body is None:
         return {"comment": f"left out: {size} bytes are over max_text"}
-    message = Message()
-    message["content-type"] = fields.get("content-type", "")[:LONGEST]
-    try:
-        charset = message.get_content_charset("utf-8")
-        if codecs.lookup(charset).name in UNFIT:
-            raise LookupError
-        text = body.decode(charset)
-        text.encode()
-    except (LookupError, TypeError, ValueError):
-        text = "\0"
+    charset, text = charset_of(fields), "\0"
+    if charset is not None:
+        # What can't be decoded, or not be written as UTF-8, isn't text.
+        with contextlib.suppress(ValueError):
+            decoded = body.decode(charset)
+            decoded.encode()
+            text = decoded
     return {"text": base64.b64encode(body).decode(), encoding: "base64"} if "\0" in text else {"text": text}
 
 

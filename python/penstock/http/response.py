@@ -6,23 +6,17 @@ import abc
 import codecs
 import json
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
-from email.message import Message
 from typing import Any, Self
 
 from penstock._native import Head
 from penstock.body.image import BodyImage
 from penstock.errors import HTTPStatusError
+from penstock.http.charset import charset_of
 
 __all__ = ["Answer", "Headers", "Response"]
 
 PIECE = 256 << 10
 """Bytes that are decoded before the event loop gets a turn."""
-
-LONGEST = 1024
-"""Characters of a content type that are looked at: `email` takes the square of them."""
-
-UNFIT = frozenset(("idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"))
-"""Codecs of text that are no charsets of the web's, most of which take the square of the length."""
 
 
 class Headers(Mapping[str, str]):
@@ -114,17 +108,7 @@ class Answer(abc.ABC):
 
         It is decoded piece by piece, and the event loop has its turns in between.
         """
-        message = Message()
-        message["content-type"] = self.headers.get("content-type", "")[:LONGEST]
-        try:
-            charset = message.get_content_charset("utf-8")
-            # Codecs that aren't of text, compression among them, refuse this.
-            b"?".decode(charset, "replace")
-            if codecs.lookup(charset).name in UNFIT:
-                charset = "utf-8"
-            decoder = codecs.getincrementaldecoder(charset)("replace")
-        except (LookupError, TypeError, ValueError):
-            decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder = codecs.getincrementaldecoder(charset_of(self.headers) or "utf-8")("replace")
         parts = [decoder.decode(bytes(piece)) async for piece in self._pieces()]
         return "".join((*parts, decoder.decode(b"", final=True)))
 

@@ -1,0 +1,29 @@
+"""Which codec a text is read by."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping
+from email.message import Message
+
+__all__ = ["charset_of"]
+
+LONGEST = 1024
+"""Characters of a content type that are looked at: `email` takes the square of them."""
+
+UNFIT = frozenset(("idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"))
+"""Codecs of text that are no charsets of the web's, most of which take the square of the length."""
+
+
+def charset_of(fields: Mapping[str, str]) -> str | None:
+    """The charset of the content type, UTF-8 if it names none; `None` if no text can be read by it."""
+    message = Message()
+    message["content-type"] = fields.get("content-type", "")[:LONGEST]
+    try:
+        charset = message.get_content_charset("utf-8")
+        codec = codecs.lookup(charset)
+        # Codecs that aren't of text, compression among them, refuse this.
+        b"?".decode(charset, "replace")
+    except (LookupError, TypeError, ValueError):
+        return None
+    return charset if codec.incrementaldecoder is not None and codec.name not in UNFIT else None
