@@ -5,7 +5,6 @@ ticker, the watch's CPU time, and bodies stored under a permit; in rounds in whi
 and prints the tables of it; `--rounds 3 --json OUT` is a look.
 """
 
-import argparse
 import asyncio
 import datetime
 import gc
@@ -28,6 +27,7 @@ from penstock.bench.figures import Interval, bootstrap
 from penstock.bench.report import markdown
 
 from benches import targets
+from benches.python import options
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "handover.json"
 ROUNDS = 12
@@ -184,15 +184,8 @@ def variants() -> Iterator[Mapping[str, Callable[[], Awaitable[Sample]]]]:
         pool.shutdown()
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benches.python.handover", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=RESULTS, metavar="OUT")
-    return parser.parse_args(argv)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse(argv)
+    arguments = options.in_turns("handover", __doc__, ROUNDS, RESULTS).parse_args(argv)
     if penstock.BUILD_PROFILE != "release":
         print("this is a debug build: make develop")
         return 1
@@ -201,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with variants() as found:
         samples: dict[str, list[Sample]] = {name: [] for name in found}
         bodies_apart = [[name for name in found if name not in (DIRECT, PERMIT)], *[[DIRECT, PERMIT]] * TURNS]
-        for round_ in range(-1, options.rounds):
+        for round_ in range(-1, arguments.rounds):
             for name in chain.from_iterable(order.sample(group, len(group)) for group in bodies_apart):
                 gc.collect()
                 sample = penstock.run(_measured(found[name]))
@@ -212,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "started": started,
         "environment": machine.environment((), ()),
         "settings": {
-            "rounds": options.rounds,
+            "rounds": arguments.rounds,
             "seed": SEED,
             "calls": CALLS,
             "hops": HOPS,
@@ -226,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         },
         "rows": [{"variant": name, "samples": samples[name]} for name in samples],
     }
-    options.json.write_text(json.dumps(results, indent=1) + "\n")
+    arguments.json.write_text(json.dumps(results, indent=1) + "\n")
     for table in tables(results).values():
         print(table + "\n")
     return 0

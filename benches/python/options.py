@@ -27,6 +27,14 @@ def parser(name: str, about: str | None, rounds: int) -> argparse.ArgumentParser
     return made
 
 
+def in_turns(name: str, about: str | None, rounds: int, results: Path) -> argparse.ArgumentParser:
+    """The options of `python -m benches.python.NAME`, whose variants take turns in its own process."""
+    made = argparse.ArgumentParser(prog=f"python -m benches.python.{name}", description=about)
+    made.add_argument("--rounds", type=int, default=rounds, help="(default: %(default)s)")
+    made.add_argument("--json", type=Path, default=results, metavar="OUT", help="(default: the committed results)")
+    return made
+
+
 def pace(arguments: argparse.Namespace, quick: Pace, batches: int = 1) -> Pace:
     """What was asked for; with --quick that one."""
     asked = Pace(arguments.rounds, warmup=1, batches=batches)

@@ -7,7 +7,6 @@ thread that lets go of the last reference frees.
 the limit is missed.
 """
 
-import argparse
 import asyncio
 import datetime
 import gc
@@ -30,6 +29,7 @@ from penstock.bench.report import markdown
 from penstock.bench.rounds import NOISE_MS, Pace
 
 from benches import targets
+from benches.python import options
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reaper.json"
 ROUNDS = 10
@@ -125,16 +125,10 @@ async def measure(make: Callable[[str, int], object], folder: str, count: int, s
     return {"late_ms": round(late, 3), "noisy": others > max(NOISE_MS, Pace.noise * lasted)}
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benches.python.reaper", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default: %(default)s)")
-    parser.add_argument("--store", type=Path, default=Path("/var/tmp"), metavar="DIR", help="(default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=RESULTS, metavar="OUT")
-    return parser.parse_args(argv)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse(argv)
+    parser = options.in_turns("reaper", __doc__, ROUNDS, RESULTS)
+    parser.add_argument("--store", type=Path, default=Path("/var/tmp"), metavar="DIR", help="(default: %(default)s)")
+    arguments = parser.parse_args(argv)
     if penstock.BUILD_PROFILE != "release":
         print("this is a debug build: make develop")
         return 1
@@ -142,8 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     turns = [(dropped, name) for dropped in DROPS for name in VARIANTS]
     samples: dict[tuple[str, str], list[Sample]] = {turn: [] for turn in turns}
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    with tempfile.TemporaryDirectory(dir=options.store) as folder:
-        for round_ in range(-1, options.rounds):
+    with tempfile.TemporaryDirectory(dir=arguments.store) as folder:
+        for round_ in range(-1, arguments.rounds):
             for dropped, name in order.sample(turns, len(turns)):
                 sample = asyncio.run(measure(VARIANTS[name], folder, *DROPS[dropped]))
                 if round_ >= 0:  # the first warms up
@@ -151,11 +145,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: dict[str, Any] = {
         "version": 1,
         "started": started,
-        "environment": machine.environment((), (options.store,)),
-        "settings": {"rounds": options.rounds, "seed": SEED, "tick_s": TICK, "limit_ms": LIMIT_MS},
+        "environment": machine.environment((), (arguments.store,)),
+        "settings": {"rounds": arguments.rounds, "seed": SEED, "tick_s": TICK, "limit_ms": LIMIT_MS},
         "rows": [{"dropped": dropped, "variant": name, "samples": samples[dropped, name]} for dropped, name in turns],
     }
-    options.json.write_text(json.dumps(results, indent=1) + "\n")
+    arguments.json.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
     return int(any(verdict(row, LIMIT_MS) == "missed" for row in results["rows"]))
 
