@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import io
 import mmap
 import os
 import threading
@@ -43,7 +44,8 @@ async def test_a_body_in_a_file_is_read_in_pieces_of_buffer_size_fs(image_in: Ma
     assert await sizes(image.stream()) == usual
     assert await asyncio.to_thread(lambda: [len(view) for view in image.chunks()]) == usual
     with image.open() as file:
-        assert len(await asyncio.to_thread(file.peek)) == usual[0]  # type: ignore[attr-defined]
+        assert isinstance(file, io.BufferedReader)
+        assert len(await asyncio.to_thread(file.peek)) == usual[0]
 
 
 async def test_every_size_gives_the_whole_body(image: penstock.BodyImage, policy: Any, body: bytes) -> None:
