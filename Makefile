@@ -31,7 +31,7 @@ test-rust: say-test-rust ## Run the Rust tests (nextest if present, else cargo t
 
 .PHONY: test-python
 test-python: say-test-python $(VENV)/.develop $(VENV)/.test ## Run the Python tests, in a process for each of up to 4 CPUs
-	@# Half of the time tests wait. Who has none left takes over some of who has many. Then those that time must not be taken from.
+	@# Half of the time tests wait. What says how late a loop was runs by itself, afterwards.
 	$(BIN)/python -m pytest -m "not alone" -n logical --maxprocesses=4 --dist=worksteal
 	$(BIN)/python -m pytest -m alone
 
@@ -78,7 +78,7 @@ bench-client: say-bench-client $(VENV)/.develop $(VENV)/.bench ## Measure the cl
 	$(BIN)/python -m benches.python.client
 
 .PHONY: bench-client-close
-bench-client-close: say-bench-client-close $(VENV)/.develop $(VENV)/.bench ## Measure TLS beside aiohttp, and the client's policies, 400 times each (40 minutes; needs a quiet machine)
+bench-client-close: say-bench-client-close $(VENV)/.develop $(VENV)/.bench ## Measure TLS beside aiohttp, and the client's policies, 400 times each (an hour; needs a quiet machine)
 	$(BIN)/python -m benches.python.client --rounds 25 --batches 16 --rows '^tls/.*/(penstock|aiohttp)$$|^(tls|plain) (fs|mmap)' --add
 
 .PHONY: bench-close
