@@ -1,4 +1,4 @@
-"""The comparison of languages: which rows it has, what a small run writes, and what is said of who loses."""
+"""The comparison of languages: which rows it has, that they measure what they say, and what a small run writes."""
 
 import json
 import re
@@ -11,24 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from penstock.bench import page, report, rounds, sizes
+from penstock.bench import report, sizes
 from penstock.bench.driver import Driver, Plan
 from penstock.bench.progress import Progress
-from penstock.bench.results import Results, Row, Sample
+from penstock.bench.results import Results, Row
 from penstock.bench.rounds import Pace
 
 from benches.cross import (
     compare,
     compare_report,
-    findings,
     forwarding,
     published,
-    revisions,
     rows,
     stores,
     tls,
     two_cpus,
-    verdict,
 )
 from tests.conftest import ELSEWHERE
 
@@ -160,6 +157,19 @@ def test_upstreams_crates_are_the_registrys_with_what_they_resolve_to() -> None:
         "httparse": "1.4.",
     }.items():
         assert versions[name].startswith(version)
+
+
+def test_each_figure_that_upstream_published_has_a_row_in_its_table() -> None:
+    found = compare.sessions(PROGRAMS, {**STORES, "tmpfs": Path("/in-shared-memory")}, Plan(rounds=1), quick=False)
+    ids = {row.id for part in found.values() for session in part for row in session}
+    for store, figures in published.CLIENT.items():
+        for scenario in figures:
+            where = "length" if store is None else f"length/{store}"
+            assert f"{scenario}/{where}/upstream as published" in ids
+    for name in published.BLOCKING:
+        work, strategy = name.split()
+        wrapped = f"permit {work}/tokio/futures-intrusive, Sync"
+        assert (wrapped if strategy == "intrusive" else f"{work}/tokio/upstream {strategy}") in ids
 
 
 def test_a_program_that_cannot_be_built_is_named(
@@ -342,339 +352,6 @@ def test_a_report_is_made_anew_from_a_runs_json(written: Path, capsys: pytest.Ca
     assert capsys.readouterr().out.splitlines() == [str(page_path), str(written.with_suffix(".md"))]
 
 
-def test_losses_are_told_with_the_best_other(row: Callable[..., Row]) -> None:
-    ours = row("fs_direct/length/ext4/penstock", [20.0, 22.0, 21.0])
-    group = report.groups(
-        [
-            ours,
-            row("fs_direct/length/ext4/upstream as published", [10.0, 11.0, 10.5], loop="tokio"),
-            row("fs_direct/length/ext4/aiohttp tuned", [15.0, 16.0, 15.5]),
-            row("fs_direct/length/ext4/aiohttp naive", [40.0, 41.0, 40.5]),
-        ]
-    )
-    loss = verdict.losses(group)[0]
-    assert (loss.ours, loss.winner, loss.winners) == ("penstock", "upstream as published (Rust)", 2)
-    assert loss.times.median == pytest.approx(2.0)
-    assert not verdict.losses(report.groups([ours, row("fs_direct/length/ext4/aiohttp", [40.0, 41.0, 40.5])]))
-
-
-def test_echoes_of_both_languages_are_held_against_each_other(
-    row: Callable[..., Row], results: Callable[..., Results], sample: Callable[..., Sample]
-) -> None:
-    def echoes(client: str, loop: str, p99: float) -> Row:
-        lags = {"lag_p50_ms": p99 / 4, "lag_p99_ms": p99, "lag_worst_ms": p99 * 2}
-        samples = [sample(number, 1.0, **lags) for number in range(3)]
-        return row(f"echo beside sleep/{loop}/{client}", [], kind="echo", framing=None, loop=loop, samples=samples)
-
-    parts = {"strategies": results(echoes("penstock direct", "asyncio", 8.0), echoes("upstream direct", "tokio", 0.5))}
-    lost = compare_report.tables({"parts": parts, "missing": {}})["compare-lost"]
-    assert "| echo beside sleep | penstock direct | round trip p99 | upstream direct (Rust) | 16.00" in lost
-    (table,) = [
-        each.table for each in compare_report.sections(parts, {}) if each.title == "Blocking work: beside echoes"
-    ]
-    assert "| echo beside sleep | upstream direct (Rust) | 0.125 (0.125 to 0.125) | 0.5 (0.5 to 0.5) | 1 |" in table
-
-
-def test_semaphores_lose_to_semaphores_and_not_to_doing_without(
-    row: Callable[..., Row], results: Callable[..., Results]
-) -> None:
-    rows = [
-        row("permit noop/penstock permit", [20.0, 22.0, 21.0], scenario="permit, noop"),
-        row("permit noop/futures-intrusive", [10.0, 11.0, 10.5], scenario="permit, noop"),
-        row("permit noop/penstock direct", [1.0, 1.1, 1.05], scenario="permit, noop"),
-    ]
-    lost = compare_report.tables({"parts": {"semaphores": results(*rows)}, "missing": {}})["compare-lost"]
-    assert "| penstock permit | wall | futures-intrusive | 2.00" in lost
-    assert "penstock direct" not in lost
-
-
-def test_a_permit_is_told_by_what_it_adds_to_the_same_jobs_of_its_language(
-    row: Callable[..., Row], results: Callable[..., Results]
-) -> None:
-    jobs = {"scenario": "permit, noop"}
-    made = results(
-        row("permit noop/asyncio/penstock permit", [20.0] * 3, **jobs),
-        row("permit noop/asyncio/penstock direct", [12.0] * 3, **jobs),
-        row("permit noop/tokio/tokio", [5.0] * 3, loop="tokio", **jobs),
-        row(f"permit noop/tokio/{rows.DIRECT}", [4.0] * 3, loop="tokio", **jobs),
-    )
-    (table,) = [each.table for each in compare_report.sections({"semaphores": made}, {}) if "Semaphores" in each.title]
-    added = {line.split(" | ")[1]: line.split(" | ")[-2] for line in table.splitlines()[2:]}
-    assert added == {
-        "**penstock permit**": "8 CPU, 10 wall",
-        "**penstock direct**": "",
-        "tokio (Rust)": "1 CPU, 1.2 wall",
-        f"{rows.DIRECT} (Rust)": "",
-    }
-
-
-def test_clients_lose_to_those_that_read_every_byte_and_are_held_against_upstreams(
-    row: Callable[..., Row], results: Callable[..., Results]
-) -> None:
-    made = results(
-        row("fs_direct/length/ext4/penstock", [20.0] * 3),
-        row("fs_direct/length/ext4/upstream as published", [5.0] * 3, loop="tokio"),
-        row(f"fs_direct/length/ext4/{rows.KEPT}", [10.0] * 3, loop="tokio"),
-    )
-    lost = compare_report.tables({"parts": {"clients": made}, "missing": {}})["compare-lost"]
-    assert f"| penstock | wall | {rows.KEPT} (Rust) | 2.00 [2.00, 2.00] | 1 |" in lost
-    assert "as published" not in lost
-    held = {row["client"]: base["client"] for row, base in compare_report.held_against("clients", made)}
-    assert held == {"penstock": rows.KEPT, "upstream as published": rows.KEPT}
-
-
-def test_a_rate_is_of_the_bytes_that_a_batch_has(row: Callable[..., Row], results: Callable[..., Results]) -> None:
-    seconds = 0.125
-    made = results(
-        row("ram/length/penstock", [seconds * 800]),
-        row("spill, 1 %/length/ext4/penstock", [seconds * 800]),
-    )
-    tables = {each.title: each for each in compare_report.sections({"clients": made}, {}) if "Clients" in each.title}
-    assert "| 1.00 (8.0) |" in tables["Clients: RAM, length"].table
-    mixed = sum(sizes.mixed()) / seconds / 2**30
-    spilling = tables["Clients: spilling, ext4, length"]
-    assert f"| {mixed:.2f} ({mixed * 8:.1f}) |" in spilling.table
-    assert "of 8 MiB" not in spilling.text
-
-
-def test_what_has_a_length_stands_before_chunks(row: Callable[..., Row], results: Callable[..., Results]) -> None:
-    made = results(
-        *(
-            row(f"fs_{policy}/{framing}/{store}/penstock", [10.0] * 3)
-            for framing in ("chunked", "length")
-            for store in ("ext4", "tmpfs")
-            for policy in ("direct", "permit", "dispatch")
-        )
-    )
-    titles = [each.title for each in compare_report.sections({"clients": made}, {}) if "Clients" in each.title]
-    places = [f"{store}, {framing}" for store in ("ext4", "tmpfs") for framing in ("length", "chunked")]
-    assert titles == [f"Clients: {place}" for place in places]
-    lines = verdict.costs(made["rows"]).splitlines()[2:]
-    assert [line.split(": ")[0] for line in lines] == [
-        f"| fs, {framing}, {store}" for framing in ("length", "chunked") for store in ("ext4", "tmpfs")
-    ]
-
-
-def test_policies_are_held_against_direct(row: Callable[..., Row]) -> None:
-    made = [
-        row(f"fs_{policy}/length/ext4/penstock", [each] * 3)
-        for policy, each in (("direct", 10.0), ("permit", 11.0), ("dispatch", 9.0))
-    ]
-    assert verdict.costs(made).splitlines()[-1] == (
-        "| fs, length, ext4: penstock | 1.10 [1.10, 1.10] | 1.10 [1.10, 1.10] | 0.90 [0.90, 0.90] | 0.90 [0.90, 0.90] |"
-    )
-    assert verdict.costs(made[:2]) == ""
-
-
-def test_published_figures_stand_beside_the_same_experiment(
-    row: Callable[..., Row], results: Callable[..., Results]
-) -> None:
-    made = results(
-        row("fs_direct/length/ext4/upstream as published", [10.0], loop="tokio"),
-        row("fs_direct/length/ext4/penstock", [10.0]),
-        row("ram/length/upstream as published", [10.0], loop="tokio"),
-    )
-    (files, ram) = [each for each in compare_report.sections({"clients": made}, {}) if "Clients" in each.title][::-1]
-    assert " | 120 | " in files.table or " | 120 | " in ram.table
-    assert " | 58.5 | " in files.table + ram.table
-
-
-def test_each_figure_that_upstream_published_has_a_row_in_its_table() -> None:
-    found = compare.sessions(PROGRAMS, {**STORES, "tmpfs": Path("/in-shared-memory")}, Plan(rounds=1), quick=False)
-    ids = {row.id for part in found.values() for session in part for row in session}
-    for store, figures in published.CLIENT.items():
-        for scenario in figures:
-            where = "length" if store is None else f"length/{store}"
-            assert f"{scenario}/{where}/upstream as published" in ids
-    for name in published.BLOCKING:
-        work, strategy = name.split()
-        wrapped = f"permit {work}/tokio/futures-intrusive, Sync"
-        assert (wrapped if strategy == "intrusive" else f"{work}/tokio/upstream {strategy}") in ids
-
-
-def test_markdowns_bars_and_emphasis_reach_the_page(tmp_path: Path) -> None:
-    table = report.markdown(("a", "b"), [("**x**", "1 \\| 2"), ("`y`", "<3")])
-    path, _ = page.write("A < B", [page.Section("One", "Text of `code`.", table)], tmp_path / "made")
-    text = path.read_text()
-    assert "<h1>A &lt; B</h1>" in text
-    assert "<td><strong>x</strong></td><td>1 | 2</td>" in text
-    assert "<td><code>y</code></td><td>&lt;3</td>" in text
-
-
-def test_each_of_upstreams_findings_is_named_where_nothing_was_measured_too() -> None:
-    found = findings.findings({})
-    assert {each.verdict for each in found} == {"not measured"}
-    for claim in (
-        "Direct is fastest, upstream's client",
-        "Permits reduce variance, upstream's client: permit ÷ direct, spread of a batch's requests",
-        "Permits reduce variance, upstream's client: permit ÷ direct, p99 of requests",
-        "dispatch_rx beats spawn_blocking on sleeps",
-        "futures-intrusive's semaphore is much worse on sleeps",
-        "crossbeam's channel is slower",
-        "With huge pages a mapping is nearly free, upstream's client",
-        "Spilling 1 % of the bodies costs next to nothing, upstream's client",
-        "Cooperative swapping: short of memory, bodies do better in tmpfs than in RAM, upstream's client",
-    ):
-        assert len([each for each in found if each.claim.startswith(claim)]) == 1
-
-
-@pytest.mark.parametrize("disk", ["ext4", "xfs"])
-def test_findings_are_of_files_on_a_disk_of_any_type(
-    disk: str, row: Callable[..., Row], results: Callable[..., Results]
-) -> None:
-    made = results(
-        row(f"fs_direct/length/{disk}/penstock", [10.0] * 3),
-        row(f"fs_permit/length/{disk}/penstock", [12.0] * 3),
-        row(f"spill, 0 %/length/{disk}/penstock", [10.0] * 3),
-        row(f"spill, 1 %/length/{disk}/penstock", [10.1] * 3),
-    )
-    judged = {each.claim.partition(":")[0]: each for each in findings.findings({"clients": made})}
-    assert judged["Direct is fastest, penstock's client"].seen == "1.20 [1.20, 1.20]"
-    assert judged["Spilling 1 % of the bodies costs next to nothing, penstock's client"].verdict == "reproduced"
-    spills = compare_report.tables({"parts": {"clients": made}, "missing": {}})["compare-spills"]
-    assert f"| {disk} | penstock | 1.01 [1.01, 1.01] | 1.01 [1.01, 1.01] |" in spills
-
-
-def test_a_finding_is_judged_by_the_side_of_its_ratios(
-    row: Callable[..., Row], results: Callable[..., Results]
-) -> None:
-    made = results(
-        row("sleep/tokio/upstream direct", [10.0] * 3, loop="tokio"),
-        row("sleep/tokio/upstream permit", [12.0] * 3, loop="tokio"),
-        row("sleep/tokio/upstream dispatch_rx", [9.0] * 3, loop="tokio"),
-        row("sleep/tokio/upstream spawn_blocking", [15.0] * 3, loop="tokio"),
-    )
-    judged = {each.claim.partition(":")[0]: each for each in findings.findings({"strategies": made})}
-    direct = judged["Direct is fastest, upstream's blocking work"]
-    assert (direct.seen, direct.verdict) == ("0.90 to 1.50 (3 ratios)", "reproduced in 2 of 3, the contrary in 1")
-    dispatch = judged["dispatch_rx beats spawn_blocking on sleeps"]
-    assert (dispatch.seen, dispatch.verdict) == ("0.60 [0.60, 0.60]", "reproduced")
-    assert judged["With huge pages a mapping beats gathering, upstream's client"].verdict == "not measured"
-
-
-@pytest.mark.parametrize(
-    ("milliseconds", "verdict"),
-    [
-        ([80.0, 80.0, 80.0], "reproduced"),
-        ([13.0, 13.0, 13.0], "reproduced, but not in its size"),
-        ([9.0, 9.0, 9.0], "not reproduced"),
-        ([9.0, 10.0, 11.0], "not reproduced: no difference is seen"),
-        ([80.0, 80.0], "not measured"),
-    ],
-)
-def test_a_finding_has_a_size(
-    row: Callable[..., Row], results: Callable[..., Results], milliseconds: list[float], verdict: str
-) -> None:
-    made = results(
-        row("permit sleep/tokio/tokio", [10.0] * 3, loop="tokio"),
-        row("permit sleep/tokio/futures-intrusive, Sync", milliseconds, loop="tokio"),
-    )
-    found = findings.findings({"semaphores": made})
-    assert [each.verdict for each in found if each.claim.startswith("futures-intrusive")] == [verdict]
-
-
-LEVEL = "Its Sync wrapper costs nothing measurable"
-NEARLY_FREE = "With huge pages a mapping is nearly free, penstock's client"
-
-
-@pytest.mark.parametrize(
-    ("multiples", "verdict"),
-    [
-        ([0.98, 1.0, 1.02], "reproduced"),
-        # Wide, but all of it is on one side of 1.
-        ([1.10, 1.22, 1.73], "not reproduced"),
-        ([1.01, 1.06, 1.20], "not reproduced"),
-        ([0.70, 0.80, 0.90], "not reproduced"),
-        # 1 is in it, and so is a quarter more.
-        ([0.99, 1.08, 1.25], "not told: the interval is too wide"),
-    ],
-)
-def test_what_costs_nothing_has_to_be_near_to_nothing(
-    row: Callable[..., Row], results: Callable[..., Results], multiples: list[float], verdict: str
-) -> None:
-    made = results(
-        row("permit sleep/tokio/futures-intrusive", [10.0] * 3, loop="tokio"),
-        row("permit sleep/tokio/futures-intrusive, Sync", [10.0 * each for each in multiples], loop="tokio"),
-    )
-    assert [each.verdict for each in findings.findings({"semaphores": made}) if each.claim.startswith(LEVEL)] == [
-        verdict
-    ]
-
-
-def test_one_narrow_ratio_is_not_hidden_by_a_wide_one(row: Callable[..., Row], results: Callable[..., Results]) -> None:
-    def spilled(store: str, multiples: list[float]) -> list[Row]:
-        return [
-            row(f"spill, 0 %/length/{store}/penstock", [10.0] * 3),
-            row(f"spill, 1 %/length/{store}/penstock", [10.0 * each for each in multiples]),
-        ]
-
-    made = results(*spilled("ext4", [1.10, 1.22, 1.73]), *spilled("tmpfs", [0.9, 1.2, 1.6]))
-    found = [each for each in findings.findings({"clients": made}) if each.claim.startswith("Spilling") and each.ratios]
-    assert [each.verdict for each in found] == ["not reproduced: the contrary in 1 of 2"]
-    assert "| 1.0036 | 1.20 to 1.22 (2 ratios) |" in findings.table({"clients": made})
-
-
-@pytest.mark.parametrize(
-    ("multiples", "verdict"),
-    [
-        ([0.70, 0.89, 0.98], "reproduced"),
-        ([1.30, 1.36, 1.45], "reproduced"),
-        ([1.05, 1.36, 1.60], "not told: the interval is too wide"),
-        ([1.60, 1.70, 1.80], "not reproduced"),
-    ],
-)
-def test_what_is_nearly_free_may_cost_less_and_not_much_more(
-    row: Callable[..., Row], results: Callable[..., Results], multiples: list[float], verdict: str
-) -> None:
-    made = results(
-        row("ram/length/tmpfs huge/penstock", [10.0] * 3),
-        row("mmap_direct/length/tmpfs huge/penstock", [10.0 * each for each in multiples]),
-    )
-    judged = {each.claim.partition(":")[0]: each.verdict for each in findings.findings({"clients": made})}
-    assert judged[NEARLY_FREE] == verdict
-
-
-def test_rows_of_different_sessions_make_no_finding(row: Callable[..., Row], results: Callable[..., Results]) -> None:
-    made = results(row("ram/length/penstock", [10.0] * 3), row("mmap_direct/length/tmpfs huge/penstock", [10.0] * 3))
-    judged = {each.claim.partition(":")[0]: each.verdict for each in findings.findings({"clients": made})}
-    assert judged[NEARLY_FREE] == "not measured"
-
-
-def test_single_requests_have_a_p99_and_a_spread() -> None:
-    assert rounds.request_figures([[3.0, 1.0, 2.0], [6.0, 2.0, 4.0]]) == {
-        "request_p99_ms": 6.0,
-        "request_spread_ms": 3.0,
-    }
-    assert rounds.request_figures([[], []]) == {}
-
-
-def test_what_spilling_costs_is_a_multiple_of_keeping_all(
-    row: Callable[..., Row], results: Callable[..., Results], sample: Callable[..., Sample]
-) -> None:
-    def spilled(name: str, milliseconds: float, peak: int) -> Row:
-        samples = [sample(number, milliseconds, peak_bytes=peak << 20) for number in range(3)]
-        return row(f"spill, {name} %/length/ext4/penstock", [], samples=samples)
-
-    made = results(spilled("0", 10.0, 40), spilled("1", 10.1, 40), spilled("10", 13.0, 30))
-    head, _, *lines = verdict.spills(made, ("ext4", "tmpfs"), ("penstock", "upstream")).splitlines()
-    assert head == (
-        "| files on | client | 1 %: CPU | 1 %: wall | 1 %: peak memory | 10 %: CPU | 10 %: wall | 10 %: peak memory |"
-    )
-    assert lines == [
-        "| ext4 | penstock | 1.01 [1.01, 1.01] | 1.01 [1.01, 1.01] | 1.00 [1.00, 1.00] | 1.30 [1.30, 1.30] "
-        "| 1.30 [1.30, 1.30] | 0.75 [0.75, 0.75] |"
-    ]
-
-
-def test_penstocks_core_spills_in_the_summary_too(row: Callable[..., Row], results: Callable[..., Results]) -> None:
-    made = [row(f"spill, {spilled} %/length/ext4/{rows.CORE}", [10.0] * 3) for spilled in rows.SPILLED]
-    table = compare_report.tables({"parts": {"clients": results(*made)}, "missing": {}})["compare-spills"]
-    # Without a cgroup there is no peak.
-    assert (
-        table.splitlines()[2] == f"| ext4 | {rows.CORE} | {'1.00 [1.00, 1.00] | 1.00 [1.00, 1.00] |  | ' * 2}".strip()
-    )
-
-
 def test_spilled_and_repeated_bodies_are_read_whole(tmp_path: Path) -> None:
     stores = {"ext4": tmp_path}
     sessions = list(rows.clients(NONE, stores, Plan(rounds=1), quick=True))
@@ -796,59 +473,3 @@ def test_so_many_of_a_mixed_batch_are_above_the_limit() -> None:
     for spilled in rows.SPILLED:
         assert sum(size > sizes.limit(spilled) for size in sizes.mixed()) == spilled
     assert 15 << 20 < sum(sizes.mixed()) < 25 << 20
-
-
-def test_rows_that_moved_are_told_and_others_are_not(row: Callable[..., Row], results: Callable[..., Results]) -> None:
-    made = results(
-        row("fs_direct/length/ext4/penstock/now", [12.0, 12.1, 12.2], client="now"),
-        row("fs_direct/length/ext4/penstock/base", [10.0, 10.1, 10.2], client="base"),
-        row("ram/length/penstock/now", [10.0, 10.2, 10.1], client="now"),
-        row("ram/length/penstock/base", [10.1, 10.0, 10.1], client="base"),
-    )
-    lines = revisions.moved(made).splitlines()[2:]
-    assert [line.partition(" | 1.")[0] for line in lines] == [
-        "| fs_direct/length/ext4/penstock | CPU",
-        "| fs_direct/length/ext4/penstock | wall",
-    ]
-
-
-def test_the_bases_rows_run_with_the_bases_package(tmp_path: Path) -> None:
-    found = list(revisions.sessions(tmp_path, Plan(rounds=1), Path("/the/base")))
-    driver = Driver(found, Plan(rounds=1))
-    (now, base) = found[0][:2]
-    assert (now.wrapper, base.wrapper) == ((), ("env", "PYTHONPATH=/the/base"))
-    assert driver.command(base) == driver.command(now)
-
-
-@pytest.mark.skipif(shutil.which("git") is None, reason="no git(1)")
-def test_the_base_is_built_from_its_own_tree_and_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tree, target = tmp_path / "tree", tmp_path / "target"
-    for each in (tree, target):
-        each.mkdir()
-    source = tree / "source"
-    source.write_text("as it was")
-    git = ["git", "-C", str(tree), "-c", "user.name=A", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-    for arguments in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "As it was"]):
-        subprocess.run([*git, *arguments], check=True)
-    source.write_text("as it is")
-    ran = []
-
-    def run(*command: str, cwd: Path) -> None:
-        """Of maturin a wheel that is the source, and of pip what is in the wheel."""
-        ran.append(command[0])
-        if command[0] == "maturin":
-            wheels = Path(command[-1])
-            wheels.mkdir()
-            shutil.copy(cwd / "source", wheels / "made.whl")
-        else:
-            site = Path(command[command.index("--target") + 1])
-            site.mkdir()
-            shutil.copy(command[-1], site / "source")
-
-    monkeypatch.setattr(revisions, "ROOT", tree)
-    monkeypatch.setattr(revisions, "BUILT", target / "base")
-    monkeypatch.setattr(revisions, "_run", run)
-    site = revisions.build("HEAD")
-    assert (site / "source").read_text() == "as it was"
-    assert revisions.build("HEAD") == site
-    assert ran == ["maturin", sys.executable]
