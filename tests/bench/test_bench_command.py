@@ -88,6 +88,7 @@ def test_an_unknown_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.fixture(scope="module")
 def fonts(tmp_path_factory: pytest.TempPathFactory) -> None:
     """matplotlib keeps open what it first draws with."""
+    pytest.importorskip("matplotlib.figure")
     report.bars([], {"nothing": wall}).savefig(tmp_path_factory.mktemp("fonts") / "first.svg")
 
 
