@@ -9,6 +9,9 @@ from penstock.bench.results import Results, Row, Sample
 
 from benches.cross import compare_report, rows, verdict
 
+# The report draws, and that starts threads of its own.
+pytest.importorskip("matplotlib.figure")
+
 
 def test_losses_are_told_with_the_best_other(row: Callable[..., Row]) -> None:
     ours = row("fs_direct/length/ext4/penstock", [20.0, 22.0, 21.0])
