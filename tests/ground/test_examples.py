@@ -154,7 +154,8 @@ async def main():
 asyncio.run(main())
 """
 
-SECONDS = 60 if os.environ.get("CI") or os.environ.get("PENSTOCK_NIGHTLY") else 5
+LONG = os.environ.get("CI") or os.environ.get("PENSTOCK_NIGHTLY")
+SECONDS = int(os.environ.get("PENSTOCK_EXAMPLE_SECONDS") or (60 if LONG else 5))
 """How long the programs run that watch themselves."""
 URLS = 10_000 if SECONDS == 60 else 2000
 """How many the crawler visits at least."""
