@@ -219,15 +219,17 @@ def merge(results: Results, anew: Results) -> Results:
     return {**results, "rows": [rows.pop(row["id"], row) for row in results["rows"]] + list(rows.values())}
 
 
-def put_into(path: Path, comparison: Comparison, rows: str) -> Comparison:
+def put_into(earlier: Comparison, comparison: Comparison, rows: str) -> Comparison:
     """An earlier run with what was measured anew. Which rows these are stands among what its one run doesn't have."""
-    earlier: Comparison = json.loads(path.read_text())
+    there = set(comparison["parts"]) | ({swapping.TITLE} if "swapping" in comparison["parts"] else set())
+    missing = {what: why for what, why in earlier["missing"].items() if what not in there}
+    parts = dict(earlier["parts"])
     for part, results in comparison["parts"].items():
-        earlier["parts"][part] = merge(earlier["parts"][part], results)
+        parts[part] = merge(parts[part], results) if part in parts else results
         what = f"{len(results['rows'])} rows of {part}, by {rows or 'no pattern'}, in the same run as the others"
         commit = results["environment"]["commit"]
-        earlier["missing"][what] = f"{agreement.ANEW}, started {results['started']}, at commit {commit}"
-    return earlier
+        missing[what] = f"{agreement.ANEW}, started {results['started']}, at commit {commit}"
+    return {**earlier, "parts": parts, "missing": missing}
 
 
 def joined(comparison: Comparison) -> str:
@@ -257,12 +259,6 @@ def unreached(chosen: Iterable[str], comparison: Comparison) -> dict[str, str]:
     return {part: "the run ended before it" for part in chosen if part not in comparison["parts"]}
 
 
-def save(comparison: Comparison, start: float, missing: dict[str, str], path: Path) -> None:
-    comparison["seconds"] = round(time.monotonic() - start, 1)
-    comparison["missing"] = missing
-    path.write_text(json.dumps(comparison, indent=1) + "\n")
-
-
 def write(comparison: Comparison, path: Path) -> list[Path]:
     """The page and the Markdown with its pictures, beside the JSON."""
     sections = compare_report.sections(comparison["parts"], comparison["missing"])
@@ -278,6 +274,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What was set up is taken down again, too, when the run is ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     start = time.monotonic()
+    # Before anything is written: it may be the very file that the figures go to.
+    earlier: Comparison | None = json.loads(arguments.into.read_text()) if arguments.into else None
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else PACE.rounds)
     warmup = 0 if arguments.quick else PACE.warmup
     pace = replace(PACE, rounds=rounds, warmup=warmup, noise=arguments.noise)
@@ -289,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with stores.opened(OUTPUT, arguments.store) as places:
         programs = Programs(*(Path(name) for _, name in PROGRAMS)) if arguments.list else builds.all()
         found = sessions(programs, places.directories, plan, arguments.quick)
-        chosen = select(found, arguments.part or PARTS, re.compile(arguments.rows), whole=arguments.into is not None)
+        chosen = select(found, arguments.part or PARTS, re.compile(arguments.rows), whole=earlier is not None)
         if arguments.list:
             print("\n".join(row.id for part in chosen.values() for session in part for row in session))
             print(estimate(chosen, pace, plan), file=sys.stderr)
@@ -307,19 +305,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             missing[rows.LEFT_TO_THE_COMPLETE_RUN] = "left out of a quick run"
         comparison: Comparison = {"version": 1, "quick": arguments.quick, "seconds": 0, "parts": {}, "missing": {}}
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
+
+        def save(more: Mapping[str, str]) -> Comparison:
+            """What there is so far, put into the earlier run if there is one."""
+            comparison["seconds"] = round(time.monotonic() - start, 1)
+            comparison["missing"] = {**builds.missing, **missing, **more}
+            kept = put_into(earlier, comparison, arguments.rows) if earlier else comparison
+            arguments.json.write_text(json.dumps(kept, indent=1) + "\n")
+            return kept
+
         try:
             for part, results in measure(chosen, pace, plan, list(places.directories.values()), missing):
                 comparison["parts"][part] = results
                 # Kept as far as it came: an hour's figures aren't lost to the one row that fails.
-                save(comparison, start, {**builds.missing, **missing, **unreached(chosen, comparison)}, arguments.json)
+                save(unreached(chosen, comparison))
         except DebugBuildError as error:
             print(error, file=sys.stderr)
             return 2
-        save(comparison, start, {**builds.missing, **missing, **compare_report.NOT_MEASURED}, arguments.json)
-    if arguments.into:
-        comparison = put_into(arguments.into, comparison, arguments.rows)
-        arguments.json.write_text(json.dumps(comparison, indent=1) + "\n")
-    for path in (arguments.json, *write(comparison, arguments.json)):
+        kept = save(compare_report.NOT_MEASURED)
+    for path in (arguments.json, *write(kept, arguments.json)):
         print(path)
     return 0
 

@@ -24,6 +24,7 @@ from benches.cross import (
     published,
     rows,
     stores,
+    swapping,
     tls,
     two_cpus,
 )
@@ -276,9 +277,11 @@ def test_sessions_that_are_measured_anew_take_the_place_of_their_own(
     monkeypatch: pytest.MonkeyPatch, written: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "again.json"
+    # It is the very file that the figures go to.
+    shutil.copy(written, path)
     monkeypatch.setenv("PATH", "/nowhere")
     arguments = ["--quick", "--rounds", "2", "--noise", "1000", "--rows", "^semaphore free/asyncio/penstock$"]
-    assert compare.main([*arguments, "--into", str(written), "--json", str(path)]) == 0
+    assert compare.main([*arguments, "--into", str(path), "--json", str(path)]) == 0
     before, after = (json.loads(each.read_text()) for each in (written, path))
     assert after["parts"]["strategies"] == before["parts"]["strategies"]
     rows = {row["id"]: len(row["samples"]) for row in after["parts"]["semaphores"]["rows"]}
@@ -288,6 +291,19 @@ def test_sessions_that_are_measured_anew_take_the_place_of_their_own(
     (what,) = after["missing"].keys() - before["missing"].keys()
     assert what.endswith(" rows of semaphores, by ^semaphore free/asyncio/penstock$, in the same run as the others")
     assert re.match(r"measured anew, started 20\d\d-.* at commit ", after["missing"][what])
+
+
+def test_a_part_that_an_earlier_run_had_not_comes_into_it_and_the_reason_goes(
+    row: Callable[..., Row], results: Callable[..., Results]
+) -> None:
+    part = results(row("noop/tokio/penstock", [10.0]))
+    missing = {"semaphores": "the run ended before it", swapping.TITLE: "there is no swap", "a row": "not permitted"}
+    earlier: Any = {"version": 1, "quick": False, "seconds": 60.0, "parts": {"queues": part}, "missing": missing}
+    anew: Any = {**earlier, "parts": {"semaphores": part, "swapping": part}, "missing": {}}
+    made = compare.put_into(earlier, anew, "")
+    assert list(made["parts"]) == ["queues", "semaphores", "swapping"]
+    assert missing.keys() - made["missing"].keys() == {"semaphores", swapping.TITLE}
+    assert "1 rows of swapping, by no pattern, in the same run as the others" in made["missing"]
 
 
 def follows_the_schema(comparison: dict[str, Any]) -> None:
