@@ -108,7 +108,9 @@ def runs(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
                 "; ".join(anew),
             )
         )
-    made = report.markdown(("run", "started", "commit", "rounds", "minutes", "not in this run"), lines)
+    head = ("run", "started", "commit", "rounds", "minutes", "not in this run")
+    shown = len(head) if any(line[-1] for line in lines) else -1
+    made = report.markdown(head[:shown], [line[:shown] for line in lines])
     return compare_report.abbreviated(made)
 
 

@@ -61,6 +61,10 @@ TURN_SECONDS = {
 }
 START_SECONDS = 0.3
 BUILDING = 300
+JOINED = (
+    "Rows that joined the comparison after this run have no figures yet. Of those that left it, or have another name "
+    "now, the tables still show the figures."
+)
 
 
 class Comparison(TypedDict):
@@ -252,7 +256,9 @@ def joined(comparison: Comparison) -> str:
             lines.append(
                 (part, *(f"{len(each)}: {', '.join(sorted(set(each)))}" if each else "" for each in (new, gone)))
             )
-    return report.markdown(("part", "joined since", "left since"), lines) if lines else "None."
+    if not lines:
+        return "Every row that the comparison has by now is in this run."
+    return f"{JOINED}\n\n{report.markdown(('part', 'joined since', 'left since'), lines)}"
 
 
 def unreached(chosen: Iterable[str], comparison: Comparison) -> dict[str, str]:

@@ -104,6 +104,9 @@ def test_when_each_run_was_made_is_told_with_what_was_put_into_it(row: Callable[
         "| first, complete | 2026-01-02T03:04:05+00:00 | abc | 4 | 60 | 9 rows: measured anew, at 0123456789ab |",
         "| second, quick | 2026-01-02T03:04:05+00:00 | abc | 4 | 60 |  |",
     ]
+    one_run_each = agreement.runs({**first, "missing": {}}, {**first, "quick": True, "missing": {}})
+    assert "not in this run" not in one_run_each
+    assert one_run_each.splitlines()[-1] == "| second, quick | 2026-01-02T03:04:05+00:00 | abc | 4 | 60 |"
 
 
 def test_most_multiples_agree_between_the_published_runs() -> None:

@@ -475,11 +475,12 @@ def test_rows_that_joined_after_a_run_are_told(row: Callable[..., Row], results:
         for part, sessions in found.items()
     }
     comparison: Any = {"quick": True, "parts": parts}
-    assert compare.joined(comparison) == "None."
+    assert compare.joined(comparison) == "Every row that the comparison has by now is in this run."
     parts["queues"]["rows"] = [each for each in parts["queues"]["rows"] if " x 200/" not in each["id"]]
     parts["queues"]["rows"].append(row("noop/tokio/penstock", []))
     del parts["forwarding"]
-    lines = compare.joined(comparison).splitlines()[2:]
+    about, _, _, _, *lines = compare.joined(comparison).splitlines()
+    assert about == compare.JOINED
     assert lines[0] == "| queues | 6: queue, noop x 200, queue, sleep x 200 | 1: noop: penstock |"
     assert lines[1].startswith("| forwarding | ")
     assert len(lines) == 2
