@@ -13,10 +13,14 @@ def test_each_of_upstreams_findings_is_named_where_nothing_was_measured_too() ->
     assert {each.verdict for each in found} == {"not measured"}
     for claim in (
         "Direct is fastest, upstream's client",
+        "Direct is fastest, upstream's blocking work",
+        "Direct is fastest, penstock's blocking work",
         "Permits reduce variance, upstream's client: permit ÷ direct, spread of a batch's requests",
         "Permits reduce variance, upstream's client: permit ÷ direct, p99 of requests",
         "dispatch_rx beats spawn_blocking on sleeps",
+        "dispatch_rx and spawn_blocking are close on noop and expensive",
         "futures-intrusive's semaphore is much worse on sleeps",
+        "futures-intrusive's semaphore is slower on noop and expensive, too",
         "crossbeam's channel is slower",
         "With huge pages a mapping is nearly free, upstream's client",
         "Spilling 1 % of the bodies costs next to nothing, upstream's client",
@@ -77,7 +81,7 @@ def test_a_finding_has_a_size(
         row("permit sleep/tokio/futures-intrusive, Sync", milliseconds, loop="tokio"),
     )
     found = findings.findings({"semaphores": made})
-    assert [each.verdict for each in found if each.claim.startswith("futures-intrusive")] == [verdict]
+    assert [each.verdict for each in found if "much worse on sleeps" in each.claim] == [verdict]
 
 
 LEVEL = "Its Sync wrapper costs nothing measurable"
@@ -108,6 +112,35 @@ def test_what_costs_nothing_has_to_be_near_to_nothing(
     assert [each.verdict for each in findings.findings({"semaphores": made}) if each.claim.startswith(LEVEL)] == [
         verdict
     ]
+
+
+@pytest.mark.parametrize(
+    ("multiples", "verdict"),
+    [
+        ([0.92, 1.05, 1.09], "reproduced"),
+        ([1.02, 1.15, 1.30], "not reproduced"),
+        ([0.80, 1.00, 1.20], "not told: the interval is too wide"),
+    ],
+)
+def test_what_is_close_may_be_a_tenth_apart(
+    row: Callable[..., Row], results: Callable[..., Results], multiples: list[float], verdict: str
+) -> None:
+    made = results(
+        row("noop/tokio/upstream spawn_blocking", [10.0] * 3, loop="tokio"),
+        row("noop/tokio/upstream dispatch_rx", [10.0 * each for each in multiples], loop="tokio"),
+    )
+    judged = {each.claim: each.verdict for each in findings.findings({"strategies": made})}
+    (close,) = [judged[claim] for claim in judged if " are close on noop and expensive" in claim]
+    assert close == verdict
+
+
+def test_direct_is_held_against_copies_too_beside_what_was_published(
+    row: Callable[..., Row], results: Callable[..., Results]
+) -> None:
+    rows = {policy: f"mmap_copy_{policy}/length/ext4/upstream as published" for policy in ("direct", "permit")}
+    made = results(row(rows["direct"], [10.0] * 3), row(rows["permit"], [12.0] * 3))
+    line = "Direct is fastest, upstream's client: others ÷ direct | 1.13 to 1.38 (8 ratios) | 1.20 [1.20, 1.20]"
+    assert f"| {line} | reproduced |" in findings.table({"clients": made})
 
 
 def test_one_narrow_ratio_is_not_hidden_by_a_wide_one(row: Callable[..., Row], results: Callable[..., Results]) -> None:
