@@ -1,7 +1,8 @@
 """What upstream's author found with the published figures, and whether a comparison shows it: by ratios of its rows.
 
 A finding holds where the 95 % interval of a ratio lies on its side of 1, or within what it allows; one that isn't
-measured says so. Both rows of a ratio took turns in one session.
+measured says so. Both rows of a ratio took turns in one session; places for files did not, and are held against each
+other by way of bodies in RAM.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +43,8 @@ TEXT = (
     f"Where something is said to cost nothing, the interval has to lie within {LEVEL * 100:.0f} % of 1, where two are "
     f"said to be close, within {CLOSE * 100:.0f} %, and one on a side of 1 that doesn't is to the contrary; where it "
     "is said to be nearly free, the interval has to end below the published ratio and a tenth of it. Of twenty such "
-    "intervals one lies beside the true ratio by chance: one or two of many say little."
+    "intervals one lies beside the true ratio by chance: one or two of many say little. Places for files are held "
+    "against each other as multiples of bodies in RAM, which took turns with both."
 )
 
 KINDS = ("fs", "mmap", "mmap_copy")
@@ -221,6 +223,15 @@ def findings(parts: Parts) -> list[Finding]:
         ),
         *(
             Finding(
+                f"In huge pages files cost less than on disk, {whose}: file ÷ RAM, as a multiple of that on disk",
+                "below",
+                _places(parts, client),
+                _published_places() if client == upstream else (),
+            )
+            for whose, client in (("upstream's client", upstream), ("penstock's client", ours))
+        ),
+        *(
+            Finding(
                 f"Spilling 1 % of the bodies costs next to nothing, {whose}: 1 % ÷ none",
                 "level",
                 _spilled(parts, client),
@@ -278,6 +289,29 @@ def _published_policies() -> list[float]:
         for figures, kind, policy in product(published.CLIENT.values(), KINDS, OTHERS)
         if f"{kind}_{policy}" in figures
     ]
+
+
+def _places(parts: Parts, client: str) -> list[Interval]:
+    """Files in huge pages against those on disk, by way of bodies in RAM, which took turns with both."""
+    disk = next(filter(rows.on_disk, stores(parts["clients"])), None) if "clients" in parts else None
+
+    def beside_ram(scenario: str, store: str | None) -> list[Interval]:
+        return _paired(parts, "clients", [(f"{scenario}/length/{store}/{client}", f"ram/length/{store}/{client}")])
+
+    found = []
+    for kind, policy in product(KINDS, ("direct", *OTHERS)):
+        there, here = (beside_ram(f"{kind}_{policy}", store) for store in (HUGE, disk))
+        for huge, other in zip(there, here, strict=False):
+            low, high = huge.low / other.high, huge.high / other.low
+            found.append(Interval(huge.median / other.median, low, high, min(huge.iterations, other.iterations)))
+    return found
+
+
+def _published_places() -> list[float]:
+    """The same, as far as upstream's author has them."""
+    huge, disk = published.CLIENT[HUGE], published.CLIENT["ext4"]
+    files = [scenario for scenario in disk if not scenario.startswith("ram")]
+    return [huge[each] / huge["ram"] / (disk[each] / disk["ram"]) for each in files]
 
 
 def _spilled(parts: Parts, client: str) -> list[Interval]:

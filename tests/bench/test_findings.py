@@ -180,3 +180,18 @@ def test_rows_of_different_sessions_make_no_finding(row: Callable[..., Row], res
     made = results(row("ram/length/penstock", [10.0] * 3), row("mmap_direct/length/tmpfs huge/penstock", [10.0] * 3))
     judged = {each.claim.partition(":")[0]: each.verdict for each in findings.findings({"clients": made})}
     assert judged[NEARLY_FREE] == "not measured"
+
+
+@pytest.mark.parametrize(("places", "verdict"), [(("ext4", "tmpfs huge"), "reproduced"), (("ext4",), "not measured")])
+def test_places_for_files_are_held_against_each_other_as_multiples_of_ram(
+    row: Callable[..., Row], results: Callable[..., Results], places: tuple[str, ...], verdict: str
+) -> None:
+    times = {"ext4": (10.0, 20.0), "tmpfs huge": (20.0, 30.0)}
+    made = results(
+        *(row(f"ram/length/{store}/penstock", [times[store][0]] * 3) for store in places),
+        *(row(f"fs_direct/length/{store}/penstock", [times[store][1]] * 3) for store in places),
+    )
+    judged = {each.claim.partition(":")[0]: each for each in findings.findings({"clients": made})}
+    found = judged["In huge pages files cost less than on disk, penstock's client"]
+    assert found.verdict == verdict
+    assert found.seen == ("0.75 [0.75, 0.75]" if found.ratios else "")
