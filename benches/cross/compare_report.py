@@ -87,6 +87,12 @@ NOT_MEASURED = {
     "of 4 and 40 threads are among the results of blocking work",
     "bodies above a limit, dispatched": "which bodies go to files is asked with all else alike: on the thread that "
     "receives; what a dispatch costs is told by the policies",
+    "futures-intrusive's semaphore within upstream's crate": "the crate is built with tokio's; the two are compared "
+    "without what it puts around a permit",
+    "upstream's streams that yield between pieces": "`ram_gather_yield`, `fs_yield` and `mmap_yield` aren't in the "
+    "tables that were published",
+    "upstream's streams of files by 8 KiB to 4 MiB, and its clients with one thread or three to dispatch to": "its "
+    "benchmarks have them behind a feature that is off",
 }
 
 
@@ -155,7 +161,8 @@ def _summaries(parts: Mapping[str, Results]) -> dict[str, Section]:
         )
         made["compare-requests"] = Section(
             "What policies do to single requests",
-            "As above, of single requests: their p99, and how far apart the 16 of a batch end.",
+            "As above, of single requests: their p99, which of the 16 or 32 of a turn is the slowest, and how far "
+            "apart the 16 of a batch end.",
             verdict.costs(downloaded, verdict.SINGLE),
         )
         made["compare-spills"] = Section(
@@ -249,14 +256,19 @@ TITLES = {
 }
 TEXTS = {
     "strategies": "Batches of 100 jobs (200 sleeps of 1 to 49 µs) on 4 threads beside the loop's (40 for sleeps), in "
-    "Rust from tokio's 4 threads, in Python from one loop, or eight that share them: but for anyio, whose threads are "
-    "one loop's, so that eight loops have eight and not 4. All sleep as long; a shuffle has its language's generator. "
-    "`published` is " + published.SOURCE + ".",
-    "echo": "200 connections echo every 50 ms while batches of jobs run: how long a round trip takes. The loop that "
-    "the jobs are called from serves them, in Rust the tokio runtime; their clients are the same process for all.",
+    "Rust from tokio's 4 threads, directly from as many as both, in Python from one loop, or eight that share them: "
+    "but for anyio, whose threads are one loop's, so that eight loops have eight and not 4. All sleep as long; a "
+    "shuffle has its language's generator, and takes Python more than ten times as long. `published` is "
+    + published.SOURCE
+    + ".",
+    "echo": "200 connections echo every 50 ms while batches of jobs run, one every 25 ms or when the last has ended: "
+    "how long a round trip takes. Shuffles take Python more than ten times as long, and so does what waits behind "
+    "them. The loop that the jobs are called from serves them, in Rust the tokio runtime; their clients are the same "
+    "process for all.",
     "semaphores": "Jobs under a permit of each semaphore, from Python on the loop's own thread but for `penstock "
     "permit`, which has them done on others; beside the same jobs without one, and what that adds to them. Then each "
-    "semaphore by itself: free, contended by 1,000 tasks for 4 permits, and with waiters that are cancelled. "
+    "semaphore by itself: free, contended by 1,000 tasks for 4 permits, and with waiters that are cancelled. Those of "
+    "Rust are on today's tokio, and without what upstream's crate puts around a permit. "
     "`published` is " + published.SOURCE + ".",
     "queues": "1,000 jobs on a pool of threads, from tokio's 4 threads: the same pool on crossbeam's channel for many "
     "consumers and on a deque under a mutex with a condition variable, and penstock-core's own.",
@@ -264,7 +276,8 @@ TEXTS = {
     "Upstream as published makes a client for each batch and looks at each 1973rd byte; its other rows, and all "
     "others', keep their clients and read every byte, and multiples are of upstream's that does. All but the naive "
     "rows have 2 threads or permits beside those that receive. `writes` are calls of "
-    "write(2) and its kin in a batch, to files and to wake other threads. `published` is "
+    "write(2) and its kin in a batch, to files and to wake other threads. In rows of several passes penstock from "
+    "Python maps a body anew for each pass, the others once. `published` is "
     + published.SOURCE
     + ", and a server on another machine.",
     "spilling": f"{sizes.COUNT} concurrent GETs of log-normal sizes, {sum(sizes.mixed()) / MIB:.0f} MiB together, of "
@@ -279,7 +292,8 @@ TEXTS = {
     "swapping": "32 concurrent GETs of 8 MiB in a process that may hold 128 MiB of memory, with swap beyond it: kept "
     "in RAM in spite of that, in files in shared memory, which the kernel may swap out, or in files on disk; and as "
     "penstock does by default, in RAM up to its budget and on disk beyond. None is read before all are kept, and all "
-    "dispatch. Peaks are what the cgroup held in memory, and in swap. Lag is that of a ticker on the loop.",
+    "dispatch. Peaks are what the cgroup held in memory, and in swap. Lag is that of a ticker on the loop, whose turns "
+    "are in penstock's times; rows in Rust have none.",
 }
 
 
