@@ -1,6 +1,7 @@
 """Small runs with a client that needs nothing: what comes out, and what a row that fails leaves."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,3 +130,19 @@ def test_each_write_is_counted_though_its_reader_may_be_woken_before() -> None:
             counts.append(machine.counters(child.pid)["writes"])
         child.stdin.close()
     assert [count - counts[0] for count in counts] == list(range(300))
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git(1)")
+def test_what_is_installed_has_no_commit_of_the_tree_that_it_lies_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=A", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    (tmp_path / "theirs").touch()
+    for arguments in (["init", "--quiet"], ["add", "theirs"], ["commit", "--quiet", "--message", "Theirs"]):
+        subprocess.run([*git, *arguments], check=True)
+    ours = tmp_path / "machine.py"
+    ours.touch()
+    monkeypatch.setattr(machine, "__file__", str(ours))
+    assert machine.commit() is None
+    subprocess.run([*git, "add", ours.name], check=True)
+    assert str(machine.commit()).endswith("+")

@@ -146,10 +146,15 @@ def _version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The commit of the working tree that this file is part of, with a plus if there are changes."""
-    here = str(Path(__file__).parent)
-    head = _output("git", "-C", here, "rev-parse", "HEAD")
-    if head and _output("git", "-C", here, "status", "--porcelain", "--untracked-files=no"):
+    """The commit of the working tree that this file is part of, with a plus if there are changes; None for what is
+    installed."""
+    here = Path(__file__)
+    git = ("git", "-C", str(here.parent))
+    # What is installed may lie in somebody else's tree, which doesn't know it.
+    if not _output(*git, "ls-files", here.name):
+        return None
+    head = _output(*git, "rev-parse", "HEAD")
+    if head and _output(*git, "status", "--porcelain", "--untracked-files=no"):
         return f"{head}+"
     return head
 
