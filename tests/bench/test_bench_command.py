@@ -138,6 +138,58 @@ def test_the_demo_shows_a_row_a_store_and_says_where_its_picture_is(
     assert list(output.iterdir()) == [picture]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("client --store /nowhere", "No such file or directory: '/nowhere/"),
+        ("client --json /nowhere/client.json", "No such file or directory: '/nowhere'"),
+        ("blocking --html page.html", "--html has pictures, and matplotlib is missing: pip install matplotlib"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_anything_is_measured(
+    arguments: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured: list[Rounds] = []
+    monkeypatch.setattr(measure, "_measure", lambda run, *_: measured.append(run))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert command.main(arguments.split(), "penstock bench") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("penstock bench: ")
+    assert told in line
+    assert not measured
+
+
+def test_a_row_that_cannot_run_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(measure, "QUICK_PLAN", Plan(rounds=1, warmup=0, batches=1, size=50_000, connections=2))
+    monkeypatch.setattr(scenarios, "FILES", ())
+    # Nobody listens there.
+    arguments = ["client", "--quick", "--url", "http://127.0.0.1:1", "--store", str(tmp_path)]
+    assert command.main(arguments) == 2
+    assert "| ram/length/penstock | " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bind", [":8080", "8080", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:http"])
+def test_a_server_listens_on_a_host_that_is_named(bind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        command.main(["server", "--bind", bind])
+    assert raised.value.code == 1
+    assert f"{bind!r} is not HOST:PORT" in capsys.readouterr().err
+
+
+def test_the_demo_has_its_table_without_matplotlib_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "Plan", functools.partial(Plan, warmup=0, batches=1, size=50_000, connections=2))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert command.main(["demo", "--rounds", "1", "--output", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "\nmapped files " in shown
+    assert shown.endswith("\nno picture: matplotlib is missing: pip install matplotlib\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_blocking_work_is_measured_with_and_without_others_ways(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,8 +216,8 @@ def test_a_terminal_shows_how_far_a_run_is_until_its_table_takes_the_place() -> 
 def seconds(run: Rounds) -> float:
     """How long it takes if its rows take as long as those of the published comparison do."""
     parts = json.loads((RESULTS / "compare.json").read_text())["parts"]
-    batches = {row["id"]: median(wall(each) for each in row["samples"]) for row in parts["clients"]["rows"]}
-    batches |= {row["id"]: median(wall(each) for each in row["samples"]) for row in parts["strategies"]["rows"]}
+    measured = [row for part in ("clients", "strategies") for row in parts[part]["rows"] if row["samples"]]
+    batches = {row["id"]: median(wall(each) for each in row["samples"]) for row in measured}
     pace, total = run._pace, 0.0
     for row in (row for session in run._sessions for row in session):
         batch = batches[row.id.replace(f"/{row.store}/", "/ext4/")] / 1000

@@ -4,6 +4,7 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +23,14 @@ def size(text: str) -> int:
         if text.endswith(unit):
             return int(text.removesuffix(unit)) * factor
     return int(text)
+
+
+def address(text: str) -> str:
+    """HOST:PORT. Without a host it would be all of the machine's addresses."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return text
 
 
 class Parser(argparse.ArgumentParser):
@@ -81,7 +90,9 @@ def _parser(prog: str) -> Parser:
         help="serve bodies for benchmarks until stdin closes or SIGTERM comes",
         examples=["--bind 0.0.0.0:8080 --size 64MiB", "--framing length"],
     )
-    server.add_argument("--bind", default="127.0.0.1:0", metavar="HOST:PORT", help="(default: %(default)s)")
+    server.add_argument(
+        "--bind", type=address, default="127.0.0.1:0", metavar="HOST:PORT", help="(default: %(default)s)"
+    )
     server.add_argument("--size", type=size, default=8 * MIB, help="of the body at / (default: 8MiB)")
     server.add_argument("--chunk", type=size, default=CHUNK, help="of its chunks (default: %(default)s)")
     server.add_argument("--framing", choices=("chunked", "length"), default="chunked", help="(default: %(default)s)")
@@ -95,9 +106,18 @@ def _demo(arguments: argparse.Namespace) -> int:
     return demo.run(arguments.rounds, arguments.output)
 
 
+def _can_write(arguments: argparse.Namespace) -> None:
+    """Raises now what would be raised when all is measured."""
+    if arguments.html and find_spec("matplotlib") is None:
+        raise ValueError("--html has pictures, and matplotlib is missing: pip install matplotlib")
+    for path in filter(None, (arguments.json, arguments.html)):
+        path.parent.stat()
+
+
 def _client(arguments: argparse.Namespace) -> int:
     from penstock.bench import measure
 
+    _can_write(arguments)
     output = measure.Output(arguments.json, arguments.html)
     return measure.client(output, arguments.quick, arguments.peers, arguments.url, arguments.store)
 
@@ -105,6 +125,7 @@ def _client(arguments: argparse.Namespace) -> int:
 def _blocking(arguments: argparse.Namespace) -> int:
     from penstock.bench import measure
 
+    _can_write(arguments)
     return measure.blocking(measure.Output(arguments.json, arguments.html), arguments.quick, arguments.peers)
 
 
@@ -143,7 +164,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m penstock.benc
     arguments = _parser(prog).parse_args(argv)
     try:
         status: int = arguments.run(arguments)
-    except DebugBuildError as error:
-        print(error, file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    except (DebugBuildError, OSError, ValueError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
         return 2
     return status

@@ -4,6 +4,7 @@ Prints a table and draws a picture; the same driver as the full comparison, with
 """
 
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -59,7 +60,7 @@ def table(rows: list[Row]) -> str:
 
 
 def run(rounds: int, output: str) -> int:
-    """Measure, print and draw; the exit status is 1 if a row could not run."""
+    """Measure, print and draw; the exit status is 2 if a row could not run."""
     directory = Path(output)
     directory.mkdir(parents=True, exist_ok=True)
     plan = Plan(rounds)
@@ -69,8 +70,10 @@ def run(rounds: int, output: str) -> int:
     print(f"{plan.connections} concurrent GETs of {plan.size // MIB} MiB, each stored, read back and summarised:\n")
     print(table(rows))
     drawn = [at_least_noisy(row) for row in rows]
-    if any(quiet(row) for row in drawn):
+    if find_spec("matplotlib") is None:
+        print("\nno picture: matplotlib is missing: pip install matplotlib")
+    elif any(quiet(row) for row in drawn):
         path = directory / "demo.png"
         report.picture(drawn, path)
         print(f"\npicture: {path}")
-    return int(any(row["unavailable"] for row in rows))
+    return 2 if any(row["unavailable"] for row in rows) else 0

@@ -34,7 +34,7 @@ class Output:
 
 
 def client(output: Output, quick: bool, peers: bool, url: str | None = None, store: Path | None = None) -> int:
-    """Bodies of 8 MiB in RAM, files and mappings; the exit status is 1 if a row of ours could not run."""
+    """Bodies of 8 MiB in RAM, files and mappings; the exit status is 2 if a row of ours could not run."""
     plan = QUICK_PLAN if quick else PLAN
     with tempfile.TemporaryDirectory(dir=store) as directory:
         stores = {machine.file_system(Path(directory)): Path(directory)}
@@ -48,7 +48,7 @@ def client(output: Output, quick: bool, peers: bool, url: str | None = None, sto
 
 
 def blocking(output: Output, quick: bool, peers: bool) -> int:
-    """Short blocking functions from one loop; the exit status is 1 if a row of ours could not run."""
+    """Short blocking functions from one loop; the exit status is 2 if a row of ours could not run."""
     sessions = [
         [row for row in session if _plain(row) and (row.client.startswith(report.OURS) or peers)]
         for session in work.sessions(("asyncio",), None)
@@ -83,7 +83,7 @@ def _measure(rounds: Rounds, title: str, output: Output) -> int:
     if output.html:
         output.html.write_text(_page(shown, title, table, left_out))
     failed = [row for row in results["rows"] if row["unavailable"] and row["client"].startswith(report.OURS)]
-    return int(bool(failed))
+    return 2 if failed else 0
 
 
 def _table(results: Results) -> str:
