@@ -73,14 +73,14 @@ def test_other_tables(made: Results) -> None:
 def test_the_readmes_rows_are_held_against_receiving_with_their_own_framing(
     row: Make, results: Callable[..., Results]
 ) -> None:
-    places = ("ram/length", "fs_dispatch/chunked/ext4", "mmap_dispatch/chunked/ext4")
+    places = ("ram/length", "fs_dispatch/length/ext4", "mmap_dispatch/length/ext4")
     rows = [row("floor/chunked/floor", [30.0] * 4), row("floor/length/floor", [20.0] * 4)]
     rows += [row(f"{place}/penstock", [60.0] * 4) for place in places]
     rows.append(row("ram/length/aiohttp tuned", [80.0] * 4))
     assert report.tables(results(*rows))["readme"].splitlines()[2:] == [
-        "| kept in RAM, length known | **3.00** | 4.00 |  |",
-        "| spilled to files, chunked | **2.00** |  |  |",
-        "| memory-mapped, chunked | **2.00** |  |  |",
+        "| kept in RAM | **3.00** | 4.00 |  |",
+        "| spilled to files | **3.00** |  |  |",
+        "| memory-mapped | **3.00** |  |  |",
     ]
     assert "readme" not in report.tables(results(*rows[2:]))
 
