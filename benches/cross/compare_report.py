@@ -46,8 +46,9 @@ COMMIT = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28}\b")
 BARS = {"CPU ms a batch": cpu, "wall ms a batch": wall}
 ECHO_BARS = {"p50 of a round trip, ms": lag_p50, "p99 of a round trip, ms": lag_p99}
 
-# Rows that look at some bytes, where all others read every one.
-LESS = ("upstream as published", forwarding.SAMPLED)
+# Rows that look at some bytes, where all others read every one; and floors, which do no jobs, or had them dealt out
+# before.
+LESS = ("upstream as published", forwarding.SAMPLED, report.BY_HAND)
 
 # Of a group, the row with the first of these clients is what the others are held against.
 BASES = (
@@ -64,8 +65,8 @@ READING = (
     "Rows are processes of their own that take turns in shuffled rounds. A bar is the median of its rounds, and the "
     "range that nine in ten of them lie in. Dark blue is penstock from Python, light blue penstock-core from Rust, "
     "orange others' Rust, grey others' Python. Rows of one group do the same; groups that penstock loses stand first."
-    " What a client in Python reads is verified by SHA-256 before it is timed, and by its length and greatest byte each "
-    "time; programs in Rust check these two, upstream's client as published the length alone."
+    " What a client in Python reads is verified by SHA-256 before it is timed, and by its length and greatest byte "
+    "each time; programs in Rust check these two, upstream's client as published the length alone."
 )
 
 BY_CGROUP = (
@@ -150,7 +151,8 @@ def _summaries(parts: Mapping[str, Results]) -> dict[str, Section]:
             "Where penstock loses",
             "Each of penstock's rows that another of its group beats by more than the run's uncertainty (the 95 % "
             "interval of the ratio, paired by round, lies above 1): the one that beats it most, and how many do. "
-            "Rows that do less, without a permit or with a look at some bytes, don't count among the others.",
+            "Rows that do less, without a permit, with a look at some bytes or as floors by hand, don't count among "
+            "the others.",
             verdict.lost(map(_rivals, groups)),
         ),
     }
@@ -178,7 +180,7 @@ def _summaries(parts: Mapping[str, Results]) -> dict[str, Section]:
 
 
 def _rivals(group: Group) -> Group:
-    """Without the rows that do less than the others: no permit, or a look at some bytes."""
+    """Without the rows that do less than the others: no permit, a look at some bytes, or a floor."""
     less = (" direct", *LESS) if group.title.startswith("permit") else LESS
     return replace(group, rows=[row for row in group.rows if not row["client"].endswith(less)])
 
@@ -260,7 +262,8 @@ TEXTS = {
     "strategies": "Batches of 100 jobs (200 sleeps of 1 to 49 µs) on 4 threads beside the loop's (40 for sleeps), in "
     "Rust from tokio's 4 threads, directly from as many as both, in Python from one loop, or eight that share them: "
     "but for anyio, whose threads are one loop's, so that eight loops have eight and not 4. All sleep as long; a "
-    "shuffle has its language's generator, and takes Python more than ten times as long. `published` is "
+    "shuffle has its language's generator, and takes Python more than ten times as long. What is by hand is a floor: "
+    "futures that a callback settles without any job, or threads that had the jobs dealt out before. `published` is "
     + published.SOURCE
     + ".",
     "echo": "200 connections echo every 50 ms while batches of jobs run, one every 25 ms or when the last has ended: "

@@ -59,6 +59,17 @@ def test_semaphores_lose_to_semaphores_and_not_to_doing_without(
     assert "penstock direct" not in lost
 
 
+def test_a_floor_is_nobody_to_lose_to(row: Callable[..., Row], results: Callable[..., Results]) -> None:
+    made = results(
+        row("noop/asyncio/penstock dispatch", [20.0] * 3),
+        row("noop/asyncio/futures by hand", [10.0] * 3),
+        row("noop/asyncio/to_thread", [30.0] * 3),
+    )
+    tables = compare_report.tables({"parts": {"strategies": made}, "missing": {}})
+    assert tables["compare-lost"] == compare_report.NOTHING
+    assert [group.lost for group in report.groups(made["rows"])] == [False]
+
+
 def test_a_permit_is_told_by_what_it_adds_to_the_same_jobs_of_its_language(
     row: Callable[..., Row], results: Callable[..., Results]
 ) -> None:

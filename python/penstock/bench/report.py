@@ -57,7 +57,7 @@ class Group:
     @property
     def lost(self) -> bool:
         """A peer costs less than the best of ours."""
-        clients = [row["client"] for row in self.rows if not row["client"].startswith(BY_HAND)]
+        clients = [row["client"] for row in self.rows if BY_HAND not in row["client"]]
         return any(client.startswith(OURS) for client in clients) and not clients[0].startswith(OURS)
 
 
