@@ -141,6 +141,20 @@ def test_a_large_compressed_body_goes_to_a_file_of_its_own(path: Path, tmp_path:
         assert bytes(record.res_body) == bytes(1_000_000)
 
 
+def test_large_records_are_read_one_by_one(path: Path, tmp_path: Path, dialog: MakeDialog) -> None:
+    budget = penstock.Budget()
+    with barc.open(path, "a", strategy=STRATEGIES["gzip"]) as archive:
+        bodies = [archive.append(dialog(number, os.urandom(1_100_000))) for number in range(3)]
+        lines = [("x", "y" * 600_000)]
+        heads = [archive.append(barc.Record(req_headers=lines, res_headers=lines)) for _ in range(3)]
+    with barc.open(path, tunables=penstock.Tunables(temp_dir=tmp_path), budget=budget) as archive:
+        first = next(archive.records())
+        assert (first.res_body.state, budget.stats()["files"]["used"]) == ("file", 1)
+        reader = archive._reading()
+        assert len(reader.walk("verified", False).batch_op(bodies[0])()) == 1
+        assert len(reader.walk("records", False).batch_op(heads[0])()) == 1
+
+
 @pytest.mark.parametrize("kind", STRATEGIES)
 @pytest.mark.parametrize("part", ["req_body", "res_body"])
 def test_max_body_holds_for_every_body(kind: str, part: str, path: Path, dialog: MakeDialog) -> None:

@@ -6,7 +6,7 @@ use crate::op::Op;
 use crate::record::Record;
 use crate::strategy::Strategy;
 use crate::tunables::Tunables;
-use penstock_core::barc::{Compression, Entry, Mender, Reader, Record as CoreRecord, Walk, Writer};
+use penstock_core::barc::{Compression, Entry, Head, Mender, Reader, Record as CoreRecord, Walk, Writer};
 use penstock_core::body::Budget as CoreBudget;
 use penstock_core::sync::Mutex;
 use penstock_core::{Error, Result};
@@ -17,7 +17,7 @@ use pyo3::types::PyList;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Records, and bytes in memory, that one operation gives at most.
+/// Records, and bytes that were read for them, after which an operation gives what it has.
 const MOST_RECORDS: usize = 64;
 const MOST_BYTES: u64 = 1 << 20;
 
@@ -113,8 +113,7 @@ impl ArchiveWalk {
             });
             let item = match step {
                 Ok(Walk::Found(entry, record)) => {
-                    let in_memory = record.iter().flat_map(|record| [&record.req_body, &record.res_body]);
-                    bytes += in_memory.filter(|body| !body.is_file()).map(|body| body.len()).sum::<u64>();
+                    bytes += cost(what, &entry.head, record.as_deref());
                     Item::Found(entry, record)
                 }
                 Ok(Walk::Skipped { error, end }) => Item::Skipped(error, end),
@@ -127,6 +126,19 @@ impl ArchiveWalk {
             items.push(item);
         }
         Ok(items)
+    }
+}
+
+/// Bytes that were read for an item, or decoded; a plain body that stays in the archive isn't.
+fn cost(what: What, head: &Head, record: Option<&CoreRecord>) -> u64 {
+    let is_plain = head.compression == Compression::Plain;
+    match (what, record) {
+        (What::Verified, _) if !is_plain => head.len,
+        (_, None) => 0,
+        (_, Some(record)) => {
+            let read = [&record.req_body, &record.res_body].into_iter().filter(|body| !(is_plain && body.is_file()));
+            head.meta + head.req_headers + head.res_headers + read.map(|body| body.len()).sum::<u64>()
+        }
     }
 }
 
