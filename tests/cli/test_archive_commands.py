@@ -270,6 +270,14 @@ def test_ls_tells_the_codings_that_a_body_came_in(run: Any) -> None:
     assert json.loads(run("ls", "--json", "coded.barc").out)["coding"] == "gzip, br"
 
 
+def test_ls_tells_machines_of_no_status_that_is_no_number(run: Any) -> None:
+    with barc.open("odd.barc", "a") as archive:
+        for status in ("200 OK", "\xb200 OK", ""):
+            archive.append(barc.Record(meta=[("response-status", status)]))
+    lines = run("ls", "--json", "odd.barc").out.splitlines()
+    assert [json.loads(line)["status"] for line in lines] == [200, None, None]
+
+
 def test_check_tells_of_each_problem_with_its_offset(run: Any) -> None:
     assert run("check", "plain.barc", "multi.barc") == (
         0,

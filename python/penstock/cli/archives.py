@@ -282,7 +282,7 @@ def ls(files: tuple[str, ...], max_body: str, as_json: bool) -> int:
                         end=record.end,
                         compression=record.compression,
                         coding=", ".join(codings).lower() or None,
-                        status=int(status) if status.isdigit() else None,
+                        status=int(status) if status.isdecimal() else None,
                         method=method or None,
                         url=url or None,
                         req_body=sizes[0],
