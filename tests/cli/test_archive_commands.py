@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import penstock
 import pytest
 from penstock import barc
+from penstock.cli.archives import Span
 
 from tests.barc.conftest import DATA, make_dialog
 from tests.cli.conftest import Done, start, until
@@ -82,6 +84,19 @@ def test_cat_and_cp_take_the_records_that_are_asked_for(
     with barc.open("out.barc") as copy, barc.open("multi.barc") as archive:
         copied = [record.meta.raw for record in copy]
         assert copied == [record.meta.raw for record in archive if record.offset in offsets]
+
+
+def test_the_records_before_an_index_are_counted_and_not_kept() -> None:
+    Path("many.barc").write_bytes(b"BARC2 000000000000 DP 00000 00000 0000000000 00000\r\n\r\n" * 50_000)
+    with barc.open("many.barc") as archive:
+        tracemalloc.start()
+        try:
+            (last,) = Span(offset=None, index=49_999, count=None).of(archive)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert last.offset == 49_999 * 54
+    assert peak < 1 << 20
 
 
 def test_cat_prints_only_the_parts_that_are_asked_for(run: Any) -> None:

@@ -45,10 +45,10 @@ class Span:
     def of(self, archive: barc.Archive) -> Iterator[barc.Record]:
         start = self.offset or 0
         if self.index:
-            before = list(itertools.islice(archive.entries(), self.index))
-            if len(before) < self.index:
+            entries = archive.entries()
+            if sum(1 for _ in itertools.islice(entries, self.index)) < self.index:
                 return iter(())
-            start = before[-1].end
+            start = entries.offset
         return itertools.islice(archive.records(start), self.count)
 
 
