@@ -67,6 +67,16 @@ def test_a_pipe_is_written_to_and_never_replaced(site: str, tmp_path: Path) -> N
     assert (process.returncode, pipe.is_fifo()) == (0, True)
 
 
+def test_a_pipe_may_be_named_by_its_descriptor(site: str) -> None:
+    reader, writer = os.pipe()
+    command = ["get", "-o", f"/dev/fd/{writer}", f"{site}/text/1/300000"]
+    with open(reader, "rb") as pipe, start(*command, pass_fds=[writer], stderr=subprocess.PIPE) as process:
+        os.close(writer)
+        assert pipe.read() == text(1, 300_000)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, b"")
+
+
 @pytest.mark.parametrize("opened", [False, True])
 def test_a_pipe_that_nobody_reads_can_be_interrupted(opened: bool, site: str, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"

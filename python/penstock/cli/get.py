@@ -101,9 +101,10 @@ class Place:
         if self.output is None:
             return None
         name = Path(self.output, _name(url)) if self.folder else Path(self.output)
+        if name.exists() and not name.is_file() and not name.is_dir():
+            # By this name: what /dev/stdout leads to may have no other.
+            return Target(name, name, True)
         path = Path(os.path.realpath(name))
-        if path.exists() and not path.is_file() and not path.is_dir():
-            return Target(name, path, True)
         if (other := self._taken.setdefault(path, url)) != url:
             raise FileExistsError(f"{name} is what {other} was to be")
         if not self.force and path.exists():
