@@ -70,6 +70,7 @@ def test_cat_prints_records_as_upstream_does(run: Any) -> None:
         (["-o", "580"], OFFSETS[2:]),
         (["--offset", "0x244", "-c", "1"], OFFSETS[2:3]),
         (["-o", "99999"], []),
+        (["-o", str(sys.maxsize)], []),
     ],
 )
 @pytest.mark.parametrize("options_first", [True, False])

@@ -151,6 +151,10 @@ impl Reader {
         if let Some(entry) = self.window.entry(offset) {
             return Ok(Some(entry));
         }
+        // The system calls a place invalid that is further away than any file goes.
+        if offset > self.file.size() && offset > self.file.look_again()? {
+            return Ok(None);
+        }
         let mut parsed = Err(Damage::NotAHead);
         let mut again = [0; Head::LEN];
         for _ in 0..PATIENCE {
