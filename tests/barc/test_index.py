@@ -38,7 +38,8 @@ def test_an_index_of_something_else_is_made_anew(three: tuple[Path, list[int]], 
     path, offsets = three
     beside = Path(f"{path}.index")
     with barc.open(path) as archive:
-        for content in (b"", b"BARCIDX1", b"not an index at all", b"BARCIDX1" + bytes(17), b"BARCIDX1" + bytes(16)):
+        numbers = (b"", bytes(17), bytes(16), bytes([100, *bytes(7)]), b"\xff" * 16)
+        for content in (b"", b"not an index at all", *(b"BARCIDX1" + data for data in numbers)):
             beside.write_bytes(content)
             assert list(barc.Index.of(archive)) == offsets
         barc.Index.of(archive)
@@ -46,6 +47,25 @@ def test_an_index_of_something_else_is_made_anew(three: tuple[Path, list[int]], 
     with barc.open(path, "a") as archive:
         archive.append(dialog(0, bytes(1000)))
         assert list(barc.Index.of(archive)) == [0]
+
+
+def test_looking_at_an_index_of_something_else_is_no_damage(three: tuple[Path, list[int]], dialog: MakeDialog) -> None:
+    path, _ = three
+    with barc.open(path) as archive:
+        barc.Index.of(archive)
+    path.unlink()
+    with barc.open(path, "a", keep_going=True) as archive:
+        archive.append(dialog(0, bytes(10_000)))
+        assert list(barc.Index.of(archive)) == [0]
+        assert not archive.damage
+
+
+def test_an_index_of_the_same_records_in_another_order_is_made_anew(path: Path, dialog: MakeDialog) -> None:
+    for order in ((1, 2, 3), (2, 1, 3)):
+        path.unlink(missing_ok=True)
+        with barc.open(path, "a") as archive:
+            offsets = [archive.append(dialog(0, bytes(100 * number))) for number in order]
+            assert list(barc.Index.of(archive)) == offsets
 
 
 def test_an_index_goes_where_it_is_told(three: tuple[Path, list[int]], tmp_path: Path) -> None:

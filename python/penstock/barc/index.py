@@ -18,6 +18,9 @@ __all__ = ["Index"]
 
 MAGIC = b"BARCIDX1"
 
+LOOKED_AT = 16
+"""At most so many records, and the last one, are looked at to tell whether an index is the archive's."""
+
 
 class Index(Sequence[int]):
     """The offsets of an archive's records, in order: `archive.read(index[n])` is its record number `n`."""
@@ -36,7 +39,7 @@ class Index(Sequence[int]):
         Args:
             archive: Read by heads, from where the file's index ends.
             path: The index's file; `None` is the archive's with `.index` behind it. One that is missing, or isn't of
-                this archive, is made anew.
+                this archive by the few records that are looked at, is made anew.
 
         Raises:
             ArchiveError: The archive is damaged, and wasn't opened with `keep_going`.
@@ -49,7 +52,7 @@ class Index(Sequence[int]):
                 index._parse(file.read())
         except (FileNotFoundError, ValueError):
             index = cls()
-        if index and not index._fits(archive):
+        if not index._fits(archive):
             index = cls()
         known, whole = len(index), True
         for entry in archive.entries(index.end):
@@ -61,12 +64,21 @@ class Index(Sequence[int]):
         return index
 
     def _fits(self, archive: Archive) -> bool:
-        """Whether the last record is still where it was."""
-        try:
-            entry = next(archive.entries(self[-1]), None)
-        except ArchiveError:
+        """Whether the last record is still where it was, and some of those before it are."""
+        if not self:
             return False
-        return entry is not None and (entry.offset, entry.end) == (self[-1], self.end)
+        # Whatever stands there, the archive isn't damaged by that.
+        walk = archive._reading().walk("entries", False)
+        last = len(self) - 1
+        for number in (last, *range(0, last, last // LOOKED_AT + 1)):
+            place = self[number], self.end if number == last else self[number + 1]
+            try:
+                found = walk.batch_op(self[number])()
+            except ArchiveError:
+                return False
+            if not found or found[0][:2] != place:
+                return False
+        return True
 
     def _parse(self, data: bytes) -> None:
         if not data.startswith(MAGIC):
