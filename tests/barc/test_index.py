@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -115,3 +116,19 @@ def test_threads_bring_an_index_up_to_date_at_the_same_time(
     with ThreadPoolExecutor(2) as threads:
         assert list(threads.map(index, range(2))) == [offsets] * 2
     assert sorted(one.name for one in path.parent.iterdir()) == [path.name, f"{path.name}.index"]
+
+
+def test_an_index_that_cannot_be_saved_leaves_nothing(
+    three: tuple[Path, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "the disk is full")
+
+    path, offsets = three
+    with barc.open(path) as archive:
+        monkeypatch.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="disk is full"):
+            barc.Index.of(archive)
+        assert list(path.parent.iterdir()) == [path]
+        monkeypatch.undo()
+        assert list(barc.Index.of(archive)) == offsets

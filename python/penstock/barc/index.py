@@ -92,10 +92,13 @@ class Index(Sequence[int]):
         numbers = array("Q", [*self._offsets, self.end])
         if sys.byteorder == "big":
             numbers.byteswap()
-        draft = f"{os.fspath(path)}.{secrets.token_hex(4)}.part"
-        with open(draft, "wb") as file:
-            file.write(MAGIC + numbers.tobytes())
-        Path(draft).replace(path)
+        draft = Path(f"{os.fspath(path)}.{secrets.token_hex(4)}.part")
+        try:
+            draft.write_bytes(MAGIC + numbers.tobytes())
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
 
     @overload
     def __getitem__(self, number: int) -> int: ...
