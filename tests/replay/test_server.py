@@ -91,10 +91,10 @@ async def test_a_path_is_answered_whichever_host_it_was_recorded_from(tmp_path: 
         assert client.stats()["connected"] == 1
         async with penstock.Client(proxy=server.url) as proxied:
             assert await (await proxied.get("http://other.test/a?b=1")).read() == b"other"
-        missing = await client.get(server.url + "/b")
+        missing = await client.get(server.url + "/lark")
         assert missing.status == 404
         assert await missing.text() == (
-            f"nothing is recorded for GET {server.url}/b; the nearest of 4 is GET http://other.test/a?b=1\n"
+            f"nothing is recorded for GET {server.url}/lark; the nearest of 4 is GET https://site.test/large\n"
         )
         assert (server.answered, server.missed) == (5, 1)
     assert told[0] == ("GET", f"{server_url(told)}/a?b=1", 200)

@@ -9,7 +9,7 @@ from penstock.dialog import Prolog
 from penstock.errors import InvalidURL
 from penstock.http.url import parse, to_ascii
 
-__all__ = ["by_path", "by_url", "by_url_and_path"]
+__all__ = ["behind_host", "by_path", "by_url", "by_url_and_path", "whole"]
 
 _PARTS = re.compile(r"(?:(.*?)://)?([^/?#]*)([^#]*)", re.DOTALL)
 
@@ -31,6 +31,15 @@ def by_path(prolog: Prolog) -> Iterator[Hashable]:
 def by_url_and_path(prolog: Prolog) -> Iterator[Hashable]:
     yield by_url(prolog)
     yield from by_path(prolog)
+
+
+def whole(url: str) -> str:
+    return url
+
+
+def behind_host(url: str) -> str:
+    """Path and query."""
+    return _split(url)[2]
 
 
 def _split(url: str) -> tuple[str, str, str]:

@@ -16,7 +16,7 @@ from penstock._native import Tunables
 from penstock.blocking.policy import Policy
 from penstock.dialog import Prolog, headers_of
 from penstock.errors import LimitExceeded, NotRecorded
-from penstock.replay.keys import by_path, by_url, by_url_and_path
+from penstock.replay.keys import behind_host, by_path, by_url, by_url_and_path
 from penstock.replay.messages import PIECE, Peer, Reply, plain, read_body, read_head, recorded
 from penstock.replay.store import Key, Keys, Source, Store
 
@@ -35,7 +35,7 @@ class ReplayServer:
 
     A request for `/path?query` gets what was recorded for that on the host of its Host field, by http or https, and
     else on any host; one for a whole URL, as clients send it to a proxy, what was recorded for that. Answers come in
-    turn, as from `Replay`. What isn't recorded is a 404 that names the nearest.
+    turn, as from `Replay`. What isn't recorded is a 404 that names what has the nearest path.
 
     The recorded head is sent byte for byte where the dialog has it in its trace, and else with the names in lower case
     that an archive keeps. Made anew are the version, the fields about connection and framing, and, when the body was
@@ -77,7 +77,7 @@ class ReplayServer:
 
         self._whole: Keys = whole
         self._path: Keys = by_path if key is None else whole
-        self._store = Store(source, by_url_and_path if key is None else whole, tunables, policy)
+        self._store = Store(source, by_url_and_path if key is None else whole, tunables, policy, behind_host)
         self._loop: asyncio.AbstractEventLoop
         self._listener: socket.socket | None = None
         self.port = port

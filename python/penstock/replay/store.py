@@ -12,6 +12,7 @@ from penstock.barc import AsyncArchive, Record
 from penstock.blocking.policy import Policy
 from penstock.dialog import Dialog, Prolog
 from penstock.errors import ArchiveError, NotRecorded
+from penstock.replay.keys import whole
 
 __all__ = ["Key", "Keys", "Source", "Store"]
 
@@ -35,13 +36,20 @@ class Store:
     Of an archive only the places of its records are kept. What is appended to it later is found, too.
     """
 
-    def __init__(self, source: Source, keys: Keys, tunables: Tunables | None, policy: Policy | None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        keys: Keys,
+        tunables: Tunables | None,
+        policy: Policy | None,
+        near: Callable[[str], str] = whole,
+    ) -> None:
         self._keys = keys
         self._tunables = tunables
         self._policy = policy
         self._found: dict[Hashable, list[Dialog | int]] = {}
         self._turns: dict[Hashable, int] = {}
-        self._asked = _Asked()
+        self._asked = _Asked(near)
         self.size = 0
         """How many dialogs it has."""
         self._path: str | os.PathLike[str] | None = None
@@ -152,28 +160,25 @@ class Store:
         near = self._asked.nearest(prolog.url, prolog.method)
         message = f"nothing is recorded for {prolog.method} {prolog.url}"
         if near is not None:
-            message += f"; the nearest of {len(self._asked)} is {near[1]} {near[0]}"
-        return NotRecorded(
-            message,
-            request=prolog.method,
-            url=prolog.url,
-            nearest=None if near is None else (near[1], near[0]),
-        )
+            message += f"; the nearest of {len(self._asked)} is {near[0]} {near[1]}"
+        return NotRecorded(message, request=prolog.method, url=prolog.url, nearest=near)
 
 
 class _Asked:
     """URLs and methods in order, in runs that are short: neither adding one nor looking for one holds the loop up,
     however many there are."""
 
-    def __init__(self) -> None:
-        self._all: set[tuple[str, str]] = set()
-        self._runs: list[list[tuple[str, str]]] = [[]]
+    def __init__(self, near: Callable[[str], str]) -> None:
+        self._near = near
+        """What of a URL counts."""
+        self._all: set[tuple[str, str, str]] = set()
+        self._runs: list[list[tuple[str, str, str]]] = [[]]
 
     def __len__(self) -> int:
         return len(self._all)
 
     def add(self, url: str, method: str) -> None:
-        one = (url, method)
+        one = (self._near(url), method, url)
         if one not in self._all:
             self._all.add(one)
             if len(self._runs[-1]) == RUN:
@@ -181,14 +186,16 @@ class _Asked:
             bisect.insort(self._runs[-1], one)
 
     def nearest(self, url: str, method: str) -> tuple[str, str] | None:
-        """The one that begins with the most characters in common."""
+        """Method and URL of the one that begins with the most characters in common."""
+        asked = (self._near(url), method, url)
         near = []
         for run in self._runs:
-            at = bisect.bisect(run, (url, method))
+            at = bisect.bisect(run, asked)
             near += run[max(at - 1, 0) : at + 1]
-        return max(near, key=lambda one: _alike(one[0], url), default=None)
+        found = max(near, key=lambda one: _alike(one[0], asked[0]), default=None)
+        return found and found[1:]
 
 
 def _alike(one: str, other: str) -> int:
-    """How many characters two URLs begin with in common."""
+    """How many characters two texts begin with in common."""
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
