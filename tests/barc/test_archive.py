@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import pickle
 import re
@@ -35,6 +36,13 @@ def test_an_archive_that_is_not_there_cannot_be_read_and_is_made_by_appending(pa
         barc.open(path.parent / "gone" / "x.barc", "a")
     with pytest.raises(ValueError, match="mode='w'"):
         barc.open(path, "w")  # type: ignore[arg-type]
+
+
+def test_a_pipe_is_no_archive_and_is_not_waited_for(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="cannot open a pipe as an archive") as raised:
+        barc.open(path)
+    assert raised.value.errno == errno.ESPIPE
 
 
 def test_a_dialog_comes_back_as_it_was_appended(path: Path, dialog: MakeDialog, strategy: barc.Strategy) -> None:

@@ -20,6 +20,7 @@ use crate::{Error, Resource, Result};
 use bytes::Bytes;
 use std::fs::File;
 use std::io::{IoSliceMut, Read as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -125,7 +126,12 @@ pub enum Walk<T> {
 
 impl Reader {
     pub fn open(path: &Path, tunables: Arc<Tunables>, budget: Arc<Budget>) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("open the archive"))?;
+        let failed = || Error::io("open the archive");
+        // Looked at before: opening a pipe would wait for its writer.
+        if std::fs::metadata(path).map_err(failed())?.file_type().is_fifo() {
+            return Err(Error::io("open a pipe as an archive")(rustix::io::Errno::SPIPE));
+        }
+        let file = File::open(path).map_err(failed())?;
         Ok(Self::of(Arc::new(BodyFile::opened(file, path, false)?), tunables, budget))
     }
 
