@@ -191,6 +191,14 @@ async def test_a_body_that_was_recorded_as_it_came_is_decoded_as_the_client_says
         assert (await answer.read(), answer.decoded) == (b"text", ("gzip",))
 
 
+async def test_a_coding_is_called_by_the_name_that_it_has_on_a_connection() -> None:
+    coded = recorded("http://a/", gzip.compress(b"text"), res_headers=[("Content-Encoding", "X-GZip")])
+    async with client(coded) as replayed:
+        assert (await replayed.get("http://a/")).decoded == ("gzip",)
+        dialog = await replayed.record("GET", "http://a/")
+    assert (await dialog.res_body.read(), dialog.res_decoded) == (b"text", ("gzip", "identity"))
+
+
 async def test_head_is_answered_by_its_own_record_or_from_the_get() -> None:
     head_only = recorded("http://a/h", method="HEAD", res_headers=[("Content-Length", "7")])
     async with client(head_only, recorded("http://a/g", b"body", res_headers=[("X", "1")])) as replayed:

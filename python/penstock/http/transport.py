@@ -57,7 +57,8 @@ async def ask(
             body = await body.decode(
                 codings, tunables=settings.tunables, budget=settings.budget, policy=settings.policy
             )
-            decoded = codings + decoded
+            # Of gzip's two names the one that a connection has, too.
+            decoded = (*(coding.removeprefix("x-") for coding in codings), *decoded)
         response = Response(stored._head, body, request.url, loop.time() - began, decoded)
         if tape is not None:
             trace = take.trace(head, sent, None, response)
