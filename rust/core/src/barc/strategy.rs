@@ -54,7 +54,7 @@ impl Strategy {
             if counts {
                 compressible += len;
             } else {
-                needed += (len as f64 * self.non_compressible_coef) as u64;
+                needed = needed.saturating_add((len as f64 * self.non_compressible_coef) as u64);
             }
         };
         let is_raw = || record.meta.get("response-decoded").is_some_and(|codings| codings.ends_with(b"identity"));
@@ -208,5 +208,7 @@ mod tests {
         assert_eq!(all.choose(&with_blob(2001)), Compression::Gzip);
         assert_eq!(all.choose(&with_blob(4000)), Compression::Plain);
         assert_eq!(Strategy { non_compressible_coef: 0.0, ..all }.choose(&with_blob(4000)), Compression::Gzip);
+        let never = Strategy { non_compressible_coef: f64::MAX, ..Strategy::gzip() };
+        assert_eq!(never.choose(&Record { req_body: body(1), ..text(5000) }), Compression::Plain);
     }
 }
