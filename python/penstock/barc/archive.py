@@ -386,8 +386,8 @@ class AsyncArchive(_Archive):
         return native and Record.of(native, self._policy)
 
     async def append(self, dialog: Dialog | Record, *, strategy: Strategy | None = None) -> int:
-        """As `Archive.append`. Cancelled before its turn nothing is written; after that the record is written to its
-        end, and its offset is lost to the caller."""
+        """As `Archive.append`. Cancelled before it has begun, nothing is written; after that the record is written to
+        its end, and its offset is lost to the caller."""
         record = _record(dialog)
         async with self._turn:
             return await perform(self._policy, self._writing().append_op(record, strategy or self.strategy))
