@@ -375,6 +375,20 @@ def test_too_few_bytes_for_a_record_cannot_be_covered(three: tuple[Path, list[in
         assert len(list(archive)) == 3
 
 
+def test_if_one_place_cannot_be_covered_nothing_is_changed(three: tuple[Path, list[int]]) -> None:
+    path, offsets = three
+    change(path, *DAMAGE["bad-headers"])
+    whole = path.read_bytes()
+    damaged = whole[: offsets[2]] + b"junk" + whole[offsets[2] :]
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match="too few bytes"):
+        barc.repair(path)
+    assert path.read_bytes() == damaged
+    with barc.open(path, keep_going=True) as archive:
+        assert [record.offset for record in archive] == [offsets[1], offsets[2] + 4]
+        assert [error.kind for error in archive.damage] == ["bad-headers", "not-a-head"]
+
+
 @pytest.mark.parametrize("content", [b"d", b"dear diary\n", b"\x89PNG\r\n\x1a\n" + bytes(1000)])
 def test_what_is_no_archive_is_not_mended(content: bytes, path: Path) -> None:
     path.write_bytes(content)

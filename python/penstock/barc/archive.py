@@ -102,7 +102,8 @@ def repair(path: PathLike, *, progress: Callable[[int, int], object] | None = No
         FileNotFoundError: There is no such file.
         BlockingIOError: A writer has it.
         ArchiveError: It has no record, and doesn't begin as an archive does: it is left as it is.
-        ValueError: There are too few bytes for a record between others; copy the good ones to another file.
+        ValueError: There are too few bytes for a record between others, and nothing is mended; copy the good ones to
+            another file.
         BlockingInLoop: This thread runs an event loop.
     """
     refuse_in_loop("barc.repair()", "await run_blocking(barc.repair, path)")

@@ -81,12 +81,13 @@ impl Mender {
     /// Mends what was found, once there is nothing more to read.
     pub fn mend(self) -> Result<Vec<Repair>> {
         check_archive(&self.file, &self.repairs)?;
-        for repair in &self.repairs {
-            if repair.cut {
-                rustix::fs::ftruncate(&*self.file, repair.offset).map_err(Error::io("cut off an unfinished record"))?;
-            } else {
-                cover(&self.file, repair.offset, repair.end)?;
-            }
+        // If one place can't be covered, none is changed.
+        let covers: Vec<_> = self.repairs.iter().filter(|repair| !repair.cut).map(cover).collect::<Result<_>>()?;
+        for (offset, head) in covers {
+            self.file.write_slices_at(&mut [IoSlice::new(&head.write())], offset)?;
+        }
+        for repair in self.repairs.iter().filter(|repair| repair.cut) {
+            rustix::fs::ftruncate(&*self.file, repair.offset).map_err(Error::io("cut off an unfinished record"))?;
         }
         rustix::fs::fdatasync(&*self.file).map_err(Error::io("have the archive stored"))?;
         Ok(self.repairs)
@@ -112,7 +113,8 @@ fn is_incomplete(error: &Error) -> bool {
     )
 }
 
-fn cover(file: &BodyFile, offset: u64, end: u64) -> Result<()> {
+/// The place of a record that has the damage in it, and its head.
+fn cover(&Repair { offset, end, .. }: &Repair) -> Result<(u64, Head)> {
     let len = (end - offset).checked_sub(Head::LEN as u64).filter(|len| *len == 0 || *len > 2);
     let Some(len) = len.filter(|len| *len <= Head::MOST_LEN) else {
         let reason = "too few bytes for a record in their place: copy the good records to another file";
@@ -124,6 +126,5 @@ fn cover(file: &BodyFile, offset: u64, end: u64) -> Result<()> {
     };
     let (kind, compression) = (Kind::Dialog, Compression::Plain);
     let head = Head { len, kind, compression, meta: 0, req_headers: 0, req_body: 0, res_headers: 0 };
-    file.write_slices_at(&mut [IoSlice::new(&head.write())], offset)?;
-    Ok(())
+    Ok((offset, head))
 }
