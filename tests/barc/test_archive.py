@@ -164,6 +164,18 @@ def test_large_records_are_read_one_by_one(path: Path, tmp_path: Path, dialog: M
 
 
 @pytest.mark.parametrize("kind", STRATEGIES)
+def test_meta_is_read_without_what_stands_behind_it(kind: str, path: Path, dialog: MakeDialog) -> None:
+    with barc.open(path, "a", strategy=STRATEGIES[kind]) as archive:
+        offsets = [archive.append(dialog(number, os.urandom(number * 150_000))) for number in range(3)]
+    # With which no body could be read.
+    with barc.open(path, tunables=penstock.Tunables(max_body=0)) as archive:
+        found = archive._reading().walk("metas", False).batch_op(0)()
+    assert [(one.offset, one.meta.get("url")) for one in found] == [
+        (offset, f"http://sample.test/{number}") for number, offset in enumerate(offsets)
+    ]
+
+
+@pytest.mark.parametrize("kind", STRATEGIES)
 @pytest.mark.parametrize("part", ["req_body", "res_body"])
 def test_max_body_holds_for_every_body(kind: str, part: str, path: Path, dialog: MakeDialog) -> None:
     with barc.open(path, "a", strategy=STRATEGIES[kind]) as archive:

@@ -148,7 +148,7 @@ class _Archive:
             raise ValueError(f"{self!r}: open for reading; mode 'a' appends")
         return self._writer
 
-    def _walk(self, what: Literal["records", "entries"]) -> ArchiveWalk:
+    def _walk(self, what: Literal["records", "metas", "entries"]) -> ArchiveWalk:
         return self._reading().walk(what, self.keep_going)
 
     @property
@@ -380,6 +380,10 @@ class AsyncArchive(_Archive):
     def entries(self, start: int = 0) -> AsyncRecords[Entry]:
         """As `Archive.entries`, for `async for`."""
         return AsyncRecords(self, self._walk("entries"), start, Entry._make, policy=self._policy)
+
+    def _metas(self) -> AsyncRecords[Record]:
+        """The records with their meta only: nothing else of them is read, or decoded."""
+        return AsyncRecords(self, self._walk("metas"), 0, lambda native: Record.of(native, None), policy=self._policy)
 
     async def read(self, offset: int) -> Record | None:
         """As `Archive.read`. Cancelled, nothing is left."""

@@ -44,9 +44,6 @@ PIECE = 1 << 16
 LONGEST = 1 << 20
 """Bytes that a line of it may have."""
 
-LARGEST = 1 << 62
-"""Bytes of a body: any."""
-
 
 @click.command(
     cls=Command,
@@ -198,12 +195,8 @@ class Recording:
         async with self._client, self._archive:
             recorded = set()
             if resume:
-                # Whatever was recorded then, longer bodies than this run takes among it.
-                async with barc.AsyncArchive(
-                    self._archive.path, tunables=penstock.Tunables(max_body=LARGEST)
-                ) as archive:
-                    async for record in archive:
-                        recorded.add(archived_url(record.meta.get("url", "")))
+                async for record in self._archive._metas():
+                    recorded.add(archived_url(record.meta.get("url", "")))
             try:
                 async with asyncio.TaskGroup() as group:
                     async for url in urls:

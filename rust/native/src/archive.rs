@@ -45,14 +45,15 @@ impl ArchiveReader {
         )
     }
 
-    /// Goes through the records ("records"), their places ("entries"), or both with the records only looked at
-    /// ("verified").
+    /// Goes through the records ("records"), or those with their meta only ("metas"), their places ("entries"), or both
+    /// with the records only looked at ("verified").
     fn walk(&self, what: &str, keep_going: bool) -> PyResult<ArchiveWalk> {
         let what = match what {
             "records" => What::Records,
+            "metas" => What::Metas,
             "entries" => What::Entries,
             "verified" => What::Verified,
-            _ => return Err(PyValueError::new_err(format!("what={what:?}: not records, entries or verified"))),
+            _ => return Err(PyValueError::new_err(format!("what={what:?}: not records, metas, entries or verified"))),
         };
         Ok(ArchiveWalk { reader: Arc::new(Mutex::new(self.0.again())), what, keep_going })
     }
@@ -61,6 +62,7 @@ impl ArchiveReader {
 #[derive(Clone, Copy)]
 enum What {
     Records,
+    Metas,
     Entries,
     Verified,
 }
@@ -108,6 +110,10 @@ impl ArchiveWalk {
         while items.len() < MOST_RECORDS && bytes < MOST_BYTES {
             let step = reader.step(at, keep_going, |reader, entry| match what {
                 What::Records => reader.record(entry).map(Box::new).map(Some),
+                What::Metas => {
+                    let meta = reader.meta(entry)?;
+                    Ok(Some(Box::new(CoreRecord { meta, ..CoreRecord::default() })))
+                }
                 What::Entries => reader.check_end(entry).map(|()| None),
                 What::Verified => reader.verify(entry).map(|()| None),
             });

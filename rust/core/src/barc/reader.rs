@@ -199,6 +199,11 @@ impl Reader {
         self.try_record(entry, true).map_err(|trouble| located(entry, trouble))
     }
 
+    /// The first of a record's blocks: nothing else of it is read, or decoded.
+    pub fn meta(&mut self, entry: &Entry) -> Result<Fields> {
+        self.try_meta(entry).map_err(|trouble| located(entry, trouble))
+    }
+
     /// Whether a record can be read: its bodies are decoded and dropped.
     pub fn verify(&mut self, entry: &Entry) -> Result<()> {
         self.try_record(entry, false).map(drop).map_err(|trouble| located(entry, trouble))
@@ -223,6 +228,24 @@ impl Reader {
             Compression::Plain => self.plain(entry, keep),
             _ => self.compressed(entry, keep),
         }
+    }
+
+    fn try_meta(&mut self, entry: &Entry) -> Tried<Fields> {
+        self.try_end(entry)?;
+        let head = &entry.head;
+        head.check_lengths()?;
+        if head.compression == Compression::Plain {
+            let mut lines = vec![0; size(head.meta)];
+            if !self.window.load(&self.file, entry.payload(), [&mut lines, &mut [], &mut [], &mut []], 0)? {
+                return Err(self.short(entry));
+            }
+            return Ok(Fields::closed(lines.into(), "meta")?);
+        }
+        let range = (entry.payload(), entry.end());
+        let mut decoder = Decoder::new(&self.file, head.compression, range, self.decoder.take());
+        let meta = block(&mut decoder, head.meta, "meta")?;
+        self.decoder = Some(decoder);
+        Ok(meta)
     }
 
     fn short(&self, entry: &Entry) -> Trouble {
