@@ -420,6 +420,24 @@ def test_a_tmpfs_over_the_budget_of_memory_is_refused(tunables: MakeTunables, sh
             sink.write(bytes(MiB))
 
 
+def test_what_a_tmpfs_takes_counts_though_it_is_over_the_budget(tunables: MakeTunables, shm: Path) -> None:
+    """A body of a byte takes a page, and budget for a byte is no budget for another page."""
+    budget = penstock.Budget(ram=6000)
+    images = []
+
+    def spilled() -> penstock.BodyImage:
+        with penstock.BodySink(tunables(max_body_ram=0, temp_dir=shm), budget=budget) as sink:
+            sink.write(b"x")
+            return sink.prepare()
+
+    with pytest.raises(penstock.BudgetExceeded, match=r"Budget\.ram"):  # noqa: PT012
+        while len(images) < 10:
+            images.append(spilled())
+    assert used(budget)["ram"] >= 4096 * len(images) >= 4096
+    images.clear()
+    assert used(budget)["ram"] == 0
+
+
 def test_the_default_folder_for_bodies_is_no_tmpfs(script: Script, tmp_path: Path, shm: Path) -> None:
     source = "import os; os.environ['PENSTOCK_TMPDIR'], os.environ['TMPDIR'] = {!r}, {!r}; {}"
     show = "from penstock import _native; print(_native.default_temp_dir())"

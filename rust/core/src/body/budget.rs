@@ -48,6 +48,12 @@ impl Meter {
         taken.is_ok()
     }
 
+    /// Counts what is in use already, whether there was room for it or not.
+    fn owe(&self, n: u64) {
+        let before = self.used.fetch_add(n, Relaxed);
+        self.peak.fetch_max(before + n, Relaxed);
+    }
+
     fn give(&self, n: u64) {
         self.used.fetch_sub(n, Relaxed);
     }
@@ -125,7 +131,7 @@ impl Lease {
 
     pub fn grow(&mut self, by: u64) -> Result<()> {
         let meter = self.budget.meter(self.resource);
-        if !meter.take(by) {
+        if by > 0 && !meter.take(by) {
             return Err(Error::BudgetExceeded {
                 resource: self.resource,
                 wanted: by,
@@ -143,14 +149,14 @@ impl Lease {
         self.budget.meter(self.resource).give(by);
     }
 
-    /// Makes the lease `amount` large.
-    pub fn set(&mut self, amount: u64) -> Result<()> {
+    /// Makes the lease `amount` large, as that much is in use: over the limit, too, and then nobody gets any more.
+    pub fn set(&mut self, amount: u64) {
         match amount.checked_sub(self.amount) {
-            Some(more) => self.grow(more),
-            None => {
-                self.shrink(self.amount - amount);
-                Ok(())
+            Some(more) => {
+                self.budget.meter(self.resource).owe(more);
+                self.amount = amount;
             }
+            None => self.shrink(self.amount - amount),
         }
     }
 
@@ -225,6 +231,21 @@ mod tests {
         let message = lease.grow(1).unwrap_err().to_string();
         assert_eq!(message, "no budget for 1 more of files: 2 of 2 are in use (Budget.files)");
         assert_eq!(budget.files.used(), 2);
+    }
+
+    #[test]
+    fn what_is_in_use_counts_over_the_limit_too_and_nothing_more_is_given() {
+        let budget = Budget::new(Some(100), None, None);
+        let [mut lease, mut other] = [(); 2].map(|()| Lease::empty(&budget, Resource::Ram));
+        lease.grow(60).unwrap();
+        lease.set(150);
+        assert_eq!((lease.amount(), budget.ram.used(), budget.ram.peak()), (150, 150, 150));
+        assert!(matches!(other.grow(1), Err(Error::BudgetExceeded { used: 150, limit: 100, .. })));
+        other.grow(0).unwrap();
+        lease.set(50);
+        other.grow(50).unwrap();
+        drop((lease, other));
+        assert_eq!(budget.ram.used(), 0);
     }
 
     #[test]

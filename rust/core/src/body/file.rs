@@ -269,8 +269,7 @@ impl BodyFile {
             && let Some(lease) = self.parts.space.lock().as_mut()
         {
             // Those blocks are used, whether the budget likes it or not: the next write is refused.
-            let used = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
-            let _ = lease.set(used);
+            lease.set(u64::try_from(stat.st_blocks).unwrap_or(0) * 512);
         }
     }
 

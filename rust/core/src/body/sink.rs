@@ -254,8 +254,7 @@ impl BodySink {
     pub fn settle(&mut self, held: u64) {
         self.prepaid = 0;
         if !self.spilled {
-            // It never grows here, so it can't be refused.
-            let _ = self.ram.set(held.max(self.len).min(self.ram.amount()));
+            self.ram.set(held.max(self.len).min(self.ram.amount()));
         }
     }
 
