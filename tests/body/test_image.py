@@ -10,7 +10,9 @@ import io
 import os
 import pickle
 import stat
+import subprocess
 import sys
+import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -250,6 +252,28 @@ def test_a_file_of_others_is_mapped_only_when_trusted(path: Path, body: bytes) -
     image = penstock.BodyImage.from_path(path).mmap()
     assert image.state != "mmap"
     assert bytes(image) == body
+
+
+CUT = """
+    import asyncio, os, sys, penstock
+
+    image = penstock.BodyImage.from_path(sys.argv[1], offset=1000, trusted=True)
+    os.truncate(sys.argv[1], 6000)
+    for make in (image.mmap, lambda: asyncio.run(image.to_mmap())):
+        try:
+            make()
+        except penstock.Truncated as error:
+            print(error.received, error.expected)
+"""
+
+
+def test_a_trusted_file_that_was_cut_before_it_is_mapped_is_truncated(
+    script: Callable[..., subprocess.CompletedProcess[str]], path: Path, body: bytes
+) -> None:
+    """To read a mapping behind the end of its file would kill the process."""
+    done = script(textwrap.dedent(CUT), str(path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"5000 {len(body) - 1000}"] * 2
 
 
 def test_a_range_that_begins_within_a_page_can_be_mapped(path: Path, body: bytes) -> None:

@@ -144,7 +144,7 @@ impl BodyImage {
             State::File { file, offset } if file.claim_map() => {
                 let map = match SharedRange::of(file, *offset, self.len) {
                     Some(range) => {
-                        range.populate();
+                        range.populate()?;
                         Bytes::from_owner(range)
                     }
                     None => Bytes::from_owner(Map::new(file, *offset, self.len)?),
@@ -170,7 +170,7 @@ impl BodyImage {
         let len = len.min(self.len.saturating_sub(offset));
         match self.recycled_range(offset, len) {
             Some(range) => {
-                range.populate();
+                range.populate()?;
                 Ok(Bytes::from_owner(range))
             }
             None => self.copy_range(offset, len),
@@ -196,7 +196,7 @@ impl BodyImage {
         let wanted = len.min(self.len.saturating_sub(offset));
         if let Some(range) = self.recycled_range(offset, wanted) {
             if !cached {
-                range.populate();
+                range.populate()?;
             } else if !range.is_resident() {
                 return Ok(None);
             }

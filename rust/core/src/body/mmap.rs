@@ -9,6 +9,8 @@ use super::file::BodyFile;
 use super::reaper;
 use super::slab::Window;
 use crate::{Error, Result};
+#[cfg(target_os = "linux")]
+use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
@@ -77,8 +79,8 @@ impl SharedRange {
     }
 
     /// Reads it in. Waits for the disk.
-    pub fn populate(&self) {
-        populate(self.as_ref());
+    pub fn populate(&self) -> Result<()> {
+        populate(self.as_ref())
     }
 }
 
@@ -105,20 +107,25 @@ fn is_resident(_: &[u8]) -> bool {
     false
 }
 
-/// Has all pages of a mapped slice in memory, and in this process's page table.
-fn populate(slice: &[u8]) {
+/// Has all pages of a mapped slice in memory, and in this process's page table. What can't be read is an error, where the
+/// kernel tells.
+fn populate(slice: &[u8]) -> Result<()> {
     #[cfg(target_os = "linux")]
     {
         let (start, len) = pages(slice);
         // SAFETY: only advice on pages of a mapping of ours; an unsupported one changes nothing.
-        if unsafe { rustix::mm::madvise(start, len, Advice::LinuxPopulateRead) }.is_ok() {
-            return;
+        match unsafe { rustix::mm::madvise(start, len, Advice::LinuxPopulateRead) } {
+            Ok(()) => return Ok(()),
+            // To touch such a page would end the process (SIGBUS).
+            Err(Errno::FAULT | Errno::HWPOISON) => return Err(Error::io("read in a mapped body")(Errno::IO)),
+            Err(_) => {}
         }
     }
     // Before Linux 5.14 and elsewhere: touch each page, the last of which may begin less than a page before the end.
     let each = slice.iter().step_by(rustix::param::page_size());
     let touched = each.chain(slice.last()).fold(0u8, |sum, byte| sum ^ byte);
     std::hint::black_box(touched);
+    Ok(())
 }
 
 impl AsRef<[u8]> for SharedRange {
@@ -181,7 +188,7 @@ pub struct Map {
 }
 
 impl Map {
-    /// Maps and reads in. Waits for the disk: not for a loop's thread.
+    /// Maps and reads in, unless the file has become shorter. Waits for the disk: not for a loop's thread.
     pub fn new(file: &Arc<BodyFile>, offset: u64, len: u64) -> Result<Self> {
         let too_large =
             || Error::Setting { name: "length", value: len.to_string(), reason: "more than can be mapped".into() };
@@ -190,6 +197,10 @@ impl Map {
         let (skip, len) = (skip as usize, len as usize);
         if len == 0 {
             return Ok(Self { mapping: None, skip: 0, len: 0, _file: file.clone() });
+        }
+        let left = file.look_again()?.saturating_sub(offset);
+        if left < len as u64 {
+            return Err(Error::Truncated { received: left, expected: Some(len as u64) });
         }
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing; see the module's invariant for
         // what lies below it.
@@ -204,7 +215,7 @@ impl Map {
         unsafe {
             let _ = rustix::mm::madvise(base.as_ptr().cast(), total, Advice::Sequential);
         }
-        populate(map.as_ref());
+        populate(map.as_ref())?;
         Ok(map)
     }
 }
@@ -222,5 +233,30 @@ impl Drop for Map {
         if let Some(mapping) = self.mapping.take() {
             reaper::drop_large(mapping.len, mapping);
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_in_is_an_error_and_not_the_end_of_the_process() {
+        let path = std::env::temp_dir().join(format!("penstock-cut-{}", std::process::id()));
+        let size = 3 * rustix::param::page_size();
+        std::fs::write(&path, vec![1; size]).unwrap();
+        let file = Arc::new(BodyFile::external(&path, true).unwrap());
+        let map = Map::new(&file, 0, size as u64).unwrap();
+        let (start, len) = pages(map.as_ref());
+        // SAFETY: only advice on a mapping of ours.
+        let can_tell = unsafe { rustix::mm::madvise(start, len, Advice::LinuxPopulateRead) }.is_ok();
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(1).unwrap();
+        // As a disk that fails; before Linux 5.14 that can't be told.
+        if can_tell {
+            assert!(matches!(populate(map.as_ref()), Err(Error::Io { .. })));
+        }
+        let cut = Map::new(&file, 10, size as u64 - 10).map(drop);
+        assert!(matches!(cut, Err(Error::Truncated { received: 0, expected: Some(_) })));
+        std::fs::remove_file(&path).unwrap();
     }
 }
