@@ -146,6 +146,15 @@ impl FilePool {
     }
 }
 
+/// Who lets go of a pool doesn't wait until its files are closed.
+impl Drop for FilePool {
+    fn drop(&mut self) {
+        let idle = std::mem::take(self.idle.get_mut());
+        let held: u64 = idle.iter().map(|idle| idle.parts.size).sum();
+        reaper::drop_large(usize::try_from(held).unwrap_or(usize::MAX), idle);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +162,7 @@ mod tests {
     use crate::body::{BodyImage, BodySink, State, Tunables};
     use bytes::Bytes;
     use proptest::prelude::*;
+    use std::sync::mpsc;
 
     fn sink(files: &Arc<FilePool>, budget: &Arc<Budget>) -> BodySink {
         let tunables = Tunables { max_body_ram: 0, temp_dir: Some("/var/tmp".into()), ..Tunables::default() };
@@ -321,6 +331,31 @@ mod tests {
             std::thread::sleep(Duration::from_millis(100));
         }
         assert_eq!(files.stats().files, 0);
+    }
+
+    #[test]
+    fn the_files_of_a_pool_that_is_dropped_are_closed_by_the_reaper() {
+        struct Until(mpsc::Receiver<()>);
+
+        impl Drop for Until {
+            fn drop(&mut self) {
+                let _ = self.0.recv();
+            }
+        }
+
+        let (go, until) = mpsc::channel();
+        let budget = Budget::new(None, None, None);
+        let used = || budget.meter(Resource::Files).used();
+        let files = pool(1 << 30);
+        drop(body_within(&files, &vec![1; reaper::LARGE], &budget));
+        assert_eq!(files.stats().files, 1);
+        // The reaper is busy meanwhile.
+        reaper::drop_large(reaper::LARGE, Until(until));
+        drop(files);
+        assert_eq!(used(), 1);
+        go.send(()).unwrap();
+        assert!(reaper::settle(Duration::from_secs(5)));
+        assert_eq!(used(), 0);
     }
 
     #[test]
