@@ -205,6 +205,18 @@ mod tests {
     }
 
     #[test]
+    fn the_file_of_a_body_that_is_given_up_is_recycled_again() {
+        let files = pool(1 << 20);
+        drop(body(&files, &[1; 50_000]));
+        let mut given_up = sink(&files, &Budget::shared());
+        given_up.spill();
+        given_up.mapped_spare(10_000).unwrap().unwrap().fill(2);
+        given_up.take_in(10_000, |received| received.len()).unwrap();
+        drop(given_up);
+        assert_eq!(files.stats(), FilePoolStats { idle: 50_000, files: 1, recycled: 1 });
+    }
+
+    #[test]
     fn a_file_is_not_recycled_while_anything_looks_at_it() {
         let files = pool(1 << 20);
         drop(body(&files, &[1; 10_000]));

@@ -48,9 +48,9 @@ pub struct Writer {
     pub(super) length: Option<u64>,
     /// Of a file that isn't made yet.
     pub(super) descriptor: Option<Lease>,
-    pub(super) file: Option<Arc<BodyFile>>,
-    /// Of a recycled file.
+    /// Of a recycled file. Dropped before that, which isn't recycled again while somebody may write to it.
     pub(super) map: Option<MapWriter>,
+    pub(super) file: Option<Arc<BodyFile>>,
     pub(super) written: u64,
     pub(super) calls: u64,
     pub(super) digests: Digests,
