@@ -136,6 +136,14 @@ impl FilePool {
         drop(std::mem::take(&mut *self.idle.lock()));
     }
 
+    /// In a forked child: closes the idle files, as none is used again here. They would keep their room on the disk, and
+    /// their part of the budget, for as long as the child lives. Not if a thread that is gone was about to change them.
+    pub(super) fn abandon(&self) {
+        if let Some(mut idle) = self.idle.try_lock() {
+            idle.clear();
+        }
+    }
+
     pub fn stats(&self) -> FilePoolStats {
         let idle = self.idle.lock();
         FilePoolStats {
@@ -379,6 +387,16 @@ mod tests {
         drop(image);
         assert!(contents(&body(&files, &[2; 10_000])) == [2; 10_000]);
         assert_eq!(files.stats().recycled, 0);
+    }
+
+    #[test]
+    fn a_forked_child_has_no_idle_files_and_their_budget() {
+        let files = pool(1 << 20);
+        let budget = Budget::new(None, None, Some(2));
+        drop([1, 2].map(|n| body_within(&files, &[n; 10_000], &budget)));
+        assert_eq!((files.stats().files, budget.meter(Resource::Files).used()), (2, 2));
+        Pools::after_fork_in_child();
+        assert_eq!((files.stats().files, budget.meter(Resource::Files).used()), (0, 0));
     }
 
     proptest! {

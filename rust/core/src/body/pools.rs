@@ -102,6 +102,9 @@ impl Pools {
         if let Some(pools) = SLOT.get(old % SLOTS).and_then(|slot| slot.try_read().ok().and_then(|pools| pools.clone()))
         {
             pools.slabs.abandon();
+            if let Some(file_pools) = pools.file_pools.try_lock() {
+                file_pools.iter().filter_map(Weak::upgrade).for_each(|pool| pool.abandon());
+            }
             std::mem::forget(pools);
         }
     }
