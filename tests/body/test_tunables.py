@@ -31,6 +31,8 @@ def test_defaults() -> None:
         ("1MB", 10**6),
         ("2GiB", 2 * GiB),
         ("100B", 100),
+        ("1.5KiB", 1536),
+        ("2.01MB", 2_010_000),
     ],
 )
 def test_a_size_is_a_number_of_bytes_or_a_string_with_a_unit(size: int | str, bytes_: int) -> None:

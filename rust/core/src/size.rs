@@ -23,17 +23,19 @@ pub fn parse(name: &'static str, text: &str) -> Result<u64> {
         .iter()
         .find_map(|(unit, factor)| Some((trimmed.strip_suffix(unit)?, *factor)))
         .ok_or_else(|| refuse("a size in a string needs a unit: B, KiB, MiB, GiB, TiB, KB, MB, GB or TB"))?;
-    let number: f64 = match number.trim_end() {
-        digits if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.') => {
-            digits.parse().map_err(|_| refuse("not a number"))?
-        }
-        _ => return Err(refuse("not a number with a unit, such as \"64KiB\"")),
-    };
-    let bytes = number * factor as f64;
-    if bytes.fract() != 0.0 || bytes > (1u64 << 53) as f64 {
-        return Err(refuse("not a whole number of bytes below 8 PiB"));
+    // In decimal: as a binary fraction 2.01 MB is no whole number.
+    let digits = number.trim_end();
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    if digits.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
+        return Err(refuse("not a number with a unit, such as \"64KiB\""));
     }
-    Ok(bytes as u64)
+    let fraction = fraction.trim_end_matches('0');
+    let scaled = format!("{whole}{fraction}").parse::<u128>().ok().and_then(|number| number.checked_mul(factor.into()));
+    let scale = u32::try_from(fraction.len()).ok().and_then(|places| 10u128.checked_pow(places));
+    match scaled.zip(scale) {
+        Some((scaled, scale)) if scaled.is_multiple_of(scale) && scaled / scale <= 1 << 53 => Ok((scaled / scale) as u64),
+        _ => Err(refuse("not a whole number of bytes below 8 PiB")),
+    }
 }
 
 #[cfg(test)]
@@ -46,11 +48,25 @@ mod tests {
         assert_eq!(parse("x", "64 KB").unwrap(), 64_000);
         assert_eq!(parse("x", "1.5MiB").unwrap(), 1_572_864);
         assert_eq!(parse("x", "10B").unwrap(), 10);
+        assert_eq!(parse("x", ".5KiB").unwrap(), 512);
+    }
+
+    #[test]
+    fn a_decimal_fraction_is_what_it_says() {
+        assert_eq!(parse("x", "2.01MB").unwrap(), 2_010_000);
+        assert_eq!(parse("x", "1.005KB").unwrap(), 1_005);
+        assert_eq!(parse("x", "0.30TB").unwrap(), 300_000_000_000);
+        for n in 0..10_000 {
+            let text = format!("{}.{:03}MB", n / 1000, n % 1000);
+            assert_eq!(parse("x", &text).unwrap(), n * 1000, "{text}");
+        }
     }
 
     #[test]
     fn what_is_not_a_size_is_refused_by_name() {
-        for text in ["64", "", "KiB", "-1KiB", "1e3KB", "0x10B", "1.0001KB", "nanB", "9999TiB", "64kib"] {
+        for text in [
+            "64", "", "KiB", "-1KiB", "1e3KB", "0x10B", "1.0001KB", "nanB", "9999TiB", "64kib", ".KiB", "1.5.2KiB",
+        ] {
             let message = parse("max_body", text).unwrap_err().to_string();
             assert!(message.starts_with("max_body="), "{text}: {message}");
         }
