@@ -369,6 +369,32 @@ def test_a_write_that_failed_is_not_tried_again_on_a_loops_thread(tunables: Make
             asyncio.run(prepare(sink))
 
 
+def test_what_a_loops_thread_may_not_write_another_can_while_the_error_is_handled(
+    tunables: MakeTunables, body: bytes
+) -> None:
+    async def collect(sink: penstock.BodySink) -> penstock.BodyImage:
+        try:
+            sink.write(body * 4)
+        except penstock.BlockingInLoop:
+            return await asyncio.to_thread(sink.prepare)
+        raise AssertionError("it was written")
+
+    with penstock.BodySink(tunables(max_body_ram=0)) as sink:
+        image = asyncio.run(collect(sink))
+    assert bytes(image) == body * 4
+
+
+def test_a_sink_is_not_prepared_while_a_write_is_under_way(tunables: MakeTunables, body: bytes) -> None:
+    with penstock.BodySink(tunables(max_body_ram=0)) as sink:
+        sink.write(body)
+        write = sink.work(True)
+        assert write is not None
+        with pytest.raises(RuntimeError, match="under way"):
+            sink.prepare()
+        write()
+        assert bytes(sink.prepare()) == body
+
+
 # Limits
 
 

@@ -77,9 +77,13 @@ class BodySink(_Sink):
 
     def _work(self, *, all_of_it: bool) -> None:
         while (op := self.work(all_of_it)) is not None:
-            if not self.is_ram:
-                refuse_in_loop("a BodySink's write", "use an AsyncBodySink")
-            op()
+            try:
+                if not self.is_ram:
+                    refuse_in_loop("a BodySink's write", "use an AsyncBodySink")
+                op()
+            finally:
+                # An error keeps this frame, and the write would be out for as long as somebody keeps the error.
+                del op
 
     def write_back(self) -> None:
         """Moves the body to a file now, whatever its size."""

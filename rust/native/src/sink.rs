@@ -8,7 +8,7 @@ use crate::op::Op;
 use crate::tunables::Tunables;
 use penstock_core::body::{BodySink, Budget as CoreBudget, Errand, SharedSink};
 use penstock_core::sync::Mutex;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::sync::Arc;
@@ -78,9 +78,13 @@ impl Sink {
     /// The image; the sink is closed afterwards. What is still to be written is written here.
     fn finish(&self, py: Python<'_>) -> PyResult<Image> {
         let sink = self.open()?;
-        let image = py.detach(|| sink.lock().prepare());
+        let image = py.detach(|| {
+            let mut sink = sink.lock();
+            (!sink.is_busy()).then(|| sink.prepare())
+        });
         buffer::give_back(py);
-        let image = image.raise(py)?;
+        let busy = || PyRuntimeError::new_err("a write of the sink is under way");
+        let image = image.ok_or_else(busy)?.raise(py)?;
         *self.sink.lock() = None;
         Ok(Image::of(image))
     }
