@@ -302,6 +302,32 @@ async def test_a_closed_sink_takes_no_more(tunables: MakeTunables, policy: Any) 
         await sink.prepare()
 
 
+async def test_closed_while_another_task_waits_to_write_it_tells_that_task(tunables: MakeTunables) -> None:
+    gate = threading.Event()
+    with penstock.DispatchPool(threads=1) as busy:
+        blocker = busy.submit(gate.wait)
+        try:
+            sink = penstock.AsyncBodySink(tunables(max_body_ram=0), policy=penstock.Dispatch(busy))
+
+            async def flood() -> None:
+                while True:
+                    await sink.write(bytes(1 << 20))
+
+            writing = asyncio.create_task(flood())
+            await asyncio.sleep(0.05)
+            closing = asyncio.create_task(sink.aclose())
+            await asyncio.sleep(0.05)
+            assert not writing.done()
+            assert not closing.done()
+            gate.set()
+            await closing
+            with pytest.raises(ValueError, match="closed"):
+                await writing
+        finally:
+            gate.set()
+        blocker.result()
+
+
 async def test_leaving_the_block_by_an_error_gives_the_file_back(
     tunables: MakeTunables, body: bytes, descriptors: Callable[[], int], settles: Settles
 ) -> None:

@@ -170,11 +170,13 @@ class AsyncBodySink(_Sink):
             self._writing = asyncio.get_running_loop().create_task(perform(self._policy, op))
 
     async def _settled(self) -> None:
-        """Waits for the write in flight; its failure is raised here."""
-        if self._writing is not None:
+        """Waits until no write is in flight; what fails is raised here."""
+        while (writing := self._writing) is not None:
             # Whoever waits may be cancelled; the write goes on.
-            await asyncio.wait([self._writing])
-            writing, self._writing = self._writing, None
+            await asyncio.wait([writing])
+            # Another task that waited may have begun the next one.
+            if self._writing is writing:
+                self._writing = None
             writing.result()
 
     async def write_back(self) -> None:
@@ -203,13 +205,14 @@ class AsyncBodySink(_Sink):
         return BodyImage(self.finish(), self._policy)
 
     async def aclose(self) -> None:
-        """Drops what was collected, when the write in flight is over."""
+        """Drops what was collected, when the write in flight is over. A `write` that another task waits for raises
+        `ValueError`."""
+        # First, so that no other write begins meanwhile.
+        self.discard()
         try:
             await self._settled()
         except Exception:  # the body is dropped, and so is what went wrong with it
             pass
-        finally:
-            self.discard()
 
     async def __aenter__(self) -> Self:
         return self
