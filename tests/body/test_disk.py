@@ -181,8 +181,8 @@ def test_saving_to_a_full_file_system_leaves_nothing_there(on_8_mib: Callable[[s
             image = penstock.BodyImage.from_bytes(bytes(9 << 20))
             try:
                 await image.save(dir + "/name")
-            except penstock.StorageFull:
-                pass
+            except penstock.StorageFull as error:
+                assert error.filename == dir + "/name" and "temp_dir" not in str(error), error
             else:
                 raise AssertionError("it was saved")
             assert os.listdir(dir) == [] and free() == 8 << 20

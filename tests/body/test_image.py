@@ -128,8 +128,9 @@ def test_a_length_past_the_end_of_the_file_is_refused(path: Path, body: bytes) -
 
 
 def test_a_missing_file_is_an_error_at_once(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="missing") as caught:
         penstock.BodyImage.from_path(tmp_path / "missing")
+    assert caught.value.filename == str(tmp_path / "missing")
 
 
 @pytest.mark.parametrize("what", ["pipe", "named pipe", "device", "proc"])
@@ -408,8 +409,9 @@ async def test_save_gives_the_body_a_name(image: penstock.BodyImage, body: bytes
 async def test_save_refuses_to_overwrite(image: penstock.BodyImage, body: bytes, tmp_path: Path) -> None:
     target = tmp_path / "taken"
     target.write_bytes(b"old")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match="taken") as caught:
         await image.save(target)
+    assert caught.value.filename == str(target)
     assert target.read_bytes() == b"old"
     await image.save(str(target), overwrite=True, fsync=True)
     assert target.read_bytes() == body
@@ -418,8 +420,9 @@ async def test_save_refuses_to_overwrite(image: penstock.BodyImage, body: bytes,
 
 @pytest.mark.asyncio
 async def test_save_into_a_missing_folder_leaves_nothing(image: penstock.BodyImage, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="missing") as caught:
         await image.save(tmp_path / "missing" / "name")
+    assert caught.value.filename == str(tmp_path / "missing" / "name")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -74,6 +74,8 @@ pub enum Error {
     PoolClosed,
     #[error("{name}={value}: {reason}")]
     Setting { name: &'static str, value: String, reason: String },
+    #[error("cannot {doing} {}: {source}", path.display())]
+    File { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot {doing}: {source}")]
     Io { doing: &'static str, source: io::Error },
     #[error("writing the body failed before: the sink takes no more")]

@@ -2,6 +2,7 @@
 //! `penstock.errors` declares.
 
 use penstock_core::Error;
+use penstock_core::body::file::is_full;
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -58,7 +59,7 @@ pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
         }
         Error::StorageFull { source, dir } => {
             let errno = source.raw_os_error().unwrap_or(0);
-            declared(py, "StorageFull", (errno, message, dir), &[])
+            declared(py, "StorageFull", (errno, message, dir.into_os_string()), &[])
         }
         Error::Truncated { received, expected } => {
             let fields = [("received", object(py, received)), ("expected", object(py, expected))];
@@ -89,8 +90,11 @@ pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
         Error::PoolFull { limit } => declared(py, "PoolFull", (message,), &[("limit", object(py, limit))]),
         Error::PoolClosed => declared(py, "PoolClosed", (message,), &[]),
         Error::Setting { .. } => PyValueError::new_err(message),
-        Error::TempDir { source, dir } => match source.raw_os_error() {
-            Some(errno) => PyOSError::new_err((errno, message, dir)),
+        Error::TempDir { source, dir: path } | Error::File { source, path, .. } => match source.raw_os_error() {
+            Some(errno) if is_full(errno) => {
+                declared(py, "StorageFull", (errno, message, path.into_os_string()), &[])
+            }
+            Some(errno) => PyOSError::new_err((errno, message, path.into_os_string())),
             None => PyOSError::new_err(message),
         },
         Error::Io { source, .. } => match source.raw_os_error() {

@@ -377,12 +377,7 @@ pub enum Content<'a> {
 /// Makes `path` a file with this content: by giving the body's own file a name where that is possible, else by a
 /// reflink, else by copying; never half written. May wait for the disk.
 pub fn save(content: &Content<'_>, path: &Path, overwrite: bool, fsync: bool) -> Result<()> {
-    let failed = |source: io::Error| match source.raw_os_error() {
-        Some(errno) if is_full(errno) => {
-            Error::StorageFull { dir: path.parent().map(Path::to_owned).unwrap_or_default(), source }
-        }
-        _ => Error::Io { doing: "save a body", source },
-    };
+    let failed = |source: io::Error| Error::File { doing: "save a body as", path: path.to_owned(), source };
     if !overwrite && path.symlink_metadata().is_ok() {
         return Err(failed(rustix::io::Errno::EXIST.into()));
     }
@@ -498,22 +493,23 @@ fn umask() -> rustix::fs::RawMode {
 
 /// Opens a file whose length can be known. Pipes and devices have none, and a folder's is of no use.
 fn of_known_length(path: &Path) -> Result<File> {
-    let failed = || Error::io("open a file as a body");
+    let failed = |source: io::Error| Error::File { doing: "open as a body", path: path.to_owned(), source };
     // Looked at before: opening a pipe would wait for its writer.
-    let about = std::fs::metadata(path).map_err(failed())?;
+    let about = std::fs::metadata(path).map_err(failed)?;
     if about.is_dir() {
-        return Err(failed()(rustix::io::Errno::ISDIR.into()));
+        return Err(failed(rustix::io::Errno::ISDIR.into()));
     }
     if about.is_file() {
-        let file = File::open(path).map_err(failed())?;
+        let file = File::open(path).map_err(failed)?;
         let says_empty = || file.metadata().map(|about| about.len() == 0);
         // Files of /proc say that they are. What was written meanwhile isn't meant.
         let wrongly = || -> io::Result<bool> { Ok(says_empty()? && file.read_at(&mut [0], 0)? > 0 && says_empty()?) };
-        if !wrongly().map_err(failed())? {
+        if !wrongly().map_err(failed)? {
             return Ok(file);
         }
     }
-    Err(Error::io("open as a body what has no length of its own")(rustix::io::Errno::SPIPE))
+    let (doing, source) = ("open as a body what has no length of its own,", rustix::io::Errno::SPIPE.into());
+    Err(Error::File { doing, path: path.to_owned(), source })
 }
 
 fn unnamed(dir: &Path) -> io::Result<File> {
@@ -572,7 +568,8 @@ pub fn receive(socket: RawFd, window: Window) -> io::Result<Option<usize>> {
     }
 }
 
-fn is_full(errno: i32) -> bool {
+/// Whether it says that there is no space.
+pub fn is_full(errno: i32) -> bool {
     let full = [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT, rustix::io::Errno::FBIG];
     full.iter().any(|e| e.raw_os_error() == errno)
 }
@@ -726,7 +723,8 @@ mod tests {
         let content = Content::Range { file: &file, offset: 0, len: 3 };
         save(&content, &path, false, false).unwrap();
         assert!(!file.claim_map());
-        assert!(matches!(save(&content, &path, false, false), Err(Error::Io { .. })));
+        let taken = save(&content, &path, false, false).unwrap_err();
+        assert!(taken.to_string().starts_with(&format!("cannot save a body as {}: ", path.display())), "{taken}");
         save(&content, &path, true, true).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"abc");
         std::fs::remove_file(&path).unwrap();
