@@ -210,3 +210,15 @@ def test_an_error_of_the_file_written_to_comes_through(image: penstock.BodyImage
 
     with pytest.raises(OSError, match="full"):
         image.write_to(Full())
+
+
+@pytest.mark.parametrize("taken", [None, 0])
+def test_a_file_that_takes_nothing_is_not_asked_for_ever(
+    image: penstock.BodyImage, body: bytes, taken: int | None
+) -> None:
+    class Stuck(io.RawIOBase):
+        def write(self, data: object) -> int | None:
+            return taken
+
+    with pytest.raises(BlockingIOError, match=f"after 0 of {len(body)} bytes"):
+        image.write_to(Stuck())

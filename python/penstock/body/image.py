@@ -112,7 +112,7 @@ class BodyImage(_native.Image):
             left = piece
             while left:
                 written = file.write(left)
-                if written is None:
+                if not written:
                     raise BlockingIOError(f"the file took nothing after {total} of {len(self)} bytes")
                 total += written
                 left = left[written:]
