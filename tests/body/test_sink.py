@@ -509,6 +509,34 @@ def test_the_file_is_for_its_owner_only(tunables: MakeTunables) -> None:
     assert [status.st_mode & 0o777 for status in new] == [0o600]
 
 
+NO_MEMORY = """
+    import errno, os, resource, penstock
+
+    data = bytearray(b"x") * (64 << 20)
+    with penstock.BodySink(penstock.Tunables(max_body_ram="128MiB")) as sink:
+        sink.write(b"kept")
+        with open("/proc/self/statm") as statm:
+            size = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (size + (16 << 20), resource.RLIM_INFINITY))
+        try:
+            sink.write(data)
+        except OSError as error:
+            assert error.errno == errno.ENOMEM, error
+        else:
+            raise AssertionError("there was memory")
+        assert len(sink) == 4
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        sink.write(data)
+        image = sink.prepare()
+    assert bytes(image) == b"kept" + data
+"""
+
+
+def test_what_there_is_no_memory_for_is_not_counted(script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = script(textwrap.dedent(NO_MEMORY))
+    assert done.returncode == 0, done.stderr
+
+
 WITH_A_SUB_INTERPRETER = """
     import asyncio, importlib, sys, penstock
     others = importlib.import_module("_xxsubinterpreters" if sys.version_info < (3, 13) else "_interpreters")

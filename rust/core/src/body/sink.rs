@@ -158,13 +158,19 @@ impl BodySink {
         self.pieces.len()
     }
 
-    fn account(&mut self, n: u64) -> Result<()> {
+    /// Whether `n` more bytes can be taken at all.
+    fn admit(&self, n: u64) -> Result<()> {
         if self.failed {
             return Err(Error::SinkFailed);
         }
         if n > self.room() {
             return Err(Error::BodyTooLong { seen: self.len + n, limit: self.tunables.max_body });
         }
+        Ok(())
+    }
+
+    fn account(&mut self, n: u64) -> Result<()> {
+        self.admit(n)?;
         let unpaid = n.saturating_sub(self.prepaid);
         if self.in_ram_only {
             if n > 0
@@ -204,14 +210,14 @@ impl BodySink {
 
     /// Takes a copy of the parts, or none of them if they make the body too long.
     pub fn push_parts<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]> + Clone) -> Result<()> {
-        let total = parts.clone().map(<[u8]>::len).sum();
-        self.account(total as u64)?;
+        let total: usize = parts.clone().map(<[u8]>::len).sum();
         if total >= slab::SMALLEST {
-            self.close_tail();
-            let whole = slab::gather(&Pools::current().slabs, parts);
-            self.pieces.push(whole.map_err(Error::io("map memory for a body"))?);
-            return Ok(());
+            // Counted once it is there.
+            self.admit(total as u64)?;
+            let whole = slab::gather(&Pools::current().slabs, parts).map_err(Error::io("map memory for a body"))?;
+            return self.push(whole);
         }
+        self.account(total as u64)?;
         let mut left = total;
         for mut part in parts {
             while !part.is_empty() {
