@@ -67,6 +67,8 @@ pub(super) struct Parts {
     pub dir: PathBuf,
     /// Its file system is memory.
     in_memory: bool,
+    /// It comes from a pool, and what is written over what it has takes no more space.
+    pub in_place: bool,
     /// Of disk, or of memory where the file system is memory.
     space: Mutex<Option<Lease>>,
     descriptor: Option<Lease>,
@@ -116,6 +118,7 @@ impl BodyFile {
     ) -> Result<Self> {
         let file = unnamed(dir).map_err(|source| storage(dir, source, |dir, source| Error::TempDir { dir, source }))?;
         let in_memory = is_in_memory(&file);
+        let in_place = home.is_some() && file_system(&file).is_none_or(writes_in_place);
         if !in_memory {
             budget.settle_disk(dir);
         }
@@ -124,6 +127,7 @@ impl BodyFile {
             file,
             dir: dir.to_owned(),
             in_memory,
+            in_place,
             space: Mutex::new(Some(Lease::empty(budget, resource))),
             descriptor: Some(descriptor),
             generation: Pools::generation(),
@@ -144,6 +148,7 @@ impl BodyFile {
         let size = file.metadata().map_err(Error::io("look at a body's file"))?.len();
         let parts = Parts {
             in_memory: is_in_memory(&file),
+            in_place: false,
             file,
             dir: path.parent().map(Path::to_owned).unwrap_or_default(),
             space: Mutex::new(None),
@@ -432,14 +437,17 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn copy_range(file: &BodyFile, mut offset: u64, len: u64, target: &File) -> io::Result<()> {
+    // Blocks that a copy shares have to be written to another place from then on.
     #[cfg(target_os = "linux")]
-    if offset == 0 && len == file.size() && rustix::fs::ioctl_ficlone(target, file).is_ok() {
+    let may_share = !file.parts.in_place;
+    #[cfg(target_os = "linux")]
+    if may_share && offset == 0 && len == file.size() && rustix::fs::ioctl_ficlone(target, file).is_ok() {
         return cut_clone(target, len);
     }
     let end = offset + len;
     let mut to = 0;
     #[cfg(target_os = "linux")]
-    while offset < end {
+    while may_share && offset < end {
         let most = usize::try_from(end - offset).unwrap_or(usize::MAX).min(1 << 30);
         match rustix::fs::copy_file_range(file, Some(&mut offset), target, Some(&mut to), most) {
             Ok(0) | Err(_) => break,
@@ -582,16 +590,29 @@ fn storage(dir: &Path, source: io::Error, other: impl FnOnce(PathBuf, io::Error)
     }
 }
 
+/// What kind of file system a file is on (statfs(2)), where that is known.
 #[cfg(target_os = "linux")]
-fn is_in_memory(file: impl AsFd) -> bool {
-    const TMPFS: u64 = 0x0102_1994;
-    const RAMFS: u64 = 0x8584_58f6;
-    rustix::fs::fstatfs(file).is_ok_and(|fs| [TMPFS, RAMFS].contains(&(fs.f_type as u64)))
+fn file_system(file: impl AsFd) -> Option<u32> {
+    rustix::fs::fstatfs(file).ok().map(|fs| fs.f_type as u32)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn is_in_memory(_: impl AsFd) -> bool {
-    false
+fn file_system(_: impl AsFd) -> Option<u32> {
+    None
+}
+
+fn is_in_memory(file: impl AsFd) -> bool {
+    const TMPFS: u32 = 0x0102_1994;
+    const RAMFS: u32 = 0x8584_58f6;
+    file_system(file).is_some_and(|kind| [TMPFS, RAMFS].contains(&kind))
+}
+
+/// Whether a file system writes over a block, and not in its stead to another, for which there may be no space.
+fn writes_in_place(kind: u32) -> bool {
+    const BTRFS: u32 = 0x9123_683e;
+    const BCACHEFS: u32 = 0xca45_1a4e;
+    const ZFS: u32 = 0x2fc1_2fc1;
+    ![BTRFS, BCACHEFS, ZFS].contains(&kind)
 }
 
 /// The first directory that can be written to and isn't memory, of `$PENSTOCK_TMPDIR`, `$TMPDIR`, /var/tmp and /tmp; if
@@ -687,6 +708,14 @@ mod tests {
             assert_eq!(clone.metadata().unwrap().len(), body);
         }
         assert_eq!(cut_clone(&clone, 1001).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn what_writes_to_new_blocks_only_is_not_stored_to_by_a_mapping() {
+        let [ext4, xfs, tmpfs] = [0xef53, 0x5846_5342, 0x0102_1994];
+        let [btrfs, bcachefs, zfs] = [0x9123_683e, 0xca45_1a4e, 0x2fc1_2fc1];
+        assert!([ext4, xfs, tmpfs].into_iter().all(writes_in_place));
+        assert!(![btrfs, bcachefs, zfs].into_iter().any(writes_in_place));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! stays in use; it is bounded by bytes and age, and counts against the budget while it is idle, until a body needs it.
 //!
 //! A mapping covers what its file had when it was recycled, so that no store to it can find the disk full; what a body
-//! has beyond that is written as to any file. A file that others can open, or that was alive at a fork, is not recycled:
-//! somebody else might still read it. Bodies of another budget get another file: each counts against its own.
+//! has beyond that is written as to any file. So is all of it where a file system writes to new blocks only. A file that
+//! others can open, or that was alive at a fork, is not recycled: somebody else might still read it. Bodies of another
+//! budget get another file: each counts against its own.
 
 use super::budget::Budget;
 use super::file::{BodyFile, Parts};
@@ -77,7 +78,7 @@ impl FilePool {
             idle.remove(index).parts
         };
         self.recycled.fetch_add(1, Relaxed);
-        if parts.map.as_ref().is_none_or(|map| (map.len() as u64) < parts.size) {
+        if parts.in_place && parts.map.as_ref().is_none_or(|map| (map.len() as u64) < parts.size) {
             // Without a mapping the file is still good to be written to.
             parts.map = SharedMap::new(&parts.file, parts.size).ok().map(Arc::new);
         }
