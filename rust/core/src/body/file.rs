@@ -24,7 +24,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ pub struct BodyFile {
     sharing: Mutex<Sharing>,
     trusted: bool,
     size: AtomicU64,
+    /// A socket may hold pages of it.
+    sent: AtomicBool,
 }
 
 /// What a file is made of, apart from the body that it holds at present.
@@ -167,7 +169,8 @@ impl BodyFile {
 
     fn of(parts: Parts, home: Option<Arc<FilePool>>, sharing: Sharing, trusted: bool) -> Self {
         let size = AtomicU64::new(parts.size);
-        Self { parts: ManuallyDrop::new(parts), home, sharing: Mutex::new(sharing), trusted, size }
+        let (parts, sharing, sent) = (ManuallyDrop::new(parts), Mutex::new(sharing), AtomicBool::new(false));
+        Self { parts, home, sharing, trusted, size, sent }
     }
 
     /// The mapping that it kept from earlier bodies, if it covers the range.
@@ -215,6 +218,12 @@ impl BodyFile {
     /// Whether its file system is memory (tmpfs), where a read is a copy and never waits for a disk.
     pub fn is_in_memory(&self) -> bool {
         self.parts.in_memory
+    }
+
+    /// To be called before it is sent without a copy: the socket holds its pages until the peer has read them, and what is
+    /// written over them meanwhile is what the peer gets (sendfile(2)). It isn't recycled from then on.
+    pub fn will_be_sent(&self) {
+        self.sent.store(true, Relaxed);
     }
 
     /// Claims the right to map: for good, as mappings may outlive whoever asked.
@@ -364,7 +373,7 @@ impl Drop for BodyFile {
         // Mappings of images keep the file, so there are none left.
         let private = *self.sharing.lock() != Sharing::Named;
         // A window that somebody forgot would write into the next body.
-        let unused = parts.map.as_ref().is_none_or(|map| Arc::strong_count(map) == 1);
+        let unused = parts.map.as_ref().is_none_or(|map| Arc::strong_count(map) == 1) && !self.sent.load(Relaxed);
         match self.home.take().filter(|_| private && unused) {
             Some(home) => home.give_back(parts),
             // The leases go with the file: the space is free only once it is closed.

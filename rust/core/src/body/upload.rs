@@ -25,13 +25,11 @@ impl Upload {
     /// `None` if the body isn't in a file, or the platform can't do it.
     pub fn new(image: &BodyImage, socket: RawFd) -> Result<Option<Self>> {
         match image.state() {
-            State::File { file, offset } if cfg!(target_os = "linux") => Ok(Some(Self {
-                socket: file::duplicate(socket).map_err(Error::io("send a body from its file"))?,
-                file: file.clone(),
-                start: *offset,
-                len: image.len(),
-                sent: 0,
-            })),
+            State::File { file, offset } if cfg!(target_os = "linux") => {
+                let socket = file::duplicate(socket).map_err(Error::io("send a body from its file"))?;
+                file.will_be_sent();
+                Ok(Some(Self { socket, file: file.clone(), start: *offset, len: image.len(), sent: 0 }))
+            }
             _ => Ok(None),
         }
     }
@@ -76,14 +74,22 @@ impl Upload {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use crate::body::{BodySink, Budget, Tunables};
+    use crate::body::{BodySink, Budget, FilePool, Tunables};
     use std::io::Read as _;
+    use std::net::{Shutdown, TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
+    use std::time::Duration;
 
     #[allow(clippy::unwrap_used)]
     fn in_file(body: &[u8]) -> BodyImage {
+        in_file_of(body, None)
+    }
+
+    #[allow(clippy::unwrap_used)]
+    fn in_file_of(body: &[u8], files: Option<Arc<FilePool>>) -> BodyImage {
         let tunables = Tunables { max_body_ram: 0, ..Tunables::default() };
-        let mut sink = BodySink::new(Arc::new(tunables), Budget::new(None, None, None));
+        let mut sink = BodySink::new(Arc::new(tunables), Budget::shared());
+        sink.use_files(files);
         sink.push(body.to_vec().into()).unwrap();
         sink.run_work(true).unwrap();
         sink.prepare().unwrap()
@@ -115,6 +121,28 @@ mod tests {
         let mut upload = Upload::new(&in_file(b"body"), ours.as_raw_fd()).unwrap().unwrap();
         drop(theirs);
         assert!(matches!(upload.step(), Err(Error::Io { .. })));
+    }
+
+    #[test]
+    fn a_file_is_not_written_over_while_the_peer_has_not_read_it() {
+        let files = FilePool::new(1 << 20, Duration::from_secs(60));
+        let body = |byte: u8| in_file_of(&[byte; 40_000], Some(files.clone()));
+        drop(body(1));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut theirs = listener.accept().unwrap().0;
+        let image = body(2);
+        let mut upload = Upload::new(&image, ours.as_raw_fd()).unwrap().unwrap();
+        while !upload.is_done() {
+            upload.step().unwrap();
+        }
+        ours.shutdown(Shutdown::Write).unwrap();
+        drop((upload, image));
+        let next = body(3);
+        let mut received = Vec::new();
+        theirs.read_to_end(&mut received).unwrap();
+        assert!(received == [2; 40_000]);
+        drop(next);
     }
 
     #[test]
