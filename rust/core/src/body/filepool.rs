@@ -89,15 +89,15 @@ impl FilePool {
     /// Keeps a file whose last body is gone, or lets it go.
     pub(super) fn give_back(&self, parts: Parts) {
         let size = parts.size;
+        let let_go = |parts: Parts| reaper::drop_large(usize::try_from(size).unwrap_or(usize::MAX), parts);
         if self.process != std::process::id() {
-            return;
+            return let_go(parts);
         }
         let mut idle = self.idle.lock();
         let held: u64 = idle.iter().map(|idle| idle.parts.size).sum();
         if parts.generation != Pools::generation() || held + size > self.max_bytes {
             drop(idle);
-            reaper::drop_large(usize::try_from(size).unwrap_or(usize::MAX), parts);
-            return;
+            return let_go(parts);
         }
         idle.push(Idle { parts, since: Instant::now() });
         drop(idle);
@@ -354,8 +354,8 @@ mod tests {
         assert_eq!(files.stats().files, 0);
     }
 
-    #[test]
-    fn the_files_of_a_pool_that_is_dropped_are_closed_by_the_reaper() {
+    /// Drops what has a file of `budget` while the reaper is busy: it is to be closed by the reaper.
+    fn drop_beside_a_busy_reaper<T>(holder: T, budget: &Budget) {
         struct Until(mpsc::Receiver<()>);
 
         impl Drop for Until {
@@ -365,18 +365,36 @@ mod tests {
         }
 
         let (go, until) = mpsc::channel();
-        let budget = Budget::new(None, None, None);
-        let used = || budget.meter(Resource::Files).used();
-        let files = pool(1 << 30);
-        drop(body_within(&files, &vec![1; reaper::LARGE], &budget));
-        assert_eq!(files.stats().files, 1);
-        // The reaper is busy meanwhile.
         reaper::drop_large(reaper::LARGE, Until(until));
-        drop(files);
-        assert_eq!(used(), 1);
+        drop(holder);
+        assert_eq!(budget.meter(Resource::Files).used(), 1);
         go.send(()).unwrap();
         assert!(reaper::settle(Duration::from_secs(5)));
-        assert_eq!(used(), 0);
+        assert_eq!(budget.meter(Resource::Files).used(), 0);
+    }
+
+    #[test]
+    fn the_files_of_a_pool_that_is_dropped_are_closed_by_the_reaper() {
+        let budget = Budget::new(None, None, None);
+        let files = pool(1 << 30);
+        drop(body_within(&files, &[1; reaper::LARGE], &budget));
+        assert_eq!(files.stats().files, 1);
+        drop_beside_a_busy_reaper(files, &budget);
+    }
+
+    #[test]
+    fn a_large_file_that_a_pool_does_not_take_is_closed_by_the_reaper() {
+        let budget = Budget::new(None, None, None);
+        let made = |max_bytes, process| {
+            let (max_age, idle, recycled) = (Duration::from_secs(60), Mutex::default(), AtomicU64::new(0));
+            Arc::new(FilePool { max_bytes, max_age, process, idle, recycled })
+        };
+        let of_the_parent = made(1 << 30, 0);
+        let too_small = made(0, std::process::id());
+        for files in [of_the_parent, too_small] {
+            let image = body_within(&files, &[1; reaper::LARGE], &budget);
+            drop_beside_a_busy_reaper(image, &budget);
+        }
     }
 
     #[test]
