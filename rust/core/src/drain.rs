@@ -151,7 +151,7 @@ impl Drainer {
         if inbox.stop {
             return Err(Box::new((job, Error::PoolClosed)));
         }
-        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+        let flags = EventFlags::IN | EventFlags::PRI | EventFlags::RDHUP | EventFlags::ET;
         if let Err(errno) = epoll::add(&shared.epoll, &job.socket, EventData::new_u64(token), flags) {
             return Err(Box::new((job, Error::Io { doing: "watch a socket", source: errno.into() })));
         }
@@ -178,6 +178,8 @@ struct Active {
     queued: bool,
     /// The peer has closed or failed: no further edge will come, so read until that shows.
     ending: bool,
+    /// The peer has sent urgent data, before which a read ends, whatever lies behind.
+    urgent: bool,
     /// Waiting for the budget until then.
     until: Option<Instant>,
 }
@@ -193,6 +195,8 @@ struct Worker {
 enum Step {
     /// More can be read at once.
     Again,
+    /// There was room for more than came.
+    Short,
     /// Wait for the next edge.
     Wait,
     /// Wait for the budget.
@@ -242,10 +246,11 @@ impl Worker {
     fn enqueue(&mut self, token: u64, flags: EventFlags) {
         if !self.jobs.contains_key(&token) {
             let Some(job) = self.shared.inbox.lock().jobs.remove(&token) else { return };
-            self.jobs.insert(token, Active { job, queued: false, ending: false, until: None });
+            self.jobs.insert(token, Active { job, queued: false, ending: false, urgent: false, until: None });
         }
         if let Some(active) = self.jobs.get_mut(&token) {
             active.ending |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+            active.urgent |= flags.contains(EventFlags::PRI);
             if !std::mem::replace(&mut active.queued, true) {
                 self.ready.push_back(token);
             }
@@ -298,8 +303,9 @@ impl Worker {
         let step = catch_unwind(AssertUnwindSafe(|| active.job.step(buffers, waiting)));
         match step.unwrap_or_else(|panic| Step::End(Err(Error::from_panic(&*panic)))) {
             Step::Again => more = true,
-            Step::Wait if active.ending => self.ready.push_back(token),
-            Step::Wait => active.queued = false,
+            Step::Short if active.urgent => more = true,
+            Step::Short | Step::Wait if active.ending => self.ready.push_back(token),
+            Step::Short | Step::Wait => active.queued = false,
             Step::Blocked(error) => {
                 active.job.progress.fetch_add(1, Relaxed);
                 let until = *active.until.get_or_insert_with(|| Instant::now() + active.job.patience);
@@ -384,7 +390,7 @@ impl Job {
                     Ok(()) if self.is_over() => self.over(),
                     // What is left to be decoded doesn't wait for an edge.
                     Ok(()) if n == room || self.body.inflow.as_ref().is_some_and(Inflow::has_backlog) => Step::Again,
-                    Ok(()) => Step::Wait,
+                    Ok(()) => Step::Short,
                     Err(error @ Error::BudgetExceeded { .. }) => Step::Blocked(error),
                     Err(error) => Step::End(Err(error)),
                 }

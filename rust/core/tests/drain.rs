@@ -169,6 +169,22 @@ fn an_early_close_keeps_what_came_and_a_body_without_an_end_ends_with_the_connec
 }
 
 #[test]
+fn urgent_data_ends_a_read_and_not_the_reading() {
+    let drainer = Drainer::start("test-drain".into()).unwrap();
+    let (ours, mut theirs) = pair();
+    let sent = body(3000);
+    theirs.write_all(&sent[..1000]).unwrap();
+    // Out of band: no byte of the body.
+    assert_eq!(rustix::net::send(&theirs, b"!", rustix::net::SendFlags::OOB).unwrap(), 1);
+    theirs.write_all(&sent[1000..]).unwrap();
+    // It is all there before the worker looks, and nothing comes that would have it look again.
+    std::thread::sleep(Duration::from_millis(50));
+    let (result, bytes) = begin(&drainer, &ours, "content-length: 3000", 1 << 30).end();
+    assert_eq!(result.unwrap(), Drained { excess: false });
+    assert!(bytes == sent);
+}
+
+#[test]
 fn a_reset_connection_keeps_what_came() {
     let drainer = Drainer::start("test-drain".into()).unwrap();
     let (ours, mut theirs) = pair();
