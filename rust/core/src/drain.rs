@@ -460,9 +460,10 @@ impl Job {
             let mut slices: Vec<IoSlice<'_>> = parts.map(IoSlice::new).collect();
             if slices.is_empty() { Ok(()) } else { sink.write_through(&mut slices) }
         };
+        // Before a want of budget, after which it would be tried again.
         fits?;
-        stored?;
-        fed.map(|_| ())
+        fed?;
+        stored
     }
 
     fn decode(&mut self, buffers: &mut Buffers) -> Result<()> {

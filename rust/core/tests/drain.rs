@@ -309,6 +309,22 @@ fn a_body_that_waited_too_long_for_the_budget_fails_by_its_name() {
 }
 
 #[test]
+fn without_budget_a_fault_in_the_framing_is_told_all_the_same() {
+    let drainer = Drainer::start("test-drain".into()).unwrap();
+    for coding in ["", "content-encoding: gzip\r\n"] {
+        let (ours, mut theirs) = pair();
+        let body = if coding.is_empty() { b"hello".to_vec() } else { coded(&text(100_000), Coding::Gzip) };
+        theirs.write_all(&[format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\nx"].concat()).unwrap();
+        // In one read: the budget would end the reading before the fault.
+        std::thread::sleep(Duration::from_millis(50));
+        let budget = Budget::new(None, None, Some(0));
+        let head = format!("{coding}transfer-encoding: chunked");
+        let (result, _) = begin_with(&drainer, &ours, &head, 1 << 30, budget, PATIENCE).end();
+        assert!(matches!(result, Err(Error::Protocol { .. })), "{coding}{result:?}");
+    }
+}
+
+#[test]
 fn a_recycled_file_is_received_into_and_shows_only_its_body() {
     let drainer = Drainer::start("test-drain".into()).unwrap();
     let files = FilePool::new(1 << 30, PATIENCE);
