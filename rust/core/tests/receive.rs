@@ -480,6 +480,26 @@ fn of_a_body_that_is_announced_as_large_nothing_is_decoded_on_the_receiving_thre
 }
 
 #[test]
+fn of_a_body_that_gives_nothing_no_more_is_taken_in_on_the_receiving_thread() {
+    // Members without content, for each of which a decoder is made.
+    let raw = coded(b"", &[Coding::Gzip]).repeat(10_000);
+    let wire = framed(&raw, "content-encoding: gzip\r\n", Framed::Chunks(1000));
+    let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+    let mut scratch = Scratch::default();
+    receiver.begin(decoding(u64::MAX, u64::MAX));
+    let mut at = 0;
+    let event = loop {
+        let (n, event) = receive(&mut receiver, &mut scratch, &wire[at..], 2000);
+        at += n;
+        match event.unwrap() {
+            Event::More => {}
+            event => break event,
+        }
+    };
+    assert_eq!((event, at < wire.len() / 2), (Event::Work, true), "{at}");
+}
+
+#[test]
 fn what_is_decoded_into_memory_only_computes() {
     let wire = framed(&coded(&text(1 << 20), &[Coding::Gzip]), "content-encoding: gzip\r\n", Framed::Length);
     for (max_body_ram, computes) in [(u64::MAX, true), (0, false)] {

@@ -95,24 +95,21 @@ struct Decode {
 }
 
 impl Decode {
-    /// Decodes until `most` bytes came out, `most_raw` went in, or nothing is left. With `ended` nothing will follow.
-    fn run(&mut self, target: &mut impl Target, most: u64, most_raw: u64, ended: bool) -> Result<()> {
+    /// Decodes until `most` bytes came out, or nothing is left. With `ended` nothing will follow.
+    fn run(&mut self, target: &mut impl Target, most: u64, ended: bool) -> Result<()> {
         let until = self.chain.produced().saturating_add(most);
-        let mut left_raw = most_raw;
         while self.more || self.queue.len > 0 {
             let left = usize::try_from(until - self.chain.produced()).unwrap_or(usize::MAX);
-            if left == 0 || left_raw == 0 {
+            if left == 0 {
                 return Ok(());
             }
             let room = target.room();
             let room_len = room.len().min(left);
             let room = room.get_mut(..room_len).unwrap_or_default();
             let mut input = self.queue.first();
-            input = input.get(..usize::try_from(left_raw).unwrap_or(usize::MAX)).unwrap_or(input);
             let offered = input.len();
             let step = self.chain.step(&mut input, room);
             let taken = offered - input.len();
-            left_raw -= taken as u64;
             self.queue.advance(taken);
             let step = step?;
             self.more = step.more;
@@ -224,23 +221,22 @@ impl Inflow {
         self.decode.as_ref().is_some_and(|decode| decode.more || decode.queue.len > 0 || self.ended && !decode.finished)
     }
 
-    /// Decodes the first bytes of a body here: at most [`INLINE`] of them in all, and none of one that isn't small, by
-    /// what is at hand or known to be still to come.
+    /// Decodes the first bytes of a body here: at most [`INLINE`] of them in all, and none of one that isn't small, by what
+    /// has come or is known to be still to come.
     pub fn begin(&mut self, sink: &mut BodySink, to_come: u64) -> Result<()> {
-        let waiting = self.waiting() as u64;
         let Some(decode) = &mut self.decode else { return Ok(()) };
         let left = INLINE.saturating_sub(decode.chain.produced());
-        if left == 0 || decode.finished || waiting.saturating_add(to_come) > INLINE_RAW {
+        if left == 0 || decode.finished || self.raw.saturating_add(to_come) > INLINE_RAW {
             return Ok(());
         }
         let mut copies = Copies { sink, buffer: vec![0; 16 << 10] };
-        decode.run(&mut copies, left, INLINE_RAW, self.ended)
+        decode.run(&mut copies, left, self.ended)
     }
 
     /// Decodes here, as far as one turn goes. May wait for the disk.
     pub(crate) fn run(&mut self, target: &mut impl Target) -> Result<()> {
         let Some(decode) = &mut self.decode else { return Err(Error::Cancelled) };
-        decode.run(target, TURN, u64::MAX, self.ended)
+        decode.run(target, TURN, self.ended)
     }
 
     /// Decodes all that came here.
@@ -277,7 +273,7 @@ impl Decoding {
         let mut slabs = Slabs::new(self.sink.clone())?;
         // What there was no budget for before.
         slabs.work(false)?;
-        let ran = decode.run(&mut slabs, TURN, u64::MAX, self.ended);
+        let ran = decode.run(&mut slabs, TURN, self.ended);
         // What was decoded before a fault is kept.
         slabs.flush()?;
         ran?;
