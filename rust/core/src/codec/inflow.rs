@@ -4,10 +4,10 @@
 
 use super::target::{Copies, Slabs, Target};
 use super::{Caps, Chain, Coding};
+use crate::body::sink::SMALL_PIECE;
 use crate::body::{BodySink, SharedSink};
 use crate::sync::Mutex;
 use crate::{Error, Result};
-use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -39,36 +39,43 @@ const TURN: u64 = 2 << 20;
 /// Pieces of a body in order, counted in [`undecoded`] unless somebody else may be what they wait for.
 #[derive(Default)]
 struct Queue {
-    pieces: VecDeque<Bytes>,
+    pieces: VecDeque<Vec<u8>>,
+    /// So much of the first piece has been taken.
+    taken: usize,
     len: usize,
     uncounted: bool,
 }
 
 impl Queue {
-    fn push(&mut self, piece: Bytes) {
+    /// Takes a copy of the parts, which are `len` bytes. Small pieces are put together: each takes memory besides its bytes.
+    fn push<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>, len: usize) {
         if !self.uncounted {
-            UNDECODED.fetch_add(piece.len(), Relaxed);
+            UNDECODED.fetch_add(len, Relaxed);
         }
-        self.len += piece.len();
-        self.pieces.push_back(piece);
+        self.len += len;
+        if self.pieces.back().is_none_or(|last| last.len() + len > SMALL_PIECE) {
+            self.pieces.push_back(Vec::with_capacity(len));
+        }
+        if let Some(last) = self.pieces.back_mut() {
+            parts.for_each(|part| last.extend_from_slice(part));
+        }
     }
 
     fn first(&self) -> &[u8] {
-        self.pieces.front().map_or(&[], |piece| piece)
+        self.pieces.front().and_then(|first| first.get(self.taken..)).unwrap_or_default()
     }
 
     /// `n` bytes of the first piece were taken.
     fn advance(&mut self, n: usize) {
-        if let Some(mut piece) = self.pieces.pop_front() {
-            let rest = piece.split_off(n);
-            if !rest.is_empty() {
-                self.pieces.push_front(rest);
-            }
-            if !self.uncounted {
-                UNDECODED.fetch_sub(n, Relaxed);
-            }
-            self.len -= n;
+        self.taken += n;
+        if self.pieces.front().is_some_and(|first| first.len() == self.taken) {
+            self.pieces.pop_front();
+            self.taken = 0;
         }
+        if !self.uncounted {
+            UNDECODED.fetch_sub(n, Relaxed);
+        }
+        self.len -= n;
     }
 
     fn append(&mut self, other: &mut Self) {
@@ -175,10 +182,8 @@ impl Inflow {
         }
         if len > 0 {
             self.raw += len as u64;
-            let mut piece = Vec::with_capacity(len);
-            parts.for_each(|part| piece.extend_from_slice(part));
             let queue = self.decode.as_mut().map_or(&mut self.arrived, |decode| &mut decode.queue);
-            queue.push(piece.into());
+            queue.push(parts, len);
         }
         Ok(())
     }
@@ -287,5 +292,27 @@ impl Drop for Decoding {
         let mut inflow = self.inflow.lock();
         decode.queue.append(&mut inflow.arrived);
         inflow.decode = Some(decode);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_come_one_by_one_are_queued_together() {
+        let caps = Caps { max_body: 1 << 20, max_ratio: None };
+        let mut inflow = Inflow::new(&[Coding::Gzip], caps).unwrap();
+        let sent: Vec<u8> = (0..60_000_u32).map(|i| (i % 251) as u8).collect();
+        sent.chunks(1).for_each(|byte| inflow.push(std::iter::once(byte)).unwrap());
+        let queue = &mut inflow.decode.as_mut().unwrap().queue;
+        assert!(queue.pieces.len() <= 16, "{}", queue.pieces.len());
+        let mut taken = Vec::new();
+        while queue.len > 0 {
+            let n = queue.first().len().min(999);
+            taken.extend_from_slice(&queue.first()[..n]);
+            queue.advance(n);
+        }
+        assert!(taken == sent && queue.pieces.is_empty());
     }
 }
