@@ -60,6 +60,9 @@ const LARGE: usize = slab::SMALLEST;
 /// From this size on, a body in memory is received into slabs as large as a huge page.
 const HUGE: u64 = 1 << 20;
 
+/// What an idle connection may keep of the room for ranges: a window of tiny chunks has tens of thousands.
+const KEPT_RANGES: usize = 256;
+
 fn take(pool: &Arc<SlabPool>, bytes: usize) -> Result<SlabWriter> {
     pool.take(bytes).map_err(Error::io("map memory for a body"))
 }
@@ -204,6 +207,8 @@ impl Receiver {
         self.sink = None;
         self.codings.clear();
         self.inflow = None;
+        self.ranges.clear();
+        self.ranges.shrink_to(KEPT_RANGES);
         self.held = 0;
         self.first_in_own = 0;
     }
@@ -697,4 +702,35 @@ pub(crate) fn fit(ranges: &mut Vec<Range<usize>>, mut room: u64, limit: u64) -> 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_keeps_no_room_for_the_ranges_of_tiny_chunks() {
+        let mut receiver = Receiver::new(Arc::default());
+        let (mut scratch, head) = (Scratch::default(), b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        let wire = [&head[..], &b"1\r\nx\r\n".repeat(40_000), b"0\r\n\r\n"].concat();
+        receiver.begin(Plan {
+            asked: Asked::default(),
+            tunables: Arc::default(),
+            budget: Budget::new(None, None, None),
+            files: None,
+            direct: true,
+            drain: false,
+            expect: false,
+            tell_head: false,
+            stream: false,
+            decode: When::Never,
+        });
+        scratch.window().unwrap();
+        let writer = scratch.writer.as_mut().unwrap();
+        writer.spare()[..wire.len()].copy_from_slice(&wire);
+        assert_eq!(receiver.received(&mut scratch, wire.len()).unwrap(), Event::Done);
+        assert!(receiver.ranges.capacity() > 40_000);
+        assert_eq!(receiver.finish().unwrap().body.len(), 40_000);
+        assert!(receiver.ranges.capacity() <= 2 * KEPT_RANGES);
+    }
 }
