@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import penstock
 import pytest
 
 from tests.http.conftest import Storing
-from tests.http.serving import chunked, head, response
+from tests.http.serving import chunked, head, response, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -52,6 +55,37 @@ async def serve_tls(certificate: Path, *answers: bytes, close: bool = False) -> 
         if tasks:
             await asyncio.wait(tasks, timeout=5)
         await server.wait_closed()
+
+
+@contextlib.contextmanager
+def closing_tls(certificate: Path, parts: Sequence[bytes], *, said: bool) -> Iterator[tuple[str, threading.Event]]:
+    """Answers one request in parts, with a rest after each, and closes the connection without waiting for the client;
+    with a word that this is the end (close_notify), or without."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    closed = threading.Event()
+
+    def answer(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        peer.settimeout(10)
+        with contextlib.suppress(OSError), context.wrap_socket(peer, server_side=True) as tls:
+            tls.recv(65536)
+            for part in parts:
+                tls.sendall(part)
+                time.sleep(0.05)
+            if said:
+                tls.settimeout(0.05)
+                tls.unwrap()
+        closed.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        answering = threading.Thread(target=answer, args=(listener,))
+        answering.start()
+        try:
+            yield f"https://localhost:{listener.getsockname()[1]}/", closed
+        finally:
+            answering.join()
 
 
 def trusting(certificate: Path) -> ssl.SSLContext:
@@ -99,6 +133,47 @@ async def test_a_body_until_the_end(storing: Storing, certificate: Path) -> None
         storing.client(ssl_context=trusting(certificate)) as client,
     ):
         assert await (await client.get(f"{url}0")).read() == BODY
+
+
+@pytest.mark.parametrize("said", [True, False])
+async def test_a_body_until_the_end_is_complete_if_the_server_said_that_it_ends(
+    storing: Storing, certificate: Path, said: bool
+) -> None:
+    with closing_tls(certificate, [head() + BODY], said=said) as (url, _):
+        async with storing.client(ssl_context=trusting(certificate)) as client:
+            if said:
+                assert await (await client.get(url)).read() == BODY
+            else:
+                with pytest.raises(penstock.Truncated) as caught:
+                    await client.get(url)
+                assert await caught.value.partial.read() == BODY
+
+
+@pytest.mark.parametrize("said", [True, False])
+@pytest.mark.parametrize("framing", ["length", "until the end"])
+async def test_a_reader_who_is_behind_gets_all_that_came_before_the_end(
+    certificate: Path, framing: str, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = BODY[:790_000]
+    fields = [f"Content-Length: {len(body)}"] if framing == "length" else []
+    # With the third it is more than is received ahead; the last one is read by the loop's TLS, which has room for that
+    # and the end.
+    parts = [head(*fields) + body[:250_000], body[250_000:500_000], body[500_000:530_000], body[530_000:]]
+    with closing_tls(certificate, parts, said=said) as (url, closed):
+        async with (
+            penstock.Client(ssl_context=trusting(certificate)) as client,
+            client.stream("GET", url) as answer,
+        ):
+            await until(closed.is_set)
+            await asyncio.sleep(0.1)
+            if framing == "length" or said:
+                assert await answer.read() == body
+            else:
+                with pytest.raises(penstock.Truncated) as caught:
+                    await answer.read()
+                assert await caught.value.partial.read() == body
+    # asyncio's TLS isn't closed while it is ending by itself.
+    assert not caplog.records
 
 
 async def test_bytes_behind_a_body_are_nobodys(certificate: Path) -> None:

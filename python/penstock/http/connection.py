@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import ssl
 import sys
 from collections.abc import Callable
 from typing import Any, cast
@@ -71,6 +72,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._fd = -1
         self._plain_fd = -1
         """What may be read beside the transport and handed to a draining worker."""
+        self._tls: Any = None
         self.used = 0
         self.before = 0
         """The progress before the exchange."""
@@ -84,6 +86,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         # Only a plain socket has the body's own bytes, and a draining worker needs epoll.
         plain = sys.platform == "linux" and transport.get_extra_info("sslcontext") is None
         self._plain_fd = self._fd if plain else -1
+        self._tls = transport.get_extra_info("ssl_object")
 
     def pause_writing(self) -> None:
         if self._writer is not None:
@@ -94,7 +97,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._writer.resume()
 
     def eof_received(self) -> bool:
-        self.feed_eof(False)
+        self.feed_eof(self._tls is not None and not self._read_rest_of_tls())
         # The transport may close: what came is here, even if some of it has still to be written.
         return False
 
@@ -103,7 +106,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._read_rest()
         self._transport = None
         if self._exchange is not None and not self._draining:
-            self.feed_eof(exc is not None)
+            # uvloop tells of an end without a word so, and not by `eof_received`.
+            self.feed_eof(exc is not None if self._tls is None else not self._read_rest_of_tls())
         self._leave()
 
     # The client's calls
@@ -228,7 +232,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self.idle_since = self._loop.time()
             self._on_free(self)
         elif transport is not None:
-            transport.abort()
+            # Not within a call of asyncio's TLS, which may be ending by itself and then can't be aborted.
+            self._loop.call_soon(transport.abort)
 
     def _on_continue(self) -> None:
         if self._continue is not None and not self._continue.done():
@@ -424,6 +429,23 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             if not count:
                 return
             self.buffer_updated(count)
+
+    def _read_rest_of_tls(self) -> bool:
+        """Takes what the transport's TLS has and won't give any more: at the connection's end it gives a window at
+        most, on uvloop none. Whether the peer has said that this is the end; a mere end may be anybody's (RFC 9112
+        section 9.8)."""
+        while self._exchange is not None and not self.complete:
+            try:
+                window = self.get_buffer(-1)
+                count = self._tls.read(len(window), window)
+            except ssl.SSLZeroReturnError:
+                return True
+            except (OSError, PenstockError):
+                return False
+            if not count:
+                return True
+            self.buffer_updated(count)
+        return True
 
     def _pause(self) -> None:
         if not self._paused and self._transport is not None:
