@@ -128,6 +128,15 @@ async def test_a_connection_lost_before_the_head_is_complete(how: str) -> None:
         assert client.stats()["open"] == 0
 
 
+@pytest.mark.parametrize("how", ["before a byte, reset", "before a byte"])
+async def test_why_a_connection_was_lost_is_the_cause(how: str) -> None:
+    async with serve(LOST[how]) as server, penstock.Client() as client:
+        with pytest.raises(penstock.ConnectionLost) as caught:
+            await client.get(server.url)
+        cause = caught.value.__cause__
+        assert isinstance(cause, ConnectionResetError) if "reset" in how else cause is None
+
+
 async def test_a_post_that_was_read_and_not_answered_is_retryable_and_not_repeated() -> None:
     """Whether the server did what it asked for, nobody here knows."""
     async with serve([response(b"")], [CLOSE]) as server, penstock.Client() as client:

@@ -176,6 +176,41 @@ async def test_a_reader_who_is_behind_gets_all_that_came_before_the_end(
     assert not caplog.records
 
 
+async def test_a_server_that_wants_a_certificate_is_understood(certificate: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    context.load_verify_locations(certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    def refuse(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        with context.wrap_socket(peer, server_side=True, do_handshake_on_connect=False) as tls:
+            tls.setblocking(False)
+            refused = False
+            while not refused:
+                try:
+                    tls.do_handshake()
+                except ssl.SSLWantReadError:
+                    # By TLS 1.3 the client is through before it has been looked at, and asks.
+                    time.sleep(0.2)
+                except ssl.SSLError:
+                    refused = True
+            # Closed with something unread it would be reset.
+            tls.settimeout(10)
+            with contextlib.suppress(OSError):
+                while socket.socket.recv(tls, 65536):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        refusing = threading.Thread(target=refuse, args=(listener,))
+        refusing.start()
+        async with penstock.Client(ssl_context=trusting(certificate)) as client:
+            with pytest.raises(penstock.ConnectionLost) as caught:
+                await client.get(f"https://localhost:{listener.getsockname()[1]}/")
+        refusing.join()
+    assert "certificate required" in str(caught.value.__cause__).lower()
+
+
 async def test_bytes_behind_a_body_are_nobodys(certificate: Path) -> None:
     answers = [response(BODY) + response(b"stolen"), response(b"own")]
     async with (

@@ -68,6 +68,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._postponed = False
         """Whether work on a stream waits until its reader has taken more."""
         self._failure: tuple[Exchange, BaseException] | None = None
+        self._reason: Exception | None = None
+        """Why the transport was lost, while what follows from it is told."""
         self._salvage: asyncio.Future[Image] | None = None
         self._fd = -1
         self._plain_fd = -1
@@ -106,8 +108,10 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._read_rest()
         self._transport = None
         if self._exchange is not None and not self._draining:
+            self._reason = exc
             # uvloop tells of an end without a word so, and not by `eof_received`.
             self.feed_eof(exc is not None if self._tls is None else not self._read_rest_of_tls())
+            self._reason = None
         self._leave()
 
     # The client's calls
@@ -331,6 +335,9 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def _on_failed(self, error: BaseException) -> None:
         exchange = self._exchange
+        if self._reason is not None and isinstance(error, RequestError):
+            # Without its traceback, whose frames are the transport's, and have the window.
+            error.__cause__ = self._reason.with_traceback(None)
         if exchange is not None and isinstance(error, BudgetExceeded) and self._has_patience(exchange):
             self._blocked = True
             self._pause()
