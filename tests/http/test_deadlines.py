@@ -14,7 +14,7 @@ import pytest
 from penstock.http.deadlines import with_patience
 
 from tests.http.conftest import Storing
-from tests.http.serving import HANG, TURN, chunked, head, response, serve
+from tests.http.serving import CLOSE, HANG, TURN, chunked, head, response, serve
 
 pytestmark = pytest.mark.asyncio
 
@@ -259,6 +259,19 @@ async def test_a_body_that_has_come_is_not_idle_while_it_is_written(storing_by: 
     async with serve([response(BODY)]) as server, storing.client(timeout=timeout) as client:
         naps = [penstock._native._nap(storing.pool, 0.5) for _ in range(2)]
         assert await (await client.get(server.url)).read() == BODY
+        for nap in naps:
+            await nap
+
+
+async def test_the_time_as_a_whole_goes_on_when_the_connection_has_ended(storing_by: Any) -> None:
+    storing = storing_by("windows")
+    script = [head("Connection: close"), BODY, CLOSE]
+    async with serve(script) as server, storing.client(timeout=penstock.Timeouts(total=0.3)) as client:
+        # What has come waits to be written.
+        naps = [penstock._native._nap(storing.pool, 2) for _ in range(2)]
+        with pytest.raises(penstock.TotalTimeout):
+            await client.get(server.url)
+        assert client.stats()["open"] == 0
         for nap in naps:
             await nap
 

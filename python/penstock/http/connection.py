@@ -359,7 +359,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
     @property
     def accepted(self) -> int | None:
         """Bytes that the peer has taken of the request's body, `None` when no more is to be sent."""
-        return None if self._sending is None or self._writer is None else self._writer.taken
+        over = self._transport is None or self._sending is None
+        return None if over or self._writer is None else self._writer.taken
 
     @property
     def waits(self) -> bool:
@@ -369,11 +370,12 @@ class Connection(Receiver, asyncio.BufferedProtocol):
     @property
     def is_held_up(self) -> bool:
         """Whether nothing is received for reasons of ours. What comes may depend on what has still to be sent, of which
-        a source may take its time."""
+        a source may take its time. When the connection has ended, all has come."""
         incoming = None if self._exchange is None else self._exchange.incoming
         unread = incoming is not None and not incoming.is_awaited
         sending = self._sending is not None and self._writer is not None and self._writer.left != 0
-        return self.complete or unread or sending or (self._paused and not self._draining)
+        over = self.complete or self._transport is None
+        return over or unread or sending or (self._paused and not self._draining)
 
     @property
     def has_head(self) -> bool:
@@ -495,9 +497,13 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             exchange.sent = self._loop.time()
             self._sending.cancel()
             self._sending = self._continue = None
+        if self._transport is None:
+            self._watch.stop(self)
 
     def _leave(self) -> None:
-        self._watch.stop(self)
+        # What has come may still be on its way to its file: the exchange as a whole isn't over.
+        if self._exchange is None:
+            self._watch.stop(self)
         if self._transport is None and self._failure is None and self._salvage is None:
             self._on_closed(self)
 
