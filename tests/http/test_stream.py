@@ -153,6 +153,20 @@ async def test_no_more_is_received_than_is_read(storing: Storing) -> None:
         assert total == len(body)
 
 
+async def test_no_more_pieces_are_received_than_are_read_however_small() -> None:
+    start, drip = head("Content-Length: 3000"), [step for _ in range(3000) for step in (b"x", TURN)]
+    async with (
+        serve([start, *drip]) as server,
+        penstock.Client() as client,
+        client.stream("GET", server.url) as answer,
+    ):
+        await until(lambda: server.sent == len(start) + 3000)
+        await asyncio.sleep(0.05)
+        # Each takes some hundreds of bytes besides its own.
+        assert len(answer._incoming._pieces) < 1100
+        assert await answer.read() == b"x" * 3000
+
+
 async def test_while_nobody_reads_no_time_counts_though_little_came() -> None:
     more, timeout = asyncio.Event(), penstock.Timeouts(idle=0.1, min_rate=(1000, 0.1))
     script: list[Any] = [head("Content-Length: 6"), b"abc", more, b"def"]

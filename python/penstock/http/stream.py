@@ -21,6 +21,9 @@ __all__ = ["Incoming", "StreamedResponse"]
 FULL = 512 << 10
 """Bytes that are received ahead of the reader; what the peer sends beyond stays in the kernel, and with the peer."""
 
+MANY = 1024
+"""Pieces that are: one has some hundreds of bytes of its own, however few it holds."""
+
 
 class Incoming:
     """Pieces that were received and not read yet. One connection puts, one task takes."""
@@ -34,7 +37,7 @@ class Incoming:
 
     @property
     def is_full(self) -> bool:
-        return self._size > FULL
+        return self._size > FULL or len(self._pieces) > MANY
 
     @property
     def is_awaited(self) -> bool:
