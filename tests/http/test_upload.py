@@ -13,7 +13,8 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -392,17 +393,21 @@ async def test_a_peer_that_goes_in_the_middle_is_a_connection_lost(storing: Stor
         assert client.stats()["open"] == 0
 
 
+@pytest.mark.parametrize("framing", ["length", "until the end"])
 @pytest.mark.parametrize("size", [None, 2, 30_000])
-async def test_a_reset_ends_the_reading_of_a_source_and_loses_no_answer(storing: Storing, size: int | None) -> None:
+async def test_a_reset_ends_the_reading_of_a_source_and_loses_no_answer(
+    storing: Storing, size: int | None, framing: str
+) -> None:
     gone, given = threading.Event(), 0
     body = None if size is None else LARGE[:size]
+    fields = [f"Content-Length: {size}"] if framing == "length" else []
 
     def refuse(listener: socket.socket) -> None:
         peer, _ = listener.accept()
         with peer:
             peer.recv(10)
             if body is not None:
-                peer.sendall(response(body, status="413 Content Too Large"))
+                peer.sendall(head(*fields, status="413 Content Too Large") + body)
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         gone.set()
 
@@ -423,6 +428,11 @@ async def test_a_reset_ends_the_reading_of_a_source_and_loses_no_answer(storing:
             if body is None:
                 with pytest.raises(penstock.ConnectionLost):
                     await client.post(url, content=source())
+            elif framing == "until the end":
+                # It all came, which nobody knows.
+                with pytest.raises(penstock.Truncated) as caught:
+                    await client.post(url, content=source())
+                assert await caught.value.partial.read() == body
             else:
                 answer = await client.post(url, content=source())
                 assert (answer.status, await answer.read()) == (413, body)
@@ -430,6 +440,42 @@ async def test_a_reset_ends_the_reading_of_a_source_and_loses_no_answer(storing:
         refusing.join()
     # uvloop has some in hand before it writes.
     assert given < 2000
+
+
+async def test_a_reset_that_only_the_sending_hears_of_completes_no_answer(
+    storing_by: Callable[[str], Storing], slow_disk: Callable[[float], None]
+) -> None:
+    drained, going, gone = storing_by("drained"), threading.Event(), threading.Event()
+
+    def answer(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(10)
+            peer.sendall(head() + LARGE[:1000])
+            assert going.wait(10)
+            peer.sendall(LARGE[1000:30_000])
+            # The draining worker is at the disk by then.
+            time.sleep(0.1)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        gone.set()
+
+    async def source() -> AsyncIterator[bytes]:
+        yield b"x"
+        await until(lambda: drained.pool.stats()["draining"] == 1)
+        going.set()
+        assert gone.wait(10)
+        for _ in range(2000):
+            yield bytes(100)
+
+    slow_disk(0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        answering = threading.Thread(target=answer, args=(listener,))
+        answering.start()
+        async with drained.client() as client:
+            with pytest.raises(penstock.Truncated) as caught:
+                await client.post(f"http://127.0.0.1:{listener.getsockname()[1]}/", content=source())
+            assert LARGE.startswith(await caught.value.partial.read())
+        answering.join()
 
 
 async def test_a_body_waits_for_the_servers_word_where_asked() -> None:

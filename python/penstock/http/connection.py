@@ -70,6 +70,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._failure: tuple[Exchange, BaseException] | None = None
         self._reason: Exception | None = None
         """Why the transport was lost, while what follows from it is told."""
+        self._reset = False
+        """Whether sending failed by a reset, of which the receiving side then hears as a mere end."""
         self._salvage: asyncio.Future[Image] | None = None
         self._fd = -1
         self._plain_fd = -1
@@ -99,18 +101,20 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._writer.resume()
 
     def eof_received(self) -> bool:
-        self.feed_eof(self._tls is not None and not self._read_rest_of_tls())
+        self.feed_eof(self._reset if self._tls is None else not self._read_rest_of_tls())
         # The transport may close: what came is here, even if some of it has still to be written.
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._reset |= isinstance(exc, ConnectionResetError)
         if isinstance(exc, ConnectionError) and self._plain_fd >= 0:
             self._read_rest()
         self._transport = None
         if self._exchange is not None and not self._draining:
             self._reason = exc
             # uvloop tells of an end without a word so, and not by `eof_received`.
-            self.feed_eof(exc is not None if self._tls is None else not self._read_rest_of_tls())
+            ended = (self.complete or exc is None) if self._tls is None else self._read_rest_of_tls()
+            self.feed_eof(not ended)
             self._reason = None
         self._leave()
 
@@ -328,10 +332,12 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         error = None if drained.cancelled() else drained.exception()
         if self._exchange is None:
             self._begin_salvage()
-        elif error is None:
-            self.resume()
-        else:
+        elif error is not None:
             self.fail(error)
+        elif self._reset:
+            self.feed_eof(True)
+        else:
+            self.resume()
 
     def _on_failed(self, error: BaseException) -> None:
         exchange = self._exchange
@@ -417,6 +423,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             # Not by this connection, which ends the exchange first.
             error = RequestError("content= was cancelled while it was sent, and the request was not")
         self._sending = self._continue = None
+        self._reset |= isinstance(error, ConnectionResetError)
         exchange.sent = self._loop.time()
         if error is not None:
             self._fit = False

@@ -625,7 +625,8 @@ impl Receiver {
         self.forgo_drain();
     }
 
-    /// The peer closed; `reset` says that it did so without regard to what was on its way.
+    /// The peer closed; `reset` says that it did so without regard to what was on its way, and may be known only after the
+    /// end.
     pub fn eof(&mut self, reset: bool) -> Result<Event> {
         match self.stage {
             Stage::Head | Stage::Body => {
@@ -633,6 +634,11 @@ impl Receiver {
                 let ended = ended.and_then(|()| self.not_cut());
                 ended.inspect_err(|_| self.stage = Stage::Failed)?;
                 self.complete()?;
+                Ok(self.next())
+            }
+            Stage::Complete if reset => {
+                let ended = self.response.reset_by_peer();
+                ended.inspect_err(|_| self.stage = Stage::Failed)?;
                 Ok(self.next())
             }
             _ => Ok(self.next()),

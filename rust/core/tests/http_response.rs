@@ -228,6 +228,18 @@ fn a_close_ends_a_body_or_tells_what_is_missing() {
     }
 }
 
+#[test]
+fn a_reset_leaves_no_body_complete_that_only_the_connection_ends_though_it_is_heard_of_afterwards() {
+    let mut response = head_of("HTTP/1.1 200 OK\r\n\r\n");
+    response.feed_body(b"abc", |_| ()).unwrap();
+    response.eof().unwrap();
+    assert!(response.is_done());
+    assert_eq!(response.reset_by_peer().unwrap_err().to_string(), "body ended after 3 bytes");
+    let mut response = head_of("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n");
+    response.feed_body(b"abc", |_| ()).unwrap();
+    response.reset_by_peer().unwrap();
+}
+
 // ---- what is refused
 
 const OK: &str = "HTTP/1.1 200 OK\r\n";

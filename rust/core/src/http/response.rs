@@ -290,10 +290,11 @@ impl Response {
         }
     }
 
-    /// The peer reset the connection, so that a body without a length isn't known to be complete.
+    /// The peer reset the connection, so that a body without a length isn't known to be complete; also after its end, which is
+    /// all that who receives may have heard of it.
     pub fn reset_by_peer(&mut self) -> Result<()> {
         match (self.stage, self.framing) {
-            (Stage::Body, Some(Framing::UntilClose)) => {
+            (Stage::Body | Stage::Done, Some(Framing::UntilClose)) => {
                 self.stage = Stage::Refused;
                 Err(Error::Truncated { received: self.received, expected: None })
             }
