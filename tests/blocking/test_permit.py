@@ -143,6 +143,25 @@ async def test_it_waits_in_the_semaphores_queue(semaphore: Semaphore) -> None:
 
 
 @pytest.mark.asyncio
+async def test_dropped_by_an_exception_on_its_way_it_goes_to_who_waits_and_the_exception_goes_on(
+    semaphore: Semaphore,
+) -> None:
+    async def fail() -> object:
+        await turns()
+        raise LookupError("on its way")
+
+    async def use() -> None:
+        # The interpreter has the permit at hand, and drops it while the exception is pending.
+        print(await blocking_permit(semaphore), await fail())
+
+    using, waiting = asyncio.create_task(use()), asyncio.create_task(semaphore.acquire())
+    with pytest.warns(RuntimeWarning, match="never entered"), pytest.raises(LookupError, match="on its way"):
+        await using
+    await asyncio.wait_for(waiting, 5)
+    semaphore.release()
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("between", [0, 1, 2, 3])
 async def test_cancelled_around_the_hand_over_it_swallows_no_permit(semaphore: Semaphore, between: int) -> None:
     async def user() -> None:

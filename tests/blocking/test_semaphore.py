@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -469,6 +470,48 @@ def test_a_loop_is_woken_once_a_turn_however_many_permits_are_handed_over(kind: 
     with asyncio.Runner(loop_factory=lambda: counting(kind, calls)) as runner:
         runner.run(main())
     assert (len(calls), semaphore.free) == (1, 100)
+
+
+@pytest.mark.parametrize("asked", ["is_running", "call_soon"])
+def test_an_interrupt_that_comes_while_a_permit_is_handed_over_is_raised_after_that(asked: str) -> None:
+    class Loop(asyncio.SelectorEventLoop):
+        armed = False
+
+        def interrupt(self, method: str) -> None:
+            if self.armed and method == asked:
+                self.armed = False
+                signal.raise_signal(signal.SIGINT)
+
+        def is_running(self) -> bool:
+            self.interrupt("is_running")
+            return super().is_running()
+
+        def call_soon(self, *args: Any, **options: Any) -> asyncio.Handle:
+            self.interrupt("call_soon")
+            return super().call_soon(*args, **options)
+
+    semaphore = Semaphore(1)
+
+    def release() -> None:
+        semaphore.release()
+        for _ in range(1000):
+            pass
+
+    async def main() -> None:
+        await semaphore.acquire()
+        waiting = asyncio.create_task(semaphore.acquire())
+        await turns()
+        loop.armed = True
+        with pytest.raises(KeyboardInterrupt):
+            release()
+        assert not loop.armed
+        await asyncio.wait_for(waiting, 5)
+        semaphore.release()
+
+    loop = Loop()
+    loop.run_until_complete(main())
+    loop.close()
+    assert semaphore.free == 1
 
 
 # Threads

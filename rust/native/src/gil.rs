@@ -62,7 +62,7 @@ pub fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
 }
 
-/// Raises an exception of a class in another thread, between two of its instructions; in native code, when it is back.
+/// Raises an exception of a class in a thread, between two of its instructions; in native code, when it is back.
 pub fn throw(thread: std::ffi::c_ulong, class: &Bound<'_, PyType>) {
     // SAFETY: `class` proves that this thread is attached, and is a class; of a thread that is gone nothing is touched.
     unsafe { ffi::PyThreadState_SetAsyncExc(thread.cast_signed(), class.as_ptr()) };
@@ -72,12 +72,37 @@ pub fn throw(thread: std::ffi::c_ulong, class: &Bound<'_, PyType>) {
 pub fn in_destructor(body: impl FnOnce(Python<'_>) -> PyResult<()>) {
     // Without an interpreter there is nobody to tell.
     let _ = Python::try_attach(|py| {
-        let pending = PyErr::take(py);
-        if let Err(error) = body(py) {
-            error.write_unraisable(py, None);
-        }
-        if let Some(pending) = pending {
-            pending.restore(py);
-        }
+        aside(py, || {
+            if let Err(error) = body(py) {
+                error.write_unraisable(py, None);
+            }
+        });
     });
+}
+
+/// Runs `body` where its error can't be raised, a destructor for one: an exception that is pending stays so, and an
+/// interrupt from a signal's handler comes up again, between two instructions of this thread. The default without an
+/// interpreter, and for an error.
+pub fn quietly<T: Default>(body: impl FnOnce(Python<'_>) -> PyResult<T>) -> T {
+    let run = |py: Python<'_>| {
+        body(py).unwrap_or_else(|error| {
+            if is_interrupt(py, &error) {
+                // SAFETY: `py` proves that the thread is attached.
+                let here = unsafe { ffi::PyThread_get_thread_ident() };
+                throw(here, &error.get_type(py));
+            }
+            T::default()
+        })
+    };
+    Python::try_attach(|py| aside(py, || run(py))).unwrap_or_default()
+}
+
+/// Runs `body` with no exception pending; one that is, is again afterwards.
+fn aside<T>(py: Python<'_>, body: impl FnOnce() -> T) -> T {
+    let pending = PyErr::take(py);
+    let result = body();
+    if let Some(pending) = pending {
+        pending.restore(py);
+    }
+    result
 }

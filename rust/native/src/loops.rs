@@ -88,7 +88,7 @@ impl Posted {
             event_loop.call_method1(intern!(py, "call_soon"), (turn,)).map(|_| true)
         };
         let owed = std::mem::take(&mut self.owed) && self.mailbox.completions.promise();
-        if owed && Python::try_attach(|py| turn(py).unwrap_or(false)) != Some(true) {
+        if owed && !gil::quietly(turn) {
             self.mailbox.completions.signal();
         }
     }
@@ -260,12 +260,10 @@ impl Mailbox {
 
     /// Whether the loop stands still at the moment: it was stopped, and neither closed nor run again. From any thread.
     pub fn has_stopped(&self) -> bool {
-        let stands = |py: Python<'_>| {
-            let event_loop = self.event_loop.bind(py).upgrade()?;
-            let running = event_loop.call_method0(intern!(py, "is_running")).and_then(|running| running.is_truthy());
-            running.ok().map(|running| !running)
-        };
-        Python::try_attach(stands).flatten().unwrap_or(false)
+        gil::quietly(|py| {
+            let Some(event_loop) = self.event_loop.bind(py).upgrade() else { return Ok(false) };
+            Ok(!event_loop.call_method0(intern!(py, "is_running"))?.is_truthy()?)
+        })
     }
 
     /// Sends a completion, from any thread, attached or not. To a loop that is gone it is dropped.
