@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable
@@ -120,3 +121,26 @@ async def test_a_future_in_a_cycle_is_collected(pool: DispatchPool) -> None:
     del future, thing
     gc.collect()
     assert dead() is None
+
+
+@pytest.mark.asyncio
+async def test_a_collection_takes_no_task_for_garbage_whose_native_job_just_begins() -> None:
+    ended = 0
+
+    async def wait(pool: DispatchPool) -> None:
+        nonlocal ended
+        await _nap(pool)
+        ended += 1
+
+    async with DispatchPool(threads=1) as pool:
+        for batch in range(1, 201):
+            held_up = _nap(pool, 0.001)
+            # Each is kept by the future that it waits for, and by nothing else.
+            tasks = weakref.WeakSet(asyncio.create_task(wait(pool)) for _ in range(50))
+            await asyncio.sleep(0)
+            end = time.monotonic() + 0.003
+            while time.monotonic() < end:
+                gc.collect()
+            await pool.join()
+            await asyncio.sleep(0)
+            assert (held_up.done(), ended) == (True, 50 * batch), tasks

@@ -32,8 +32,8 @@ pub enum Source {
     Admission(Call, Arc<Workers>, Option<Ticket>),
     /// A job that no worker has taken.
     Queued(Call, Arc<Workers>),
-    /// A native operation that no worker has taken.
-    Operation(Work, Arc<Workers>),
+    /// A native operation; whether a worker has taken it, `Future::operation` tells.
+    Operation(Arc<Workers>),
     /// A job that a worker has taken: it runs to its end.
     Taken,
     /// A place in a semaphore's queue.
@@ -66,6 +66,9 @@ struct State {
 pub struct Future {
     event_loop: Py<PyAny>,
     mailbox: Arc<Mailbox>,
+    /// A native operation that no worker has taken. A worker takes it without the interpreter, and so not from the state:
+    /// a collection that found that locked in one of its passes alone would take for garbage what only the future keeps.
+    operation: Mutex<Option<Work>>,
     state: Mutex<State>,
     blocking: AtomicBool,
     cancelled: AtomicBool,
@@ -76,11 +79,21 @@ pub struct Future {
 impl Future {
     /// A pending future of the running loop.
     pub fn pending(py: Python<'_>, source: Source) -> PyResult<Py<Self>> {
+        Self::new(py, source, None)
+    }
+
+    /// A pending future of the running loop, for an operation that `workers` are to run.
+    pub fn of_operation(py: Python<'_>, work: Work, workers: &Arc<Workers>) -> PyResult<Py<Self>> {
+        Self::new(py, Source::Operation(Arc::clone(workers)), Some(work))
+    }
+
+    fn new(py: Python<'_>, source: Source, operation: Option<Work>) -> PyResult<Py<Self>> {
         let (event_loop, mailbox) = Mailbox::current(py)?;
         let state = State { source, outcome: None, first: None, others: VecDeque::new() };
         let future = Self {
             event_loop: event_loop.unbind(),
             mailbox,
+            operation: Mutex::new(operation),
             state: Mutex::new(state),
             blocking: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
@@ -103,14 +116,7 @@ impl Future {
 
     /// Takes the operation, to run it now; `None` if it was cancelled.
     pub fn start_operation(&self) -> Option<Work> {
-        let mut state = self.state.lock();
-        match std::mem::replace(&mut state.source, Source::Taken) {
-            Source::Operation(work, _) => Some(work),
-            other => {
-                state.source = other;
-                None
-            }
-        }
+        self.operation.lock().take()
     }
 
     pub fn is_cancelled(&self) -> bool {
@@ -405,7 +411,10 @@ impl Future {
         drop(state);
         future.cancelled.store(true, Ordering::Release);
         let swept = match &source {
-            Source::Queued(_, workers) | Source::Operation(_, workers) => workers.queue().cancelled(Task::is_cancelled),
+            Source::Queued(_, workers) => workers.queue().cancelled(Task::is_cancelled),
+            Source::Operation(workers) if future.start_operation().is_some() => {
+                workers.queue().cancelled(Task::is_cancelled)
+            }
             _ => Vec::new(),
         };
         drop(swept);
@@ -521,13 +530,15 @@ impl Future {
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
+        let waits = self.operation.lock().is_some();
         let state = self.state.lock();
         let (word, detail) = match (&state.outcome, &state.source) {
             (Some(Outcome::Value(value)), _) => ("finished", Some(("result", value.clone_ref(py)))),
             (Some(Outcome::Grant(_)), _) => ("finished", None),
             (Some(Outcome::Error(error, _)), _) => ("finished", Some(("exception", error.clone_ref(py).into_any()))),
             (Some(Outcome::Cancelled(_)), _) => ("cancelled", None),
-            (None, Source::Queued(..) | Source::Operation(..) | Source::Admission(..)) => ("queued", None),
+            (None, Source::Queued(..) | Source::Admission(..)) => ("queued", None),
+            (None, _) if waits => ("queued", None),
             (None, _) => ("pending", None),
         };
         drop(state);
@@ -537,7 +548,7 @@ impl Future {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
-        // What isn't visited is taken to be in use: who holds the lock keeps it alive for this round.
+        // Locked by threads that are attached alone, and none of these does anything during a collection.
         let Some(state) = self.state.try_lock() else { return Ok(()) };
         if let Source::Queued(call, _) | Source::Admission(call, ..) = &state.source {
             call.traverse(&visit)?;

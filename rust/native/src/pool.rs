@@ -89,7 +89,7 @@ impl DispatchPool {
     /// Queues a native operation for the running loop.
     pub fn start_native(&self, py: Python<'_>, work: Work) -> PyResult<Py<Future>> {
         let workers = self.started(py)?;
-        let future = Future::pending(py, Source::Operation(work, Arc::clone(workers)))?;
+        let future = Future::of_operation(py, work, workers)?;
         let job = Job::Native(Box::new(Operation(future.clone_ref(py))));
         submit(py, workers, job, &future)?;
         Ok(future)
