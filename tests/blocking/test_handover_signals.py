@@ -89,6 +89,32 @@ def test_ctrl_c_ends_the_program(script: Callable[..., Any], body: str, runner: 
     assert "Traceback" not in done.stderr
 
 
+LAST_STEP = """
+import asyncio, os, signal
+import penstock
+
+async def main():
+    await asyncio.sleep(0)
+    {call}
+    return "missed"
+
+try:
+    print(penstock.run(main()))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["os.kill(os.getpid(), signal.SIGINT)", "penstock.block_in_place(os.kill, os.getpid(), signal.SIGINT)"],
+    ids=["in the task", "in the function"],
+)
+def test_ctrl_c_in_the_last_step_of_the_program_is_not_lost(script: Callable[..., Any], call: str) -> None:
+    done = script(LAST_STEP.format(call=call))
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
 SECOND = """
 import asyncio, os, signal, threading, time
 import greenlet

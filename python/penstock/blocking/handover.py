@@ -364,8 +364,14 @@ class _Runner(asyncio.Runner):  # type: ignore[misc]
         self._interrupt_count += 1
         if self._interrupt_count == 1 and not main_task.done():
             with contextlib.suppress(RuntimeError):
-                self.get_loop().call_soon_threadsafe(main_task.cancel)
+                self.get_loop().call_soon_threadsafe(_interrupt, main_task)
                 return
+        raise KeyboardInterrupt
+
+
+def _interrupt(main_task: asyncio.Task[Any]) -> None:
+    # The step in which the Ctrl-C came was its last. asyncio's runner raises then, too.
+    if not main_task.cancel():
         raise KeyboardInterrupt
 
 
