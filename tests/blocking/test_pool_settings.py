@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import subprocess
 import threading
+import weakref
 from collections.abc import Callable
 from types import FrameType
 
@@ -154,3 +156,25 @@ def test_a_failing_after_start_fails_the_constructor() -> None:
 
     with pytest.raises(LookupError):
         DispatchPool(threads=2, after_start=after_start)
+
+
+def test_a_closed_pool_lets_go_of_what_its_hooks_are_bound_to() -> None:
+    class Owner:
+        def __init__(self) -> None:
+            self.pool = DispatchPool(threads=2, after_start=self.begin, before_stop=self.end)
+
+        def begin(self, index: int) -> None:
+            begun.append(index)
+
+        def end(self, index: int) -> None:
+            begun.remove(index)
+
+    begun: list[int] = []
+    owner = Owner()
+    dead = weakref.ref(owner)
+    assert sorted(begun) == [0, 1]
+    owner.pool.close()
+    assert begun == []
+    del owner
+    gc.collect()
+    assert dead() is None

@@ -28,11 +28,14 @@ pub type Workers = Pool<Interpreter>;
 pub struct Interpreter(Arc<Hooks>);
 
 struct Hooks {
-    after_start: Option<Py<PyAny>>,
-    before_stop: Option<Py<PyAny>>,
+    after_start: Hook,
+    before_stop: Hook,
     /// What `after_start` raised.
     failure: Mutex<Option<PyErr>>,
 }
+
+/// Let go when the threads have ended: it may lead back to the pool, which no collection could see.
+struct Hook(Mutex<Option<Py<PyAny>>>);
 
 /// A job that runs attached.
 pub enum Task {
@@ -170,12 +173,19 @@ fn log(py: Python<'_>, func: &Bound<'_, PyAny>, error: PyErr) {
 
 impl Interpreter {
     pub fn new(after_start: Option<Py<PyAny>>, before_stop: Option<Py<PyAny>>) -> Self {
+        let (after_start, before_stop) = (Hook(Mutex::new(after_start)), Hook(Mutex::new(before_stop)));
         Self(Arc::new(Hooks { after_start, before_stop, failure: Mutex::new(None) }))
     }
 
     /// What `after_start` raised, once.
     pub fn take_failure(&self) -> Option<PyErr> {
         self.0.failure.lock().take()
+    }
+}
+
+impl Hook {
+    fn get<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.0.lock().as_ref().map(|hook| hook.bind(py).clone())
     }
 }
 
@@ -187,21 +197,27 @@ impl Runner for Interpreter {
     }
 
     fn after_start(&self, index: usize) -> Result<()> {
-        let Some(hook) = &self.0.after_start else { return Ok(()) };
-        Python::attach(|py| hook.call1(py, (index,)).map(drop)).map_err(|error| {
+        let call = |py: Python<'_>| self.0.after_start.get(py).map_or(Ok(()), |hook| hook.call1((index,)).map(drop));
+        Python::attach(call).map_err(|error| {
             *self.0.failure.lock() = Some(error);
             Error::PoolClosed
         })
     }
 
     fn before_stop(&self, index: usize) {
-        if let Some(hook) = &self.0.before_stop {
-            Python::attach(|py| {
-                if let Err(error) = hook.call1(py, (index,)) {
-                    log(py, hook.bind(py), error);
-                }
-            });
-        }
+        Python::attach(|py| {
+            if let Some(hook) = self.0.before_stop.get(py)
+                && let Err(error) = hook.call1((index,))
+            {
+                log(py, &hook, error);
+            }
+        });
+    }
+
+    fn over(&self) {
+        // Without the interpreter: who has it next drops them.
+        *self.0.after_start.0.lock() = None;
+        *self.0.before_stop.0.lock() = None;
     }
 
     fn run(&self, seat: &mut Seat<'_, Task>) {

@@ -51,6 +51,9 @@ pub trait Runner: Send + Sync + Sized + 'static {
         let _ = index;
     }
 
+    /// Called by the last thread of a closed pool at its end, with a lock held: it must call nobody.
+    fn over(&self) {}
+
     /// Attaches, then runs one job of the seat or a batch of them.
     fn run(&self, seat: &mut Seat<'_, Self::Job>);
 
@@ -371,6 +374,9 @@ impl<R: Runner> Shared<R> {
 
     fn ended(&self) {
         let mut living = self.living.lock();
+        if *living == 1 && self.queue.is_closed() {
+            self.runner.over();
+        }
         *living -= 1;
         if *living == 0 {
             self.gone.notify_all();
@@ -513,6 +519,24 @@ mod tests {
         assert!(matches!(pool.start(), Err(Error::Cancelled)));
         assert!(matches!(pool.spawn(|| ()), Err(Error::PoolClosed)));
         pool.join();
+    }
+
+    #[test]
+    fn the_runner_of_a_closed_pool_is_told_once_that_the_last_thread_ends() {
+        #[derive(Default)]
+        struct Counting(AtomicUsize);
+        impl Runner for Counting {
+            type Job = std::convert::Infallible;
+            fn over(&self) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+            fn run(&self, _seat: &mut Seat<'_, Self::Job>) {}
+        }
+        let pool = Pool::new(Config { threads: 3, ..Config::default() }, Counting::default()).unwrap();
+        pool.start().unwrap();
+        assert_eq!(pool.runner().0.load(Ordering::Relaxed), 0);
+        pool.join();
+        assert_eq!(pool.runner().0.load(Ordering::Relaxed), 1);
     }
 
     #[test]
