@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
+from collections.abc import Callable
 
 import pytest
-from penstock import DispatchPool, Permit, Semaphore
+from penstock import Dispatch, DispatchPool, Permit, Policy, Semaphore
 from penstock.errors import PoolClosed, PoolFull, SemaphoreClosed
 
 from .conftest import Gate
@@ -111,3 +114,17 @@ async def test_a_refused_call_that_is_cancelled_before_it_is_told_leaves_the_que
         with pytest.raises(PoolFull):
             await refused[0]
         assert semaphore.free == 100
+
+
+@pytest.mark.parametrize("make", [Dispatch, lambda pool: Permit(Semaphore(1), pool=pool)], ids=["Dispatch", "Permit"])
+def test_a_pool_that_has_a_policy_of_its_own_is_collected(make: Callable[[DispatchPool], Policy]) -> None:
+    class Owner(DispatchPool):
+        policy: Policy
+
+    pool = Owner(threads=1)
+    pool.policy = make(pool)
+    pool.close()
+    dead = weakref.ref(pool)
+    del pool
+    gc.collect()
+    assert dead() is None

@@ -7,6 +7,7 @@ use std::time::Instant;
 use penstock_core::permit;
 use penstock_core::sync::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -244,6 +245,10 @@ impl Permit {
             otherwise => Ok(format!("Permit({semaphore}, on_unsupported={:?})", otherwise.word())),
         }
     }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.pool)
+    }
 }
 
 #[pymethods]
@@ -285,5 +290,9 @@ impl Dispatch {
             Some(pool) => Ok(format!("Dispatch({})", pool.bind(py).repr()?)),
             None => Ok("Dispatch()".to_owned()),
         }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.pool)
     }
 }
