@@ -10,6 +10,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -144,3 +145,29 @@ async def test_a_collection_takes_no_task_for_garbage_whose_native_job_just_begi
             await pool.join()
             await asyncio.sleep(0)
             assert (held_up.done(), ended) == (True, 50 * batch), tasks
+
+
+@pytest.mark.parametrize("make", LOOPS.values(), ids=LOOPS)
+def test_a_loop_keeps_nothing_of_the_context_in_which_the_pool_was_first_used(
+    make: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    class Thing:
+        pass
+
+    variable: ContextVar[Thing] = ContextVar("variable")
+
+    async def first() -> weakref.ref[Thing]:
+        thing = Thing()
+        variable.set(thing)
+        assert await pool.run(int) == 0
+        return weakref.ref(thing)
+
+    async def main() -> None:
+        dead = await asyncio.create_task(first())
+        # Until the task suspends it runs inside the future's callback.
+        await asyncio.sleep(0)
+        gc.collect()
+        assert dead() is None
+
+    with DispatchPool(threads=1) as pool, asyncio.Runner(loop_factory=make) as runner:
+        runner.run(main())

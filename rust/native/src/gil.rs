@@ -14,6 +14,12 @@ pub fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
     unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }.map(Bound::unbind)
 }
 
+/// A `contextvars.Context` in which nothing is set.
+pub fn empty_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    // SAFETY: `py` proves that the thread is attached; the call gives a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_New()) }.map(Bound::unbind)
+}
+
 /// Runs `body` inside `context`, or as it is without one. Fails if the context is entered already.
 pub fn within<T>(
     py: Python<'_>,

@@ -197,9 +197,11 @@ impl Mailbox {
             hands_over: AtomicBool::new(event_loop.hasattr(intern!(py, "_baton"))?),
         });
         let drain = Py::new(py, Drain(Arc::clone(&mailbox)))?;
-        for descriptor in descriptors.into_iter().flatten() {
-            event_loop.call_method1(intern!(py, "add_reader"), (descriptor, &drain))?;
-        }
+        // The loop keeps the context in which a reader is added: not that of the task which happens to be the first.
+        gil::within(py, Some(&gil::empty_context(py)?), |_| {
+            let add = |descriptor| event_loop.call_method1(intern!(py, "add_reader"), (descriptor, &drain)).map(drop);
+            descriptors.into_iter().flatten().try_for_each(add)
+        })?;
         mailboxes.set_item(event_loop, Py::new(py, MailboxHandle(Arc::clone(&mailbox)))?)?;
         Ok(mailbox)
     }
