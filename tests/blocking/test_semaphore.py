@@ -190,6 +190,10 @@ async def test_misuse_is_named() -> None:
     for n in (0, 3):
         with pytest.raises(ValueError, match=f"n={n}"):
             await semaphore.acquire(n)
+    calls: list[Callable[[int], object]] = [Semaphore, semaphore.acquire, semaphore.try_acquire, semaphore.release]
+    for call in calls:
+        with pytest.raises(ValueError, match="=-1: must not be negative"):
+            call(-1)
     used = semaphore.acquire()
     await used
     with pytest.raises(RuntimeError, match="already awaited"):

@@ -203,7 +203,7 @@ fn overflow_word(overflow: Overflow) -> &'static str {
 }
 
 /// A count that may not be negative; `name` is the setting that an error names.
-fn count(py: Python<'_>, name: &'static str, value: i64) -> PyResult<usize> {
+pub fn count(py: Python<'_>, name: &'static str, value: i64) -> PyResult<usize> {
     let negative = || Error::Setting { name, value: value.to_string(), reason: "must not be negative".to_owned() };
     usize::try_from(value).map_err(|_| errors::to_py(py, negative()))
 }

@@ -23,6 +23,7 @@ use crate::errors::Raise;
 use crate::future::{self, Future, Source};
 use crate::gil;
 use crate::loops::{self, Completion, Finished};
+use crate::pool::count;
 
 /// A thread that waits looks for signals (Ctrl-C) so often.
 pub const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
@@ -46,7 +47,8 @@ impl Semaphore {
 impl Semaphore {
     #[new]
     #[pyo3(signature = (permits, /))]
-    fn new(py: Python<'_>, permits: usize) -> PyResult<Self> {
+    fn new(py: Python<'_>, permits: i64) -> PyResult<Self> {
+        let permits = count(py, "permits", permits)?;
         if permits == 0 {
             return Err(PyValueError::new_err("permits=0: at least 1 is needed"));
         }
@@ -61,20 +63,20 @@ impl Semaphore {
     /// Takes `n` permits when awaited; waits its turn. Cancelled while it waits, it leaves the queue, and what was
     /// handed over goes to the next. SemaphoreClosed if the semaphore is closed, before or meanwhile.
     #[pyo3(signature = (n = 1))]
-    fn acquire(&self, n: usize) -> Acquire {
-        Acquire(Taking::new(&self.core, n))
+    fn acquire(&self, py: Python<'_>, n: i64) -> PyResult<Acquire> {
+        Ok(Acquire(Taking::new(&self.core, count(py, "n", n)?)))
     }
 
     /// Takes `n` permits if they are free and nobody waits.
     #[pyo3(signature = (n = 1))]
-    fn try_acquire(&self, py: Python<'_>, n: usize) -> PyResult<bool> {
-        self.core.take(n).raise(py)
+    fn try_acquire(&self, py: Python<'_>, n: i64) -> PyResult<bool> {
+        self.core.take(count(py, "n", n)?).raise(py)
     }
 
     /// Gives `n` permits back that were acquired; from any thread. PermitError for more than are held.
     #[pyo3(signature = (n = 1))]
-    fn release(&self, py: Python<'_>, n: usize) -> PyResult<()> {
-        self.core.release(n).raise(py)
+    fn release(&self, py: Python<'_>, n: i64) -> PyResult<()> {
+        self.core.release(count(py, "n", n)?).raise(py)
     }
 
     fn __aenter__(&self, py: Python<'_>) -> Py<Enter> {
