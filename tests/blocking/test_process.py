@@ -99,6 +99,20 @@ pool = penstock.DispatchPool(threads=5)
     check(script(source), "PoolClosed")
 
 
+def test_a_pool_that_is_made_as_the_interpreter_ends_is_refused(script: Script) -> None:
+    source = """
+import os, penstock
+class Late:
+    def __del__(self, make=penstock.DispatchPool, write=os.write):
+        try:
+            make(threads=2).submit(int).result(5)
+        except Exception:
+            write(1, b"refused")
+late = Late()
+"""
+    check(script(source), "refused")
+
+
 def test_a_forked_child_starts_afresh_and_runs_nothing_twice(script: Script) -> None:
     source = """
 import asyncio, os, penstock, threading, sys

@@ -264,7 +264,8 @@ fn batch(py: Python<'_>, seat: &mut Seat<'_, Task>) -> Option<Posted> {
 
 /// The life of a thread of ours. It attaches once for good, so that each attachment within only swaps the thread state in.
 pub fn live(life: impl FnOnce() + Send) {
-    Python::attach(|py| {
+    // During the interpreter's end there is none to be had.
+    let _ = Python::try_attach(|py| {
         if let Err(error) = introduce(py) {
             error.write_unraisable(py, None);
         }

@@ -34,7 +34,7 @@ use crate::{Error, Result};
 pub trait Runner: Send + Sync + Sized + 'static {
     type Job: Send + 'static;
 
-    /// Surrounds a worker's whole life: calls `life` once, on the worker's thread.
+    /// Surrounds a worker's whole life: calls `life` once, on the worker's thread, unless that can't begin.
     fn worker(&self, index: usize, life: &mut (dyn FnMut() + Send)) {
         let _ = index;
         life();
@@ -236,7 +236,10 @@ impl<R: Runner> Pool<R> {
             Ok(())
         });
         drop(report);
-        let started = reports.iter().fold(spawned, Result::and);
+        let reports: Vec<_> = reports.iter().collect();
+        // A thread that couldn't begin has nothing to report.
+        let begun = if reports.len() < self.threads() { Err(Error::PoolClosed) } else { Ok(()) };
+        let started = reports.into_iter().fold(spawned, Result::and).and(begun);
         self.started.store(true, Ordering::Release);
         if started.is_err() {
             self.shared.queue.close();
@@ -517,6 +520,24 @@ mod tests {
         }
         let pool = Pool::new(Config { threads: 3, ..Config::default() }, Failing).unwrap();
         assert!(matches!(pool.start(), Err(Error::Cancelled)));
+        assert!(matches!(pool.spawn(|| ()), Err(Error::PoolClosed)));
+        pool.join();
+    }
+
+    #[test]
+    fn a_thread_that_can_not_begin_fails_the_start_and_closes_the_pool() {
+        struct Lame;
+        impl Runner for Lame {
+            type Job = std::convert::Infallible;
+            fn worker(&self, index: usize, life: &mut (dyn FnMut() + Send)) {
+                if index > 0 {
+                    life();
+                }
+            }
+            fn run(&self, _seat: &mut Seat<'_, Self::Job>) {}
+        }
+        let pool = Pool::new(Config { threads: 2, ..Config::default() }, Lame).unwrap();
+        assert!(matches!(pool.start(), Err(Error::PoolClosed)));
         assert!(matches!(pool.spawn(|| ()), Err(Error::PoolClosed)));
         pool.join();
     }
