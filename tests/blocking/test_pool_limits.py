@@ -50,9 +50,12 @@ def test_a_thread_that_dispatches_to_a_full_queue_is_blocked_until_there_is_room
         thread = threading.Thread(target=submitter)
         thread.start()
         assert not done.wait(0.1)
+        # But for a moment in each 0.1 s, in which it looks for signals.
+        waiting = {pool.stats()["waiting"] for _ in range(200) if not done.wait(0.001)}
         gate.open.set()
         thread.join(10)
         assert done.is_set()
+        assert 1 in waiting
 
 
 @pytest.mark.asyncio
@@ -207,7 +210,7 @@ def dispatched(pool):
     while pool.stats()["queued"] < pool.queue_length:
         time.sleep(0.001)
     full = resident()
-    assert submitter.is_alive() and pool.stats()["waiting"] == 0
+    assert submitter.is_alive() and pool.stats()["waiting"] <= 1
     gate.set()
     submitter.join()
     return full

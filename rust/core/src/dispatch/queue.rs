@@ -89,7 +89,7 @@ const MIN_SWEEP: isize = 64;
 pub struct Figures {
     /// Jobs within the limit that no worker has taken.
     pub queued: usize,
-    /// Jobs behind the limit.
+    /// Jobs behind the limit, and threads that are blocked until there is room.
     pub waiting: usize,
     /// Workers that hold a job.
     pub running: usize,
@@ -480,7 +480,7 @@ impl<A> Queue<A> {
         let alive = state.alive();
         Figures {
             queued: alive.min(self.limit),
-            waiting: alive.saturating_sub(self.limit),
+            waiting: alive.saturating_sub(self.limit) + state.blocked,
             running: state.busy,
             idle: state.idle,
             wakes: state.wakes,
