@@ -132,6 +132,15 @@ async def test_a_job_may_shut_its_own_pool_down() -> None:
     await pool.aclose()
 
 
+def test_a_job_with_a_loop_of_its_own_may_close_its_pool() -> None:
+    async def main() -> bool:
+        await asyncio.wait_for(pool.aclose(), 10)
+        return True
+
+    with DispatchPool(threads=2) as pool:
+        assert pool.submit(lambda: asyncio.run(main())).result(20)
+
+
 @pytest.mark.asyncio
 async def test_a_cancelled_aclose_closes_the_pool_all_the_same(
     gate: Gate, thread_names: Callable[[], set[str]]

@@ -370,11 +370,18 @@ impl DispatchPool {
         self.stop().join_hearing_signals(py)
     }
 
-    /// As `close`, but to be awaited: the loop turns meanwhile. Cancelled, the pool is closed all the same.
+    /// As `close`, but to be awaited: the loop turns meanwhile. Cancelled, the pool is closed all the same. On a loop that one
+    /// of the threads runs it doesn't wait for them.
     fn aclose(&self, py: Python<'_>) -> PyResult<Py<Future>> {
         let crew = self.stop().clone();
         let (promise, future) = Promise::pair(py)?;
-        crew.join_beside(|| promise.complete(Ok(Box::new(|py: Python<'_>| Ok(py.None()))))).raise(py)?;
+        let over = || promise.complete(Ok(Box::new(|py: Python<'_>| Ok(py.None()))));
+        if crew.workers.is_worker() {
+            crew.join_beside(|| ()).raise(py)?;
+            over();
+        } else {
+            crew.join_beside(over).raise(py)?;
+        }
         Ok(future)
     }
 
