@@ -129,6 +129,31 @@ def test_a_loop_of_asyncios_hands_over_when_it_was_enabled() -> None:
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
+def test_tasks_that_enable_it_in_the_same_turn_block_in_the_next() -> None:
+    async def enables() -> int:
+        assert await penstock.enable_handover()
+        return block_in_place(barrier.wait, 15)
+
+    async def main() -> list[int]:
+        return await asyncio.gather(*(enables() for _ in range(4)))
+
+    barrier = threading.Barrier(4)
+    assert sorted(asyncio.run(asyncio.wait_for(main(), 20))) == [0, 1, 2, 3]
+
+
+def test_in_the_turn_in_which_it_is_enabled_it_is_refused() -> None:
+    async def blocks() -> None:
+        with pytest.raises(HandoverError):
+            block_in_place(int)
+        await asyncio.sleep(0)
+        assert block_in_place(int) == 0
+
+    async def main() -> None:
+        assert (await asyncio.gather(penstock.enable_handover(), blocks(), blocks()))[0]
+
+    asyncio.run(main())
+
+
 def test_uvloop_can_not_be_enabled() -> None:
     async def main() -> bool:
         return await penstock.enable_handover()

@@ -336,6 +336,8 @@ async def enable_handover(
     """
     loop = asyncio.get_running_loop()
     if isinstance(loop, _Handover):
+        # Another task may have enabled it in the turn that is under way.
+        await asyncio.sleep(0)
         return True
     turn = getattr(type(loop), "_run_once", None)
     if turn is not base_events.BaseEventLoop._run_once or not isinstance(loop, asyncio.SelectorEventLoop):

@@ -113,10 +113,10 @@ fn is_in_step(handle: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<bo
     Ok(owner.is(task) || owner.hasattr(intern!(py, "get_coro"))?)
 }
 
-/// A task is only run in its own steps.
+/// A task is only run in its own steps. There is no handle in the rest of a turn of asyncio's in which it was enabled.
 #[cfg(not(Py_3_12))]
-fn is_in_step(_: &Bound<'_, PyAny>, _: &Bound<'_, PyAny>) -> PyResult<bool> {
-    Ok(true)
+fn is_in_step(handle: &Bound<'_, PyAny>, _: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(!handle.is_none())
 }
 
 fn refuse_greenlets(py: Python<'_>) -> PyResult<()> {
