@@ -184,19 +184,22 @@ async def test_pieces_of_another_length_than_said_are_an_error(length: int) -> N
         await until(lambda: client.stats()["open"] == 0)
 
 
-async def test_what_the_pieces_raise_is_raised_and_they_are_closed() -> None:
+# A source may lose a connection of its own.
+@pytest.mark.parametrize("error", [ZeroDivisionError, ConnectionResetError, penstock.ConnectionLost])
+async def test_what_the_pieces_raise_is_raised_and_they_are_closed(error: type[Exception]) -> None:
     closed = []
 
     async def failing() -> AsyncIterator[bytes]:
         try:
             yield b"abc"
-            raise ZeroDivisionError("here")
+            raise error("here")
         finally:
             closed.append(True)
 
     async with serve([response(b"ok")]) as server, penstock.Client() as client:
-        with pytest.raises(ZeroDivisionError, match="here"):
-            await client.post(server.url, content=failing())
+        async with asyncio.timeout(5):
+            with pytest.raises(error, match="here"):
+                await client.post(server.url, content=failing())
         assert closed == [True]
         await until(lambda: client.stats()["open"] == 0)
         assert (await client.get(server.url)).status == 200

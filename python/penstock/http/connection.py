@@ -427,7 +427,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         exchange.sent = self._loop.time()
         if error is not None:
             self._fit = False
-        if error is None or isinstance(error, Stopped | ConnectionError):
+        if error is None or isinstance(error, Stopped):
             # A peer that has gone may have said why: what it sent is read first.
             self.resume()
         else:

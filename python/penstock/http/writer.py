@@ -122,7 +122,11 @@ class Writer:
         self._transport.set_write_buffer_limits()
         left = len(image)
         while left:
-            sent = await perform(policy, upload.step())
+            try:
+                sent = await perform(policy, upload.step())
+            except ConnectionError as error:
+                # The peer's; one that a source raises is of something else.
+                raise Stopped from error
             self._given += sent
             left -= sent
             if left and self.stopping:
