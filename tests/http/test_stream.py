@@ -125,6 +125,25 @@ async def test_a_text_that_was_cancelled_while_it_was_decoded_loses_nothing() ->
                 assert await answer.read() == BODY[1:]
 
 
+async def test_a_second_task_that_reads_meanwhile_is_refused_and_the_first_goes_on() -> None:
+    more = asyncio.Event()
+    async with (
+        asyncio.timeout(5),
+        serve([head("Content-Length: 7"), b"abcd", more, b"efg"]) as server,
+        penstock.Client() as client,
+        client.stream("GET", server.url) as answer,
+    ):
+        assert await answer.read(4) == b"abcd"
+        first = asyncio.create_task(answer.read())
+        await asyncio.sleep(0)
+        for second in (answer.read(), answer.text(), anext(answer.stream())):
+            with pytest.raises(RuntimeError, match="another task"):
+                await second
+        more.set()
+        assert await first == b"efg"
+        assert await answer.read() == b""
+
+
 async def test_trailers_are_there_at_the_end() -> None:
     wire = head("Transfer-Encoding: chunked") + chunked(b"abc", 2, trailers=["X-End: yes"])
     async with serve([wire]) as server, penstock.Client() as client, client.stream("GET", server.url) as answer:

@@ -40,6 +40,11 @@ class Incoming:
         return self._size > FULL or len(self._pieces) > MANY
 
     @property
+    def is_taken(self) -> bool:
+        """Whether a task has begun to wait for the next piece, and hasn't gone on yet."""
+        return self._waiter is not None
+
+    @property
     def is_awaited(self) -> bool:
         """Whether its reader waits for more."""
         return self._waiter is not None and not self._waiter.done()
@@ -58,13 +63,16 @@ class Incoming:
         self._size += sum(map(len, parts))
 
     def wake(self, _: object = None) -> None:
-        waiter, self._waiter = self._waiter, None
+        waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
-        await self._waiter
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
 
     async def head(self, exchange: Exchange) -> Head:
         """The head, once it is there."""
@@ -133,6 +141,7 @@ class StreamedResponse(Answer):
             BodyTooLong: It is longer than `Tunables.max_body`.
             BudgetExceeded: There was no memory for what came; a stream doesn't wait for it.
             RequestError: The response was closed, or one of these was raised before.
+            RuntimeError: Another task is still reading: there is one at a time, for all ways to read.
         """
         size = piece_size(size)
         while (piece := await self._take(size)) is not None:
@@ -165,6 +174,8 @@ class StreamedResponse(Answer):
         """The next piece, of at most `size` bytes; `None` at the end."""
         if self._exchange is None:
             raise RequestError(f"nothing more can be read: {self._over}")
+        if self._incoming.is_taken:
+            raise RuntimeError("another task is still reading this response")
         try:
             piece = await self._incoming.take(size, self._exchange)
         except asyncio.CancelledError:
