@@ -531,3 +531,14 @@ async def test_nothing_can_be_read_after_a_failure_or_the_end_of_the_block() -> 
             assert await answer.read(10) == BODY[:10]
         with pytest.raises(penstock.RequestError, match="it was closed"):
             await answer.read()
+
+
+async def test_a_task_that_still_reads_when_the_block_is_left_is_told_and_not_cancelled() -> None:
+    async with serve([head("Content-Length: 9"), b"abc", HANG]) as server, penstock.Client() as client:
+        async with client.stream("GET", server.url) as answer:
+            assert await answer.read(3) == b"abc"
+            reading = asyncio.create_task(answer.read())
+            await asyncio.sleep(0)
+        with pytest.raises(penstock.RequestError, match="it was closed"):
+            await reading
+        await until(lambda: at_hand(client) == NOTHING)

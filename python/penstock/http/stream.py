@@ -91,6 +91,9 @@ class Incoming:
         """The next piece, of at most `size` bytes; `None` at the end."""
         while not self._pieces:
             if exchange.result.done():
+                if exchange.result.cancelled():
+                    # Its response was closed, by another task than this.
+                    return None
                 try:
                     exchange.result.result()
                 finally:
@@ -173,7 +176,7 @@ class StreamedResponse(Answer):
     async def _take(self, size: int) -> memoryview | None:
         """The next piece, of at most `size` bytes; `None` at the end."""
         if self._exchange is None:
-            raise RequestError(f"nothing more can be read: {self._over}")
+            raise self._nothing_more()
         if self._incoming.is_taken:
             raise RuntimeError("another task is still reading this response")
         try:
@@ -188,6 +191,8 @@ class StreamedResponse(Answer):
             raise
         if self._exchange is None:
             # It was closed meanwhile; what came is given all the same.
+            if piece is None:
+                raise self._nothing_more()
             return piece
         if piece is None:
             # Known at the end only.
@@ -198,6 +203,9 @@ class StreamedResponse(Answer):
 
     def _put_back(self, parts: list[bytes]) -> None:
         self._incoming.put_back(parts)
+
+    def _nothing_more(self) -> RequestError:
+        return RequestError(f"nothing more can be read: {self._over}")
 
     def _end(self, why: str) -> None:
         self._exchange, self._over = None, why
