@@ -224,6 +224,29 @@ async def test_a_client_of_another_loop_says_so() -> None:
             await asyncio.to_thread(elsewhere)
 
 
+async def test_a_client_is_closed_by_its_own_loop_only() -> None:
+    def elsewhere() -> None:
+        async def close() -> None:
+            async with asyncio.timeout(5):
+                await client.aclose()
+
+        asyncio.run(close())
+
+    async with serve([response(b"x")]) as server:
+        client = penstock.Client()
+        # Nobody's yet.
+        await asyncio.to_thread(elsewhere)
+        client = penstock.Client()
+        await client.get(server.url)
+        with pytest.raises(penstock.ClientClosed, match="close it there"):
+            await asyncio.to_thread(elsewhere)
+        await client.get(server.url)
+        assert server.connections == 1
+        await client.aclose()
+        # Once more does no harm, wherever.
+        await asyncio.to_thread(elsewhere)
+
+
 async def test_a_forgotten_client_warns() -> None:
     async with serve([response(b"x")]) as server:
         client = penstock.Client()

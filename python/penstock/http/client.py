@@ -590,8 +590,14 @@ class Client:
         Args:
             drain: Seconds that requests in flight get to end by themselves; new ones are refused meanwhile.
 
+        Raises:
+            ClientClosed: The client belongs to another event loop. It stays as it is.
+
         Cancelled, it closes at once. Whoever closes ends the wait of all who let it drain.
         """
+        if self._loop not in (None, asyncio.get_running_loop()) and not self._closed:
+            # Connections end by calls of their own loop, which would be waited for in vain.
+            raise ClientClosed("the client belongs to another event loop: close it there, while that runs")
         try:
             if drain is not None and self._active and not self._closed:
                 if self._drained is None:
