@@ -125,6 +125,23 @@ async def test_many_that_gave_up_cost_nothing_and_hold_up_nobody() -> None:
         assert len(server.requests) == 2
 
 
+async def test_no_more_origins_are_remembered_than_have_connections() -> None:
+    async def everywhere(host: str) -> list[str]:
+        return ["127.0.0.1"]
+
+    limits = penstock.Limits(connections=3)
+    async with (
+        serve(*[[response(b"kept")]] * 20, [response(b"closed"), TURN, CLOSE]) as server,
+        penstock.Client(limits=limits, resolver=everywhere) as client,
+    ):
+        for number in range(40):
+            await client.get(f"http://h{number}.test:{server.port}/")
+            # To make room, the others' places are gone through.
+            assert len(client._supply.pool._idle) <= 3
+        assert client.stats()["evicted"] > 10
+        await until(lambda: len(client._supply.pool._idle) == client.stats()["idle"])
+
+
 async def some_pieces() -> AsyncIterator[bytes]:
     for _ in range(3):
         await asyncio.sleep(0)

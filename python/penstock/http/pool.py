@@ -205,8 +205,10 @@ class ConnectionPool:
             if idle:
                 self._discard(idle.pop(0))
                 self.evicted += 1
-                # The next is of another route.
-                self._idle[route] = self._idle.pop(route)
+                # The next is of another route, and none is looked for where there are no more.
+                del self._idle[route]
+                if idle:
+                    self._idle[route] = idle
                 return True
         return False
 
@@ -268,9 +270,11 @@ class ConnectionPool:
         self._leaving.discard(connection)
         if connection in self._open:
             self._open.discard(connection)
-            idle = self._idle.get(connection.route, [])
-            if connection in idle:
-                idle.remove(connection)
+            if (idle := self._idle.get(connection.route)) is not None:
+                if connection in idle:
+                    idle.remove(connection)
+                if not idle:
+                    del self._idle[connection.route]
             self.release(connection.route)
 
     def _stir(self, route: Route) -> None:
