@@ -355,7 +355,8 @@ async def test_a_name_without_an_address(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "/path", "ftp://host/", "http://", "http://a b/", "http://h:99999/", "http://u@h/"]
+    "url",
+    ["", "/path", "ftp://host/", "http://", "http://a b/", "http://h:99999/", "http://u@h/", f"http://{'a.' * 127}b/"],
 )
 async def test_what_is_not_a_url(url: str) -> None:
     async with penstock.Client() as client:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.cookiejar
 import logging
 import re
+import tracemalloc
+import urllib.parse
 from typing import Any
 
 import penstock
@@ -44,6 +47,23 @@ async def test_a_base_url_is_what_paths_are_appended_to() -> None:
             with pytest.raises(penstock.InvalidURL):
                 await client.get("things")
         assert [request.split(b" ")[1] for request in server.requests] == [b"/api/things?n=1", b"/else"]
+
+
+async def test_long_urls_are_not_remembered() -> None:
+    async with serve([response(b"")]) as server, penstock.Client() as client:
+        await client.get(server.url)
+        tracemalloc.start()
+        try:
+            for number in range(100):
+                await client.get(f"{server.url}{number}{'a' * 60_000}")
+            server.requests.clear()
+            # What Python remembers: 128 of them.
+            urllib.parse.clear_cache()
+            gc.collect()
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert kept < 2_000_000
 
 
 async def test_headers_of_a_request_are_besides_the_clients_and_in_place_of_them() -> None:

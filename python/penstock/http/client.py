@@ -42,7 +42,7 @@ from penstock.http.route import Route
 from penstock.http.settings import BODIES, Options, Settings, check_kind
 from penstock.http.stream import Incoming, StreamedResponse
 from penstock.http.supply import Supply
-from penstock.http.url import Origin, parse, to_ascii, with_params
+from penstock.http.url import LONGEST_REMEMBERED, Origin, parse, to_ascii, with_params
 
 if TYPE_CHECKING:
     from penstock.dialog import Dialog
@@ -366,7 +366,8 @@ class Client:
         request = Request(method, url, parse(url), self._fields, self._lines)
         request.check()
         route = self._route(request, self._settings)
-        if route.proxy is not None or self._cookies is not None or self._hooks is not None:
+        differs = route.proxy is not None or self._cookies is not None or self._hooks is not None
+        if differs or len(url) > LONGEST_REMEMBERED:
             return Prepared(request, route, None)
         if len(self._prepared) >= REMEMBERED:
             self._prepared.clear()

@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 from penstock.errors import InvalidURL
 
-__all__ = ["Origin", "Params", "Target", "join", "parse", "to_ascii", "with_params"]
+__all__ = ["LONGEST_REMEMBERED", "Origin", "Params", "Target", "join", "parse", "to_ascii", "with_params"]
+
+LONGEST_REMEMBERED = 2048
+"""Characters of a URL that may be remembered. Servers and pages make up longer ones, in any number."""
 
 PORTS = {"http": 80, "https": 443}
 _OUTSIDE = re.compile(r"[\x00-\x20\x7f-\U0010ffff]")
@@ -85,14 +88,16 @@ def to_ascii(url: str) -> str:
     return f"{url[: found.start(1)]}{name}{url[found.end(1) :]}"
 
 
-@functools.lru_cache(maxsize=1024)
 def parse(url: str) -> Target:
     """Splits an absolute http or https URL, whose host is as `to_ascii` makes it.
 
     Raises:
         InvalidURL: It isn't one; the message says what about it.
     """
+    return _remembered(url) if len(url) <= LONGEST_REMEMBERED else _split(url)
 
+
+def _split(url: str) -> Target:
     def refuse(why: str) -> InvalidURL:
         return InvalidURL(f"{url!r}: {why}", url=url)
 
@@ -111,6 +116,8 @@ def parse(url: str) -> Target:
     host = (parts.hostname or "").rstrip(".")
     if not host:
         raise refuse("has no host")
+    if len(host) > LONGEST:
+        raise refuse(f"the host has more than {LONGEST} characters")
     if ":" in host:
         try:
             ipaddress.IPv6Address(host)
@@ -125,6 +132,9 @@ def parse(url: str) -> Target:
         path = f"{path}?{parts.query}"
     origin = Origin(scheme, host, port or PORTS[scheme])
     return Target(origin, path, f" {path} HTTP/1.1\r\n".encode(), f"host: {origin.authority}\r\n".encode())
+
+
+_remembered = functools.lru_cache(maxsize=1024)(_split)
 
 
 def with_params(url: str, params: Params) -> str:
