@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import pickle
+import urllib.parse
 from collections.abc import AsyncIterator
+from typing import Any
 
 import penstock
 import pytest
+from penstock.http.url import join
 
 from tests.http.serving import Script, Server, response, serve
 from tests.http.test_upload import fields
@@ -76,6 +79,20 @@ async def test_where_a_location_leads(location: str) -> None:
         server._scripts.extend([redirect(302, location.format(port=server.port)), [response(b"")]])
         await client.get(f"{server.url}dir/page")
         assert first_lines(server)[1] == f"GET {LOCATIONS[location]}"
+
+
+async def test_a_long_location_is_encoded_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def quote(*args: Any, **options: Any) -> str:
+        nonlocal calls
+        calls += 1
+        return quoted(*args, **options)
+
+    quoted = urllib.parse.quote
+    monkeypatch.setattr(urllib.parse, "quote", quote)
+    assert join("http://a.test/", "/%41~" + "\xe4" * 60_000) == "http://a.test/%41~" + "%E4" * 60_000
+    assert calls == 1
 
 
 @pytest.mark.parametrize("location", ["ftp://example.com/", "http://[::x]/", "http://user@example.com/", "http://h:0/"])
