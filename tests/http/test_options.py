@@ -88,10 +88,20 @@ async def test_credentials() -> None:
     assert "secret" not in repr((penstock.BasicAuth("u", "secret"), penstock.BearerAuth("secret")))
     with pytest.raises(ValueError, match="colon"):
         penstock.BasicAuth("a:b", "c")
-    with pytest.raises(TypeError, match="auth="):
+    with pytest.raises(TypeError, match="auth=str: takes a pair"):
         penstock.Client(auth="token")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="line break"):
         penstock.Client(auth=penstock.BearerAuth("a\r\nb: c"))
+
+
+@pytest.mark.parametrize(
+    ("value", "why"), [("secret\n", "line break"), ("secret\u20ac", "latin-1"), (b"secret", "not a str but bytes")]
+)
+async def test_what_is_no_value_of_a_header_is_refused_without_telling_it(value: Any, why: str) -> None:
+    async with penstock.Client() as client:
+        with pytest.raises((TypeError, ValueError), match=f"^header x-key: .*{why}") as caught:
+            await client.get("http://127.0.0.1:1/", headers={"X-Key": value})
+        assert "secret" not in repr(caught.value)
 
 
 async def test_a_request_overrides_what_the_client_has(storing_by: Any) -> None:

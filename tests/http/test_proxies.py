@@ -226,9 +226,14 @@ async def test_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> Non
     assert chosen("http", "10.0.0.1", 80) == "other"
 
 
-@pytest.mark.parametrize("url", ["socks5://host:1", "https://host:1", "http://", "http://host:port"])
+NO_PROXIES = ["socks5://host:1", "https://host:1", "http://", "http://host:port"]
+# What is special cuts the URL within the password.
+NO_PROXIES += [f"http://user:77{special}88@host:1" for special in ("/", "?", "#", "[", "a/")]
+
+
+@pytest.mark.parametrize("url", NO_PROXIES)
 async def test_what_is_no_proxy_is_refused_without_telling_its_password(url: str) -> None:
-    with pytest.raises(ValueError, match=r"(?i)proxy|port") as caught:
+    with pytest.raises(ValueError, match=r"^proxy: [^78]+$") as caught:
         penstock.Client(proxy=url)
     assert url not in str(caught.value)
     assert "secret" not in repr(parse_proxy("http://user:secret@host:1"))

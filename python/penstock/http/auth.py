@@ -52,5 +52,5 @@ def authorization(auth: Auth) -> str:
     if isinstance(auth, tuple):
         auth = BasicAuth(*auth)
     if not isinstance(auth, BasicAuth | BearerAuth):
-        raise TypeError(f"auth={auth!r}: a pair of user and password, BasicAuth or BearerAuth")
+        raise TypeError(f"auth={type(auth).__name__}: takes a pair of user and password, BasicAuth or BearerAuth")
     return auth.header()

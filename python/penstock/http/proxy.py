@@ -16,6 +16,9 @@ from penstock.http.url import Origin
 
 __all__ = ["EnvironmentProxies", "Proxy", "parse_proxy", "tunnel"]
 
+# The URL of a proxy may hold a password, so messages don't hold the URL.
+UNCLEAR = "proxy: isn't http://user:password@host:port; what is special in a password is percent-encoded, / as %2F"
+
 
 class Proxy(NamedTuple):
     """An HTTP proxy."""
@@ -38,17 +41,23 @@ def parse_proxy(url: str) -> Proxy:
     Raises:
         ValueError: It isn't one.
     """
-    # The URL may hold a password, so messages don't hold the URL.
-    parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
+    try:
+        parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port
+    except ValueError:
+        raise ValueError(UNCLEAR) from None
     if parts.scheme != "http":
         raise ValueError(f"proxy: {parts.scheme!r} is not spoken, proxies are reached over http")
     if not parts.hostname:
         raise ValueError("proxy: has no host")
+    if "@" in parts.path + parts.query + parts.fragment:
+        # Cut within the password, it would have another host.
+        raise ValueError(UNCLEAR)
     authorization = None
     if parts.username is not None:
         user, password = urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or "")
         authorization = BasicAuth(user, password).header()
-    return Proxy(parts.hostname, parts.port or 80, authorization)
+    return Proxy(parts.hostname, port or 80, authorization)
 
 
 class EnvironmentProxies:

@@ -23,6 +23,7 @@ IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
 SECRETS = frozenset(("authorization", "cookie", "proxy-authorization", "host"))
 """Fields that are for one origin only."""
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
+_UNFIT = re.compile("[\0\r\n\u0100-\U0010ffff]")
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -161,14 +162,16 @@ def field_lines(fields: Fields) -> bytes:
     """The lines of a head, with the blank one at its end.
 
     Raises:
-        ValueError: A name or a value would break out of its line.
+        ValueError: A name or a value would break out of its line, or can't be written.
     """
     for name, value in fields.items():
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"header {name!r}: not a token (RFC 9110 section 5.6.2)")
+        # A value may be a secret, so messages don't hold it.
         if not isinstance(value, str):
-            raise TypeError(f"header {name}: {value!r} is not a str")
-        if any(c in value for c in "\r\n\0"):
-            raise ValueError(f"header {name}: {value!r} has a line break or NUL")
+            raise TypeError(f"header {name}: its value is not a str but {type(value).__name__}")
+        if bad := _UNFIT.search(value):
+            why = "a line break or NUL" if bad.group() in "\r\n\0" else "not latin-1"
+            raise ValueError(f"header {name}: {bad.group()!r} at {bad.start()} of its value is {why}")
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return lines.encode("latin-1") + b"\r\n"
