@@ -7,6 +7,7 @@ import gc
 import gzip
 import http.cookiejar
 import os
+import pickle
 import random
 import weakref
 import zlib
@@ -542,3 +543,20 @@ async def test_a_task_that_still_reads_when_the_block_is_left_is_told_and_not_ca
         with pytest.raises(penstock.RequestError, match="it was closed"):
             await reading
         await until(lambda: at_hand(client) == NOTHING)
+
+
+async def test_errors_that_have_a_stream_pickle_with_its_head() -> None:
+    scripts = [response(b"gone", "X-Reason: moved away", status="410 Gone")], redirect(302, "/again")
+    async with serve(*scripts) as server, penstock.Client(max_redirects=1) as client:
+        with pytest.raises(penstock.HTTPStatusError) as refused:
+            async with client.stream("GET", server.url) as answer:
+                answer.raise_for_status()
+        copy = pickle.loads(pickle.dumps(refused.value)).response
+        assert (copy.status, copy.url, copy.headers["x-reason"]) == (410, server.url, "moved away")
+        with pytest.raises(penstock.RequestError, match="it was pickled"):
+            await copy.read()
+        await copy.aclose()
+        with pytest.raises(penstock.TooManyRedirects) as lost:
+            async with client.stream("GET", server.url):
+                pass
+        assert [old.status for old in pickle.loads(pickle.dumps(lost.value)).history] == [302, 302]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 from collections.abc import AsyncGenerator, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from penstock._native import Head, read_limit
 from penstock.body.image import BodyImage, piece_size
@@ -237,3 +237,17 @@ class StreamedResponse(Answer):
 
     def __repr__(self) -> str:
         return f"<StreamedResponse {self.status} {self.reason}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The body stays with its connection. Errors have responses, and are to pickle.
+        return _without_body, (self._head, self.url, self.elapsed, self.decoded, self.history)
+
+
+def _without_body(
+    head: Head, url: str, elapsed: float, decoded: tuple[str, ...], history: tuple[Answer, ...]
+) -> StreamedResponse:
+    response = StreamedResponse.__new__(StreamedResponse)
+    Answer.__init__(response, head, url, elapsed, decoded)
+    response.history = history
+    response._end("it was pickled")
+    return response
