@@ -291,6 +291,15 @@ async def test_only_what_is_allowed_is_connected_to() -> None:
         assert at_hand(client) == NOTHING | {"open": 1, "idle": 1}
 
 
+@pytest.mark.parametrize("answer", [asyncio.Future, lambda: "no", lambda: None])
+async def test_what_says_neither_yes_nor_no_of_an_address_allows_none(answer: Callable[[], Any]) -> None:
+    async with serve([response(b"x")]) as server, penstock.Client(allow_address=lambda address: answer()) as client:
+        with pytest.raises(TypeError, match=r"allow_address= gave .* for 127\.0\.0\.1: takes a function"):
+            await client.get(server.url)
+        assert server.connections == 0
+        assert at_hand(client) == NOTHING
+
+
 @pytest.mark.parametrize("location", ["http://127.0.0.9/secret", "http://a.test/secret"])
 async def test_a_redirect_leads_only_to_what_is_allowed(location: str) -> None:
     options: Any = {"resolver": Book(a=["127.0.0.9"]), "allow_address": lambda address: address == "127.0.0.1"}

@@ -85,8 +85,8 @@ class Connector:
             return await self._reach(route, [route.socket], _connect_unix)
         host, port = route.proxy[:2] if route.proxy is not None else route.origin[1:]
         addresses = _interleaved(await self._names.addresses(host))
-        if self._allow_address is not None:
-            allowed = [address for address in addresses if self._allow_address(address)]
+        if (allow := self._allow_address) is not None:
+            allowed = [address for address in addresses if _is_allowed(allow, address)]
             if not allowed:
                 message = f"{host} is at {', '.join(addresses)}, which allow_address= refuses"
                 raise ConnectError(message, retryable=False)
@@ -107,6 +107,14 @@ def _default_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def _is_allowed(allow: AllowAddress, address: str) -> bool:
+    answer = allow(address)
+    if not isinstance(answer, bool):
+        # What an asynchronous function gives would be as good as True.
+        raise TypeError(f"allow_address= gave {answer!r} for {address}: takes a function that gives True or False")
+    return answer
 
 
 def _interleaved(addresses: list[str]) -> list[str]:
