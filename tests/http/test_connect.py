@@ -237,6 +237,28 @@ async def test_no_more_names_are_remembered_than_the_bound(monkeypatch: pytest.M
     assert book.asked == ["n0", "n1", "n2", "n3", "n4", "n0"]
 
 
+async def test_a_resolver_that_has_the_answer_at_hand_serves_a_loop_whose_tasks_begin_at_once() -> None:
+    def begun(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+        # As `asyncio.eager_task_factory` does it since CPython 3.12, for what doesn't wait.
+        done = loop.create_future()
+        try:
+            coroutine.send(None)
+        except StopIteration as end:
+            done.set_result(end.value)
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+    asyncio.get_running_loop().set_task_factory(begun)
+    names = Names(Book(a=["192.0.2.1"]), 0.001, 0.001)
+    try:
+        for _ in range(3):
+            assert await names.addresses("a.test") == ["192.0.2.1"]
+            await asyncio.sleep(0.002)
+    finally:
+        asyncio.get_running_loop().set_task_factory(None)
+
+
 async def test_who_gives_up_does_not_end_the_lookup_of_the_others() -> None:
     book = Book(a=["127.0.0.1"])
     book.wait.clear()

@@ -58,7 +58,10 @@ class Names:
         else:
             asking = self._asking.get(host)
             if asking is None:
-                asking = self._asking[host] = loop.create_task(self._ask(host))
+                asking = loop.create_task(self._ask(host))
+                if not asking.done():
+                    # An eager task may be.
+                    self._asking[host] = asking
             found = await asyncio.shield(asking)
         if isinstance(found, DNSError):
             # One for each who asked: it is told which request it is about.
@@ -85,7 +88,7 @@ class Names:
             log.debug("%s is at %s", host, addresses)
             return addresses
         finally:
-            del self._asking[host]
+            self._asking.pop(host, None)
 
     def _remember(self, host: str, until: float, found: list[str] | DNSError) -> None:
         self._known[host] = until, found
