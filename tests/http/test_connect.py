@@ -276,12 +276,17 @@ async def test_who_gives_up_does_not_end_the_lookup_of_the_others() -> None:
 async def test_a_lookup_ends_with_the_client() -> None:
     book = Book()
     book.wait.clear()
+    before = asyncio.all_tasks()
     client = penstock.Client(resolver=book)
-    asking = asyncio.create_task(client.get("http://a.test/"))
-    await until(lambda: len(book.asked) == 1)
+    asking = [asyncio.create_task(client.get(f"http://{host}.test/")) for host in "ab"]
+    await until(lambda: len(book.asked) == 2)
+    # The lookup goes on, for nobody.
+    asking[1].cancel()
+    await asyncio.wait([asking[1]])
     await client.aclose()
     with pytest.raises(penstock.ClientClosed):
-        await asking
+        await asking[0]
+    assert asyncio.all_tasks() == before
 
 
 @pytest.mark.parametrize(

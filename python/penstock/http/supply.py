@@ -161,6 +161,8 @@ class Supply:
         for bound in self._bounds:
             if not bound.expired():
                 bound.reschedule(0)
+        # After those who wait for one, which are told in their turn.
+        self._names.close()
         if self._deadlines is not None:
             self._deadlines.close()
         try:
@@ -173,5 +175,4 @@ class Supply:
                 await asyncio.sleep(0)
             await asyncio.sleep(0)
         finally:
-            self._names.close()
             self._scratch.close()
