@@ -7,6 +7,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import penstock
@@ -285,5 +286,22 @@ async def test_a_timeout_is_not_late_for_the_sake_of_the_bytes(storing_by: Any) 
             await client.get(server.url)
         assert not any(nap.done() for nap in naps)
         assert caught.value.partial is None
+        for nap in naps:
+            await nap
+
+
+@pytest.mark.parametrize("how", ["content", "files"])
+async def test_the_total_time_holds_while_a_busy_pool_is_to_open_a_file(
+    storing_by: Any, tmp_path: Path, how: str
+) -> None:
+    storing = storing_by("windows")
+    (path := tmp_path / "body").write_bytes(BODY)
+    sent: Any = {"content": path} if how == "content" else {"files": {"a": path}}
+    async with serve([response(b"")]) as server, storing.client(timeout=penstock.Timeouts(total=0.1)) as client:
+        naps = [penstock._native._nap(storing.pool, 1) for _ in range(2)]
+        with pytest.raises(penstock.TotalTimeout, match=r"no content to send within 0\.1 s") as caught:
+            await client.put(server.url, **sent)
+        assert not any(nap.done() for nap in naps)
+        assert (caught.value.url, server.connections) == (server.url, 0)
         for nap in naps:
             await nap

@@ -317,7 +317,10 @@ class Client:
                 request = self._make(method, url, options)
                 if BODIES & options.keys():
                     bodies = (options.get("content"), options.get("json"), options.get("form"), options.get("files"))
-                    request.content = await encode(*bodies, settings.policy)
+                    # A file is opened by the policy, which may be busy.
+                    opening = Exchange(request, b"", settings, began, asyncio.get_running_loop().create_future(), None)
+                    async with self._supply.within(opening, "content to send"):
+                        request.content = await encode(*bodies, settings.policy)
                 request.check()
             while True:
                 response = await self._send(request, settings, began, streamed, tape, prepared)
