@@ -6,6 +6,7 @@ import asyncio
 import email.parser
 import email.policy
 import json
+import os
 import re
 import shutil
 import socket
@@ -351,6 +352,22 @@ async def test_an_answer_that_comes_early_ends_the_sending(storing: Storing) -> 
         assert (answer.status, await answer.read()) == (413, b"too large")
         # What is left of the body would be taken for a request.
         assert (await client.get(server.url)).status == 200
+        assert server.connections == 2
+
+
+async def test_an_answer_that_comes_before_all_of_a_small_body_is_sent_ends_the_connection() -> None:
+    ok, refusal = response(b"ok"), response(b"no", status="413 Content Too Large")
+    async with serve([ok], [UNREAD, refusal, HANG], [ok]) as server, penstock.Client() as client:
+        server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await client.get(server.url)
+        [connection] = client._supply.pool._open
+        with socket.socket(fileno=os.dup(connection._fd)) as narrow:
+            narrow.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        async with asyncio.timeout(5):
+            # It goes with its head, and most of it is still here when the answer is.
+            assert (await client.post(server.url, content=bytes(64 << 10))).status == 413
+            await until(lambda: client.stats()["open"] == 0)
+            assert (await client.get(server.url)).status == 200
         assert server.connections == 2
 
 

@@ -234,7 +234,13 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if not exchange.result.done():
             exchange.result.set_result((head, BodyImage(image, exchange.settings.policy), codings))
         transport = self._transport
-        if reusable and transport is not None and not transport.is_closing():
+        if (
+            reusable
+            and transport is not None
+            and not transport.is_closing()
+            # Of a small body, which goes with its head, something may be left.
+            and not transport.get_write_buffer_size()
+        ):
             if self._paused:
                 self._unpause()
             self.idle_since = self._loop.time()
