@@ -155,6 +155,14 @@ def _trusts(this: Origin, other: Origin) -> bool:
 
 
 def lower(headers: Fields | None) -> dict[str, str]:
+    """By names in lower case.
+
+    Raises:
+        TypeError: They aren't by name.
+    """
+    if headers and not hasattr(headers, "items"):
+        # Pairs, most likely, and some of them secrets.
+        raise TypeError(f"headers={type(headers).__name__}: takes a mapping of names to values")
     return {name.lower(): value for name, value in (headers or {}).items()}
 
 
