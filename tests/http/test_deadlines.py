@@ -165,6 +165,16 @@ async def test_no_connection_in_time(timeout: penstock.Timeouts, error: type[pen
             assert client.stats()["open"] == 0
 
 
+async def test_tls_has_the_time_that_connecting_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of asyncio's own minute nobody could wait for the end here; uvloop's can't be changed.
+    monkeypatch.setattr("asyncio.constants.SSL_HANDSHAKE_TIMEOUT", 0.05)
+    timeout = penstock.Timeouts(connect=0.3)
+    async with serve([HANG]) as server, penstock.Client(timeout=timeout) as client:
+        with Lasting() as lasting, pytest.raises(penstock.ConnectTimeout) as caught:
+            await client.get(server.url.replace("http:", "https:"))
+        told(caught.value, lasting, 0.3, "connect")
+
+
 @pytest.mark.parametrize(
     ("timeout", "error"),
     [

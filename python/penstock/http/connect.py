@@ -31,6 +31,9 @@ Reach: TypeAlias = Callable[[str], Coroutine[Any, Any, socket.socket]]
 HEAD_START = 0.25
 """Seconds that one address is tried alone before the next is tried besides (RFC 8305 section 5)."""
 
+HANDSHAKE = 1e8
+"""Seconds for TLS, of which asyncio gives 60: how long it may take is bounded by who asks for the connection."""
+
 
 class Connector:
     """Makes connections."""
@@ -64,8 +67,10 @@ class Connector:
         try:
             if route.proxy is not None and context is not None:
                 await tunnel(sock, origin, route.proxy, self._limits)
-            name = origin.host if context is not None else None
-            _, connection = await loop.create_connection(make, sock=sock, ssl=context, server_hostname=name)
+            name, handshake = (origin.host, HANDSHAKE) if context is not None else (None, None)
+            _, connection = await loop.create_connection(
+                make, sock=sock, ssl=context, server_hostname=name, ssl_handshake_timeout=handshake
+            )
         except BaseException as error:
             sock.close()
             if isinstance(error, ssl.SSLError):
