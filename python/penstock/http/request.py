@@ -32,10 +32,11 @@ class Request:
 
     method: str
     url: str
-    target: Target
-    fields: Fields
+    target: Target = dataclasses.field(repr=False)
+    # Not shown, as the lines: hooks print requests, and secrets are among these.
+    fields: Fields = dataclasses.field(repr=False)
     """By names in lower case."""
-    lines: bytes
+    lines: bytes = dataclasses.field(repr=False)
     """The fields as they are sent, with the blank line."""
     content: Content | None = None
     absolute: bool = False
