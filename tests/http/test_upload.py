@@ -256,6 +256,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "two bodies": ({"content": b"", "json": 1}, "content and json: a request has one body"),
     "a list": ({"content": [b"x"]}, "content=list"),
     "a number in a form": ({"files": {"a": 1}}, r"files\['a'\]=int"),
+    "a part's headers": ({"files": {"a": ("n", b"x", "text/plain", {"X-Own": "1"})}}, r"files\['a'\]: a tuple of 4"),
+    "a part's name alone": ({"files": {"a": ("n",)}}, r"files\['a'\]: a tuple of 1"),
     "a length that is wrong": ({"content": b"abc", "headers": {"content-length": "4"}}, "for a body of 3 bytes"),
     "a length that is none": ({"content": pieces(), "headers": {"content-length": "+4"}}, "not a number"),
     "a framing": ({"headers": {"Transfer-Encoding": "chunked"}}, "transfer-encoding"),

@@ -127,7 +127,7 @@ async def _multipart(files: Files, policy: Policy) -> Content:
     boundary = secrets.token_hex(16)
     parts: list[bytes | BodyImage] = []
     for name, file in files.items() if isinstance(files, Mapping) else files:
-        filename, value, kind = _file(file)
+        filename, value, kind = _file(name, file)
         head = f'--{boundary}\r\ncontent-disposition: form-data; name="{_quoted(name)}"'
         if filename is not None:
             head += f'; filename="{_quoted(filename)}"'
@@ -141,9 +141,11 @@ async def _multipart(files: Files, policy: Policy) -> Content:
     return Content(parts, f"multipart/form-data; boundary={boundary}")
 
 
-def _file(file: File) -> tuple[str | None, object, str | None]:
+def _file(name: str, file: File) -> tuple[str | None, object, str | None]:
     """File name, value, content type."""
     if isinstance(file, tuple):
+        if len(file) not in (2, 3):
+            raise TypeError(f"files[{name!r}]: a tuple of {len(file)}, not of a file name, a value and a content type")
         filename, value, *kind = file
         return filename, value, kind[0] if kind else None
     if isinstance(file, Path):
