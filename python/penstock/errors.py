@@ -127,8 +127,8 @@ class BudgetExceeded(PenstockError):
 
 
 class StorageFull(PenstockError, OSError):
-    """The file system of `Tunables.temp_dir`, or of what a body is saved as, is full or over its quota: `errno` says which,
-    and `filename` where."""
+    """The file system of `Tunables.temp_dir`, or of what a body is saved as, is full or over its quota: `errno` says
+    which, and `filename` where."""
 
 
 # Requests

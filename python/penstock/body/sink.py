@@ -5,6 +5,7 @@ than `Tunables.max_body_ram`, or the budget has no more, and then in a file.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import warnings
 from collections.abc import Callable
 from types import TracebackType
@@ -209,10 +210,9 @@ class AsyncBodySink(_Sink):
         `ValueError`."""
         # First, so that no other write begins meanwhile.
         self.discard()
-        try:
+        # The body is dropped, and so is what went wrong with it.
+        with contextlib.suppress(Exception):
             await self._settled()
-        except Exception:  # the body is dropped, and so is what went wrong with it
-            pass
 
     async def __aenter__(self) -> Self:
         return self
