@@ -164,10 +164,10 @@ async def test_a_request_with_an_option_of_a_wrong_type_is_refused_and_takes_no_
 
 async def test_headers_that_are_not_by_name_are_refused_without_telling_them() -> None:
     pairs: Any = [("Authorization", "secret")]
-    with pytest.raises(TypeError, match="^headers=list: takes a mapping"):
+    with pytest.raises(TypeError, match=r"^headers=list: takes a mapping"):
         penstock.Client(headers=pairs)
     async with penstock.Client() as client:
-        with pytest.raises(TypeError, match="^headers=list: takes a mapping") as caught:
+        with pytest.raises(TypeError, match=r"^headers=list: takes a mapping") as caught:
             await client.get("http://127.0.0.1:1/", headers=pairs)
         assert "secret" not in str(caught.value)
         assert client.stats()["active"] == 0
