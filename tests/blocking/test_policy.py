@@ -18,13 +18,14 @@ from .conftest import Gate
 @pytest.mark.asyncio
 async def test_no_more_run_than_there_are_permits(pool: DispatchPool) -> None:
     lock, inside, most = threading.Lock(), 0, 0
+    both = threading.Barrier(2, timeout=20)
 
     def job() -> None:
         nonlocal inside, most
         with lock:
             inside += 1
             most = max(most, inside)
-        threading.Event().wait(0.002)
+        both.wait()
         with lock:
             inside -= 1
 
