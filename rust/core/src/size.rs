@@ -33,7 +33,9 @@ pub fn parse(name: &'static str, text: &str) -> Result<u64> {
     let scaled = format!("{whole}{fraction}").parse::<u128>().ok().and_then(|number| number.checked_mul(factor.into()));
     let scale = u32::try_from(fraction.len()).ok().and_then(|places| 10u128.checked_pow(places));
     match scaled.zip(scale) {
-        Some((scaled, scale)) if scaled.is_multiple_of(scale) && scaled / scale <= 1 << 53 => Ok((scaled / scale) as u64),
+        Some((scaled, scale)) if scaled.is_multiple_of(scale) && scaled / scale <= 1 << 53 => {
+            Ok((scaled / scale) as u64)
+        }
         _ => Err(refuse("not a whole number of bytes below 8 PiB")),
     }
 }
@@ -64,9 +66,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_size_is_refused_by_name() {
-        for text in [
-            "64", "", "KiB", "-1KiB", "1e3KB", "0x10B", "1.0001KB", "nanB", "9999TiB", "64kib", ".KiB", "1.5.2KiB",
-        ] {
+        for text in
+            ["64", "", "KiB", "-1KiB", "1e3KB", "0x10B", "1.0001KB", "nanB", "9999TiB", "64kib", ".KiB", "1.5.2KiB"]
+        {
             let message = parse("max_body", text).unwrap_err().to_string();
             assert!(message.starts_with("max_body="), "{text}: {message}");
         }

@@ -91,9 +91,7 @@ pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
         Error::PoolClosed => declared(py, "PoolClosed", (message,), &[]),
         Error::Setting { .. } => PyValueError::new_err(message),
         Error::TempDir { source, dir: path } | Error::File { source, path, .. } => match source.raw_os_error() {
-            Some(errno) if is_full(errno) => {
-                declared(py, "StorageFull", (errno, message, path.into_os_string()), &[])
-            }
+            Some(errno) if is_full(errno) => declared(py, "StorageFull", (errno, message, path.into_os_string()), &[]),
             Some(errno) => PyOSError::new_err((errno, message, path.into_os_string())),
             None => PyOSError::new_err(message),
         },
