@@ -464,6 +464,23 @@ async def test_a_reset_ends_the_reading_of_a_source_and_loses_no_answer(
     assert given < 2000
 
 
+async def test_a_reset_that_only_sendfile_hears_of_completes_no_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = asyncio.Event()
+
+    async def reset(*args: object) -> int:
+        told.set()
+        raise ConnectionResetError
+
+    monkeypatch.setattr("penstock.http.writer.perform", reset)
+    (path := tmp_path / "body").write_bytes(LARGE)
+    async with serve([UNREAD, head(), b"ab", told, CLOSE]) as server, penstock.Client() as client:
+        with pytest.raises(penstock.Truncated) as caught:
+            await client.put(server.url, content=path)
+        assert await caught.value.partial.read() == b"ab"
+
+
 async def test_a_reset_that_only_the_sending_hears_of_completes_no_answer(
     storing_by: Callable[[str], Storing], slow_disk: Callable[[float], None]
 ) -> None:

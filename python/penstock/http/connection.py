@@ -429,7 +429,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             # Not by this connection, which ends the exchange first.
             error = RequestError("content= was cancelled while it was sent, and the request was not")
         self._sending = self._continue = None
-        self._reset |= isinstance(error, ConnectionResetError)
+        self._reset |= isinstance(error, Stopped) and isinstance(error.__cause__, ConnectionResetError)
         exchange.sent = self._loop.time()
         if error is not None:
             self._fit = False
