@@ -320,8 +320,8 @@ async def test_a_request_that_a_hook_prints_shows_no_secret() -> None:
         async with penstock.Client(hooks=hooks, auth=penstock.BearerAuth("secret")) as client:
             await client.get(server.url)
         assert b"authorization: Bearer secret" in server.requests[0]
-    assert f"method='GET', url='{server.url}'" in printed[0]
-    assert "secret" not in printed[0]
+        assert f"method='GET', url='{server.url}'" in printed[0]
+        assert "secret" not in printed[0]
 
 
 @pytest.mark.parametrize(
