@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,10 @@ __all__ = ["Hooks"]
 class Hooks:
     """Functions that are called at the stages of each request; `None` isn't called.
 
-    They run on the loop's thread and are to be quick. What one raises is the request's error.
+    They run on the loop's thread, aren't awaited, and are to be quick. What one raises is the request's error.
+
+    Raises:
+        TypeError: One can't be called, or would have to be awaited.
     """
 
     request: Callable[[Request], object] | None = None
@@ -32,3 +36,9 @@ class Hooks:
     """A response is complete, or the head of a stream."""
     failed: Callable[[Request, BaseException], object] | None = None
     """A request failed, or was cancelled; or reading the body of a stream failed."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            hook = getattr(self, field.name)
+            if hook is not None and (not callable(hook) or inspect.iscoroutinefunction(hook)):
+                raise TypeError(f"Hooks.{field.name}={hook!r}: takes a function that is called, and not awaited")
