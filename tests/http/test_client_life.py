@@ -64,6 +64,7 @@ async def test_aclose_closes_idle_connections_at_once() -> None:
     before = lent()
     async with serve([response(b"x")]) as server:
         client = penstock.Client()
+        assert repr(client) == "<Client>"
         await asyncio.gather(*[client.get(server.url) for _ in range(5)])
         open_sockets = sockets()
         await client.aclose()

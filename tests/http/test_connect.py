@@ -438,8 +438,8 @@ async def test_a_unix_socket_in_place_of_an_address(tmp_path: Path, storing: Sto
             writer.write(response(body))
             await writer.drain()
 
-    path = str(tmp_path / "socket")
-    server = await asyncio.start_unix_server(answer, path)
+    path = tmp_path / "socket"
+    server = await asyncio.start_unix_server(answer, str(path))
     image = await penstock.collect(aiter_of(body), storing.tunables)
     async with storing.client(uds=path) as client:
         for _ in range(2):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import http.cookiejar
 import logging
 import re
 import tracemalloc
 import urllib.parse
+from pathlib import Path
 from typing import Any
 
 import penstock
@@ -44,9 +46,11 @@ async def test_a_base_url_is_what_paths_are_appended_to() -> None:
         async with penstock.Client(base_url=f"{server.url}api/") as client:
             assert (await client.get("/things", params={"n": 1})).url == f"{server.url}api/things?n=1"
             await client.get(f"{server.url}else")
-            with pytest.raises(penstock.InvalidURL):
+            with pytest.raises(penstock.InvalidURL, match="with a base_url, a path begins with /"):
                 await client.get("things")
         assert [request.split(b" ")[1] for request in server.requests] == [b"/api/things?n=1", b"/else"]
+    with pytest.raises(ValueError, match="base_url: has a query"):
+        penstock.Client(base_url="http://127.0.0.1/api?key=1")
 
 
 async def test_long_urls_are_not_remembered() -> None:
@@ -104,6 +108,69 @@ async def test_what_is_no_value_of_a_header_is_refused_without_telling_it(value:
         assert "secret" not in repr(caught.value)
 
 
+SECRET = "s3cret"
+
+WITH_SECRETS: dict[str, dict[str, Any]] = {
+    "a user with the password": {"auth": (f"user:{SECRET}", "")},
+    "proxies by scheme": {"proxy": {"http": f"http://user:{SECRET}@proxy"}},
+    "a base with a password": {"base_url": f"http://user:{SECRET}@host/"},
+    "a base with a query": {"base_url": f"http://host/?key={SECRET}"},
+}
+
+
+@pytest.mark.parametrize("what", WITH_SECRETS)
+async def test_what_is_refused_is_told_without_its_secret(what: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        penstock.Client(**WITH_SECRETS[what])
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://user:{}@host/", "http://user:{} @host/", "http://us%00er:{}@host/"])
+async def test_a_url_that_is_refused_is_told_without_its_password(url: str) -> None:
+    url = url.format(SECRET)
+    async with serve(redirect(302, url)) as server, penstock.Client() as client:
+        for asked in (url, server.url):
+            with pytest.raises(penstock.InvalidURL, match=r"\.\.\.@host") as caught:
+                await client.get(asked)
+            assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"params": {"a": None}}, r"^params\['a'\]=None"),
+        ({"params": [("a", ["1", None])]}, r"^params\['a'\]=None"),
+        ({"form": {"a": None}}, r"^form\['a'\]=None"),
+        ({"auth": ("user", None)}, r"^BasicAuth\.password: takes a str, not NoneType"),
+    ],
+)
+async def test_none_is_not_sent_as_text(options: Any, message: str) -> None:
+    async with penstock.Client() as client:
+        with pytest.raises(TypeError, match=message):
+            await client.post("http://127.0.0.1/", **options)
+        assert client.stats()["connecting"] == client.stats()["connected"] == 0
+    with pytest.raises(TypeError, match=r"^BearerAuth\.token: takes a str, not NoneType"):
+        penstock.BearerAuth(None)  # type: ignore[arg-type]
+
+
+async def test_proxies_by_scheme_are_no_proxy() -> None:
+    wrong: Any = {"http": "http://127.0.0.1"}
+    with pytest.raises(TypeError, match=r"^proxy=dict: takes the URL of a proxy"):
+        penstock.Client(proxy=wrong)
+    async with penstock.Client() as client:
+        with pytest.raises(TypeError, match=r"^proxy=dict: takes the URL of a proxy"):
+            await client.get("http://127.0.0.1/", proxy=wrong)
+
+
+@pytest.mark.parametrize("options", [{}, {"decode": False}])
+async def test_a_url_is_text(options: Any) -> None:
+    async with penstock.Client(base_url="http://127.0.0.1/") as client:
+        with pytest.raises(TypeError, match=r"^url: takes a str, not PosixPath"):
+            await client.get(Path("/path"), **options)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^base_url: takes a str, not PosixPath"):
+        penstock.Client(base_url=Path("/path"))  # type: ignore[arg-type]
+
+
 async def test_a_request_overrides_what_the_client_has(storing_by: Any) -> None:
     ram, file = storing_by("ram"), storing_by("windows")
     async with serve([response(bytes(100_000))]) as server, ram.client() as client:
@@ -121,7 +188,7 @@ async def test_a_request_overrides_what_the_client_has(storing_by: Any) -> None:
         budget = penstock.Budget(ram="1MiB", disk=1000)
         with pytest.raises(penstock.BudgetExceeded):
             await client.get(server.url, tunables=file.tunables, budget=budget, timeout=penstock.Timeouts(budget=0.05))
-        with pytest.raises(TypeError, match="there is no option tunable"):
+        with pytest.raises(TypeError, match=r"there is no option tunable: a request takes auth, .*tunables"):
             await client.get(server.url, tunable=None)  # type: ignore[call-arg]
 
 
@@ -376,6 +443,14 @@ async def test_a_stream_whose_body_fails_is_told_once_when_that_is_read() -> Non
         assert told[-1] == ("done", 200, 0)
 
 
+UNSENDABLE: tuple[dict[str, Any], ...] = (
+    {"content": 5},
+    {"content": Path("/nowhere/at/all")},
+    {"headers": {"transfer-encoding": "chunked"}},
+    {"proxy": "socks5://127.0.0.1"},
+)
+
+
 async def test_what_no_request_can_be_made_of_is_told_to_no_hook() -> None:
     told: list[Any] = []
     async with penstock.Client(hooks=telling(told)) as client:
@@ -383,7 +458,20 @@ async def test_what_no_request_can_be_made_of_is_told_to_no_hook() -> None:
             await client.get("ftp://127.0.0.1/")
         with pytest.raises(TypeError):
             await client.get("http://127.0.0.1/", tunable=None)  # type: ignore[call-arg]
+        for options in UNSENDABLE:
+            with pytest.raises((TypeError, ValueError, FileNotFoundError)):
+                await client.post("http://127.0.0.1/", **options)
     assert told == []
+
+
+async def awaited(answer: object) -> None:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("wrong", [awaited, functools.partial(awaited), "print"])
+async def test_a_hook_that_is_not_called_or_would_have_to_be_awaited_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"^Hooks\.done=.*: takes a function that is called, and not awaited"):
+        penstock.Hooks(done=wrong)
 
 
 @pytest.mark.parametrize("stage", ["request", "connected", "head", "spilled", "done"])

@@ -21,8 +21,11 @@ class BasicAuth:
     password: str = dataclasses.field(repr=False)
 
     def __post_init__(self) -> None:
+        _check_text("BasicAuth.user", self.user)
+        _check_text("BasicAuth.password", self.password)
         if ":" in self.user:
-            raise ValueError(f"BasicAuth.user={self.user!r}: a colon ends the user (RFC 7617 section 2)")
+            # Not the user, as the password may be behind the colon.
+            raise ValueError(f"BasicAuth.user: a colon, at {self.user.index(':')}, ends the user (RFC 7617 section 2)")
 
     def header(self) -> str:
         """The value of the field."""
@@ -39,9 +42,18 @@ class BearerAuth:
 
     token: str = dataclasses.field(repr=False)
 
+    def __post_init__(self) -> None:
+        _check_text("BearerAuth.token", self.token)
+
     def header(self) -> str:
         """The value of the field."""
         return f"Bearer {self.token}"
+
+
+def _check_text(name: str, value: object) -> None:
+    # Made into text, a setting that is missing would be sent as "None". The value itself may be a secret.
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: takes a str, not {type(value).__name__}")
 
 
 Auth = BasicAuth | BearerAuth | tuple[str, str]

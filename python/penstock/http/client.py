@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import http.cookiejar
 import logging
+import os
 import ssl
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -21,6 +22,7 @@ from penstock.body.image import BodyImage
 from penstock.errors import (
     ClientClosed,
     ConnectionLost,
+    InvalidURL,
     PenstockError,
     RequestError,
     TooManyRedirects,
@@ -73,9 +75,9 @@ class Client:
     """Makes HTTP/1.1 requests; keeps connections alive and shares them between tasks of one event loop.
 
     Args:
-        base_url: What a URL that begins with `/` is appended to.
-        headers: Sent with each request, and on to another origin by a redirect, but for authorization, cookie,
-            proxy-authorization and host.
+        base_url: What a URL that begins with `/` is appended to; without a query.
+        headers: Sent with each request, besides or in place of user-agent, accept and accept-encoding; and on to
+            another origin by a redirect, but for authorization, cookie, proxy-authorization and host.
         auth: A pair of user and password, `BasicAuth` or `BearerAuth`; not sent on to another origin by a redirect.
         tunables: Limits of bodies, and where they go; `None` is `Tunables()`.
         budget: What bodies are counted against; `None` is the process's.
@@ -90,7 +92,7 @@ class Client:
         cookies: A jar that keeps what servers set and gives it back to them; `None` ignores cookies.
         uds: The path of a Unix socket that all connections are made to.
         resolver: Gives the addresses of a host name; `None` is the system's, on the process's default pool.
-        allow_address: Told the address that is about to be connected to, says whether it may be.
+        allow_address: Told the address that is about to be connected to, says whether it may be; it isn't awaited.
         hooks: Called at the stages of each request.
         decode: Whether the codings of a body (gzip, deflate, br, zstd, and up to four of them on each other) are
             taken off: `True` while it arrives, `"after"` when all of it is there, in one go on the pool. They are asked
@@ -119,7 +121,7 @@ class Client:
         follow_redirects: bool = True,
         max_redirects: int = 10,
         cookies: http.cookiejar.CookieJar | None = None,
-        uds: str | None = None,
+        uds: str | os.PathLike[str] | None = None,
         resolver: Resolver | None = None,
         allow_address: AllowAddress | None = None,
         hooks: Hooks | None = None,
@@ -131,7 +133,7 @@ class Client:
         check_kind("limits", limits)
         check_kind("hooks", hooks)
         check_kind("cookies", cookies)
-        self._base = None if base_url is None else str(parse(to_ascii(base_url))).rstrip("/")
+        self._base = None if base_url is None else _base(base_url)
         self._own = {"user-agent": USER_AGENT, "accept": "*/*", **lower(headers)}
         if auth is not None:
             self._own["authorization"] = authorization(auth)
@@ -149,15 +151,13 @@ class Client:
             proxy,
             ssl_context,
         )
-        if proxy:
-            parse_proxy(proxy)
         self._env = EnvironmentProxies() if trust_env else None
         self._routes: dict[Origin, Route] = {}
         """Known ones, by the client's own settings."""
         self._prepared: dict[tuple[str, str], Prepared] = {}
         """By method and URL."""
         self._cookies = cookies
-        self._uds = uds
+        self._uds = None if uds is None else os.fspath(uds)
         self._hooks = hooks
         self._transport = transport
         self._supply = Supply(limits, resolver, allow_address, hooks)
@@ -180,7 +180,7 @@ class Client:
             RequestError: The request failed; see its subclasses.
             LimitExceeded: The body or the head is over a limit.
             BudgetExceeded, StorageFull: No room for the body.
-            ValueError, TypeError: The request can't be sent as it was given.
+            ValueError, TypeError: The request can't be sent as it was given; told without secrets.
 
         Cancelled, the connection is closed, and what was received is dropped.
         """
@@ -314,14 +314,15 @@ class Client:
                 prepared = self._prepared.get((method, url)) or self._prepare(method, url)
                 request = prepared.request
             else:
-                request = self._make(method, url, options)
+                made = self._make(method, url, options)
                 if BODIES & options.keys():
                     bodies = (options.get("content"), options.get("json"), options.get("form"), options.get("files"))
                     # A file is opened by the policy, which may be busy.
-                    opening = Exchange(request, b"", settings, began, asyncio.get_running_loop().create_future(), None)
+                    opening = Exchange(made, b"", settings, began, asyncio.get_running_loop().create_future(), None)
                     async with self._supply.within(opening, "content to send"):
-                        request.content = await encode(*bodies, settings.policy)
-                request.check()
+                        made.content = await encode(*bodies, settings.policy)
+                made.check()
+                request = made
             while True:
                 response = await self._send(request, settings, began, streamed, tape, prepared)
                 response.history = history
@@ -360,12 +361,22 @@ class Client:
                 raise
         return response
 
+    def _whole(self, url: str) -> str:
+        """The URL, with the base before it if it is a path."""
+        if not isinstance(url, str):
+            raise TypeError(f"url: takes a str, not {type(url).__name__}")
+        if self._base is None:
+            return url
+        if url.startswith("/"):
+            return self._base + url
+        if "://" not in url:
+            raise InvalidURL(f"{url!r}: with a base_url, a path begins with /", url=url)
+        return url
+
     def _prepare(self, method: str, url: str) -> Prepared:
         """A request without options, remembered unless something may make the next one different."""
         key = method, url
-        if self._base is not None and url.startswith("/"):
-            url = self._base + url
-        url = to_ascii(url)
+        url = to_ascii(self._whole(url))
         request = Request(method, url, parse(url), self._fields, self._lines)
         request.check()
         route = self._route(request, self._settings)
@@ -378,8 +389,7 @@ class Client:
         return prepared
 
     def _make(self, method: str, url: str, options: Options) -> Request:
-        if self._base is not None and url.startswith("/"):
-            url = self._base + url
+        url = self._whole(url)
         if (params := options.get("params")) is not None:
             url = with_params(url, params)
         url = to_ascii(url)
@@ -627,11 +637,20 @@ class Client:
     def __repr__(self) -> str:
         if self._closed:
             return "<Client closed>"
-        return f"<Client {' '.join(f'{name}={count}' for name, count in self.stats().items() if count)}>"
+        return f"<{' '.join(['Client', *(f'{name}={count}' for name, count in self.stats().items() if count)])}>"
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
         if not getattr(self, "_closed", True) and self._supply.pool.open:
             warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+
+
+def _base(url: str) -> str:
+    if not isinstance(url, str):
+        raise TypeError(f"base_url: takes a str, not {type(url).__name__}")
+    target = parse(to_ascii(url))
+    if "?" in target.path:
+        raise ValueError("base_url: has a query, and paths are appended to it; give params= to each request")
+    return str(target).rstrip("/")
 
 
 def _accepting(fields: dict[str, str], decode: Decode) -> dict[str, str]:

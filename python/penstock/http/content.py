@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_
 import secrets
-import urllib.parse
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from penstock._native import Image
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
-from penstock.http.url import Params
+from penstock.http.url import Params, encoded
 
 __all__ = ["Content", "Files", "Source", "encode"]
 
@@ -85,8 +84,7 @@ async def encode(
         text = json_.dumps(json, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         return Content((text.encode(),), "application/json")
     if form is not None:
-        text = urllib.parse.urlencode(form, doseq=True)
-        return Content((text.encode(),), "application/x-www-form-urlencoded")
+        return Content((encoded(form, "form").encode(),), "application/x-www-form-urlencoded")
     if files is not None:
         return await _multipart(files, policy)
     return None

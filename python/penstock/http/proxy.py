@@ -39,8 +39,11 @@ def parse_proxy(url: str) -> Proxy:
     """A proxy by its URL, `http://user:password@host:port`.
 
     Raises:
+        TypeError: It is no text.
         ValueError: It isn't one.
     """
+    if not isinstance(url, str):
+        raise TypeError(f"proxy={type(url).__name__}: takes the URL of a proxy, for http and https, as a str")
     try:
         parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port

@@ -15,6 +15,7 @@ from penstock.http.auth import Auth
 from penstock.http.content import Files, Source
 from penstock.http.hooks import Hooks
 from penstock.http.options import Decode, Limits, Timeouts
+from penstock.http.proxy import parse_proxy
 from penstock.http.url import Params
 
 __all__ = ["Options", "Settings", "check_kind"]
@@ -24,7 +25,7 @@ class Options(TypedDict, total=False):
     """What a request may be given. What it isn't given, or is given as `None`, is the client's."""
 
     params: Params | None
-    """Added to the query of the URL: names and values; a list stands for several."""
+    """Added to the query of the URL: names and values; a list stands for several. `None` is a TypeError."""
     headers: Mapping[str, str] | None
     """Besides the client's, and instead of those of the same name."""
     auth: Auth | Literal[False] | None
@@ -100,6 +101,8 @@ class Settings:
     def __post_init__(self) -> None:
         for name in _CHECKED:
             check_kind(name, getattr(self, name))
+        if self.proxy:
+            parse_proxy(self.proxy)
         plan = Plan(self.tunables, self.budget, self.file_pool, self.policy, self.decode)
         object.__setattr__(self, "plan", plan)
         most = self.max_redirects
@@ -118,7 +121,8 @@ class Settings:
             TypeError: There is no such option.
         """
         if unknown := options.keys() - KNOWN:
-            raise TypeError(f"there is no option {', '.join(sorted(unknown))}")
+            known = ", ".join(sorted(KNOWN))
+            raise TypeError(f"there is no option {', '.join(sorted(unknown))}: a request takes {known}")
         own = {name: value for name, value in options.items() if name in _FIELDS and value is not None}
         return dataclasses.replace(self, **own) if own else self  # type: ignore[arg-type]
 

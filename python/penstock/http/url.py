@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from penstock.errors import InvalidURL
 
-__all__ = ["LONGEST_REMEMBERED", "Origin", "Params", "Target", "join", "parse", "to_ascii", "with_params"]
+__all__ = ["LONGEST_REMEMBERED", "Origin", "Params", "Target", "encoded", "join", "parse", "to_ascii", "with_params"]
 
 LONGEST_REMEMBERED = 2048
 """Characters of a URL that may be remembered. Servers and pages make up longer ones, in any number."""
@@ -23,6 +23,8 @@ _INSIDE = bytes(range(0x21, 0x7F)).decode()
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=-]+")
 _BEYOND = re.compile(r"(?i:https?)://([^/?#:@\[]*[%\x80-\U0010ffff][^/?#:@\[]*)")
 """What begins with a host that isn't as DNS has it."""
+_USER = re.compile(r"(?<=//)[^/?#]*@")
+"""What a URL has before its host, a password perhaps."""
 _APART = re.compile("[\u00df\u03c2\u1e9e\u200c\u200d]")
 """The two forms of a sharp s, the final sigma, and the joiners."""
 LONGEST = 253
@@ -63,6 +65,11 @@ class Target(NamedTuple):
         return f"{self.origin}{self.path}"
 
 
+def _shown(url: str) -> str:
+    """As messages have it."""
+    return repr(_USER.sub("...@", url))
+
+
 def to_ascii(url: str) -> str:
     """The URL with the name of its host as DNS has it: one beyond ASCII, or percent-encoded UTF-8 (RFC 3986 section
     3.2.2), by IDNA 2003, which comes with Python.
@@ -81,12 +88,12 @@ def to_ascii(url: str) -> str:
             raise UnicodeError(f"it has more than {LONGEST} characters")
         name = host.encode("idna").decode()
     except UnicodeError as error:
-        raise InvalidURL(f"{url!r}: the host {host!r} is not a name: {error}", url=url) from None
+        raise InvalidURL(f"{_shown(url)}: the host {host!r} is not a name: {error}", url=url) from None
     if apart := _APART.search(host):
         why = f"IDNA 2003 and 2008 differ about {apart.group()!r} in a host: give its name in ASCII, xn--..."
-        raise InvalidURL(f"{url!r}: {why}", url=url)
+        raise InvalidURL(f"{_shown(url)}: {why}", url=url)
     if not _HOST.fullmatch(name):
-        raise InvalidURL(f"{url!r}: the host {host!r} is not a name", url=url)
+        raise InvalidURL(f"{_shown(url)}: the host {host!r} is not a name", url=url)
     return f"{url[: found.start(1)]}{name}{url[found.end(1) :]}"
 
 
@@ -101,7 +108,7 @@ def parse(url: str) -> Target:
 
 def _split(url: str) -> Target:
     def refuse(why: str) -> InvalidURL:
-        return InvalidURL(f"{url!r}: {why}", url=url)
+        return InvalidURL(f"{_shown(url)}: {why}", url=url)
 
     if bad := _OUTSIDE.search(url):
         raise refuse(f"{bad.group()!r} at {bad.start()} must be percent-encoded")
@@ -139,9 +146,22 @@ def _split(url: str) -> Target:
 _remembered = functools.lru_cache(maxsize=1024)(_split)
 
 
+def encoded(params: Params, option: str) -> str:
+    """Names and values, URL-encoded; `option` is what an error names.
+
+    Raises:
+        TypeError: There is a `None`, which would be sent as text.
+    """
+    text = urllib.parse.urlencode(params, doseq=True)
+    for name, value in params.items() if isinstance(params, Mapping) else params:
+        if value is None or (isinstance(value, list | tuple) and None in value):
+            raise TypeError(f"{option}[{name!r}]=None: leave it out, or give ''")
+    return text
+
+
 def with_params(url: str, params: Params) -> str:
     """The URL with more in its query."""
-    more = urllib.parse.urlencode(params, doseq=True)
+    more = encoded(params, "params")
     if not more:
         return url
     url, mark, fragment = url.partition("#")
@@ -159,5 +179,5 @@ def join(base: str, location: str) -> str:
     try:
         url = urllib.parse.urljoin(base, location)
     except ValueError as error:
-        raise InvalidURL(f"{location!r}: {error}", url=location) from None
+        raise InvalidURL(f"{_shown(location)}: {error}", url=location) from None
     return to_ascii(url)
