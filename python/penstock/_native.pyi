@@ -133,16 +133,43 @@ class DispatchPool:
     def drain_threads(self) -> int: ...
     @property
     def name_prefix(self) -> str: ...
-    def run(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]: ...
-    def dispatch(self, fn: Callable[_P, object], /, *args: _P.args, **kwargs: _P.kwargs) -> None: ...
-    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> concurrent.futures.Future[_T]: ...
-    def join(self) -> Future[None]: ...
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None: ...
-    def close(self) -> None: ...
-    def aclose(self) -> Future[None]: ...
-    def stats(self) -> dict[str, int]: ...
+    def run(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """Starts `fn(*args, **kwargs)` on a thread of the pool, in a copy of the caller's context; gives its future.
 
-def default_pool() -> penstock.blocking.pool.DispatchPool: ...
+        To be called on a running loop's thread. With a full queue and `overflow="wait"` the await waits for a place.
+        Cancelled before a thread has taken it, the job never runs; after that it runs to its end, and its result is
+        dropped. An exception that nobody retrieves goes to the loop's exception handler.
+
+        Raises:
+            PoolFull: The queue is full and the overflow policy isn't to wait.
+            PoolClosed: The pool takes no more jobs.
+        """
+    def dispatch(self, fn: Callable[_P, object], /, *args: _P.args, **kwargs: _P.kwargs) -> None:
+        """As `run`, from any thread, and forgets it: what `fn` raises is logged by `penstock.blocking`.
+
+        Raises:
+            PoolFull: The queue is full, and this thread runs a loop, or the overflow policy is to refuse. Other threads
+                are blocked until there is room, or run the oldest job, as the policy says.
+            PoolClosed: The pool takes no more jobs.
+        """
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> concurrent.futures.Future[_T]:
+        """As an executor's: without the context, from any thread. A full queue is treated as by `dispatch`."""
+    def join(self) -> Future[None]:
+        """Waits until nothing is queued and nothing runs; await what it gives. The pool stays open. Cancelling the wait
+        has no effect on the jobs."""
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Takes no more jobs. What is queued still runs, or is cancelled with `cancel_futures`. With `wait`, blocks
+        until the threads have ended; Ctrl-C ends the wait, and the pool is closed all the same."""
+    def close(self) -> None:
+        """`shutdown(wait=True)`: lets queued jobs run, and blocks until the threads have ended. May be called again."""
+    def aclose(self) -> Future[None]:
+        """As `close`, to be awaited. Cancelled, the pool is closed all the same."""
+    def stats(self) -> dict[str, int]:
+        """Jobs queued, running and taken, threads, submitters that wait: the documentation has a row for each."""
+
+def default_pool() -> penstock.blocking.pool.DispatchPool:
+    """The process's pool, made when it is first asked for: what `policy=None` means."""
+
 def thread_stats() -> dict[str, int]: ...
 
 @final
@@ -179,13 +206,26 @@ class Semaphore:
         """Takes `n` permits when awaited; waits its turn. Cancelled while it waits, it leaves the queue, and what was
         handed over goes to the next. SemaphoreClosed if the semaphore is closed, before or meanwhile."""
 
-    def try_acquire(self, n: int = 1) -> bool: ...
+    def try_acquire(self, n: int = 1) -> bool:
+        """Takes `n` permits if they are free and nobody waits, and says whether; never waits."""
     def release(self, n: int = 1) -> None:
         """Gives `n` permits back that were acquired; from any thread. PermitError for more than are held."""
 
-    def sync(self, timeout: float | None = None) -> _Sync: ...
-    def close(self) -> None: ...
-    def stats(self) -> dict[str, int]: ...
+    def sync(self, timeout: float | None = None) -> _Sync:
+        """For threads, `with semaphore.sync():` takes one permit for the block.
+
+        Args:
+            timeout: Seconds to wait; `None` is no limit.
+
+        Raises, when the block is entered:
+            TimeoutError: None was free in time.
+            SemaphoreClosed: The semaphore is closed, before or meanwhile.
+            BlockingInLoop: None is free, and this thread runs an event loop.
+        """
+    def close(self) -> None:
+        """Fails those that wait, and who comes later, with SemaphoreClosed. Permits that are held stay good."""
+    def stats(self) -> dict[str, int]:
+        """`permits`, of them `free`, and `waiting` now; since the start `waits` and `hand_overs`."""
     def __aenter__(self) -> Awaitable[None]: ...
     def __aexit__(
         self, _exc_type: type[BaseException] | None, _exc: BaseException | None, _traceback: TracebackType | None
@@ -218,8 +258,16 @@ class BlockingPermit:
     entered by `async with`, it waits for the permit; `run` or `enter` use it."""
 
     def __new__(cls, semaphore: Semaphore, origin: str | None = None, /) -> Self: ...
-    def run(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T: ...
-    def enter(self) -> None: ...
+    def run(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Calls `fn` on this thread, gives what it returns, and gives the permit back.
+
+        An event loop that runs here stands still, unless it can be handed over.
+
+        Raises:
+            PermitError: The permit wasn't acquired, or was used before.
+        """
+    def enter(self) -> None:
+        """As `run`, for a piece of code: the permit goes back when the block is left."""
     def __aenter__(self) -> Self: ...
     def __aexit__(
         self, exc_type: type[BaseException] | None, _exc: BaseException | None, _traceback: TracebackType | None
@@ -235,9 +283,11 @@ class Direct:
     """Runs the function at once, on the calling thread: the loop stands still meanwhile."""
 
     def __new__(cls) -> Self: ...
-    def run(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]: ...
+    def run(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """Calls it; gives a future that is done."""
     def perform(self, op: Op[_T]) -> _T: ...
-    def stats(self) -> dict[str, Any]: ...
+    def stats(self) -> dict[str, Any]:
+        """`count` begun, `waiting` and `running` now, and the histograms `wait`, `run` and `lag`, in seconds."""
 
 @final
 class Permit:
@@ -260,8 +310,19 @@ class Permit:
     @property
     def on_unsupported(self) -> Literal["dispatch", "direct", "error"]: ...
     def _dispatch(self, permitted: Callable[[], _T]) -> Future[_T]: ...
-    def run(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T] | asyncio.Task[_T]: ...
-    def stats(self) -> dict[str, Any]: ...
+    def run(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T] | asyncio.Task[_T]:
+        """Starts it; gives a future, or a task on a loop that can be handed over.
+
+        Cancelled before it has begun, it never runs, and its place or its permit goes to the next; after that it runs
+        to its end, holding the permit, and its result is dropped.
+
+        Raises, it or what it gives:
+            SemaphoreClosed: The semaphore is closed.
+            HandoverError: `on_unsupported="error"`, and the loop can't be handed over.
+            PoolFull, PoolClosed: As `DispatchPool.run`.
+        """
+    def stats(self) -> dict[str, Any]:
+        """`count` begun, `waiting` and `running` now, and the histograms `wait`, `run` and `lag`, in seconds."""
 
 @final
 class Dispatch:
@@ -270,9 +331,11 @@ class Dispatch:
     def __new__(cls, pool: DispatchPool | None = None, /) -> Self: ...
     @property
     def pool(self) -> DispatchPool: ...
-    def run(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]: ...
+    def run(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """`run` of the pool."""
     def perform(self, op: Op[_T]) -> Future[_T]: ...
-    def stats(self) -> dict[str, Any]: ...
+    def stats(self) -> dict[str, Any]:
+        """`count` begun, `waiting` and `running` now, and the histograms `wait`, `run` and `lag`, in seconds."""
 
 @final
 class Histogram:
@@ -298,7 +361,15 @@ class LoopWatch:
 def _forget_running() -> None: ...
 def _nap(pool: DispatchPool, seconds: float = 0.0) -> Future[None]: ...
 def _sort(pool: DispatchPool) -> Future[int]: ...
-def block_in_place(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T: ...
+def block_in_place(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Calls `fn` on this thread and gives what it returns; the loop goes on in another thread (experimental).
+
+    On a thread without a loop it only calls. A cancellation shows at the task's next `await`.
+
+    Raises:
+        HandoverError: The loop can't be handed over, and `set_unsupported` says to raise; or it was closed meanwhile.
+    """
+
 def _try_in_place(fn: Callable[[], _T], may_stand: bool) -> tuple[_T] | str: ...
 def _stand_still(still: bool) -> bool: ...
 def _forget_carriers() -> None: ...
@@ -344,7 +415,9 @@ class Tunables:
     def temp_dir(self) -> Path | None: ...
     @property
     def digests(self) -> tuple[str, ...]: ...
-    def replace(self, **changes: Any) -> Self: ...
+    def replace(self, **changes: Any) -> Self:
+        """The same with some options changed; what was never given follows the changes. ValueError for limits that
+        contradict each other."""
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
@@ -357,14 +430,16 @@ class Budget:
 
     def __new__(cls, *, ram: _Size | None = None, disk: _Size | None = None, files: int | None = None) -> Self: ...
     @staticmethod
-    def shared() -> Budget: ...
+    def shared() -> Budget:
+        """The process's own, which everything uses that isn't given another."""
     @property
     def ram(self) -> int: ...
     @property
     def disk(self) -> int | None: ...
     @property
     def files(self) -> int: ...
-    def stats(self) -> dict[str, dict[str, int | None]]: ...
+    def stats(self) -> dict[str, dict[str, int | None]]:
+        """For each of `ram`, `disk` and `files`: `limit`, `used`, and `peak`, the most that was ever in use."""
 
 @final
 class FilePool:
@@ -376,8 +451,10 @@ class FilePool:
     def max_bytes(self) -> int: ...
     @property
     def max_age(self) -> float: ...
-    def stats(self) -> dict[str, int]: ...
-    def clear(self) -> None: ...
+    def stats(self) -> dict[str, int]:
+        """`idle` bytes in so many `files`, and how often one was `recycled`."""
+    def clear(self) -> None:
+        """Closes the unused files. May take long: not for a loop's thread."""
 
 @final
 class View(Buffer):

@@ -156,7 +156,7 @@ MACHINERY = {"Direct.perform", "Dispatch.perform", "BlockingPermit.throw", "Bloc
 LIKE_ANOTHER = {"BodyImage.encode"}
 """Whose docstring explains only what it has besides those of another."""
 
-MADE = {"BlockingPermit", "BodyImage", "Headers", "Response"}
+MADE = {"BlockingPermit", "BodyImage", "Headers", "Response", "StreamedResponse"}
 """Classes that penstock makes, not its users."""
 
 
@@ -240,6 +240,19 @@ def test_docstrings_explain_the_parameters_that_the_reference_has(name: str) -> 
 def test_every_public_class_and_function_has_a_docstring() -> None:
     called = {name: value for name, value in public().items() if isinstance(value, type) or inspect.isroutine(value)}
     assert [name for name, value in called.items() if "." not in name and not value.__doc__] == []
+
+
+def test_the_stubs_explain_every_method_that_the_extension_has_for_users() -> None:
+    """It is what editors show."""
+    stubs = ast.parse((ROOT / "python/penstock/_native.pyi").read_text()).body
+    bodies = {f"{node.name}.": node.body for node in stubs if isinstance(node, ast.ClassDef)}
+    silent = {
+        f"{owner}{node.name}"
+        for owner, body in {"": stubs, **bodies}.items()
+        for node in body
+        if isinstance(node, ast.FunctionDef) and not ast.get_docstring(node)
+    }
+    assert {name for name in silent & public().keys() if callable(public()[name])} == set()
 
 
 def by_name_only(function: Any) -> set[str]:

@@ -172,6 +172,13 @@ async def requests() -> None:
         reveal_type(dialog.trace.started)  # datetime.datetime | None
         reveal_type(dialog.trace.peer)  # tuple[str, int] | None
         reveal_type(dialog.response())  # penstock.http.response.Response
+        async with client.stream("GET", "/data") as streamed:
+            reveal_type(streamed)  # penstock.http.stream.StreamedResponse
+            reveal_type(await rest(streamed))  # bytes
+
+
+async def rest(streamed: penstock.StreamedResponse) -> bytes:
+    return await streamed.read()
 
 
 def archives() -> None:

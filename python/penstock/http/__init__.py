@@ -7,6 +7,7 @@ from penstock.http.once import fetch, fetch_sync
 from penstock.http.options import Limits, Timeouts
 from penstock.http.response import Headers, Response
 from penstock.http.settings import Options
+from penstock.http.stream import StreamedResponse
 
 __all__ = [
     "BasicAuth",
@@ -17,6 +18,7 @@ __all__ = [
     "Limits",
     "Options",
     "Response",
+    "StreamedResponse",
     "Timeouts",
     "fetch",
     "fetch_sync",

@@ -113,7 +113,12 @@ class Answer(abc.ABC):
         return "".join((*parts, decoder.decode(b"", final=True)))
 
     async def json(self) -> Any:
-        """The body parsed as JSON, in one go: `json` lets nothing else run meanwhile, in no thread."""
+        """The body parsed as JSON, in one go: `json` lets nothing else run meanwhile, in no thread.
+
+        Raises:
+            ValueError: It isn't JSON, or not in UTF-8, 16 or 32.
+            RecursionError: It is nested too deeply.
+        """
         return json.loads(await self.read())
 
     def raise_for_status(self) -> Self:
