@@ -141,7 +141,8 @@ def test_tasks_that_enable_it_in_the_same_turn_block_in_the_next() -> None:
     assert sorted(asyncio.run(asyncio.wait_for(main(), 20))) == [0, 1, 2, 3]
 
 
-def test_in_the_turn_in_which_it_is_enabled_it_is_refused() -> None:
+@pytest.mark.parametrize("debug", [False, True])
+def test_in_the_turn_in_which_it_is_enabled_it_is_refused(debug: bool) -> None:
     async def blocks() -> None:
         with pytest.raises(HandoverError):
             block_in_place(int)
@@ -150,8 +151,9 @@ def test_in_the_turn_in_which_it_is_enabled_it_is_refused() -> None:
 
     async def main() -> None:
         assert (await asyncio.gather(penstock.enable_handover(), blocks(), blocks()))[0]
+        assert asyncio.get_running_loop().get_debug() is debug
 
-    asyncio.run(main())
+    asyncio.run(main(), debug=debug)
 
 
 def test_uvloop_can_not_be_enabled() -> None:

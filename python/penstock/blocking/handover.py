@@ -345,9 +345,15 @@ async def enable_handover(
     if not _is_tested():
         return False
     loop.__class__ = type(f"Handover{type(loop).__name__}", (_Handover, type(loop)), {})
-    cast(_Handover, loop)._prepare(max_carriers, threshold, idle_seconds)
-    # The turn that is under way is asyncio's.
-    await asyncio.sleep(0)
+    made = cast(_Handover, loop)
+    made._prepare(max_carriers, threshold, idle_seconds)
+    # The turn that is under way is asyncio's. In debug mode it notes which handle it runs, and what blocks in it would
+    # pass for a step of ours.
+    debug, made._debug = made._debug, False
+    try:
+        await asyncio.sleep(0)
+    finally:
+        made._debug = debug
     return True
 
 
