@@ -265,3 +265,16 @@ async def test_back_pressure_holds_through_tls(storing_by: Callable[[str], Stori
             await asyncio.sleep(0.02)
             assert penstock.stats()["slabs"]["unwritten"] < 4 << 20
         assert len((await asking).body) == len(body)
+
+
+async def test_a_connection_cancelled_at_any_turn_leaves_no_socket_to_asyncio(certificate: Path) -> None:
+    async with serve_tls(certificate, response(b"x")) as url:
+        for turns in range(60):
+            async with penstock.Client(ssl_context=trusting(certificate)) as client:
+                asking = asyncio.create_task(client.get(f"{url}0"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                asking.cancel()
+                await asyncio.wait([asking])
+                # It has the descriptor that the other had.
+                assert await (await client.get(f"{url}0")).read() == b"x"

@@ -63,15 +63,24 @@ class Connector:
             if context is None:
                 # Reads the system's certificates.
                 context = self._context = await default_policy.run(_default_context)
+        made: list[Connection] = []
+
+        def protocol() -> Connection:
+            made.append(make())
+            return made[-1]
+
         sock = await self._open_socket(route)
         try:
             if route.proxy is not None and context is not None:
                 await tunnel(sock, origin, route.proxy, self._limits)
             name, handshake = (origin.host, HANDSHAKE) if context is not None else (None, None)
             _, connection = await loop.create_connection(
-                make, sock=sock, ssl=context, server_hostname=name, ssl_handshake_timeout=handshake
+                protocol, sock=sock, ssl=context, server_hostname=name, ssl_handshake_timeout=handshake
             )
         except BaseException as error:
+            for connection in made:
+                # Cancelled just as TLS was ready, asyncio would go on with the socket, to take its leave of the peer.
+                connection.close()
             sock.close()
             if isinstance(error, ssl.SSLError):
                 raise TLSError(f"no TLS with {origin}: {error}") from error
