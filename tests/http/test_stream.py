@@ -314,27 +314,6 @@ async def test_a_cut_stream_that_is_left_reports_nothing() -> None:
     assert not told
 
 
-async def test_a_stream_cancelled_just_as_it_fails_reports_nothing() -> None:
-    told: list[Any] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    async with serve([CLOSE]) as server, penstock.Client() as client:
-
-        async def ask() -> None:
-            async with client.stream("GET", server.url):
-                raise AssertionError("there is no head")
-
-        for turns in range(40):
-            asking = asyncio.create_task(ask())
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            asking.cancel()
-            await asyncio.wait([asking])
-            assert asking.cancelled() or isinstance(asking.exception(), penstock.ConnectionLost)
-            del asking
-        gc.collect()
-    assert not told
-
-
 async def test_a_stream_that_is_read_at_once_needs_little_memory(storing: Storing) -> None:
     body = bytes(8 << 20)
     async with (

@@ -457,9 +457,7 @@ class Client:
                 connection.start(exchange)
                 found, body, codings = await exchange.result
             except asyncio.CancelledError:
-                if not exchange.result.cancel() and not exchange.result.cancelled():
-                    # A stream that failed just now: its error is told to no one.
-                    exchange.result.exception()
+                exchange.result.cancel()
                 connection.abandon(exchange)
                 raise
             except BaseException as error:
