@@ -10,11 +10,13 @@ class Unavailable(Exception):
     """The program can't be built here; the message says why."""
 
 
-def build(folder: str, program: str) -> Path:
-    """The release binary of benches/rust/`folder`, built if it isn't up to date."""
+def build(folder: str, program: str, *more: str) -> Path:
+    """The release binary of benches/rust/`folder`, built if it isn't up to date, and `more` of that folder beside it."""
     manifest = ROOT / "benches" / "rust" / folder / "Cargo.toml"
     target = ROOT / "target" / folder
-    command = ["cargo", "build", "--release", "--locked", "--quiet", "--bin", program]
+    command = ["cargo", "build", "--release", "--locked", "--quiet"]
+    for each in (program, *more):
+        command += ["--bin", each]
     try:
         subprocess.run(
             [*command, "--manifest-path", str(manifest), "--target-dir", str(target)],
