@@ -106,8 +106,8 @@ def test_what_costs_nothing_has_to_be_near_to_nothing(
     row: Callable[..., Row], results: Callable[..., Results], multiples: list[float], verdict: str
 ) -> None:
     made = results(
-        row("permit sleep/tokio/futures-intrusive", [10.0] * 3, loop="tokio"),
-        row("permit sleep/tokio/futures-intrusive, Sync", [10.0 * each for each in multiples], loop="tokio"),
+        row("permit sleep/tokio/futures-intrusive", [10.0] * 6, loop="tokio"),
+        row("permit sleep/tokio/futures-intrusive, Sync", [10.0 * each for each in multiples * 2], loop="tokio"),
     )
     assert [each.verdict for each in findings.findings({"semaphores": made}) if each.claim.startswith(LEVEL)] == [
         verdict
@@ -126,8 +126,8 @@ def test_what_is_close_may_be_a_tenth_apart(
     row: Callable[..., Row], results: Callable[..., Results], multiples: list[float], verdict: str
 ) -> None:
     made = results(
-        row("noop/tokio/upstream spawn_blocking", [10.0] * 3, loop="tokio"),
-        row("noop/tokio/upstream dispatch_rx", [10.0 * each for each in multiples], loop="tokio"),
+        row("noop/tokio/upstream spawn_blocking", [10.0] * 6, loop="tokio"),
+        row("noop/tokio/upstream dispatch_rx", [10.0 * each for each in multiples * 2], loop="tokio"),
     )
     judged = {each.claim: each.verdict for each in findings.findings({"strategies": made})}
     (close,) = [judged[claim] for claim in judged if " are close on noop and expensive" in claim]
@@ -146,8 +146,8 @@ def test_direct_is_held_against_copies_too_beside_what_was_published(
 def test_one_narrow_ratio_is_not_hidden_by_a_wide_one(row: Callable[..., Row], results: Callable[..., Results]) -> None:
     def spilled(store: str, multiples: list[float]) -> list[Row]:
         return [
-            row(f"spill, 0 %/length/{store}/penstock", [10.0] * 3),
-            row(f"spill, 1 %/length/{store}/penstock", [10.0 * each for each in multiples]),
+            row(f"spill, 0 %/length/{store}/penstock", [10.0] * 6),
+            row(f"spill, 1 %/length/{store}/penstock", [10.0 * each for each in multiples * 2]),
         ]
 
     made = results(*spilled("ext4", [1.10, 1.22, 1.73]), *spilled("tmpfs", [0.9, 1.2, 1.6]))
@@ -169,8 +169,8 @@ def test_what_is_nearly_free_may_cost_less_and_not_much_more(
     row: Callable[..., Row], results: Callable[..., Results], multiples: list[float], verdict: str
 ) -> None:
     made = results(
-        row("ram/length/tmpfs huge/penstock", [10.0] * 3),
-        row("mmap_direct/length/tmpfs huge/penstock", [10.0 * each for each in multiples]),
+        row("ram/length/tmpfs huge/penstock", [10.0] * 6),
+        row("mmap_direct/length/tmpfs huge/penstock", [10.0 * each for each in multiples * 2]),
     )
     judged = {each.claim.partition(":")[0]: each.verdict for each in findings.findings({"clients": made})}
     assert judged[NEARLY_FREE] == verdict

@@ -1,5 +1,6 @@
 """Statistics and verdicts on made-up samples."""
 
+import math
 import random
 from collections.abc import Callable
 
@@ -58,6 +59,25 @@ def test_bootstrap_is_repeatable_and_narrows_with_more_figures() -> None:
 
 def test_spread_is_the_range_of_nine_in_ten() -> None:
     assert figures.spread([float(each) for each in range(101)]) == figures.Spread(50, 5, 95)
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_ranges_of_a_few_rounds_hold_what_they_say_as_often_as_they_say(count: int) -> None:
+    source = random.Random(count)
+    median_held = next_held = 0
+    for _ in range(2000):
+        rounds = [source.lognormvariate(3, 0.2) for _ in range(count)]
+        interval, spread = figures.interval(rounds, 1), figures.spread(rounds)
+        assert interval is not None
+        assert spread.low < interval.low < interval.median < interval.high < spread.high or count == 3
+        median_held += interval.low <= math.exp(3) <= interval.high
+        next_held += spread.low <= source.lognormvariate(3, 0.2) <= spread.high
+    assert median_held / 2000 == pytest.approx(0.95, abs=0.02)
+    assert next_held / 2000 == pytest.approx(0.90, abs=0.03)
+
+
+def test_rounds_without_any_are_a_spread_too() -> None:
+    assert figures.spread([0.0, 1.0, 2.0]) == figures.Spread(1.0, 0.0, 2.0)
 
 
 @pytest.mark.parametrize(
