@@ -1,6 +1,5 @@
 //! Files that bodies live in: temporary ones without a name, and files from outside. Positional reads and gathered
-//! writes, the reads that the page cache can serve at once, and giving a file a name. Who runs them on which thread is
-//! the caller's business.
+//! writes, and the reads that the page cache can serve at once. Who runs them on which thread is the caller's business.
 
 #![allow(unsafe_code)]
 
@@ -9,16 +8,15 @@ use super::filepool::FilePool;
 use super::mmap::SharedMap;
 use super::pools::Pools;
 use super::reaper;
+use super::save::{copy_range, draft_name};
 use super::slab::Window;
 use crate::sync::Mutex;
 use crate::{Error, Resource, Result};
-use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use rustix::net::{RecvFlags, recv};
 use std::fs::File;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::io::{self, IoSlice, IoSliceMut, Write as _};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt as _;
@@ -178,7 +176,7 @@ impl BodyFile {
         self.parts.map.as_ref().filter(|map| offset + len <= map.len() as u64)
     }
 
-    fn file(&self) -> &File {
+    pub(super) fn file(&self) -> &File {
         &self.parts.file
     }
 
@@ -213,6 +211,12 @@ impl BodyFile {
         let size = self.file().metadata().map_err(Error::io("look at a body's file"))?.len();
         self.size.store(size, Relaxed);
         Ok(size)
+    }
+
+    /// Whether it is to keep its blocks for itself: a copy that shared them would have what is written next go elsewhere.
+    #[cfg(target_os = "linux")]
+    pub(super) fn is_in_place(&self) -> bool {
+        self.parts.in_place
     }
 
     /// Whether its file system is memory (tmpfs), where a read is a copy and never waits for a disk.
@@ -346,7 +350,7 @@ impl BodyFile {
     }
 
     /// Names the file without copying it; false where that can't be: another file system, or it is mapped.
-    fn link_to(&self, path: &Path) -> io::Result<bool> {
+    pub(super) fn link_to(&self, path: &Path) -> io::Result<bool> {
         let mut sharing = self.sharing.lock();
         if *sharing != Sharing::Private || self.is_inherited() {
             return Ok(false);
@@ -380,121 +384,6 @@ impl Drop for BodyFile {
             None => reaper::drop_large(usize::try_from(parts.size).unwrap_or(usize::MAX), parts),
         }
     }
-}
-
-/// What `save` writes.
-pub enum Content<'a> {
-    Pieces(&'a [Bytes]),
-    Range { file: &'a BodyFile, offset: u64, len: u64 },
-}
-
-/// Makes `path` a file with this content: by giving the body's own file a name where that is possible, else by a
-/// reflink, else by copying; never half written. May wait for the disk.
-pub fn save(content: &Content<'_>, path: &Path, overwrite: bool, fsync: bool) -> Result<()> {
-    let failed = |source: io::Error| Error::File { doing: "save a body as", path: path.to_owned(), source };
-    if !overwrite && path.symlink_metadata().is_ok() {
-        return Err(failed(rustix::io::Errno::EXIST.into()));
-    }
-    let draft = draft_name(path);
-    let finish = || -> io::Result<()> {
-        if fsync {
-            File::open(&draft)?.sync_all()?;
-        }
-        if overwrite {
-            std::fs::rename(&draft, path)?;
-        } else {
-            rename_new(&draft, path)?;
-        }
-        if fsync && let Some(parent) = path.parent() {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            File::open(parent)?.sync_all()?;
-        }
-        Ok(())
-    };
-    let write = || -> io::Result<()> {
-        if let Content::Range { file, offset: 0, len } = content
-            && *len == file.size()
-            && file.link_to(&draft)?
-        {
-            return finish();
-        }
-        let target = File::options().write(true).create_new(true).open(&draft)?;
-        match content {
-            Content::Pieces(pieces) => pieces.iter().try_for_each(|piece| (&target).write_all(piece))?,
-            Content::Range { file, offset, len } => copy_range(file, *offset, *len, &target)?,
-        }
-        finish()
-    };
-    let result = write();
-    if result.is_err() {
-        let _ = std::fs::remove_file(&draft);
-    }
-    result.map_err(failed)
-}
-
-/// Renames, unless `to` is there already.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    match rustix::fs::renameat_with(CWD, from, CWD, to, rustix::fs::RenameFlags::NOREPLACE) {
-        // A file system that can't.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
-        done => return Ok(done?),
-    }
-    // link(2) refuses an existing name, which rename(2) would replace.
-    std::fs::hard_link(from, to)?;
-    std::fs::remove_file(from)
-}
-
-fn copy_range(file: &BodyFile, mut offset: u64, len: u64, target: &File) -> io::Result<()> {
-    // Blocks that a copy shares have to be written to another place from then on.
-    #[cfg(target_os = "linux")]
-    let may_share = !file.parts.in_place;
-    #[cfg(target_os = "linux")]
-    if may_share && offset == 0 && len == file.size() && rustix::fs::ioctl_ficlone(target, file).is_ok() {
-        return cut_clone(target, len);
-    }
-    let end = offset + len;
-    let mut to = 0;
-    #[cfg(target_os = "linux")]
-    while may_share && offset < end {
-        let most = usize::try_from(end - offset).unwrap_or(usize::MAX).min(1 << 30);
-        match rustix::fs::copy_file_range(file, Some(&mut offset), target, Some(&mut to), most) {
-            Ok(0) | Err(_) => break,
-            Ok(_) => {}
-        }
-    }
-    let mut buffer = vec![0; 256 << 10];
-    while offset < end {
-        let most = usize::try_from(end - offset).unwrap_or(usize::MAX).min(buffer.len());
-        let part = buffer.get_mut(..most).unwrap_or_default();
-        let n = file.file().read_at(part, offset)?;
-        if n == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        target.write_all_at(part.get(..n).unwrap_or_default(), to)?;
-        offset += n as u64;
-        to += n as u64;
-    }
-    Ok(())
-}
-
-/// A clone is all of the file as it is now: others may have written to it since its size was asked for.
-#[cfg(target_os = "linux")]
-fn cut_clone(clone: &File, len: u64) -> io::Result<()> {
-    if clone.metadata()?.len() < len {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    clone.set_len(len)
-}
-
-/// A name beside `path` that no other save uses, nor one has left: in containers processes have the same numbers. It is no
-/// longer than a file system takes.
-fn draft_name(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name: String = name.chars().take(50).collect();
-    // Random in each thread, and another one each time.
-    let random = RandomState::new().build_hasher().finish();
-    path.with_file_name(format!(".{name}.{}-{random:016x}.part", std::process::id()))
 }
 
 /// The process's umask, which can only be read by setting it, or from /proc.
@@ -640,6 +529,7 @@ pub fn default_temp_dir() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     fn budget() -> Arc<Budget> {
         Budget::new(None, None, None)
@@ -707,18 +597,6 @@ mod tests {
         std::fs::remove_dir(&dir).unwrap();
     }
 
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_clone_is_as_long_as_the_body_or_refused() {
-        let clone = unnamed(Path::new("/tmp")).unwrap();
-        for (has, body) in [(5000, 1000), (1000, 1000)] {
-            clone.set_len(has).unwrap();
-            cut_clone(&clone, body).unwrap();
-            assert_eq!(clone.metadata().unwrap().len(), body);
-        }
-        assert_eq!(cut_clone(&clone, 1001).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    }
-
     #[test]
     fn what_writes_to_new_blocks_only_is_not_stored_to_by_a_mapping() {
         let [ext4, xfs, tmpfs] = [0xef53, 0x5846_5342, 0x0102_1994];
@@ -750,21 +628,5 @@ mod tests {
         if let Some(n) = file.read_cached(&mut buffer, 50_000).unwrap() {
             assert_eq!((n, buffer[n - 1]), (50_000, 7));
         }
-    }
-
-    #[test]
-    fn a_mapped_file_gets_a_copy_for_a_name_and_a_named_one_is_not_mapped() {
-        let dir = std::env::temp_dir();
-        let path = dir.join(format!("penstock-save-{}", std::process::id()));
-        let file = BodyFile::temporary(&dir, &budget(), None).unwrap();
-        write(&file, &[Bytes::from_static(b"abc")]);
-        let content = Content::Range { file: &file, offset: 0, len: 3 };
-        save(&content, &path, false, false).unwrap();
-        assert!(!file.claim_map());
-        let taken = save(&content, &path, false, false).unwrap_err();
-        assert!(taken.to_string().starts_with(&format!("cannot save a body as {}: ", path.display())), "{taken}");
-        save(&content, &path, true, true).unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"abc");
-        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -3,9 +3,10 @@
 
 use super::budget::Lease;
 use super::digest::Algorithm;
-use super::file::{self, BodyFile, Content};
+use super::file::BodyFile;
 use super::mmap::{Map, SharedRange};
 use super::pools::Pools;
+use super::save::{Content, save};
 use super::slab;
 use crate::{Error, Result};
 use bytes::Bytes;
@@ -270,7 +271,7 @@ impl BodyImage {
         }
     }
 
-    /// Gives the body a name in a file system; see [`file::save`]. May wait for the disk.
+    /// Gives the body a name in a file system; see [`save`](super::save::save). May wait for the disk.
     pub fn save(&self, path: &Path, overwrite: bool, fsync: bool) -> Result<()> {
         let content = match &self.state {
             State::Ram(pieces) => Content::Pieces(pieces),
@@ -278,7 +279,7 @@ impl BodyImage {
                 Content::Range { file, offset: *offset, len: self.len }
             }
         };
-        file::save(&content, path, overwrite, fsync)
+        save(&content, path, overwrite, fsync)
     }
 
     pub fn reader(&self, piece: usize) -> Reader {

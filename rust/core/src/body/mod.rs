@@ -9,6 +9,7 @@ pub mod image;
 pub mod mmap;
 pub mod pools;
 pub mod reaper;
+pub mod save;
 pub mod sink;
 pub mod slab;
 pub mod tunables;
