@@ -281,8 +281,7 @@ TEXTS = {
     "Upstream as published makes a client for each batch and looks at each 1973rd byte; its other rows, and all "
     "others', keep their clients and read every byte, and multiples are of upstream's that does. All but the naive "
     "rows have 2 threads or permits beside those that receive. `writes` are calls of "
-    "write(2) and its kin in a batch, to files and to wake other threads. In rows of several passes penstock from "
-    "Python maps a body anew for each pass, the others once. `published` is "
+    "write(2) and its kin in a batch, to files and to wake other threads. `published` is "
     + published.SOURCE
     + ", and a server on another machine.",
     "spilling": f"{sizes.COUNT} concurrent GETs of log-normal sizes, {sum(sizes.mixed()) / MIB:.0f} MiB together, of "

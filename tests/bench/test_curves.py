@@ -114,6 +114,24 @@ async def test_bodies_that_are_kept_together_are_read_after_the_last_has_come(mo
     assert events == (["kept"] * 3 + ["read"] * 3) * 2
 
 
+@pytest.mark.asyncio
+async def test_a_body_is_mapped_once_however_often_it_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mapped = 0
+    taken: list[Any] = []
+    to_mmap = penstock.BodyImage.to_mmap
+
+    async def counted(image: penstock.BodyImage) -> penstock.BodyImage:
+        nonlocal mapped
+        mapped += image.state == "file"
+        return await to_mmap(image)
+
+    monkeypatch.setattr(penstock.BodyImage, "to_mmap", counted)
+    with server.running(1000, 0) as address:
+        async with variants.open_client("mmap", policy="direct", store=str(tmp_path), passes=4) as fetch:
+            await fetch(address.url, taken.append)
+    assert (mapped, [len(view) for view in taken]) == (1, [1000])
+
+
 @pytest.mark.parametrize(("faults", "verdict"), [(37000.0, "reproduced"), (2.0, "not measured")])
 def test_what_had_room_tells_nothing_of_swapping(
     row: Callable[..., Row],

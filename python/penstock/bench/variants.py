@@ -109,9 +109,11 @@ async def open_client(
             response = await client.get(url)
             if kept is not None:
                 await kept.wait()
+            # As the clients in Rust do: once for all passes.
+            body = await response.body.to_mmap() if reader is _mapped else response.body
             for _ in range(passes - 1):
-                await reader(response.body, Summary().add, chosen)
-            await reader(response.body, take, chosen)
+                await reader(body, Summary().add, chosen)
+            await reader(body, take, chosen)
 
         async def stream(url: str, take: Take) -> None:
             async with client.stream("GET", url) as response:
