@@ -214,6 +214,27 @@ async def test_a_cold_file_waits_for_the_pool(chill: Callable[[], penstock.BodyI
     assert waited
 
 
+async def test_a_piece_that_takes_long_to_copy_is_for_the_pool_though_it_is_at_hand(
+    image_in: MakeImage, body: bytes
+) -> None:
+    large = body * 30
+    image = await asyncio.to_thread(image_in, large, "file")
+    gate = threading.Event()
+    with penstock.DispatchPool(threads=1) as busy:
+        blocker = busy.submit(gate.wait)
+        try:
+            stream = image.stream(2 << 20, policy=penstock.Dispatch(busy))
+            first = asyncio.ensure_future(anext(stream))
+            await asyncio.sleep(0.05)
+            waited = not first.done()
+            gate.set()
+            assert bytes(await first) + b"".join([bytes(view) async for view in stream]) == large
+            assert waited
+        finally:
+            gate.set()
+        blocker.result()
+
+
 async def test_a_cold_file_needs_a_permit(chill: Callable[[], penstock.BodyImage]) -> None:
     closed = penstock.Semaphore(1)
     closed.close()

@@ -149,8 +149,9 @@ class BodyImage(_native.Image):
         """Read-only views of at most `size` bytes, in order.
 
         What is in memory, mapped, or in the kernel's page cache is given at once; the policy is used only for what
-        would have to be waited for. After each MiB the event loop gets a turn all the same, so that many large bodies
-        at hand don't stall it. A view is good for as long as it is kept.
+        would have to be waited for, and for pieces of more than a MiB that are copied out of a file. After each MiB the
+        event loop gets a turn all the same, so that many large bodies at hand don't stall it. A view is good for as
+        long as it is kept.
 
         Args:
             size: Bytes of a piece at most, `None` as for `chunks`; the pieces of a scattered body may be shorter.

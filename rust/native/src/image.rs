@@ -273,6 +273,9 @@ impl Image {
     }
 }
 
+/// Bytes that a loop may copy out of the page cache in one turn; a larger piece is for a thread.
+const AT_ONCE: u64 = 1 << 20;
+
 /// Goes through an image piece by piece.
 #[pyclass(frozen, module = "penstock._native")]
 pub struct Reader {
@@ -288,8 +291,8 @@ fn piece(py: Python<'_>, piece: Option<bytes::Bytes>) -> PyResult<Py<PyAny>> {
 
 #[pymethods]
 impl Reader {
-    /// The next piece as a memoryview, `None` at the end; or, if it would have to be waited for, the `Op` that gets
-    /// it.
+    /// The next piece as a memoryview, `None` at the end; or, if it would have to be waited for or takes long to copy, the
+    /// `Op` that gets it.
     fn step(slf: Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         // Not to be waited for on a loop's thread.
@@ -297,7 +300,9 @@ impl Reader {
         let Some(reader) = state.as_mut().and_then(|state| state.as_mut()) else {
             return Err(pyo3::exceptions::PyRuntimeError::new_err("the reader is in use by another task"));
         };
-        if let Some(found) = reader.next_cached().raise(py)? {
+        if reader.to_copy() <= AT_ONCE
+            && let Some(found) = reader.next_cached().raise(py)?
+        {
             return piece(py, found);
         }
         let mut away = Away { home: slf.get().state.clone(), reader: state.as_mut().and_then(|state| state.take()) };

@@ -347,6 +347,13 @@ impl Reader {
         self.position
     }
 
+    /// How many bytes of a file the next piece is a copy of; of a view none.
+    pub fn to_copy(&self) -> u64 {
+        let next = (self.piece as u64).min(self.image.len.saturating_sub(self.position));
+        let is_copy = self.image.is_file() && self.image.recycled_range(self.position, next).is_none();
+        if is_copy { next } else { 0 }
+    }
+
     /// The next piece, `None` at the end. May wait for the disk if the image is a file.
     pub fn next_piece(&mut self) -> Result<Option<Bytes>> {
         let piece = match self.next_scattered() {
