@@ -232,16 +232,20 @@ impl BodyFile {
 
     /// Claims the right to map: for good, as mappings may outlive whoever asked.
     pub fn claim_map(&self) -> bool {
-        let mut sharing = self.sharing.lock();
-        match *sharing {
-            Sharing::Named => self.trusted && self.parts.space.lock().is_none(),
-            // The parent may give it a name.
-            Sharing::Private | Sharing::Mapped if self.is_inherited() => false,
-            Sharing::Private | Sharing::Mapped => {
-                *sharing = Sharing::Mapped;
-                true
-            }
+        if self.parts.descriptor.is_none() {
+            // From outside.
+            return self.trusted;
         }
+        // The parent may give it a name, or was about to, by a thread that has the lock for ever here.
+        if self.is_inherited() {
+            return false;
+        }
+        let mut sharing = self.sharing.lock();
+        if *sharing == Sharing::Named {
+            return false;
+        }
+        *sharing = Sharing::Mapped;
+        true
     }
 
     /// Writes the slices, for which `reserve` took the budget, at `offset` in as few calls as the kernel allows,
@@ -351,8 +355,11 @@ impl BodyFile {
 
     /// Names the file without copying it; false where that can't be: another file system, or it is mapped.
     pub(super) fn link_to(&self, path: &Path) -> io::Result<bool> {
+        if self.is_inherited() {
+            return Ok(false);
+        }
         let mut sharing = self.sharing.lock();
-        if *sharing != Sharing::Private || self.is_inherited() {
+        if *sharing != Sharing::Private {
             return Ok(false);
         }
         let own = format!("/proc/self/fd/{}", self.file().as_raw_fd());
@@ -375,7 +382,7 @@ impl Drop for BodyFile {
         let mut parts = unsafe { ManuallyDrop::take(&mut self.parts) };
         parts.size = self.size();
         // Mappings of images keep the file, so there are none left.
-        let private = *self.sharing.lock() != Sharing::Named;
+        let private = *self.sharing.get_mut() != Sharing::Named;
         // A window that somebody forgot would write into the next body.
         let unused = parts.map.as_ref().is_none_or(|map| Arc::strong_count(map) == 1) && !self.sent.load(Relaxed);
         match self.home.take().filter(|_| private && unused) {
@@ -618,6 +625,16 @@ mod tests {
         for errno in [Errno::IO, Errno::ROFS, Errno::ACCESS] {
             assert!(matches!(named(errno), Error::TempDir { .. }), "{errno:?}");
         }
+    }
+
+    #[test]
+    fn a_forked_child_needs_no_lock_of_a_file_that_a_thread_of_its_parent_may_have() {
+        let path = std::env::temp_dir().join(format!("penstock-inherited-{}", std::process::id()));
+        let mut file = BodyFile::temporary(Path::new("/tmp"), &budget(), None).unwrap();
+        file.parts.process = 0;
+        std::mem::forget(file.sharing.lock());
+        assert!(!file.claim_map() && !file.link_to(&path).unwrap());
+        drop(file);
     }
 
     #[test]

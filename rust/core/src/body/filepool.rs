@@ -53,6 +53,11 @@ impl FilePool {
         pool
     }
 
+    /// Whether it is the parent's of this forked child.
+    fn is_inherited(&self) -> bool {
+        self.process != std::process::id()
+    }
+
     /// An idle file of `dir` that counts against `budget`: the smallest that holds `length` bytes, or the one used last if
     /// no length is known.
     pub(super) fn take(
@@ -61,7 +66,7 @@ impl FilePool {
         length: Option<u64>,
         budget: &Arc<Budget>,
     ) -> Option<(BodyFile, Option<MapWriter>)> {
-        if self.process != std::process::id() {
+        if self.is_inherited() {
             return None;
         }
         let generation = Pools::generation();
@@ -90,7 +95,7 @@ impl FilePool {
     pub(super) fn give_back(&self, parts: Parts) {
         let size = parts.size;
         let let_go = |parts: Parts| reaper::drop_large(usize::try_from(size).unwrap_or(usize::MAX), parts);
-        if self.process != std::process::id() {
+        if self.is_inherited() {
             return let_go(parts);
         }
         let mut idle = self.idle.lock();
@@ -107,7 +112,7 @@ impl FilePool {
     /// Closes the file that has been idle for longest of those that have some of this; false if there is none. May take
     /// long.
     pub(super) fn give_up(&self, budget: &Arc<Budget>, resource: Resource) -> bool {
-        if self.process != std::process::id() {
+        if self.is_inherited() {
             return false;
         }
         let oldest = {
@@ -134,6 +139,9 @@ impl FilePool {
 
     /// Closes all idle files. May take long.
     pub fn clear(&self) {
+        if self.is_inherited() {
+            return self.abandon();
+        }
         drop(std::mem::take(&mut *self.idle.lock()));
     }
 
@@ -146,6 +154,9 @@ impl FilePool {
     }
 
     pub fn stats(&self) -> FilePoolStats {
+        if self.is_inherited() {
+            return FilePoolStats { recycled: self.recycled.load(Relaxed), ..FilePoolStats::default() };
+        }
         let idle = self.idle.lock();
         FilePoolStats {
             idle: idle.iter().map(|idle| idle.parts.size).sum(),
@@ -158,7 +169,12 @@ impl FilePool {
 /// Who lets go of a pool doesn't wait until its files are closed.
 impl Drop for FilePool {
     fn drop(&mut self) {
+        let is_locked = self.idle.try_lock().is_none();
         let idle = std::mem::take(self.idle.get_mut());
+        if is_locked {
+            // Only in a forked child: a thread that is gone may have half changed them.
+            return std::mem::forget(idle);
+        }
         let held: u64 = idle.iter().map(|idle| idle.parts.size).sum();
         reaper::drop_large(usize::try_from(held).unwrap_or(usize::MAX), idle);
     }
@@ -416,6 +432,24 @@ mod tests {
         assert_eq!((files.stats().files, budget.meter(Resource::Files).used()), (2, 2));
         Pools::after_fork_in_child();
         assert_eq!((files.stats().files, budget.meter(Resource::Files).used()), (0, 0));
+    }
+
+    #[test]
+    fn a_forked_child_needs_no_lock_of_a_pool_that_a_thread_of_its_parent_may_have() {
+        let (max_bytes, max_age) = (1 << 20, Duration::from_secs(60));
+        let (process, idle, recycled) = (std::process::id(), Mutex::default(), AtomicU64::new(0));
+        let mut files = Arc::new(FilePool { max_bytes, max_age, process, idle, recycled });
+        let budget = Budget::new(None, None, None);
+        drop(body_within(&files, &[1; 10_000], &budget));
+        assert_eq!(files.stats().files, 1);
+        Arc::get_mut(&mut files).unwrap().process = 0;
+        std::mem::forget(files.idle.lock());
+        files.clear();
+        assert_eq!(files.stats(), FilePoolStats::default());
+        assert!(contents(&body_within(&files, &[2; 10_000], &budget)) == [2; 10_000]);
+        drop(files);
+        // That thread may have been about to give the file to a body.
+        assert_eq!(budget.meter(Resource::Files).used(), 1);
     }
 
     proptest! {
