@@ -118,7 +118,7 @@ impl BodyFile {
     ) -> Result<Self> {
         let file = unnamed(dir).map_err(|source| storage(dir, source, |dir, source| Error::TempDir { dir, source }))?;
         let in_memory = is_in_memory(&file);
-        let in_place = home.is_some() && file_system(&file).is_none_or(writes_in_place);
+        let in_place = home.is_some() && file_system(&file).is_none_or(|(kind, counts)| writes_in_place(kind, counts));
         if !in_memory {
             budget.settle_disk(dir);
         }
@@ -495,29 +495,36 @@ fn storage(dir: &Path, source: io::Error, other: impl FnOnce(PathBuf, io::Error)
     }
 }
 
-/// What kind of file system a file is on (statfs(2)), where that is known.
+const TMPFS: u32 = 0x0102_1994;
+const RAMFS: u32 = 0x8584_58f6;
+
+/// What kind of file system a file is on, and whether that counts inodes (statfs(2)), where it is known.
 #[cfg(target_os = "linux")]
-fn file_system(file: impl AsFd) -> Option<u32> {
-    rustix::fs::fstatfs(file).ok().map(|fs| fs.f_type as u32)
+fn file_system(file: impl AsFd) -> Option<(u32, bool)> {
+    rustix::fs::fstatfs(file).ok().map(|fs| (fs.f_type as u32, fs.f_files != 0))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn file_system(_: impl AsFd) -> Option<u32> {
+fn file_system(_: impl AsFd) -> Option<(u32, bool)> {
     None
 }
 
 fn is_in_memory(file: impl AsFd) -> bool {
-    const TMPFS: u32 = 0x0102_1994;
-    const RAMFS: u32 = 0x8584_58f6;
-    file_system(file).is_some_and(|kind| [TMPFS, RAMFS].contains(&kind))
+    file_system(file).is_some_and(|(kind, _)| [TMPFS, RAMFS].contains(&kind))
 }
 
-/// Whether a file system writes over a block, and not in its stead to another, for which there may be no space.
-fn writes_in_place(kind: u32) -> bool {
-    const BTRFS: u32 = 0x9123_683e;
-    const BCACHEFS: u32 = 0xca45_1a4e;
-    const ZFS: u32 = 0x2fc1_2fc1;
-    ![BTRFS, BCACHEFS, ZFS].contains(&kind)
+/// Whether a file system is known to write over a block at once, and not to another in its stead, for which there may be no
+/// space, nor to where it may fail unheard.
+fn writes_in_place(kind: u32, counts_inodes: bool) -> bool {
+    const EXT4: u32 = 0xef53;
+    const XFS: u32 = 0x5846_5342;
+    const OVERLAYFS: u32 = 0x794c_7630;
+    match kind {
+        EXT4 | XFS | TMPFS | RAMFS => true,
+        // All but the kind is told of the one below. btrfs, which containers often have there, counts none.
+        OVERLAYFS => counts_inodes,
+        _ => false,
+    }
 }
 
 /// The first directory that can be written to and isn't memory, of `$PENSTOCK_TMPDIR`, `$TMPDIR`, /var/tmp and /tmp; if
@@ -605,11 +612,13 @@ mod tests {
     }
 
     #[test]
-    fn what_writes_to_new_blocks_only_is_not_stored_to_by_a_mapping() {
-        let [ext4, xfs, tmpfs] = [0xef53, 0x5846_5342, 0x0102_1994];
-        let [btrfs, bcachefs, zfs] = [0x9123_683e, 0xca45_1a4e, 0x2fc1_2fc1];
-        assert!([ext4, xfs, tmpfs].into_iter().all(writes_in_place));
-        assert!(![btrfs, bcachefs, zfs].into_iter().any(writes_in_place));
+    fn only_what_is_known_to_write_in_place_is_stored_to_by_a_mapping() {
+        let [ext4, xfs, tmpfs, overlay] = [0xef53, 0x5846_5342, 0x0102_1994, 0x794c_7630];
+        let [btrfs, bcachefs, zfs, fuse, nfs] = [0x9123_683e, 0xca45_1a4e, 0x2fc1_2fc1, 0x6573_5546, 0x6969];
+        assert!([ext4, xfs, tmpfs, overlay].into_iter().all(|kind| writes_in_place(kind, true)));
+        assert!(![btrfs, bcachefs, zfs, fuse, nfs].into_iter().any(|kind| writes_in_place(kind, true)));
+        // Of btrfs, most likely.
+        assert!(!writes_in_place(overlay, false));
     }
 
     #[test]

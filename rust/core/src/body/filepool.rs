@@ -3,7 +3,7 @@
 //! stays in use; it is bounded by bytes and age, and counts against the budget while it is idle, until a body needs it.
 //!
 //! A mapping covers what its file had when it was recycled, so that no store to it can find the disk full; what a body
-//! has beyond that is written as to any file. So is all of it where a file system writes to new blocks only. A file that
+//! has beyond that is written as to any file. So is all of it on file systems that aren't known to write in place. A file that
 //! others can open, or that was alive at a fork, is not recycled: somebody else might still read it. Bodies of another
 //! budget get another file: each counts against its own.
 
