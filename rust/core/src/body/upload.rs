@@ -5,6 +5,10 @@
 use super::file::{self, BodyFile};
 use super::image::{BodyImage, State};
 use crate::{Error, Result};
+#[cfg(target_os = "linux")]
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+#[cfg(target_os = "linux")]
+use rustix::io::Errno;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
@@ -49,7 +53,6 @@ impl Upload {
     /// Sends what the socket takes now; 0 if it takes nothing. May wait for the disk.
     #[cfg(target_os = "linux")]
     pub fn step(&mut self) -> Result<u64> {
-        use rustix::io::Errno;
         let begun = self.sent;
         while !self.is_done() && self.sent - begun < STEP {
             let mut from = self.start + self.sent;
@@ -59,10 +62,20 @@ impl Upload {
                 Ok(n) => self.sent += n as u64,
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(Error::io("send a body from its file")(errno)),
+                Err(errno) => return Err(Error::io("send a body from its file")(self.told(errno))),
             }
         }
         Ok(self.sent - begun)
+    }
+
+    /// A connection may have ended in other ways than by a reset: it timed out, or there is no way to the peer any more. Those
+    /// that look after connections needn't know them all. What is wrong with the file is told as it is.
+    #[cfg(target_os = "linux")]
+    fn told(&self, errno: Errno) -> Errno {
+        let mut polled = [PollFd::new(&self.socket, PollFlags::empty())];
+        let asked = poll(&mut polled, Some(&Timespec::default())).is_ok();
+        let has_ended = asked && polled.iter().any(|socket| socket.revents().contains(PollFlags::HUP));
+        if has_ended && errno != Errno::PIPE { Errno::CONNRESET } else { errno }
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -121,6 +134,15 @@ mod tests {
         let mut upload = Upload::new(&in_file(b"body"), ours.as_raw_fd()).unwrap().unwrap();
         drop(theirs);
         assert!(matches!(upload.step(), Err(Error::Io { .. })));
+    }
+
+    #[test]
+    fn however_a_connection_has_ended_it_was_reset_and_a_file_that_fails_is_told_as_it_is() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let upload = Upload::new(&in_file(b"body"), ours.as_raw_fd()).unwrap().unwrap();
+        assert_eq!([Errno::IO, Errno::TIMEDOUT].map(|errno| upload.told(errno)), [Errno::IO, Errno::TIMEDOUT]);
+        drop(theirs);
+        assert_eq!([Errno::TIMEDOUT, Errno::PIPE].map(|errno| upload.told(errno)), [Errno::CONNRESET, Errno::PIPE]);
     }
 
     #[test]
