@@ -251,8 +251,8 @@ class BodyImage(_native.Image):
     async def save(self, path: str | os.PathLike[str], *, overwrite: bool = False, fsync: bool = False) -> None:
         """Makes `path` a file with this body, never half written.
 
-        A body in a file of the same file system is given the name, without a copy; otherwise it is copied, by reflink
-        where that works.
+        A body in a file of the same file system is given the name, without a copy, and is read from then on where it
+        would be mapped; otherwise, and if it was mapped before, it is copied, by reflink where that works.
 
         Args:
             path: Where; its directory must exist.
