@@ -149,6 +149,20 @@ fn what_follows_the_end_is_an_error_that_names_the_coding_and_the_place() {
 }
 
 #[test]
+fn all_that_two_codings_gave_before_a_fault_comes_out_however_little_room_there_is() {
+    let sent = body(3000);
+    for codings in [[Coding::Gzip, Coding::Br], [Coding::Zstd, Coding::Deflate], [Coding::Br, Coding::Gzip]] {
+        let mut wire = coded(&sent, &codings);
+        wire.extend_from_slice(b"junk");
+        for room in [1, 100, 2999, 4096] {
+            let (out, result) = decode(&codings, ROOM, &[&wire], room);
+            assert!(matches!(result, Err(Error::Decode { .. })), "{codings:?} by {room}: {result:?}");
+            assert!(out == sent, "{codings:?} by {room}: {}", out.len());
+        }
+    }
+}
+
+#[test]
 fn corrupt_bytes_are_an_error_or_show_in_what_comes_out() {
     let sent = body(2000);
     for coding in Coding::ALL {

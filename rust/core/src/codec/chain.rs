@@ -34,6 +34,8 @@ struct Stage {
     /// What the stage before it gave, and how much of that is left. The first one has none.
     buffer: Vec<u8>,
     held: Range<usize>,
+    /// Of the stage before it, behind what it gave.
+    fault: Option<Error>,
 }
 
 /// What a step did.
@@ -60,7 +62,7 @@ impl Chain {
         let stages = codings.iter().rev().enumerate().map(|(index, &coding)| {
             let decoder = Decoder::new(coding).map_err(|what| Error::Decode { coding: coding.name(), what, at: 0 })?;
             let buffer = if index == 0 { Vec::new() } else { vec![0; BETWEEN] };
-            Ok(Stage { coding, decoder, consumed: 0, produced: 0, buffer, held: 0..0 })
+            Ok(Stage { coding, decoder, consumed: 0, produced: 0, buffer, held: 0..0, fault: None })
         });
         Ok(Self { stages: stages.collect::<Result<_>>()?, caps, raw: 0, failure: None })
     }
@@ -134,16 +136,17 @@ fn run(stages: &mut [Stage], input: &mut &[u8], output: &mut [u8], produced: &mu
         if *produced == output.len() {
             return Ok(());
         }
+        if let Some(fault) = last.fault.take() {
+            return Err(fault);
+        }
         let mut filled = 0;
         let fetched = run(before, input, &mut last.buffer, &mut filled);
         last.held = 0..filled;
-        // What came before a fault is decoded first; the fault shows again, or is found to lie behind the end.
-        if filled == 0 {
-            return fetched;
-        }
-        if let Err(error) = fetched {
-            let buffer = std::mem::take(&mut last.buffer);
-            return last.run(&mut buffer.get(..filled).unwrap_or_default(), output, produced).and(Err(error));
+        match fetched {
+            // What came before it is decoded first.
+            Err(fault) if filled > 0 => last.fault = Some(fault),
+            Ok(()) if filled > 0 => {}
+            fetched => return fetched,
         }
     }
 }
