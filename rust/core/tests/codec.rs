@@ -224,6 +224,27 @@ fn what_lies_between_two_codings_is_bounded_as_what_comes_out() {
 }
 
 #[test]
+fn a_step_ends_when_as_much_lay_between_two_codings_as_it_has_room_for() {
+    let members = coded(b"", &[Coding::Gzip]).repeat(100_000);
+    let wire = coded(&members, &[Coding::Zstd]);
+    let mut chain = Chain::new(&[Coding::Gzip, Coding::Zstd], ROOM).unwrap();
+    let (mut input, mut buffer, mut steps) = (&wire[..], vec![0; 64 << 10], 1);
+    loop {
+        let before = chain.effort();
+        let step = chain.step(&mut input, &mut buffer).unwrap();
+        assert!(chain.effort() - before <= 80 << 10);
+        assert_eq!(step.produced, 0);
+        if !step.more {
+            break;
+        }
+        steps += 1;
+    }
+    chain.finish().unwrap();
+    assert_eq!((input.len(), chain.effort()), (0, members.len() as u64));
+    assert!(steps > members.len() / (80 << 10), "{steps}");
+}
+
+#[test]
 fn a_ratio_is_bounded_from_64_kib_on() {
     let caps = Caps { max_ratio: Some(10), ..ROOM };
     for (len, is_fine) in [(64 << 10, true), (66 << 10, false)] {

@@ -500,6 +500,26 @@ fn of_a_body_that_gives_nothing_no_more_is_taken_in_on_the_receiving_thread() {
 }
 
 #[test]
+fn what_two_codings_give_each_other_is_decoded_in_turns_too() {
+    // Members without content, of which next to nothing is left: a small body, and megabytes to be gone through.
+    let members = coded(b"", &[Coding::Gzip]).repeat(150_000);
+    let raw = coded(&members, &[Coding::Zstd]);
+    assert!(raw.len() < 16 << 10, "{}", raw.len());
+    let wire = framed(&raw, &fields(&[Coding::Gzip, Coding::Zstd]), Framed::Length);
+    let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+    receiver.begin(decoding(u64::MAX, u64::MAX));
+    let (n, event) = receive(&mut receiver, &mut Scratch::default(), &wire, usize::MAX);
+    assert_eq!((n, event.unwrap()), (wire.len(), Event::Work));
+    let mut turns = 0;
+    while receiver.next() == Event::Work {
+        (receiver.take_work().unwrap().run)().unwrap();
+        turns += 1;
+    }
+    assert!(turns >= 2, "{turns}");
+    assert!(receiver.finish().unwrap().body.is_empty());
+}
+
+#[test]
 fn what_is_decoded_into_memory_only_computes() {
     let wire = framed(&coded(&text(1 << 20), &[Coding::Gzip]), "content-encoding: gzip\r\n", Framed::Length);
     for (max_body_ram, computes) in [(u64::MAX, true), (0, false)] {

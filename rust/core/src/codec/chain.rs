@@ -42,7 +42,7 @@ struct Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     pub produced: usize,
-    /// There may be more to come out without any more input.
+    /// There may be more to come out, or more to be done, without any more input.
     pub more: bool,
 }
 
@@ -68,12 +68,17 @@ impl Chain {
     }
 
     /// Bytes that came out.
-    pub fn produced(&self) -> u64 {
+    fn produced(&self) -> u64 {
         self.stages.last().map_or(0, |stage| stage.produced)
     }
 
-    /// Decodes from the front of `input` until that is used up or `output` full. What was decoded before a fault, and
-    /// below a limit, is given first.
+    /// Bytes that came out of each of the decoders: what they had to do.
+    pub fn effort(&self) -> u64 {
+        self.stages.iter().map(|stage| stage.produced).sum()
+    }
+
+    /// Decodes from the front of `input` until that is used up or `output` full, or until the codings have given each other
+    /// about as much as `output` takes. What was decoded before a fault, and below a limit, is given first.
     pub fn step(&mut self, input: &mut &[u8], output: &mut [u8]) -> Result<Step> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
@@ -82,12 +87,12 @@ impl Chain {
         let room = self.caps.max_body.saturating_sub(self.produced()).saturating_add(1);
         let room = usize::try_from(room).unwrap_or(usize::MAX).min(output.len());
         let output = output.get_mut(..room).unwrap_or_default();
-        let (before, mut produced) = (input.len(), 0);
-        let run = run(&mut self.stages, input, output, &mut produced);
+        let (before, mut produced, mut most) = (input.len(), 0, room.max(BETWEEN));
+        let run = run(&mut self.stages, input, output, &mut produced, &mut most);
         self.raw += (before - input.len()) as u64;
         let kept = produced - usize::from(self.produced() > self.caps.max_body);
         match run.and_then(|()| self.check()) {
-            Ok(()) => Ok(Step { produced, more: produced == room }),
+            Ok(()) => Ok(Step { produced, more: produced == room || most == 0 }),
             Err(error) if kept > 0 => {
                 self.failure = Some(error);
                 Ok(Step { produced: kept, more: true })
@@ -121,7 +126,14 @@ impl Chain {
     }
 }
 
-fn run(stages: &mut [Stage], input: &mut &[u8], output: &mut [u8], produced: &mut usize) -> Result<()> {
+/// `most` is what the stages may still give each other.
+fn run(
+    stages: &mut [Stage],
+    input: &mut &[u8],
+    output: &mut [u8],
+    produced: &mut usize,
+    most: &mut usize,
+) -> Result<()> {
     let Some((last, before)) = stages.split_last_mut() else { return Ok(()) };
     if before.is_empty() {
         return last.run(input, output, produced);
@@ -139,9 +151,13 @@ fn run(stages: &mut [Stage], input: &mut &[u8], output: &mut [u8], produced: &mu
         if let Some(fault) = last.fault.take() {
             return Err(fault);
         }
+        if *most == 0 {
+            return Ok(());
+        }
         let mut filled = 0;
-        let fetched = run(before, input, &mut last.buffer, &mut filled);
+        let fetched = run(before, input, &mut last.buffer, &mut filled, most);
         last.held = 0..filled;
+        *most = most.saturating_sub(filled);
         match fetched {
             // What came before it is decoded first.
             Err(fault) if filled > 0 => last.fault = Some(fault),

@@ -33,7 +33,7 @@ pub fn undecoded() -> usize {
     UNDECODED.load(Relaxed)
 }
 
-/// Bytes that come out of one decoding; then others have their turn.
+/// Bytes that come out of one decoding, with those that several codings give each other; then others have their turn.
 const TURN: u64 = 2 << 20;
 
 /// Pieces of a body in order, counted in [`undecoded`] unless somebody else may be what they wait for.
@@ -102,11 +102,11 @@ struct Decode {
 }
 
 impl Decode {
-    /// Decodes until `most` bytes came out, or nothing is left. With `ended` nothing will follow.
+    /// Decodes until `most` bytes came out, of all codings together, or nothing is left. With `ended` nothing will follow.
     fn run(&mut self, target: &mut impl Target, most: u64, ended: bool) -> Result<()> {
-        let until = self.chain.produced().saturating_add(most);
+        let until = self.chain.effort().saturating_add(most);
         while self.more || self.queue.len > 0 {
-            let left = usize::try_from(until - self.chain.produced()).unwrap_or(usize::MAX);
+            let left = usize::try_from(until.saturating_sub(self.chain.effort())).unwrap_or(usize::MAX);
             if left == 0 {
                 return Ok(());
             }
@@ -230,7 +230,7 @@ impl Inflow {
     /// has come or is known to be still to come.
     pub fn begin(&mut self, sink: &mut BodySink, to_come: u64) -> Result<()> {
         let Some(decode) = &mut self.decode else { return Ok(()) };
-        let left = INLINE.saturating_sub(decode.chain.produced());
+        let left = INLINE.saturating_sub(decode.chain.effort());
         if left == 0 || decode.finished || self.raw.saturating_add(to_come) > INLINE_RAW {
             return Ok(());
         }

@@ -3,7 +3,8 @@
 //! put an [`Inflow`] between framing and sink, [`decode`] and [`encode`] do the same for a whole image.
 //!
 //! What a peer sends may become a thousand times as much, or for ever nothing. Both are bounded: what comes out by
-//! `Tunables.max_body` and `max_ratio`, what goes in by `max_body` too, and one step by the room that it is given.
+//! `Tunables.max_body` and `max_ratio`, what goes in by `max_body` too, and one step by the room that it is given, also in
+//! what several codings give each other.
 
 mod chain;
 mod coding;
