@@ -669,6 +669,8 @@ impl Receiver {
             codings.clear();
         }
         self.stage = Stage::Idle;
+        // Nothing of it is kept until the next is asked for.
+        self.response.reset(false);
         self.clear();
         Ok(Received { head, trailers, body, codings, reusable })
     }
@@ -714,11 +716,10 @@ pub(crate) fn fit(ranges: &mut Vec<Range<usize>>, mut room: u64, limit: u64) -> 
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_idle_connection_keeps_no_room_for_the_ranges_of_tiny_chunks() {
+    /// One that has received all of a response.
+    fn complete(wire: &[u8]) -> Receiver {
         let mut receiver = Receiver::new(Arc::default());
-        let (mut scratch, head) = (Scratch::default(), b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
-        let wire = [&head[..], &b"1\r\nx\r\n".repeat(40_000), b"0\r\n\r\n"].concat();
+        let mut scratch = Scratch::default();
         receiver.begin(Plan {
             asked: Asked::default(),
             tunables: Arc::default(),
@@ -733,10 +734,30 @@ mod tests {
         });
         scratch.window().unwrap();
         let writer = scratch.writer.as_mut().unwrap();
-        writer.spare()[..wire.len()].copy_from_slice(&wire);
+        writer.spare()[..wire.len()].copy_from_slice(wire);
         assert_eq!(receiver.received(&mut scratch, wire.len()).unwrap(), Event::Done);
+        receiver
+    }
+
+    #[test]
+    fn an_idle_connection_keeps_no_room_for_the_ranges_of_tiny_chunks() {
+        let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        let wire = [&head[..], &b"1\r\nx\r\n".repeat(40_000), b"0\r\n\r\n"].concat();
+        let mut receiver = complete(&wire);
         assert!(receiver.ranges.capacity() > 40_000);
         assert_eq!(receiver.finish().unwrap().body.len(), 40_000);
         assert!(receiver.ranges.capacity() <= 2 * KEPT_RANGES);
+    }
+
+    #[test]
+    fn an_idle_connection_keeps_nothing_of_the_response_that_it_had() {
+        let early = format!("HTTP/1.1 103 Early Hints\r\nlink: {}\r\n\r\n", "x".repeat(30_000));
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        let wire = format!("{early}{head}0\r\nx-sum: {}\r\n\r\n", "x".repeat(10_000));
+        let mut receiver = complete(wire.as_bytes());
+        assert_eq!(receiver.response.informational().len(), 1);
+        let received = receiver.finish().unwrap();
+        assert!(received.reusable && received.trailers.len() == 1);
+        assert!(receiver.response.informational().is_empty() && receiver.response.trailers().is_empty());
     }
 }

@@ -650,3 +650,14 @@ fn one_machine_serves_response_after_response() {
         }
     }
 }
+
+#[test]
+fn a_machine_that_was_reset_is_as_a_new_one() {
+    let new = format!("{:?}", Response::new(HeadLimits::default(), GET));
+    for script in corpus() {
+        let mut response = Response::new(HeadLimits::default(), script.asked);
+        http_support::run(&mut response, &script.input.chunks(1).collect::<Vec<_>>());
+        response.reset(GET);
+        assert_eq!(format!("{response:?}"), new, "{:?}", script.text());
+    }
+}

@@ -48,8 +48,9 @@ pub(super) struct Chunked {
 
 impl Chunked {
     pub(super) fn reset(&mut self) {
-        let (mut repeat, block) = (std::mem::take(&mut self.repeat), std::mem::take(&mut self.block));
+        let (mut repeat, mut block) = (std::mem::take(&mut self.repeat), std::mem::take(&mut self.block));
         repeat.clear();
+        block.begin(0);
         *self = Self { repeat, block, ..Self::default() };
     }
 
