@@ -6,7 +6,9 @@ use super::budget::{self, Budget};
 use super::filepool::{FilePool, FilePoolStats};
 use super::reaper::Reaper;
 use super::slab::{IDLE_AGE, IDLE_CAP, SlabPool};
+use super::writer::forget_unwritten;
 use crate::Resource;
+use crate::codec::forget_undecoded;
 use crate::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
@@ -107,5 +109,7 @@ impl Pools {
             }
             std::mem::forget(pools);
         }
+        forget_unwritten();
+        forget_undecoded();
     }
 }

@@ -30,8 +30,14 @@ impl Unwritten {
 
 impl Drop for Unwritten {
     fn drop(&mut self) {
-        UNWRITTEN.fetch_sub(self.0, Relaxed);
+        // A forked child drops some that it doesn't count.
+        let _ = UNWRITTEN.fetch_update(Relaxed, Relaxed, |all| Some(all.saturating_sub(self.0)));
     }
+}
+
+/// In a forked child: what the parent's threads were about to write would count here for ever.
+pub fn forget_unwritten() {
+    UNWRITTEN.store(0, Relaxed);
 }
 
 /// Bytes handed to sinks and not yet written, of all sinks of the process.

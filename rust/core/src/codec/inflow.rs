@@ -33,6 +33,16 @@ pub fn undecoded() -> usize {
     UNDECODED.load(Relaxed)
 }
 
+/// So many were taken or given up: in a forked child also some that it doesn't count.
+fn discount(n: usize) {
+    let _ = UNDECODED.fetch_update(Relaxed, Relaxed, |all| Some(all.saturating_sub(n)));
+}
+
+/// In a forked child: what the parent's threads were about to decode would count here for ever.
+pub(crate) fn forget_undecoded() {
+    UNDECODED.store(0, Relaxed);
+}
+
 /// Bytes that come out of one decoding, with those that several codings give each other; then others have their turn.
 const TURN: u64 = 2 << 20;
 
@@ -73,7 +83,7 @@ impl Queue {
             self.taken = 0;
         }
         if !self.uncounted {
-            UNDECODED.fetch_sub(n, Relaxed);
+            discount(n);
         }
         self.len -= n;
     }
@@ -87,7 +97,7 @@ impl Queue {
 impl Drop for Queue {
     fn drop(&mut self) {
         if !self.uncounted {
-            UNDECODED.fetch_sub(self.len, Relaxed);
+            discount(self.len);
         }
     }
 }
@@ -298,6 +308,8 @@ impl Drop for Decoding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body::writer::unwritten;
+    use crate::body::{Budget, Pools, Tunables};
 
     #[test]
     fn bytes_that_come_one_by_one_are_queued_together() {
@@ -314,5 +326,21 @@ mod tests {
             queue.advance(n);
         }
         assert!(taken == sent && queue.pieces.is_empty());
+    }
+
+    #[test]
+    fn in_a_forked_child_nothing_counts_that_was_on_its_way_in_the_parent() {
+        let caps = Caps { max_body: 1 << 20, max_ratio: None };
+        let mut inflow = Inflow::new(&[Coding::Gzip], caps).unwrap();
+        inflow.push(std::iter::once(&[0; 5000][..])).unwrap();
+        let tunables = Arc::new(Tunables { max_body_ram: 0, ..Tunables::default() });
+        let mut sink = BodySink::new(tunables, Budget::new(None, None, None));
+        sink.push_copy(&[0; 7000]).unwrap();
+        assert!(undecoded() >= 5000 && unwritten() >= 7000);
+        Pools::after_fork_in_child();
+        assert_eq!((undecoded(), unwritten()), (0, 0));
+        // What the child has of it is dropped here, too.
+        drop((inflow, sink));
+        assert_eq!((undecoded(), unwritten()), (0, 0));
     }
 }

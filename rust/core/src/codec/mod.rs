@@ -16,6 +16,7 @@ mod target;
 pub use chain::{Caps, Chain, Step};
 pub use coding::{Coding, MOST};
 pub use image::{decode, encode};
+pub(crate) use inflow::forget_undecoded;
 pub use inflow::{BACKLOG, Decoding, INLINE, Inflow, SharedInflow, undecoded};
 pub(crate) use target::Through;
 
