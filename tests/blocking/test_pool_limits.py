@@ -94,6 +94,26 @@ def test_the_oldest_job_runs_on_a_calling_thread_that_has_no_loop(gate: Gate) ->
     assert ran == [(1, True), (2, False)]
 
 
+def test_a_cancelled_job_makes_no_room_for_another_of_an_enlisted_caller(gate: Gate) -> None:
+    ran: list[int] = []
+
+    async def submit() -> None:
+        for future in [pool.run(int) for _ in range(2)]:
+            future.cancel()
+        jobs = [pool.run(ran.append, n) for n in range(2)]
+        await asyncio.to_thread(pool.dispatch, ran.append, 2)
+        assert ran == [0]
+        assert (pool.stats()["queued"], pool.stats()["waiting"]) == (2, 0)
+        gate.open.set()
+        await asyncio.gather(*jobs)
+
+    with DispatchPool(threads=1, queue_length=2, overflow="caller") as pool:
+        pool.dispatch(gate)
+        gate.wait_entered()
+        asyncio.run(submit())
+    assert ran == [0, 1, 2]
+
+
 def test_what_an_enlisted_caller_runs_fails_for_its_own_submitter_only(
     gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -105,15 +105,17 @@ impl DispatchPool {
             py.check_signals()?;
             pushed = py.detach(|| workers.queue().push(job, WhenFull::BlockFor(SIGNAL_INTERVAL)));
         }
-        match pushed {
-            Ok(None) => {}
-            Ok(Some(Job::Attached(task))) => task.run_enlisted(py, workers.queue())?,
-            Ok(Some(Job::Native(job))) => {
-                if !py.detach(|| job.run()) {
-                    workers.queue().buried();
+        let mut displaced = pushed.map_err(|rejected| errors::to_py(py, rejected.error))?;
+        while let Some(oldest) = displaced {
+            match oldest {
+                Job::Attached(task) => task.run_enlisted(py, workers.queue())?,
+                Job::Native(job) => {
+                    if !py.detach(|| job.run()) {
+                        workers.queue().buried();
+                    }
                 }
             }
-            Err(rejected) => return Err(errors::to_py(py, rejected.error)),
+            displaced = workers.queue().excess();
         }
         Ok(())
     }

@@ -254,14 +254,20 @@ impl<R: Runner> Pool<R> {
 
     /// Does by the overflow policy when the queue is full; on the pool's own threads it never waits.
     pub fn spawn_native(&self, job: NativeJob) -> Result<()> {
-        match self.push(Job::Native(job), self.when_full())? {
-            Some(Job::Native(displaced)) => self.shared.run_native(displaced),
-            Some(displaced @ Job::Attached(_)) => {
-                // Only the runner's callers can run such a job. It goes back, past the limit for a moment, and the
-                // caller is let go: bounded by one job for each native submitter.
-                self.push(displaced, WhenFull::Append)?;
-            }
-            None => {}
+        let mut displaced = self.push(Job::Native(job), self.when_full())?;
+        while let Some(oldest) = displaced {
+            displaced = match oldest {
+                Job::Native(oldest) => {
+                    self.shared.run_native(oldest);
+                    self.shared.queue.excess()
+                }
+                Job::Attached(oldest) => {
+                    // Only the runner's callers can run such a job. It goes back, past the limit, and the caller is let
+                    // go.
+                    self.push(Job::Attached(oldest), WhenFull::Append)?;
+                    None
+                }
+            };
         }
         Ok(())
     }

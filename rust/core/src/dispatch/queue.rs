@@ -227,7 +227,7 @@ impl<A> Queue<A> {
     }
 
     /// Appends a job and sees to it that it is taken. With [`WhenFull::Displace`] it may give back the oldest one, which
-    /// the caller runs.
+    /// the caller runs, as it does [`Queue::excess`] then.
     pub fn push(&self, job: Job<A>, when_full: WhenFull) -> std::result::Result<Option<Job<A>>, Rejected<A>> {
         self.add(job, when_full, State::wake_at_once).map(|(displaced, _)| displaced)
     }
@@ -423,6 +423,13 @@ impl<A> Queue<A> {
         self.give_room(state);
         self.quieten();
         swept
+    }
+
+    /// The oldest job, while there are more than the limit. For who runs what it has displaced: that may have been
+    /// cancelled, and made no room then.
+    pub fn excess(&self) -> Option<Job<A>> {
+        let mut state = self.state.lock();
+        if state.alive() > self.limit { state.jobs.pop_front() } else { None }
     }
 
     /// A job that was taken turned out to be cancelled: see [`Queue::cancelled`].

@@ -102,6 +102,31 @@ fn a_cancelled_job_gives_its_place_back_at_once() {
 }
 
 #[test]
+fn who_displaces_a_cancelled_job_is_given_the_next_until_there_are_no_more_than_the_limit() {
+    let queue = Queue::new(2);
+    for job in 1..=2 {
+        attached(&queue, job, WhenFull::Refuse);
+    }
+    for _ in 1..=2 {
+        queue.cancelled(|_| true);
+    }
+    for job in 3..=4 {
+        attached(&queue, job, WhenFull::Refuse);
+    }
+    let excess = || match queue.excess() {
+        Some(Job::Attached(job)) => Some(job),
+        _ => None,
+    };
+    assert_eq!(attached(&queue, 5, WhenFull::Displace), Some(1));
+    queue.buried();
+    assert_eq!(excess(), Some(2));
+    queue.buried();
+    assert_eq!(excess(), Some(3));
+    assert_eq!(excess(), None);
+    assert_eq!((take(&queue), take(&queue)), (Some(4), Some(5)));
+}
+
+#[test]
 fn cancelled_jobs_are_swept_out_when_they_are_the_larger_part() {
     let queue = Queue::new(1000);
     for job in 0..100 {
