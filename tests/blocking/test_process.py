@@ -174,6 +174,28 @@ pool.close()
     assert (first, sorted(rest)) == ("child", ["once", "once", "run"])
 
 
+def test_in_a_forked_child_after_start_may_use_the_pool_that_starts(script: Script) -> None:
+    source = """
+import os, penstock, signal
+made = []
+def after_start(n):
+    if os.getpid() != parent:
+        made.append(pool.submit(int, "3"))
+parent = os.getpid()
+pool = penstock.DispatchPool(threads=2, after_start=after_start)
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)
+    assert pool.submit(int).result() == 0
+    assert [future.result() for future in made] == [3, 3]
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+pool.close()
+print("went on")
+"""
+    check(script(FORK + source), "went", "on")
+
+
 def test_a_pool_closed_before_the_fork_is_closed_after_it(script: Script) -> None:
     source = """
 import os, penstock, penstock.errors

@@ -15,7 +15,8 @@
 //! - **A pool that could not start whole is closed**, so that nobody waits for a job that no thread will take.
 //! - **`living` counts a thread from before it is spawned until after its last act**, so 0 means that none will touch the
 //!   runner again.
-//! - **No thread of a pool waits for that pool**: for room in its queue it goes past the limit, and `join` returns at once.
+//! - **No thread of a pool waits for that pool**: for room in its queue it goes past the limit, and `start` and `join` return at
+//!   once.
 //! - **A job's panic ends the job.** The thread goes on with the next one.
 
 use std::cell::Cell;
@@ -216,9 +217,10 @@ impl<R: Runner> Pool<R> {
         self.started.load(Ordering::Acquire)
     }
 
-    /// Starts the threads and waits until all have run `after_start`. Does nothing the second time.
+    /// Starts the threads and waits until all have run `after_start`. Does nothing the second time, nor on one of the
+    /// threads: that may be in its `after_start`.
     pub fn start(&self) -> Result<()> {
-        if self.is_started() {
+        if self.is_started() || self.is_worker() {
             return Ok(());
         }
         let mut threads = self.threads.lock();
@@ -424,7 +426,7 @@ impl<R: Runner> Shared<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Barrier;
+    use std::sync::{Barrier, OnceLock, Weak};
 
     fn pool(config: Config) -> Pool<NativeOnly> {
         Pool::new(config, NativeOnly).unwrap()
@@ -528,6 +530,27 @@ mod tests {
         assert!(matches!(pool.start(), Err(Error::Cancelled)));
         assert!(matches!(pool.spawn(|| ()), Err(Error::PoolClosed)));
         pool.join();
+    }
+
+    #[test]
+    fn after_start_may_use_the_pool_that_is_being_started() {
+        #[derive(Default)]
+        struct Eager(OnceLock<(Weak<Pool<Eager>>, mpsc::Sender<()>)>);
+        impl Runner for Eager {
+            type Job = std::convert::Infallible;
+            fn after_start(&self, _index: usize) -> Result<()> {
+                let (pool, send) = self.0.get().unwrap();
+                let send = send.clone();
+                pool.upgrade().unwrap().spawn(move || send.send(()).unwrap())
+            }
+            fn run(&self, _seat: &mut Seat<'_, Self::Job>) {}
+        }
+        let pool = Arc::new(Pool::new(Config { threads: 2, ..Config::default() }, Eager::default()).unwrap());
+        let (send, received) = mpsc::channel();
+        assert!(pool.runner().0.set((Arc::downgrade(&pool), send)).is_ok());
+        pool.start().unwrap();
+        pool.join();
+        assert_eq!(received.try_iter().count(), 2);
     }
 
     #[test]
