@@ -86,6 +86,25 @@ def test_loops_that_are_collected_without_a_close_leave_no_descriptor() -> None:
         assert len(os.listdir("/proc/self/fd")) <= before
 
 
+def test_a_loop_that_is_collected_without_a_close_takes_results_with_it_that_it_never_had(gate: Gate) -> None:
+    async def main() -> None:
+        here = asyncio.get_running_loop()
+        pool.run(lambda: (gate(), here))
+        _nap(pool)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop = Unclosed()
+        with DispatchPool(threads=1) as pool:
+            loop.run_until_complete(main())
+            gate.wait_entered()
+            gate.open.set()
+        dead = weakref.ref(loop)
+        del loop
+        gc.collect()
+        assert dead() is None
+
+
 @pytest.mark.parametrize("make", LOOPS.values(), ids=LOOPS)
 def test_loops_in_several_threads_share_a_pool(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
     totals: list[int] = []

@@ -3,11 +3,13 @@
 //!
 //! Ownership does the book-keeping. The loop's selector owns the reader callback, a [`Drain`]; the drain's drop closes
 //! the mailbox and with it the descriptor. So the descriptor goes when the loop is closed or collected, whichever is
-//! first, without a hook in the loop. Everybody else holds the mailbox, and the mailbox holds the loop weakly.
+//! first, without a hook in the loop. Everybody else holds the mailbox, and the mailbox holds the loop weakly. What is on
+//! its way to a loop leads back to it: that is the drain's, to be seen by collections.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd};
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,6 +19,7 @@ use penstock_core::dispatch::{Alarm, Completions, Signal};
 use penstock_core::permit::Grant;
 use penstock_core::sync::Mutex;
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -64,6 +67,8 @@ pub struct Mailbox {
     behind: Mutex<Option<Arc<Workers>>>,
     event_loop: Py<PyWeakrefReference>,
     hands_over: AtomicBool,
+    /// In its children, what threads locked at the fork is locked for ever.
+    process: u32,
 }
 
 /// What was posted, and a promise to tell the loop of it; kept by its drop at the latest.
@@ -195,6 +200,7 @@ impl Mailbox {
             behind: Mutex::default(),
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
             hands_over: AtomicBool::new(event_loop.hasattr(intern!(py, "_baton"))?),
+            process: process::id(),
         });
         let drain = Py::new(py, Drain(Arc::clone(&mailbox)))?;
         // The loop keeps the context in which a reader is added: not that of the task which happens to be the first.
@@ -300,6 +306,21 @@ impl Drain {
         buffer::give_back(py);
         self.0.completions.lower();
         self.0.drain(py)
+    }
+
+    /// Nothing is taken from the list during a collection, and what threads without the interpreter put into it in one of
+    /// its passes is in use for the others. So all of them see what the first has seen: this one waits for the lock.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        if self.0.process != process::id() {
+            return Ok(());
+        }
+        self.0.completions.each(|Completion { future, finished }| {
+            visit.call(future)?;
+            match finished {
+                Finished::Python(Ok(value)) => visit.call(value),
+                _ => Ok(()),
+            }
+        })
     }
 }
 

@@ -139,6 +139,11 @@ impl<T> Completions<T> {
         !list.items.is_empty()
     }
 
+    /// Looks at what is in the list, which is locked meanwhile.
+    pub fn each<E>(&self, look: impl FnMut(&T) -> Result<(), E>) -> Result<(), E> {
+        self.list.lock().items.iter().try_for_each(look)
+    }
+
     /// Puts items that were taken back to the front. True: the caller owes a [`Completions::raise`].
     pub fn put_back(&self, items: VecDeque<T>) -> bool {
         let mut list = self.list.lock();
