@@ -61,6 +61,17 @@ def test_the_value_the_arguments_and_the_exception_are_the_functions() -> None:
     run(main())
 
 
+def test_an_asynchronous_function_is_refused_by_name() -> None:
+    async def fetch() -> None:
+        raise AssertionError
+
+    async def main() -> None:
+        with pytest.raises(TypeError, match="fetch is an asynchronous function"):
+            await block_in_place(fetch)
+
+    run(main())
+
+
 def test_a_quick_function_stays_and_changes_nothing() -> None:
     async def main() -> None:
         for n in range(1000):

@@ -50,6 +50,14 @@ async def test_the_permit_goes_back_though_the_function_fails(semaphore: Semapho
 
 
 @pytest.mark.asyncio
+async def test_an_asynchronous_function_is_refused_by_name_and_the_permit_goes_back(semaphore: Semaphore) -> None:
+    async with blocking_permit(semaphore) as permit:
+        with pytest.raises(TypeError, match="turns is an asynchronous function"):
+            await permit.run(turns)
+        assert semaphore.free == 1
+
+
+@pytest.mark.asyncio
 async def test_enter_holds_the_permit_until_the_block_is_left(semaphore: Semaphore) -> None:
     async with blocking_permit(semaphore) as permit:
         permit.enter()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import functools
 import logging
 import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import penstock
@@ -152,6 +153,45 @@ async def test_stop_iteration_from_a_job_does_not_end_the_awaiting_coroutine(poo
 @pytest.mark.parametrize("value", [None, 0, (), (1, 2), [], StopIteration(3)])
 async def test_any_value_comes_back_as_it_is(pool: DispatchPool, value: object) -> None:
     assert await pool.run(lambda: value) is value
+
+
+async def fetch() -> int:
+    return 1
+
+
+class Fetcher:
+    async def __call__(self) -> int:
+        return await self.fetch()
+
+    async def fetch(self) -> int:
+        return 1
+
+    def __repr__(self) -> str:
+        return "a fetcher"
+
+
+ASYNCHRONOUS = {"function": fetch, "partial": functools.partial(fetch), "method": Fetcher().fetch, "object": Fetcher()}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("fn", ASYNCHRONOUS.values(), ids=ASYNCHRONOUS)
+async def test_an_asynchronous_function_is_refused_by_name(
+    pool: DispatchPool, fn: Callable[[], Awaitable[int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    refusal = r"fetch.* is an asynchronous function.*await it on the event loop"
+    with pytest.raises(TypeError, match=refusal):
+        await pool.run(fn)
+    with pytest.raises(TypeError, match=refusal):
+        await asyncio.wrap_future(pool.submit(fn))
+    with caplog.at_level(logging.ERROR, "penstock.blocking"):
+        pool.dispatch(fn)
+        await pool.join()
+    assert "asynchronous" in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_a_coroutine_that_a_function_gives_comes_back_as_it_is(pool: DispatchPool) -> None:
+    assert await (await pool.run(lambda: fetch())) == 1
 
 
 @pytest.mark.asyncio

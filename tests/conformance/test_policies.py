@@ -168,6 +168,15 @@ async def test_a_failure_reaches_who_waits(bench: Bench, use: Use, tmp_path: Pat
     assert await use(bench.policy, tmp_path) == BODY
 
 
+async def test_an_asynchronous_function_is_refused_by_name(bench: Bench) -> None:
+    async def work() -> None:
+        raise AssertionError
+
+    with pytest.raises(TypeError, match="work is an asynchronous function"):
+        await (await bench.policy.run(work))
+    await bench.settles()
+
+
 async def test_all_of_it_is_in_the_figures(bench: Bench, use: Use, tmp_path: Path) -> None:
     assert bench.policy.stats()["count"] == 0
     await use(bench.policy, tmp_path)

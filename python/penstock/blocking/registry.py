@@ -73,6 +73,7 @@ def run_blocking(  # type: ignore[misc]
         function has started, it never starts; after that it runs to its end and its result is dropped.
 
     Raises:
+        TypeError: When awaited: `fn` is an asynchronous function, which is to be awaited itself.
         RuntimeError: No asyncio loop runs on this thread; `DispatchPool.submit` needs none.
         PoolFull: The pool's queue is full, and its overflow policy is not to wait.
         PoolClosed: The pool takes no more jobs.

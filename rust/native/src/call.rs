@@ -5,12 +5,15 @@ use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use penstock_core::permit::Grant;
+use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::figures::{Figures, Stay};
 use crate::gil;
+use crate::loops;
 use crate::running::{self, What};
 
 /// What pools run for no policy goes by this name with those who watch loops.
@@ -87,7 +90,7 @@ impl Call {
         if let Some(stay) = stay {
             stay.end(*clock);
         }
-        result
+        result.and_then(|value| given(self.func.bind(py), value.into_bound(py)).map(Bound::unbind))
     }
 
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -96,4 +99,24 @@ impl Call {
         visit.call(&self.kwargs)?;
         visit.call(&self.context)
     }
+}
+
+/// What a function gave; a TypeError if that is the coroutine of an asynchronous one, none of which has run. What would
+/// tell so before the call costs more than many a call.
+pub fn given<'py>(func: &Bound<'py, PyAny>, value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = func.py();
+    if !value.get_type().is(&loops::names(py)?.coroutine) || !is_asynchronous(func)? {
+        return Ok(value);
+    }
+    value.call_method0(intern!(py, "close"))?;
+    let name = func.getattr(intern!(py, "__qualname__")).or_else(|_| func.repr().map(Bound::into_any))?;
+    let message = format!("{name} is an asynchronous function, which blocks nothing: await it on the event loop");
+    Err(PyTypeError::new_err(message))
+}
+
+fn is_asynchronous(func: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = func.py();
+    let asks = py.import(intern!(py, "inspect"))?.getattr(intern!(py, "iscoroutinefunction"))?;
+    let call = func.getattr(intern!(py, "__call__"))?;
+    Ok(asks.call1((func,))?.is_truthy()? || asks.call1((call,))?.is_truthy()?)
 }

@@ -13,6 +13,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCFunction, PyDict, PyFunction, PyModule, PySet, PyString, PyTuple};
 
 use crate::baton::{self, Baton, Blocked};
+use crate::call::given;
 use crate::{errors, loops};
 
 /// So many functions are remembered as slow; then it begins anew.
@@ -54,10 +55,11 @@ type Tried<'py> = Result<Bound<'py, PyAny>, String>;
 
 impl<'py> Call<'_, 'py> {
     fn make(&self) -> PyResult<Bound<'py, PyAny>> {
-        match self.kwargs {
+        let value = match self.kwargs {
             None if self.args.is_empty() => self.r#fn.call0(),
             kwargs => self.r#fn.call(self.args, kwargs),
-        }
+        };
+        given(self.r#fn, value?)
     }
 
     /// Makes it while others may have the loop. `may_stand`: also if the loop stands still, as no carrier is left.
@@ -98,8 +100,10 @@ impl<'py> Call<'_, 'py> {
     fn make_otherwise(&self, why: &str, otherwise: &str) -> PyResult<Bound<'py, PyAny>> {
         let py = self.r#fn.py();
         let kwargs = self.kwargs.map_or_else(|| PyDict::new(py), Bound::clone);
-        py.import(intern!(py, "penstock.blocking.handover"))?
-            .call_method1(intern!(py, "unsupported"), (why, otherwise, self.r#fn, self.args, kwargs))
+        let value = py
+            .import(intern!(py, "penstock.blocking.handover"))?
+            .call_method1(intern!(py, "unsupported"), (why, otherwise, self.r#fn, self.args, kwargs))?;
+        given(self.r#fn, value)
     }
 }
 

@@ -136,6 +136,7 @@ pub struct Names {
     pub cancelled_error: Py<PyAny>,
     pub invalid_state_error: Py<PyAny>,
     pub executor_future: Py<PyAny>,
+    pub coroutine: Py<PyAny>,
     /// `WeakKeyDictionary[loop, MailboxHandle]`
     mailboxes: Py<PyAny>,
 }
@@ -151,6 +152,7 @@ pub fn names(py: Python<'_>) -> PyResult<&Names> {
             cancelled_error: asyncio.getattr("CancelledError")?.unbind(),
             invalid_state_error: asyncio.getattr("InvalidStateError")?.unbind(),
             executor_future: py.import("concurrent.futures")?.getattr("Future")?.unbind(),
+            coroutine: py.import("types")?.getattr("CoroutineType")?.unbind(),
             mailboxes: py.import("weakref")?.getattr("WeakKeyDictionary")?.call0()?.unbind(),
         })
     })

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::baton;
-use crate::call::Call;
+use crate::call::{self, Call};
 use crate::figures::Figures;
 use crate::future::{Future, Source};
 use crate::gil;
@@ -158,9 +158,9 @@ impl Direct {
         let context = gil::copy_context(py)?;
         let future = Future::pending(py, Source::Taken)?;
         let running = self.figures.run(py, || What::Function(r#fn.clone().unbind()));
-        let result = gil::within(py, Some(&context), |_| r#fn.call(args, kwargs).map(Bound::unbind));
+        let result = gil::within(py, Some(&context), |_| r#fn.call(args, kwargs));
         drop(running);
-        match result {
+        match result.and_then(|value| call::given(r#fn, value)).map(Bound::unbind) {
             Err(error) if gil::is_interrupt(py, &error) => return Err(error),
             result => Future::settle(&future, py, Finished::Python(result))?,
         }
