@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable
 
 import pytest
-from penstock import Dispatch, DispatchPool, Permit, Policy, Semaphore
+from penstock import Direct, Dispatch, DispatchPool, Permit, Policy, Semaphore, _native
 from penstock.errors import PoolClosed, PoolFull, SemaphoreClosed
 
 from .conftest import Gate
@@ -129,3 +129,10 @@ def test_a_pool_that_has_a_policy_of_its_own_is_collected(make: Callable[[Dispat
     del pool
     gc.collect()
     assert dead() is None
+
+
+@pytest.mark.parametrize("made", [Direct, Permit, Dispatch, Semaphore, _native.DispatchPool])
+def test_help_explains_what_users_call(made: type) -> None:
+    called = {name: value for name, value in vars(made).items() if callable(value) and not name.startswith("_")}
+    assert {"stats"} <= called.keys()
+    assert [name for name, value in called.items() if not value.__doc__] == []

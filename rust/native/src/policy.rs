@@ -147,6 +147,7 @@ impl Direct {
         Self { figures: Figures::new("Direct") }
     }
 
+    /// Calls it; gives a future that is done.
     #[pyo3(signature = (r#fn, /, *args, **kwargs))]
     fn run(
         &self,
@@ -172,6 +173,7 @@ impl Direct {
         op.perform(py, Some(&self.figures))
     }
 
+    /// `count` begun, `waiting` and `running` now, and the histograms `wait`, `run` and `lag`, in seconds.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.figures.stats_on_loop(py)
     }
@@ -190,7 +192,11 @@ impl Permit {
         Ok(Self { semaphore, pool, otherwise, figures: Figures::new("Permit") })
     }
 
-    /// Starts it: gives a future, or a task where the function runs in place.
+    /// Starts it; gives a future, or a task on a loop that can be handed over.
+    ///
+    /// Cancelled before it has begun, it never runs, and its place or its permit goes to the next; after that it runs to
+    /// its end, holding the permit, and its result is dropped. It, or what it gives, raises SemaphoreClosed, PoolFull,
+    /// PoolClosed, and with `on_unsupported="error"` HandoverError.
     #[pyo3(signature = (r#fn, /, *args, **kwargs))]
     fn run<'py>(
         this: &Bound<'py, Self>,
@@ -234,6 +240,7 @@ impl Permit {
         pool_or_default(py, self.pool.as_ref())
     }
 
+    /// `count` begun, `waiting` and `running` now, and the histograms `wait`, `run` and `lag`, in seconds.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.figures.stats(py)
     }
@@ -259,6 +266,7 @@ impl Dispatch {
         Self { pool, figures: Figures::new("Dispatch") }
     }
 
+    /// `run` of the pool.
     #[pyo3(signature = (r#fn, /, *args, **kwargs))]
     fn run(
         &self,
@@ -281,6 +289,7 @@ impl Dispatch {
         self.pool_or_default(py)
     }
 
+    /// `count` begun, `waiting` and `running` now, and the histograms `wait`, `run` and `lag`, in seconds.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.figures.stats(py)
     }

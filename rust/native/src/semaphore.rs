@@ -130,6 +130,7 @@ impl Semaphore {
         self.core.waiting()
     }
 
+    /// `permits`, of them `free`, and `waiting` now; since the start `waits` and `hand_overs`.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let figures = self.core.figures();
         let stats = PyDict::new(py);
