@@ -476,8 +476,16 @@ def test_a_loop_is_woken_once_a_turn_however_many_permits_are_handed_over(kind: 
     assert (len(calls), semaphore.free) == (1, 100)
 
 
+@pytest.mark.parametrize("interrupt", [(KeyboardInterrupt,), (SystemExit, 7)], ids=["Ctrl-C", "exit"])
 @pytest.mark.parametrize("asked", ["is_running", "call_soon"])
-def test_an_interrupt_that_comes_while_a_permit_is_handed_over_is_raised_after_that(asked: str) -> None:
+def test_an_interrupt_that_comes_while_a_permit_is_handed_over_is_raised_after_that(
+    asked: str, interrupt: tuple[Any, ...]
+) -> None:
+    error, *code = interrupt
+
+    def handle(*_: object) -> None:
+        raise error(*code)
+
     class Loop(asyncio.SelectorEventLoop):
         armed = False
 
@@ -506,14 +514,19 @@ def test_an_interrupt_that_comes_while_a_permit_is_handed_over_is_raised_after_t
         waiting = asyncio.create_task(semaphore.acquire())
         await turns()
         loop.armed = True
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(error) as caught:
             release()
+        assert error is KeyboardInterrupt or [caught.value.code] == code
         assert not loop.armed
         await asyncio.wait_for(waiting, 5)
         semaphore.release()
 
     loop = Loop()
-    loop.run_until_complete(main())
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        loop.run_until_complete(main())
+    finally:
+        signal.signal(signal.SIGINT, before)
     loop.close()
     assert semaphore.free == 1
 

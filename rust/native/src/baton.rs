@@ -97,7 +97,7 @@ impl Interrupt {
             && let Ok(holder) = holder.extract()
         {
             // Who insists means the callback that keeps the loop.
-            gil::throw(holder, &error.get_type(event_loop.py()));
+            gil::throw(holder, &gil::class_of(event_loop.py(), &error));
             self.thrown = true;
         }
     }

@@ -5,8 +5,9 @@
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyDict, PyType};
 
 /// A copy of the calling thread's current `contextvars.Context`; costs as much as an empty object.
 pub fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
@@ -68,6 +69,20 @@ pub fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
 }
 
+/// The class to [`throw`] in the place of an exception: that of an exit has its code.
+pub fn class_of<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyType> {
+    let class = error.get_type(py);
+    let with_code = || -> PyResult<Bound<'py, PyType>> {
+        let attributes = PyDict::new(py);
+        attributes.set_item("__module__", "builtins")?;
+        attributes.set_item("code", error.value(py).getattr(intern!(py, "code"))?)?;
+        let made = py.get_type::<PyType>().call1((class.name()?, (&class,), attributes))?;
+        Ok(made.cast_into::<PyType>()?)
+    };
+    let made = if error.is_instance_of::<PySystemExit>(py) { with_code().ok() } else { None };
+    made.unwrap_or(class)
+}
+
 /// Raises an exception of a class in a thread, between two of its instructions; in native code, when it is back.
 pub fn throw(thread: std::ffi::c_ulong, class: &Bound<'_, PyType>) {
     // SAFETY: `class` proves that this thread is attached, and is a class; of a thread that is gone nothing is touched.
@@ -95,7 +110,7 @@ pub fn quietly<T: Default>(body: impl FnOnce(Python<'_>) -> PyResult<T>) -> T {
             if is_interrupt(py, &error) {
                 // SAFETY: `py` proves that the thread is attached.
                 let here = unsafe { ffi::PyThread_get_thread_ident() };
-                throw(here, &error.get_type(py));
+                throw(here, &class_of(py, &error));
             }
             T::default()
         })
