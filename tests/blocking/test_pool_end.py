@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 
@@ -31,6 +32,24 @@ async def test_join_waits_for_everything_that_was_given_and_closes_nothing(pool:
     assert sorted(ran) == list(range(100))
     assert nap.done()
     assert await pool.run(int) == 0
+
+
+@pytest.mark.asyncio
+async def test_join_waits_for_what_an_enlisted_thread_runs(gate: Gate) -> None:
+    with DispatchPool(queue_length=0, overflow="caller") as pool:
+        thread = threading.Thread(target=pool.dispatch, args=(gate,))
+        thread.start()
+        gate.wait_entered()
+        joining = pool.join()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not joining.done()
+        gate.open.set()
+        await joining
+        thread.join()
+        failed = await asyncio.to_thread(pool.submit, divmod, 1, 0)
+        assert isinstance(failed.exception(0), ZeroDivisionError)
+        await asyncio.wait_for(pool.join(), 10)
 
 
 @pytest.mark.asyncio

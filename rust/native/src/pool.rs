@@ -106,16 +106,20 @@ impl DispatchPool {
             pushed = py.detach(|| workers.queue().push(job, WhenFull::BlockFor(SIGNAL_INTERVAL)));
         }
         let mut displaced = pushed.map_err(|rejected| errors::to_py(py, rejected.error))?;
+        let queue = workers.queue();
         while let Some(oldest) = displaced {
-            match oldest {
-                Job::Attached(task) => task.run_enlisted(py, workers.queue())?,
+            let ran = match oldest {
+                Job::Attached(task) => task.run_enlisted(py, queue),
                 Job::Native(job) => {
                     if !py.detach(|| job.run()) {
-                        workers.queue().buried();
+                        queue.buried();
                     }
+                    Ok(())
                 }
-            }
-            displaced = workers.queue().excess();
+            };
+            displaced = if ran.is_ok() { queue.excess() } else { None };
+            queue.helped();
+            ran?;
         }
         Ok(())
     }

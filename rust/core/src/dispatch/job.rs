@@ -46,7 +46,8 @@ pub enum WhenFull {
     Block,
     /// Block it for so long at most, then fail as with `Refuse`.
     BlockFor(Duration),
-    /// Take the oldest job out and give it to the caller to run.
+    /// Take the oldest job out and give it to the caller to run, who then tells the queue by
+    /// [`Queue::helped`](super::Queue::helped).
     Displace,
 }
 

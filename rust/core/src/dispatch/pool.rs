@@ -258,18 +258,20 @@ impl<R: Runner> Pool<R> {
     pub fn spawn_native(&self, job: NativeJob) -> Result<()> {
         let mut displaced = self.push(Job::Native(job), self.when_full())?;
         while let Some(oldest) = displaced {
-            displaced = match oldest {
+            match oldest {
                 Job::Native(oldest) => {
                     self.shared.run_native(oldest);
-                    self.shared.queue.excess()
+                    displaced = self.queue().excess();
+                    self.queue().helped();
                 }
                 Job::Attached(oldest) => {
                     // Only the runner's callers can run such a job. It goes back, past the limit, and the caller is let
                     // go.
-                    self.push(Job::Attached(oldest), WhenFull::Append)?;
-                    None
+                    let back = self.push(Job::Attached(oldest), WhenFull::Append);
+                    self.queue().helped();
+                    return back.map(drop).map_err(Error::from);
                 }
-            };
+            }
         }
         Ok(())
     }

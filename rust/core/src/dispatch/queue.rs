@@ -63,9 +63,10 @@
 //! the count may be -1 for a moment. Dead jobs are swept out when they are the larger part of the deque.
 //!
 //! # Quiet
-//! The queue is *quiet* when nothing is queued and no worker is busy. Who waits for that is told by whoever makes it so: the
-//! worker that gave up the last seat, or the caller that cancelled the last job. A worker is busy from the lock under
-//! which it popped its job until its seat is dropped, so there is no moment at which a job is in neither place.
+//! The queue is *quiet* when nothing is queued, no worker is busy, and no caller runs what it displaced. Who waits for that is
+//! told by whoever makes it so: the worker that gave up the last seat, the caller that has run the last job or cancelled it.
+//! A worker is busy from the lock under which it popped its job until its seat is dropped, and a caller helps from the lock
+//! under which it displaced until [`Queue::helped`], so there is no moment at which a job is in neither place.
 //!
 //! # Closing
 //! A closed queue takes no more jobs, and its workers end when they find it empty: what was queued still runs.
@@ -111,6 +112,8 @@ struct State<A> {
     watching: usize,
     seeking: usize,
     busy: usize,
+    /// Displaced jobs that their callers run.
+    helping: usize,
     tokens: usize,
     /// A submitter has promised a [`Queue::rouse`], which no worker has forestalled.
     promised: bool,
@@ -136,7 +139,7 @@ impl<A> State<A> {
     }
 
     fn is_quiet(&self) -> bool {
-        self.busy == 0 && self.alive() == 0
+        self.busy == 0 && self.helping == 0 && self.alive() == 0
     }
 
     /// Whether what is at the front will sooner be taken by who is there already than by who is woken for it.
@@ -207,6 +210,7 @@ impl<A> Queue<A> {
             watching: 0,
             seeking: 0,
             busy: 0,
+            helping: 0,
             tokens: 0,
             promised: false,
             pace: Pace::default(),
@@ -227,7 +231,7 @@ impl<A> Queue<A> {
     }
 
     /// Appends a job and sees to it that it is taken. With [`WhenFull::Displace`] it may give back the oldest one, which
-    /// the caller runs, as it does [`Queue::excess`] then.
+    /// the caller runs, as it does [`Queue::excess`] then; it owes a [`Queue::helped`] for each.
     pub fn push(&self, job: Job<A>, when_full: WhenFull) -> std::result::Result<Option<Job<A>>, Rejected<A>> {
         self.add(job, when_full, State::wake_at_once).map(|(displaced, _)| displaced)
     }
@@ -283,13 +287,16 @@ impl<A> Queue<A> {
                     state = wait(&self.room, state);
                     state.blocked -= 1;
                 }
-                WhenFull::Displace => match state.jobs.pop_front() {
-                    Some(oldest) => {
-                        displaced = Some(oldest);
-                        break;
+                WhenFull::Displace => {
+                    state.helping += 1;
+                    match state.jobs.pop_front() {
+                        Some(oldest) => {
+                            displaced = Some(oldest);
+                            break;
+                        }
+                        None => return Ok((Some(job), false)),
                     }
-                    None => return Ok((Some(job), false)),
-                },
+                }
             }
         }
         state.jobs.push_back(job);
@@ -426,10 +433,18 @@ impl<A> Queue<A> {
     }
 
     /// The oldest job, while there are more than the limit. For who runs what it has displaced: that may have been
-    /// cancelled, and made no room then.
+    /// cancelled, and made no room then. The caller owes a [`Queue::helped`].
     pub fn excess(&self) -> Option<Job<A>> {
         let mut state = self.state.lock();
-        if state.alive() > self.limit { state.jobs.pop_front() } else { None }
+        let oldest = if state.alive() > self.limit { state.jobs.pop_front() } else { None };
+        state.helping += usize::from(oldest.is_some());
+        oldest
+    }
+
+    /// A displaced job has been run, or is back in the deque.
+    pub fn helped(&self) {
+        self.state.lock().helping -= 1;
+        self.quieten();
     }
 
     /// A job that was taken turned out to be cancelled: see [`Queue::cancelled`].
@@ -457,8 +472,6 @@ impl<A> Queue<A> {
     }
 
     /// Runs `then` when nothing is queued and nothing runs: now, or on the thread that ends the last job.
-    ///
-    /// What a displaced job does on its submitter's thread is not seen from here.
     pub fn when_quiet(&self, then: NativeJob) {
         let mut state = self.state.lock();
         // Who gave up waiting must not pile up in a queue that is never quiet.

@@ -161,6 +161,20 @@ fn a_queue_is_quiet_when_its_last_job_has_ended_or_was_cancelled() {
 }
 
 #[test]
+fn a_queue_is_not_quiet_while_a_caller_runs_what_it_displaced() {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    static TOLD: AtomicUsize = AtomicUsize::new(0);
+    let queue = Queue::new(0);
+    assert_eq!(attached(&queue, 1, WhenFull::Displace), Some(1));
+    queue.when_quiet(Box::new(|| {
+        TOLD.fetch_add(1, Relaxed);
+    }));
+    assert_eq!(TOLD.load(Relaxed), 0);
+    queue.helped();
+    assert_eq!(TOLD.load(Relaxed), 1);
+}
+
+#[test]
 fn a_closed_queue_gives_out_what_it_has_and_takes_no_more() {
     let queue = Queue::new(8);
     attached(&queue, 1, WhenFull::Refuse);
