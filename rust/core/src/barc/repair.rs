@@ -6,7 +6,7 @@
 use super::damage::Damage;
 use super::head::{Compression, Head, Kind};
 use super::reader::{Reader, Walk};
-use super::writer::lock;
+use super::writer::{Locked, lock};
 use crate::body::file::BodyFile;
 use crate::body::{Budget, Tunables};
 use crate::{Error, Result};
@@ -37,7 +37,7 @@ pub fn repair(path: &Path) -> Result<Vec<Repair>> {
 
 /// The same in steps.
 pub struct Mender {
-    file: Arc<BodyFile>,
+    file: Locked,
     reader: Reader,
     repairs: Vec<Repair>,
     at: u64,
@@ -50,7 +50,7 @@ impl Mender {
             File::open(path).map_err(Error::io("open the archive"))?;
         }
         let file = lock(path)?;
-        let reader = Reader::of(file.clone(), Arc::new(Tunables::default()), Budget::shared());
+        let reader = Reader::of(file.shared(), Arc::new(Tunables::default()), Budget::shared());
         Ok(Self { file, reader, repairs: Vec::new(), at: 0 })
     }
 

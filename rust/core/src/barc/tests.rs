@@ -3,13 +3,13 @@
 use super::*;
 use super::{Strategy, head::Kind};
 use crate::Error;
-use crate::body::{BodyImage, Budget, Tunables};
+use crate::body::{BodyImage, Budget, Tunables, reaper};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 
 /// A file of its own, gone in the end.
 struct Place(PathBuf);
@@ -585,6 +585,29 @@ fn a_writer_without_a_lock_is_noticed() {
     std::fs::write(&place.0, &more).unwrap();
     assert!(matches!(writer.append(&Record::default(), &Strategy::default()), Err(Error::Io { .. })));
     assert!(place.bytes() == more);
+}
+
+#[test]
+fn the_lock_is_free_again_before_a_large_file_is_closed() {
+    struct Closing(mpsc::Receiver<()>);
+    impl Drop for Closing {
+        fn drop(&mut self) {
+            let _ = self.0.recv();
+        }
+    }
+    // The thread that closes large files has something else to do.
+    let (over, closing) = mpsc::channel::<()>();
+    reaper::drop_large(reaper::LARGE, Closing(closing));
+    let place = Place::new();
+    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    writer.append(&record("http://a/", b"", &vec![b'x'; 2 * reaper::LARGE]), &Strategy::default()).unwrap();
+    drop(writer);
+    std::fs::write(&place.0, [place.bytes(), vec![b'y'; 1000]].concat()).unwrap();
+    assert!(matches!(Writer::open(&place.0, 0, false), Err(Error::Archive { .. })));
+    assert_eq!(repair(&place.0).unwrap().len(), 1);
+    drop(Mender::open(&place.0).unwrap());
+    Writer::open(&place.0, 0, false).unwrap();
+    drop(over);
 }
 
 #[test]

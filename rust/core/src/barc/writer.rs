@@ -19,6 +19,7 @@ use rustix::fs::FlockOperation;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ const BODY_PIECE: usize = 256 << 10;
 const LINE_END: &[u8] = b"\r\n";
 
 pub struct Writer {
-    file: Arc<BodyFile>,
+    file: Locked,
     /// Where the last complete record ends.
     end: u64,
     /// Bytes behind `end` are this writer's.
@@ -45,7 +46,7 @@ impl Writer {
     /// when `append` returns. `from` is the end of a record that is known, or 0: heads are followed from there.
     pub fn open(path: &Path, from: u64, sync: bool) -> Result<Self> {
         let file = lock(path)?;
-        let mut reader = Reader::of(file.clone(), Arc::new(Tunables::default()), Budget::shared());
+        let mut reader = Reader::of(file.shared(), Arc::new(Tunables::default()), Budget::shared());
         let mut at = if reader.may_begin(from)? { from } else { 0 };
         loop {
             let step = match reader.step(at, false, |_, _| Ok(())) {
@@ -71,7 +72,7 @@ impl Writer {
 
     /// For reading what was written.
     pub fn file(&self) -> &Arc<BodyFile> {
-        &self.file
+        &self.file.0
     }
 
     /// Writes a record behind the last one, and returns its offset. Failed, the file is as it was. May wait for the disk.
@@ -175,23 +176,42 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+/// An archive's file with the lock on it, which is given back with this.
+pub(super) struct Locked(Arc<BodyFile>);
+
+impl Locked {
+    /// The file for others, who may keep it.
+    pub fn shared(&self) -> Arc<BodyFile> {
+        self.0.clone()
+    }
+}
+
+impl Deref for Locked {
+    type Target = BodyFile;
+
+    fn deref(&self) -> &BodyFile {
+        &self.0
+    }
+}
+
+impl Drop for Locked {
     fn drop(&mut self) {
-        // A forked child has the same lock, which is its parent's to give back. Readers may keep the file open.
-        if !self.file.is_inherited() {
-            let _ = rustix::fs::flock(&*self.file, FlockOperation::Unlock);
+        // A forked child has the same lock, which is its parent's to give back. Readers may keep the file open, and a
+        // large one is closed later, by a thread that does that.
+        if !self.0.is_inherited() {
+            let _ = rustix::fs::flock(&*self.0, FlockOperation::Unlock);
         }
     }
 }
 
 /// Opens the file, which is made if it isn't there, as its only writer.
-pub(super) fn lock(path: &Path) -> Result<Arc<BodyFile>> {
+pub(super) fn lock(path: &Path) -> Result<Locked> {
     let mut options = File::options();
     let file = options.read(true).write(true).create(true).truncate(false).open(path);
     let file = file.map_err(Error::io("open the archive"))?;
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
         .map_err(Error::io("open the archive for writing: another writer has it"))?;
-    Ok(Arc::new(BodyFile::opened(file, path, false)?))
+    Ok(Locked(Arc::new(BodyFile::opened(file, path, false)?)))
 }
 
 /// Whether what the file ends with is the beginning of a reserved head.
