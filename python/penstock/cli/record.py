@@ -66,7 +66,7 @@ generate | penstock record --json --from - crawl.barc""",
 @click.option("--accept", metavar="VALUE", default=ACCEPT, help="The Accept header, instead of a browser's.")
 @click.option("--no-decode", is_flag=True, help="Leave bodies in the coding in which they come.")
 @compressed
-@click.option("--resume", is_flag=True, help="Skip URLs that FILE has a record of.")
+@click.option("--resume", is_flag=True, help="Skip URLs that FILE has a record of, even a damaged one.")
 @limited
 @json_option
 @quiet_option
