@@ -178,6 +178,16 @@ def test_a_line_without_an_end_is_refused(tmp_path: Path) -> None:
     assert (process.returncode, err) == (2, b"penstock: --from: a line of more than 1,048,576 bytes is no URL\n")
 
 
+@needs_proc
+def test_a_line_without_an_end_takes_no_memory(tmp_path: Path) -> None:
+    with (tmp_path / "endless").open("wb") as file:
+        file.truncate(400 << 20)
+    with start("record", "--from", "endless", "a.barc", cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        peak = watched(process)
+    assert process.returncode == 2
+    assert peak < 200 << 20
+
+
 def test_resume_skips_what_is_recorded(run: Any, site: str, tmp_path: Path) -> None:
     file = tmp_path / "a.barc"
     assert run("record", f"{site}/text/1", file).status == 0

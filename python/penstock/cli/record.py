@@ -133,7 +133,8 @@ def _count(urls: tuple[str, ...], listed: int | None) -> int | None:
         return None
     here = os.lseek(listed, 0, os.SEEK_CUR)
     with open(listed, "rb", closefd=False) as lines:
-        count = sum(map(_is_url, lines))
+        # What is longer is refused when it is its turn: here it would be memory.
+        count = sum(map(_is_url, iter(lambda: lines.readline(LONGEST), b"")))
     os.lseek(listed, here, os.SEEK_SET)
     return len(urls) + count
 
