@@ -421,6 +421,16 @@ def test_damage_is_one_line_and_a_status_if_the_outputs_reader_has_gone_too() ->
     assert "lower-case hexadecimal digit" in error
 
 
+@pytest.mark.parametrize("arguments", [["ls", "gone.barc"], ["get", "http://127.0.0.1:1/"]])
+def test_an_error_that_nobody_reads_has_its_status_all_the_same(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "penstock.cli", *arguments]
+    with open(writer, "wb") as pipe:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=pipe, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&-"])
 @pytest.mark.parametrize("command", ["check", "ls"])
 def test_closed_standard_streams_are_as_dev_null(command: str, closed: str) -> None:

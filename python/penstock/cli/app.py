@@ -5,6 +5,7 @@ It is loaded each time that somebody presses the tab key: what makes requests is
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -40,13 +41,16 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             status = 130
         except (Failure, PenstockError, OSError, ValueError) as error:
-            print(f"penstock: {error}", file=sys.stderr)
+            # Without a reader it has the same status.
+            with contextlib.suppress(OSError):
+                print(f"penstock: {error}", file=sys.stderr)
             status = 2
-        try:
-            sys.stdout.flush()
-        except OSError:
-            # The interpreter would fail once more when it flushes at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                # The interpreter would fail once more when it flushes at its end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return status
 
 
