@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import errno
 import os
 import pickle
@@ -447,6 +448,13 @@ def test_strategies_are_checked_and_say_what_they_are() -> None:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             barc.Strategy.gzip(**wrong)  # type: ignore[arg-type]
     assert barc.Strategy.brotli(level=11, **ALWAYS).level == 11
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_a_strategy_is_copied_and_pickled_by_value(copied: Callable[[Any], Any]) -> None:
+    gzip = barc.Strategy.gzip(min_len=7, level=1, check_identity=False, non_compressible_coef=0.25)
+    for strategy in (barc.Strategy.plain(), gzip, barc.Strategy.brotli()):
+        assert copied(strategy) == strategy
 
 
 names = st.text(st.sampled_from("abcXYZ019-_!"), min_size=1, max_size=12)

@@ -4,6 +4,7 @@ use crate::size;
 use penstock_core::barc::{Compression, Strategy as Core};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
 
 /// Whether a record is worth compressing: by the sizes and types of its parts, as upstream decides it.
 #[pyclass(frozen, eq, module = "penstock.barc")]
@@ -88,6 +89,20 @@ impl Strategy {
     #[getter]
     fn non_compressible_coef(&self) -> f64 {
         self.0.non_compressible_coef
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let (py, Core { compression, level, min_len, check_identity, non_compressible_coef }) = (slf.py(), slf.get().0);
+        let mut maker = slf.get_type().getattr(compression.name())?;
+        if compression != Compression::Plain {
+            let fields = PyDict::new(py);
+            fields.set_item("min_len", min_len)?;
+            fields.set_item("level", level)?;
+            fields.set_item("check_identity", check_identity)?;
+            fields.set_item("non_compressible_coef", non_compressible_coef)?;
+            maker = py.import("functools")?.getattr("partial")?.call((maker,), Some(&fields))?;
+        }
+        Ok((maker, PyTuple::empty(py)))
     }
 
     fn __repr__(&self) -> String {
