@@ -98,6 +98,33 @@ def test_an_index_that_went_past_damage_is_not_kept_for_the_archive_once_it_is_m
         assert list(barc.Index.of(archive)) == offsets
 
 
+def test_a_repair_that_makes_one_record_of_two_leaves_no_index_with_both(path: Path, dialog: MakeDialog) -> None:
+    beside = Path(f"{path}.index")
+    with barc.open(path, "a") as archive:
+        offsets = [archive.append(dialog(number)) for number in range(100)]
+        barc.Index.of(archive)
+    # Few of the records are looked at to tell whether an index is good: these aren't.
+    _damage(path, offsets[50], offsets[51])
+    (mended,) = barc.repair(path)
+    assert (mended.offset, mended.end) == (offsets[50], offsets[52])
+    assert not beside.exists()
+    with barc.open(path) as archive:
+        index = barc.Index.of(archive)
+        assert list(index) == [entry.offset for entry in archive.entries()]
+        assert len(index) == 99
+    beside.write_bytes(b"somebody's notes")
+    _damage(path, offsets[60])
+    assert len(barc.repair(path)) == 1
+    assert beside.read_bytes() == b"somebody's notes"
+
+
+def _damage(path: Path, *offsets: int) -> None:
+    with path.open("r+b") as file:
+        for offset in offsets:
+            file.seek(offset)
+            file.write(b"XXXX")
+
+
 def test_threads_bring_an_index_up_to_date_at_the_same_time(
     three: tuple[Path, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

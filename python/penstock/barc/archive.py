@@ -89,7 +89,8 @@ def repair(path: PathLike, *, progress: Callable[[int, int], object] | None = No
 
     No record that can be read is moved, so that offsets stay good. At the end of the file, what isn't complete is cut
     off. Damage before other records becomes a record of its own: plain, without meta, with the damaged bytes as its
-    response's body, for all readers to get past it. Nothing is changed before all is read.
+    response's body, for all readers to get past it. Nothing is changed before all is read. Then an `Index` beside the
+    archive may have other numbers, and is removed, to be made anew.
 
     Args:
         path: The archive.
@@ -112,9 +113,15 @@ def repair(path: PathLike, *, progress: Callable[[int, int], object] | None = No
         while any(read := mender.read_op()()):
             if progress is not None:
                 progress(*read)
-        return [Repair(*mended) for mended in mender.mend_op()()]
+        mended = [Repair(*place) for place in mender.mend_op()()]
     finally:
         mender.close()
+    if not all(place.cut for place in mended):
+        from penstock.barc.index import forget
+
+        # Of neighbours that were damaged there is one record now.
+        forget(path)
+    return mended
 
 
 def _record(source: Dialog | Record) -> _native.Record:

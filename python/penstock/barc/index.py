@@ -3,6 +3,7 @@ appending, without following all of its heads."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import sys
@@ -20,6 +21,18 @@ MAGIC = b"BARCIDX1"
 
 LOOKED_AT = 16
 """At most so many records, and the last one, are looked at to tell whether an index is the archive's."""
+
+
+def forget(path: str | os.PathLike[str]) -> None:
+    """Removes the index beside an archive, if it has one, and if that can be done."""
+    beside = Path(f"{os.fspath(path)}.index")
+    with contextlib.suppress(OSError):
+        # Whatever else goes by that name stays.
+        if beside.is_file():
+            with beside.open("rb") as file:
+                ours = file.read(len(MAGIC)) == MAGIC
+            if ours:
+                beside.unlink()
 
 
 class Index(Sequence[int]):
