@@ -6,11 +6,12 @@ import dataclasses
 import datetime
 import gzip
 import pickle
+from pathlib import Path
 from typing import Any
 
 import penstock
 import pytest
-from penstock import barc
+from penstock import barc, replay
 
 from tests.barc.conftest import DATA, MakeDialog, make_dialog
 from tests.http.serving import head, response, serve
@@ -124,6 +125,24 @@ def test_a_record_that_is_no_dialog_says_why(changes: dict[str, str | None], why
         with_meta(**changes).dialog()
     assert why in str(raised.value)
     assert raised.value.kind == "no-dialog"
+
+
+def test_a_record_of_more_lines_than_are_written_is_no_dialog_and_others_are_replayed(path: Path) -> None:
+    with barc.open(path, "a") as archive:
+        archive.append(make_dialog(1))
+    meta = b"url: http://a/\r\nmethod: GET\r\nresponse-version: HTTP/1.1\r\nresponse-status: 200 OK\r\n\r\n"
+    lines = b"".join(b"x-%d: y\r\n" % number for number in range(129)) + b"\r\n"
+    sizes = (len(meta) + len(lines), len(meta), 0, 0, len(lines))
+    with path.open("ab") as file:
+        file.write(b"BARC2 %012x DP %05x %05x %010x %05x\r\n\r\n" % sizes + meta + lines)
+    with barc.open(path) as archive:
+        _, record = archive
+    assert len(record.res_headers) == 129
+    with pytest.raises(penstock.ArchiveError, match=r"is no dialog.*128") as raised:
+        record.dialog()
+    assert raised.value.kind == "no-dialog"
+    with replay.serving(path) as server:
+        assert server.recorded == 1
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from penstock import _native
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.dialog import EMPTY, Dialog, Epilog, Pairs, Prolog, Trace, headers_of
-from penstock.errors import ArchiveError
+from penstock.errors import ArchiveError, HeadTooLong
 
 if TYPE_CHECKING:
     from penstock.http.response import Headers
@@ -168,7 +168,8 @@ class Record:
         are the times and the peer.
 
         Raises:
-            ArchiveError: Meta lacks something, or says what can't be; `.kind` is `"no-dialog"`.
+            ArchiveError: Meta lacks something, or says what can't be, or a header block has more lines than a dialog;
+                `.kind` is `"no-dialog"`.
         """
         meta = self.meta
         try:
@@ -197,7 +198,8 @@ class Record:
             )
         except KeyError as error:
             raise self._no_dialog(f"no {error.args[0]} in its meta") from None
-        except ValueError as error:
+        except (ValueError, HeadTooLong) as error:
+            # A block may have more lines than are written.
             raise self._no_dialog(str(error)) from None
 
     def _no_dialog(self, why: str) -> ArchiveError:
