@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import http
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -29,6 +30,14 @@ def _bytes(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode("latin-1")
 
 
+@functools.cache
+def _headers() -> type[Headers]:
+    """Its class comes with the client, and to import it again takes longer than to make one."""
+    from penstock.http.response import Headers
+
+    return Headers
+
+
 def headers_of(fields: Headers | Pairs | Fields | None) -> Headers:
     """Header fields as an archive holds them: names in lower case, repeated ones together, values without the
     whitespace around them.
@@ -37,10 +46,9 @@ def headers_of(fields: Headers | Pairs | Fields | None) -> Headers:
         ValueError: A name or value that HTTP has no form for.
         HeadTooLong: More than 128 lines, or a MiB; no more can be archived.
     """
-    from penstock.http.response import Headers
-
+    headers = _headers()
     if not isinstance(fields, Fields):
-        if isinstance(fields, Headers):
+        if isinstance(fields, headers):
             pairs: Any = fields.raw
         elif isinstance(fields, Mapping):
             pairs = fields.items()
@@ -48,7 +56,8 @@ def headers_of(fields: Headers | Pairs | Fields | None) -> Headers:
             pairs = fields or ()
         fields = Fields([(_bytes(name), _bytes(value)) for name, value in pairs])
     # It has the three methods that Headers calls of a response's head.
-    return Headers(cast(Any, fields))
+    head: Any = fields
+    return headers(head)
 
 
 class _Value:

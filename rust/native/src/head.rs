@@ -3,7 +3,10 @@
 use crate::errors::Raise;
 use penstock_core::http::{Head as Core, Version};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyString, PyTuple, PyType};
+
+/// Lines for which there is room at first: most heads have no more.
+const FEW: usize = 24;
 
 #[pyclass(frozen, module = "penstock._native")]
 pub struct Head {
@@ -32,11 +35,11 @@ pub fn pairs<'py>(
     py: Python<'py>,
     fields: impl Iterator<Item = (impl AsRef<[u8]>, impl AsRef<[u8]>)>,
 ) -> PyResult<Bound<'py, PyTuple>> {
-    let list = PyList::empty(py);
+    let mut lines = Vec::with_capacity(FEW);
     for (name, value) in fields {
-        list.append((PyBytes::new(py, name.as_ref()), PyBytes::new(py, value.as_ref())))?;
+        lines.push((PyBytes::new(py, name.as_ref()), PyBytes::new(py, value.as_ref())).into_pyobject(py)?);
     }
-    Ok(list.to_tuple())
+    PyTuple::new(py, lines)
 }
 
 #[pymethods]
