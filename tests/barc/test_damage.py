@@ -365,6 +365,18 @@ def test_check_reads_a_record_that_was_written_when_it_had_come_to_the_end(
     assert [type(one) for one in found] == [barc.Entry] * 4
 
 
+def test_check_looks_at_the_file_that_was_opened_whatever_has_its_name_now(
+    three: tuple[Path, list[int]], tmp_path: Path
+) -> None:
+    path, offsets = three
+    with barc.open(path) as archive:
+        entries = list(archive.entries())
+        path.rename(tmp_path / "old.barc")
+        assert list(archive.check()) == entries
+        path.write_bytes(bytes(100_000))
+        assert list(archive.check(offsets[1])) == entries[1:]
+
+
 def test_too_few_bytes_for_a_record_cannot_be_covered(three: tuple[Path, list[int]]) -> None:
     path, offsets = three
     whole = path.read_bytes()

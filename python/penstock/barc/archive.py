@@ -7,7 +7,6 @@ import os
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
@@ -302,10 +301,11 @@ class Archive(_Archive):
     def check(self, start: int = 0) -> Iterator[Entry | ArchiveError]:
         """Reads everything from the offset `start` on: good records as entries, damage as errors."""
         damage: deque[ArchiveError] = deque()
-        records = Records(self, self._reading().walk("verified", True), start, Entry._make, damage)
+        reader = self._reading()
+        records = Records(self, reader.walk("verified", True), start, Entry._make, damage)
         reached = -1
         # What is there is unfinished only if nothing came of it once more: a writer may be at work.
-        while (left := Path(self.path).stat().st_size) > records.offset != reached:
+        while (left := reader.size()) > records.offset != reached:
             reached = records.offset
             for entry in records:
                 while damage:

@@ -1,7 +1,7 @@
 //! Reading and writing archives: what waits for the disk is an `Op`, for Python to choose its thread.
 
 use crate::budget::Budget;
-use crate::errors::to_py;
+use crate::errors::{Raise, to_py};
 use crate::op::Op;
 use crate::record::Record;
 use crate::strategy::Strategy;
@@ -33,6 +33,11 @@ impl ArchiveReader {
         let tunables = tunables.map_or_else(Arc::default, |tunables| tunables.0.clone());
         let budget = budget.map_or_else(CoreBudget::shared, |budget| budget.0.clone());
         Op::new("barc.open", move || Reader::open(&path, tunables, budget), |py, reader| Self(reader).into_py_any(py))
+    }
+
+    /// Bytes that the file has now.
+    fn size(&self, py: Python<'_>) -> PyResult<u64> {
+        self.0.size().raise(py)
     }
 
     /// The record at `offset`; `None` where there is none.

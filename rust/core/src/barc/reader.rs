@@ -152,6 +152,11 @@ impl Reader {
         &self.file
     }
 
+    /// Bytes that the file has now.
+    pub fn size(&self) -> Result<u64> {
+        self.file.look_again()
+    }
+
     /// The record's place, `None` at the end of the file, behind it, and where one is being written.
     pub fn entry(&mut self, offset: u64) -> Result<Option<Entry>> {
         if let Some(entry) = self.window.entry(offset) {
