@@ -17,6 +17,7 @@ import penstock
 import pytest
 from penstock import barc
 from penstock.cli.archives import Span
+from penstock.cli.common import tell
 
 from tests.barc.conftest import DATA, make_dialog
 from tests.cli.conftest import Done, start, until
@@ -380,6 +381,22 @@ def test_stats_counts_hosts_by_name_and_what_is_no_url_too(run: Any, tmp_path: P
             archive.append(barc.Record(meta=[("url", url)]))
     (line,) = run("stats", "--json", tmp_path / "a.barc").out.splitlines()
     assert json.loads(line)["hosts"] == {"one.test": 2, "-": 1, "one.test:8443": 1}
+
+
+@pytest.mark.parametrize("command", ["ls", "stats"])
+def test_what_a_terminal_would_listen_to_is_escaped(command: str, run: Any, tmp_path: Path) -> None:
+    with barc.open(tmp_path / "a.barc", "a") as archive:
+        meta = [("url", b"http://a.test/\x9b31m"), ("method", "GET"), ("response-status", b"2\x9b0")]
+        archive.append(barc.Record(meta=meta, res_headers=[("content-encoding", b"\x9b31m")]))
+    done = run(command, tmp_path / "a.barc")
+    assert (done.status, done.err) == (0, "")
+    assert "http://a.test/\\x9b31m\n" in done.out
+    assert "\x9b" not in done.out
+
+
+def test_an_answers_reason_is_no_word_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    tell("http://a.test/", "404 \x9b31m\r\x1b[2J")
+    assert capsys.readouterr().err == "penstock: http://a.test/: 404 \\x9b31m\\r\\x1b[2J\n"
 
 
 def test_a_closed_pipe_ends_it_without_a_word() -> None:

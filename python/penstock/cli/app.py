@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 import penstock
 from penstock.cli import archives
-from penstock.cli.common import Command, Failure
+from penstock.cli.common import Command, Failure, shown
 from penstock.cli.get import get
 from penstock.cli.record import record
 from penstock.cli.replay import replay
@@ -43,7 +43,7 @@ class Commands(click.Group):
         except (Failure, PenstockError, OSError, ValueError) as error:
             # Without a reader it has the same status.
             with contextlib.suppress(OSError):
-                print(f"penstock: {error}", file=sys.stderr)
+                print(f"penstock: {shown(str(error))}", file=sys.stderr)
             status = 2
         for stream in (sys.stdout, sys.stderr):
             try:

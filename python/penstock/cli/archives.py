@@ -17,7 +17,17 @@ import click
 
 from penstock import barc
 from penstock.body.image import BodyImage
-from penstock.cli.common import Command, Failure, exclusive, json_option, limited, print_json, quiet_option, tunables_of
+from penstock.cli.common import (
+    Command,
+    Failure,
+    exclusive,
+    json_option,
+    limited,
+    print_json,
+    quiet_option,
+    shown,
+    tunables_of,
+)
 from penstock.cli.progress import Progress
 from penstock.errors import ArchiveError
 
@@ -290,7 +300,8 @@ def ls(files: tuple[str, ...], max_body: str, as_json: bool) -> int:
                     )
                 else:
                     place = f"0x{record.offset:010x} {record.compression:6}"
-                    print(f"{place} {status or '-':>3} {sizes[0]:>9} {sizes[1]:>11} {method or '-':4} {url or '-'}")
+                    line = f"{place} {status or '-':>3} {sizes[0]:>9} {sizes[1]:>11} {method or '-':4} {url or '-'}"
+                    print(shown(line))
     return 0
 
 

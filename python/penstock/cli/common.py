@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -23,12 +24,15 @@ __all__ = [
     "print_json",
     "quiet_option",
     "readable",
+    "shown",
     "tell",
     "tunables_of",
     "writable",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 STATUSES = "0 done, 1 wrong usage, 2 an error or damage, 130 interrupted"
 
@@ -89,9 +93,14 @@ def tunables_of(max_body: str) -> Tunables:
         raise click.BadParameter(str(error), param_hint="--max-body") from None
 
 
+def shown(text: str) -> str:
+    """What others have written, for a terminal: control characters, to which that would listen, are escaped."""
+    return CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
 def tell(name: str, error: object) -> None:
     """A line of standard error on something that goes wrong while others go on."""
-    print(f"penstock: {name}: {error}", file=sys.stderr, flush=True)
+    print(f"penstock: {shown(f'{name}: {error}')}", file=sys.stderr, flush=True)
 
 
 async def readable(file: Any) -> None:

@@ -12,7 +12,17 @@ import click
 
 from penstock import barc
 from penstock.cli.archives import extent, reading, several
-from penstock.cli.common import Command, counted, human, json_option, limited, print_json, quiet_option, tunables_of
+from penstock.cli.common import (
+    Command,
+    counted,
+    human,
+    json_option,
+    limited,
+    print_json,
+    quiet_option,
+    shown,
+    tunables_of,
+)
 
 if TYPE_CHECKING:
     from penstock.http.response import Headers
@@ -103,10 +113,10 @@ def _show(name: str, figures: Mapping[str, Any]) -> None:
     print(f"  bodies    {human(figures['req_bodies'])} sent, {human(figures['res_bodies'])} received")
     for title in ("storage", "codings", "statuses", "hosts"):
         for number, (key, count) in enumerate(figures[title].items()):
-            print(f"  {title if number == 0 else '':9} {count:>7,} {key}")
+            print(f"  {title if number == 0 else '':9} {count:>7,} {shown(key)}")
     for number, entry in enumerate(figures["biggest"]):
         title = "biggest" if number == 0 else ""
-        print(f"  {title:9} 0x{entry['offset']:010x} {human(entry['res_body']):>9} {entry['url']}")
+        print(f"  {title:9} 0x{entry['offset']:010x} {human(entry['res_body']):>9} {shown(entry['url'])}")
 
 
 @click.command(
