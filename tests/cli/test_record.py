@@ -251,6 +251,15 @@ def test_interrupted_it_finishes_what_is_in_hand_and_goes_on_by_resume(site: str
     assert sorted(urls_of(tmp_path / "a.barc")) == [f"{site}/text/{number}" for number in (1, 2, 3)]
 
 
+def test_interrupted_together_with_who_reads_its_messages_it_ends_as_interrupted(site: str, tmp_path: Path) -> None:
+    with start("record", f"{site}/held", "a.barc", cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        until(lambda: asked(site, "held") == 1)
+        process.stderr.close()
+        process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+
+
 def test_interrupted_while_it_writes_it_finishes_that_record_and_tells_of_it(site: str, tmp_path: Path) -> None:
     file, size = tmp_path / "a.barc", 48 << 20
     command = ["record", "--brotli", "--json", f"{site}/text/1/{size}", f"{site}/held", file]

@@ -120,7 +120,9 @@ def record(
             asyncio.run(recording.run(_wanted(urls, listed), concurrency, resume))
         except KeyboardInterrupt:
             done = counted(progress.count, "record")
-            print(f"penstock: interrupted after {done}; --resume goes on", file=sys.stderr)
+            # Whoever reads it may be gone by the same Ctrl-C.
+            with contextlib.suppress(OSError):
+                print(f"penstock: interrupted after {done}; --resume goes on", file=sys.stderr)
             raise
     return 2 if recording.failed else 0
 
