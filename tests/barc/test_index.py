@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -143,6 +144,20 @@ def test_threads_bring_an_index_up_to_date_at_the_same_time(
     with ThreadPoolExecutor(2) as threads:
         assert list(threads.map(index, range(2))) == [offsets] * 2
     assert sorted(one.name for one in path.parent.iterdir()) == [path.name, f"{path.name}.index"]
+
+
+def test_an_index_is_saved_without_an_object_for_each_record(tmp_path: Path) -> None:
+    count = 300_000
+    index = barc.Index()
+    index._offsets.extend(range(1 << 40, (1 << 40) + count))
+    tracemalloc.start()
+    try:
+        index._save(tmp_path / "index")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "index").stat().st_size == 8 * (count + 2)
+    assert peak < 4 * 8 * count
 
 
 def test_an_index_that_cannot_be_saved_leaves_nothing(

@@ -102,7 +102,8 @@ class Index(Sequence[int]):
         self.end = self._offsets.pop() if self._offsets else 0
 
     def _save(self, path: str | os.PathLike[str]) -> None:
-        numbers = array("Q", [*self._offsets, self.end])
+        numbers = self._offsets[:]
+        numbers.append(self.end)
         if sys.byteorder == "big":
             numbers.byteswap()
         draft = Path(f"{os.fspath(path)}.{secrets.token_hex(4)}.part")
