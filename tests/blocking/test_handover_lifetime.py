@@ -68,7 +68,7 @@ def test_a_task_that_is_blocked_when_the_loop_stops_goes_on_when_it_runs_again()
 
 def test_a_function_that_waits_for_the_loop_is_let_go_by_the_runners_end() -> None:
     async def main() -> None:
-        loop, begun = asyncio.get_running_loop(), threading.Event()
+        loop, met, begun = asyncio.get_running_loop(), Met(), threading.Event()
 
         def waits() -> None:
             future = asyncio.run_coroutine_threadsafe(asyncio.sleep(60), loop)
@@ -76,14 +76,53 @@ def test_a_function_that_waits_for_the_loop_is_let_go_by_the_runners_end() -> No
             # Cancelled with all other tasks, when main has returned.
             with pytest.raises(concurrent.futures.CancelledError):
                 future.result(15)
+            let_go.append(threading.get_ident())
 
+        # While the first thread is away, the function is on a carrier; it is back before main returns.
+        first = asyncio.create_task(blocking(met))
+        await until(met.entered.is_set)
         tasks.append(asyncio.create_task(blocking(waits)))
-        await asyncio.sleep(0)
         await until(begun.is_set)
+        met.opened.set()
+        assert await first == threading.main_thread().ident
 
+    let_go: list[int] = []
     tasks: list[asyncio.Task[None]] = []
     run(main())
     assert tasks[0].done()
+    assert len(let_go) == 1
+    assert let_go[0] != threading.get_ident()
+
+
+def test_a_function_on_the_first_thread_waits_for_a_loop_that_is_to_stop_in_vain_and_the_runner_for_it() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def waits() -> None:
+            future = asyncio.run_coroutine_threadsafe(sleeps(), loop)
+            with pytest.raises(TimeoutError):
+                future.result(0.3)
+            given_up.append(threading.get_ident())
+
+        tasks.append(asyncio.create_task(blocking(waits)))
+        await until(asleep.is_set)
+
+    async def sleeps() -> None:
+        asleep.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(len(given_up))
+
+    asleep = threading.Event()
+    given_up: list[int] = []
+    ended: list[int] = []
+    tasks: list[asyncio.Task[None]] = []
+    run(main())
+    assert tasks[0].done()
+    assert given_up == [threading.get_ident()]
+    # The runner cancelled it, once it had the first thread.
+    assert ended == [1]
 
 
 def test_a_runner_runs_on_it_again_and_again() -> None:
