@@ -37,6 +37,9 @@ ROWS = (
 )
 ALL = {row.id: row for session in blocking.sessions(blocking.LOOPS, Path("blocking")) for row in session}
 
+# Whichever test is first in its process waits for the run.
+pytestmark = pytest.mark.timeout(120)
+
 
 @pytest.fixture(scope="module")
 def results() -> Results:
