@@ -21,6 +21,10 @@ demo: say-demo $(VENV)/.develop $(VENV)/.bench ## Run the main job: 16 GETs of 8
 .PHONY: test
 test: say-test test-rust test-python ## Run the Rust tests, the models of the concurrent parts, and the Python tests
 
+# Half of the time tests wait: there is a process more than CPUs.
+IN_PROCESSES = $(BIN)/python -m pytest --dist=worksteal \
+	-n $$($(BIN)/python -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
+
 .PHONY: test-rust
 test-rust: say-test-rust ## Run the Rust tests (nextest if present, else cargo test), then the models under loom
 	@# Tests count what the whole process holds: one a process, or one at a time.
@@ -30,21 +34,24 @@ test-rust: say-test-rust ## Run the Rust tests (nextest if present, else cargo t
 		cargo test -p penstock-core --lib --release -- dispatch:: permit:: handover::
 
 .PHONY: test-python
-test-python: say-test-python $(VENV)/.develop $(VENV)/.test ## Run the Python tests, in a process for each of up to 4 CPUs
-	@# Half of the time tests wait. What says how late a loop was runs by itself, afterwards.
-	$(BIN)/python -m pytest -m "not alone" -n logical --maxprocesses=4 --dist=worksteal
-	$(BIN)/python -m pytest -m alone
+test-python: say-test-python $(VENV)/.develop $(VENV)/.test ## Run the Python tests, in up to 4 processes
+	$(IN_PROCESSES) -m "not alone"
+	@# What says how late a loop was runs by itself, afterwards. To collect all tests for the few takes a while.
+	$(BIN)/python -m pytest -m alone $$(grep -rl --include='test_*.py' 'pytest\.mark\.alone' tests)
 
-.PHONY: test-programs
-test-programs: say-test-programs $(VENV)/.develop $(VENV)/.test ## Build the benchmarks' native programs, unoptimised, and run each as a row (needs OpenSSL's headers)
+.PHONY: programs
+programs: say-programs ## Build the benchmarks' native programs, unoptimised (needs OpenSSL's headers)
 	@# What they do is tested, and not how fast: beside what the benchmarks build of them.
 	for folder in floor upstream today core; do CARGO_PROFILE_DEV_DEBUG=false cargo build --quiet --locked \
 		--manifest-path benches/rust/$$folder/Cargo.toml --target-dir target/$$folder || exit; done
+
+.PHONY: test-programs
+test-programs: say-test-programs programs $(VENV)/.develop $(VENV)/.test ## Run each of the benchmarks' native programs as a row (needs OpenSSL's headers)
 	PENSTOCK_REQUIRE_ALL=1 $(BIN)/python -m pytest tests/bench/test_programs.py
 
 .PHONY: test-handover
 test-handover: say-test-handover $(VENV)/.develop $(VENV)/.test ## Run the Python tests of what is tied to versions of CPython, and its stress suite
-	$(BIN)/python -m pytest tests/blocking/test_handover*.py
+	$(IN_PROCESSES) tests/blocking/test_handover*.py
 
 .PHONY: lint
 lint: say-lint $(VENV)/.develop $(VENV)/.lint $(VENV)/.test ## Check formats, clippy, ruff, strict mypy, the stubs, where unsafe stands, and the documentation's tables
