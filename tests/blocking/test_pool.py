@@ -255,10 +255,16 @@ async def test_blocking_jobs_use_all_threads_at_once(pool: DispatchPool) -> None
 
 @pytest.mark.asyncio
 async def test_a_native_job_runs_beside_the_interpreter(pool: DispatchPool) -> None:
-    started = time.perf_counter()
-    results = await asyncio.gather(*[_nap(pool, 0.05) for _ in range(4)])
-    assert results == [None] * 4
-    assert time.perf_counter() - started < 0.15
+    async def together() -> float:
+        started = time.perf_counter()
+        assert await asyncio.gather(*[_nap(pool, 0.05) for _ in range(4)]) == [None] * 4
+        return time.perf_counter() - started
+
+    # One after the other they take 0.2 s; what else the machine does only adds to it.
+    taken = [await together()]
+    while min(taken) >= 0.15 and len(taken) < 20:
+        taken.append(await together())
+    assert min(taken) < 0.15
 
 
 @pytest.mark.asyncio
