@@ -122,7 +122,7 @@ def test_crawl(example: Example, url: str) -> None:
 SITE = """
 import asyncio
 
-BODY = bytes(i * 31 & 255 for i in range(1 << 20))
+BODY = bytes(i * 31 & 255 for i in range(256)) * (1 << 12)
 
 async def answer(reader, writer):
     try:

@@ -25,7 +25,7 @@ from tests.http.test_upload import fields
 
 pytestmark = pytest.mark.asyncio
 
-BODY = bytes(i * 7 & 255 for i in range(1_000_000))
+BODY = (bytes(i * 7 & 255 for i in range(256)) * 3907)[:1_000_000]
 
 
 class Tunneller:

@@ -22,14 +22,14 @@ import pytest
 from tests.http.conftest import STORINGS, Storing
 from tests.http.test_tls import trusting
 
-BODY = bytes(i * 31 >> 2 & 255 for i in range(3 << 20))
+BODY = bytes(i * 31 >> 2 & 255 for i in range(1024)) * (3 << 10)
 DIGEST = hashlib.sha256(BODY).hexdigest()
 
 AIOHTTP = """
 import asyncio, hashlib
 from aiohttp import web
 
-BODY = bytes(i * 31 >> 2 & 255 for i in range(3 << 20))
+BODY = bytes(i * 31 >> 2 & 255 for i in range(1024)) * (3 << 10)
 
 async def length(request):
     return web.Response(body=BODY)
@@ -122,7 +122,7 @@ async def upload(client: penstock.Client, url: str, image: penstock.BodyImage) -
 ASGI = """
 import hashlib, json, socket, sys
 
-BODY = bytes(i * 31 >> 2 & 255 for i in range(3 << 20))
+BODY = bytes(i * 31 >> 2 & 255 for i in range(1024)) * (3 << 10)
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":

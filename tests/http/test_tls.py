@@ -19,7 +19,7 @@ from tests.http.serving import chunked, head, response, until
 
 pytestmark = pytest.mark.asyncio
 
-BODY = bytes(i * 11 & 255 for i in range(1_500_001))
+BODY = (bytes(i * 11 & 255 for i in range(256)) * 5860)[:1_500_001]
 
 
 @contextlib.asynccontextmanager
