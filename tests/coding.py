@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import zlib
 from collections.abc import Callable
@@ -33,7 +34,9 @@ ENCODE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 """What a header calls it, and what puts it on."""
 
 
+@functools.lru_cache(maxsize=32)
 def put_on(body: bytes, *codings: str) -> bytes:
+    """The same again for who asks again: tests do, once a store and loop, and coding takes longer than the test."""
     for coding in codings:
         body = ENCODE[coding][1](body)
     return body
