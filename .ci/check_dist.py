@@ -35,6 +35,8 @@ def wheel_problems(wheel: Path) -> Iterator[str]:
         yield f"{len(binaries)} binaries: {binaries}"
     if "License-Expression: MIT OR Apache-2.0" not in described:
         yield "no licence expression"
+    if "\nProject-URL: Repository, https://" not in described:
+        yield "no address of the repository"
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         python = str(Path(folder) / "bin" / "python")
