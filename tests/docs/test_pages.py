@@ -130,6 +130,16 @@ def test_names_in_the_examples_are_penstocks(place: str, block: str) -> None:
     assert named <= set(dir(penstock))
 
 
+def test_each_row_of_a_table_has_as_many_cells_as_its_head() -> None:
+    uneven = []
+    for page in [*DOCS.rglob("*.md"), *ROOT.glob("*.md")]:
+        text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+            head, *rows = table.splitlines()
+            uneven += [f"{page.name}: {row}" for row in rows if row.count("|") != head.count("|")]
+    assert uneven == []
+
+
 @pytest.mark.parametrize("cls", [penstock.Timeouts, penstock.Limits])
 def test_the_defaults_in_the_settings_are_those_in_the_source(cls: Any) -> None:
     section = (DOCS / "reference/settings.md").read_text().partition(f"\n## `{cls.__name__}`")[2].partition("\n## ")[0]
@@ -202,6 +212,11 @@ def test_the_reference_has_every_public_name_with_its_members_and_parameters(nam
         wanted |= members(value)
         wanted |= {parameter for member in members(value) for parameter in parameters(getattr(value, member, None))}
     assert {each for each in wanted if not each.startswith("_")} - told == set()
+
+
+def test_the_reference_has_the_names_of_every_module_that_it_names() -> None:
+    modules = (penstock.barc, penstock.har, penstock.http, penstock.replay)
+    assert [name for module in modules for name in module.__all__ if name not in told_of(name)] == []
 
 
 def explained(value: Any) -> set[str]:
