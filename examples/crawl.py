@@ -1,13 +1,14 @@
 """Many GETs at once that can't run you out of anything: python examples/crawl.py URL..., or URLs on stdin
 
-How many bodies come and how large they are is the servers' choice. What they may take is ours: connections, memory
-of a body, memory and disk of all together, and time.
+How many bodies come and how large they are is the servers' choice. What they may take is ours: visits at a time,
+connections, memory of a body, memory and disk of all together, and time. A URL that fails is told of, and the others
+are visited all the same.
 """
 
 import asyncio
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import penstock
 
@@ -15,6 +16,7 @@ TUNABLES = penstock.Tunables(max_body_ram="64KiB", max_body="64MiB")
 BUDGET = penstock.Budget(ram="32MiB", disk="2GiB", files=200)
 TIMEOUTS = penstock.Timeouts(connect=5, idle=20, total=120)
 LIMITS = penstock.Limits(connections=50)
+WORKERS = 64
 
 
 async def digest(image: penstock.BodyImage) -> str:
@@ -25,25 +27,29 @@ async def digest(image: penstock.BodyImage) -> str:
     return found.hexdigest()
 
 
-async def visit(client: penstock.Client, url: str, places: asyncio.Semaphore) -> str:
-    async with places:
-        try:
-            response = await client.get(url)
-        except (penstock.RequestError, penstock.LimitExceeded, penstock.BudgetExceeded) as error:
-            return f"{url}: {type(error).__name__}: {error}"
-        # The body is dropped here, and gives back its memory or its file.
-        return f"{url}: {response.status}, {len(response.body)} bytes, sha256 {await digest(response.body)}"
+async def visit(client: penstock.Client, url: str) -> str:
+    try:
+        response = await client.get(url)
+    except (penstock.RequestError, penstock.LimitExceeded, penstock.BudgetExceeded, OSError) as error:
+        # OSError: the file system has no room for a body, or something else against its file.
+        return f"{url}: {type(error).__name__}: {error}"
+    # The body is dropped here, and gives back its memory or its file.
+    return f"{url}: {response.status}, {len(response.body)} bytes, sha256 {await digest(response.body)}"
 
 
-async def crawl(urls: Iterable[str]) -> int:
-    """Visits all URLs; returns how many."""
-    places = asyncio.Semaphore(200)
+async def work(client: penstock.Client, urls: Iterator[str]) -> None:
+    """One of some workers that take from one iterator: there are as many visits as workers, not one for each URL."""
+    for url in urls:
+        print(await visit(client, url))
+
+
+async def crawl(urls: Iterable[str]) -> None:
+    waiting = iter(urls)
     async with penstock.Client(tunables=TUNABLES, budget=BUDGET, timeout=TIMEOUTS, limits=LIMITS) as client:
-        visits = [asyncio.create_task(visit(client, url, places)) for url in urls]
-        for done in asyncio.as_completed(visits):
-            print(await done)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(WORKERS):
+                group.create_task(work(client, waiting))
         print(f"{client.stats()['connected']} connections", file=sys.stderr)
-    return len(visits)
 
 
 if __name__ == "__main__":

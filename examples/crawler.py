@@ -3,6 +3,9 @@
 It visits ten thousand URLs of one server, and then visits them again until its time is over: most bodies are small, a
 tenth is larger than memory may hold, and some are broken. Meanwhile it watches itself: memory, threads, descriptors,
 and how late the event loop is. When a bound is broken it says which and ends with status 1.
+
+The server is to know URL-PREFIX/body/NUMBER/SIZE, a body of that size; /broken/NUMBER/SIZE, one that ends early; and
+/missing/NUMBER/SIZE, a 404. tests/ground/test_examples.py has one in a few lines.
 """
 
 import argparse

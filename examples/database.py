@@ -1,8 +1,8 @@
 """A blocking database driver in an asyncio program: python examples/database.py FILE
 
-A hundred transfers at once between the accounts of an SQLite file, through four connections. Each thread of the pool
-has a connection of its own, made and closed on that thread: connections of sqlite3 must not change threads, and those
-of most drivers don't like to.
+A hundred transfers at once between the accounts of an SQLite file, which is made if it isn't there, through four
+connections. Each thread of the pool has a connection of its own, made and closed on that thread: connections of sqlite3
+must not change threads, and those of most drivers don't like to.
 """
 
 import asyncio
@@ -68,8 +68,8 @@ class Overdrawn(Exception):
 
 
 def create(connection: sqlite3.Connection) -> None:
-    connection.execute("CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)")
-    connection.executemany("INSERT INTO accounts VALUES (?, 100)", [(n,) for n in range(10)])
+    connection.execute("CREATE TABLE IF NOT EXISTS accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)")
+    connection.executemany("INSERT OR IGNORE INTO accounts VALUES (?, 100)", [(n,) for n in range(10)])
 
 
 def total(connection: sqlite3.Connection) -> int:

@@ -1,7 +1,7 @@
 """A CPU-bound parser beside an event loop: python examples/parse.py FILE.csv...
 
-Adds up a column of each file. Parsing in Python holds the interpreter's lock, so more threads make it no faster; one
-thread is enough to keep the loop turning meanwhile. How late the loop was at worst is printed in the end.
+Adds up the column `amount` of each file. Parsing in Python holds the interpreter's lock, so more threads make it no
+faster; one thread is enough to keep the loop turning meanwhile. How late the loop was at worst is printed in the end.
 """
 
 import asyncio

@@ -23,7 +23,7 @@ async def save(url: str, path: Path) -> penstock.Response:
 async def main(url: str, path: str) -> int:
     try:
         response = await save(url, Path(path))
-    except penstock.PenstockError as error:
+    except (penstock.PenstockError, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     print(f"{path}: {len(response.body)} bytes in {response.elapsed:.2f} s, sha256 {response.body.digests['sha256']}")

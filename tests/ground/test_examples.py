@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import re
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -119,6 +120,27 @@ def test_crawl(example: Example, url: str) -> None:
     assert re.fullmatch(r"\d+ connections\n", done.stderr)
 
 
+def test_a_body_whose_file_cannot_be_written_ends_no_other_visit_of_the_crawl(tmp_path: Path, url: str) -> None:
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    urls = [f"{url}/{size}/8192" for size in (SIZE, *range(100))]
+    done = subprocess.run(
+        # Without -B, the interpreter's own files would be cut, too.
+        [sys.executable, "-B", "-W", "error", str(ROOT / "examples/crawl.py"), *urls],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=False,
+        preexec_fn=small_files,
+    )
+    found = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    assert found.keys() == set(urls), done.stderr
+    assert "File too large" in found[urls[0]]
+    assert [each for each in urls[1:] if not found[each].startswith("200, ")] == []
+
+
 SITE = """
 import asyncio
 
@@ -206,6 +228,9 @@ def test_save(example: Example, url: str, tmp_path: Path) -> None:
     done = example("save.py", f"{url}/nothing", "other")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("HTTPStatusError: 404 Not Found")
+    done = example("save.py", url, "nowhere/body")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("FileNotFoundError: ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["body"]
 
 
@@ -218,6 +243,8 @@ def test_database(example: Example, tmp_path: Path) -> None:
     assert int(found[2]) > 0
     with contextlib.closing(sqlite3.connect(tmp_path / "accounts.db")) as connection:
         assert connection.execute("SELECT sum(balance), min(balance) >= 0 FROM accounts").fetchone() == (1000, 1)
+    again = example("database.py", "accounts.db")
+    assert again.stdout.endswith(" 1000 in all\n"), again.stderr
 
 
 def test_serve_files(tmp_path: Path) -> None:
