@@ -107,7 +107,8 @@ class ContentLengthTooLong(LimitExceeded):
 
 
 class HeadTooLong(LimitExceeded):
-    """A response head, trailer or chunk head is over one of `Limits`."""
+    """A response head, trailer or chunk head is over one of `Limits`; or a head has more lines or bytes than a dialog
+    holds, which no setting changes."""
 
 
 class DecodedTooLong(LimitExceeded):
@@ -285,7 +286,7 @@ class ClientClosed(PenstockError, RuntimeError):
 
 
 class BlockingInLoop(PenstockError, RuntimeError):
-    """A call that may wait for a disk was made on the thread of a running event loop."""
+    """A call that may wait, for a disk, a permit or a response, was made on the thread of a running event loop."""
 
 
 class HandoverError(PenstockError, RuntimeError):

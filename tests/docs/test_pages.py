@@ -148,6 +148,15 @@ def test_the_defaults_in_the_settings_are_those_in_the_source(cls: Any) -> None:
     assert told == {field.name: field.default for field in dataclasses.fields(cls) if field.init}
 
 
+def test_the_units_in_the_settings_are_those_that_are_taken() -> None:
+    said = re.search(r"The units are (.*?), spelt", (DOCS / "reference/settings.md").read_text(), re.DOTALL)
+    assert said is not None
+    sizes = {unit: penstock.Tunables(max_body=f"1{unit}").max_body for unit in re.findall(r"`(\w+)`", said[1])}
+    binary = {f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}
+    decimal = {f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)}
+    assert sizes == {"B": 1, **binary, **decimal}
+
+
 def test_pages_look_the_same_on_the_site_and_on_github() -> None:
     """`\\|` within code in a table keeps its backslash on the site, and GitHub knows no `!!!`."""
     marks = [

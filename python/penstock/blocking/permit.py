@@ -35,8 +35,8 @@ def blocking_permit(semaphore: Semaphore, /) -> BlockingPermit:
             the message says where the permit was made.
 
     Warns:
-        RuntimeWarning: The block was left, or the permit dropped, and it was never entered; or nobody ever awaited it.
-            In asyncio's debug mode the message says where the permit was made.
+        RuntimeWarning: The block was left without an exception, or the permit dropped, and it was never entered; or
+            nobody ever awaited it. In asyncio's debug mode the message says where the permit was made.
 
     Cancelled while it waits, a task leaves the queue; what was handed over already goes to the next. Source: upstream's
     `blocking_permit_future`.
