@@ -70,7 +70,7 @@ generate | penstock record --json --from - crawl.barc""",
 @limited
 @json_option
 @quiet_option
-@click.argument("urls", metavar="URL...", nargs=-1)
+@click.argument("urls", metavar="[URL...]", nargs=-1)
 @click.argument("file", type=FILE)
 def record(
     urls: tuple[str, ...],

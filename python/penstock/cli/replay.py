@@ -29,9 +29,9 @@ http_proxy=http://127.0.0.1:8080 curl http://example.com/""",
 def replay(file: str, bind: str, max_body: str, as_json: bool, quiet: bool) -> int:
     """Serve the answers of an archive until Ctrl-C.
 
-    A path is answered with what was recorded for it on any host, a whole URL, as a proxy is asked for it, with what was
-    recorded for that; what isn't recorded is a 404. The server's URL is the first line on standard output; each answer
-    is a line on standard error.
+    A path is answered with what was recorded for it on the host that is asked for, or else on any; a whole URL, as a
+    proxy is asked for it, with what was recorded for that. What isn't recorded is a 404. The server's URL is the first
+    line on standard output; each answer is a line on standard error.
     """
     host, _, port = bind.rpartition(":")
     host = host.strip("[]")
