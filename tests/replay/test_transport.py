@@ -13,6 +13,7 @@ from typing import Any
 import penstock
 import pytest
 from penstock import barc
+from penstock._native import _panicking
 from penstock.replay import ReplayServer
 from penstock.replay.keys import by_url_and_path
 from penstock.replay.store import Store
@@ -235,6 +236,37 @@ async def test_a_stream_is_read_from_the_record(where: str) -> None:
             await asyncio.wait([reading])
             assert reading.cancelled()
             assert await answer.read() == LARGE[1:]
+
+
+class Cold:
+    """A reader whose pieces have to be waited for, and the policy by which they are."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = [*map(memoryview, pieces), None]
+        self.read = asyncio.Event()
+
+    def step(self) -> Any:
+        return _panicking()
+
+    async def run(self, op: Any) -> memoryview | None:
+        await self.read.wait()
+        return self._pieces.pop(0)
+
+
+async def test_a_second_task_that_reads_a_replayed_stream_meanwhile_is_refused_and_the_first_goes_on() -> None:
+    async with (
+        client(recorded("http://a/", b"body")) as replayed,
+        replayed.stream("GET", "http://a/") as answer,
+    ):
+        stored: Any = answer
+        stored._reader = stored._policy = cold = Cold(b"abc", b"def")
+        first = asyncio.create_task(answer.read())
+        others = asyncio.gather(answer.read(), answer.text(), anext(answer.stream()), return_exceptions=True)
+        await asyncio.sleep(0)
+        cold.read.set()
+        refused = [repr(error) for error in await others]
+        assert refused == ["RuntimeError('another task is still reading this response')"] * 3
+        assert await first == b"abcdef"
 
 
 async def test_what_is_recorded_again_is_a_dialog_of_this_request() -> None:

@@ -24,6 +24,8 @@ FULL = 512 << 10
 MANY = 1024
 """Pieces that are: one has some hundreds of bytes of its own, however few it holds."""
 
+TAKEN = "another task is still reading this response"
+
 
 class Incoming:
     """Pieces that were received and not read yet. One connection puts, one task takes."""
@@ -178,7 +180,7 @@ class StreamedResponse(Answer):
         if self._exchange is None:
             raise self._nothing_more()
         if self._incoming.is_taken:
-            raise RuntimeError("another task is still reading this response")
+            raise RuntimeError(TAKEN)
         try:
             piece = await self._incoming.take(size, self._exchange)
         except asyncio.CancelledError:

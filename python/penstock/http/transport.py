@@ -10,7 +10,7 @@ from penstock._native import Op
 from penstock.blocking._ops import perform
 from penstock.blocking.policy import Policy
 from penstock.http.response import Answer, Response
-from penstock.http.stream import StreamedResponse
+from penstock.http.stream import TAKEN, StreamedResponse
 
 if TYPE_CHECKING:
     from penstock.dialog import Dialog, Prolog
@@ -80,7 +80,7 @@ def codings_left(dialog: Dialog) -> tuple[str, ...]:
 class StoredResponse(StreamedResponse):
     """A response whose body is read as if it came while it is read."""
 
-    __slots__ = ("_ahead", "_policy", "_reader", "_reading")
+    __slots__ = ("_ahead", "_policy", "_reader", "_reading", "_taken")
 
     def __init__(self, response: Response, policy: Policy) -> None:
         Answer.__init__(self, response._head, response.url, response.elapsed, response.decoded)
@@ -88,10 +88,18 @@ class StoredResponse(StreamedResponse):
         self._policy = policy
         self._ahead = memoryview(b"")
         self._reading: asyncio.Task[memoryview | None] | None = None
+        self._taken = False
+        """Whether a task waits for the next piece."""
 
     async def _take(self, size: int) -> memoryview | None:
+        if self._taken:
+            raise RuntimeError(TAKEN)
         if not self._ahead:
-            piece = await self._next()
+            self._taken = True
+            try:
+                piece = await self._next()
+            finally:
+                self._taken = False
             if piece is None:
                 return None
             self._ahead = piece
