@@ -125,14 +125,37 @@ async def test_what_is_refused_is_told_without_its_secret(what: str) -> None:
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["http://user:{}@host/", "http://user:{} @host/", "http://us%00er:{}@host/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:{}@host/",
+        "http://user:{} @host/",
+        "http://us%00er:{}@host/",
+        # Not encoded as in a URL.
+        "http://user:{}/0@host/",
+        "http://user:0{}#?@host/",
+        "//user:{}@host/",
+    ],
+)
 async def test_a_url_that_is_refused_is_told_without_its_password(url: str) -> None:
     url = url.format(SECRET)
     async with serve(redirect(302, url)) as server, penstock.Client() as client:
         for asked in (url, server.url):
             with pytest.raises(penstock.InvalidURL, match=r"\.\.\.@host") as caught:
                 await client.get(asked)
-            assert SECRET not in str(caught.value)
+            assert SECRET not in f"{caught.value} {caught.value.__dict__}"
+    async with penstock.Client(base_url="http://host/") as client:
+        with pytest.raises(penstock.InvalidURL, match=r"^'\.\.\.@host/': with a base_url, a path begins") as caught:
+            await client.get(f"user:{SECRET}@host/")
+        assert SECRET not in f"{caught.value} {caught.value.__dict__}"
+
+
+async def test_a_url_that_is_refused_for_something_else_is_told_whole() -> None:
+    async with penstock.Client() as client:
+        for url in ("http://host:0/a@b", "http://host:80/ ?mail=a@b", "ftp://host/a:b@c", "http://[::1/a@b"):
+            with pytest.raises(penstock.InvalidURL, match=f"^{re.escape(repr(url))}: ") as caught:
+                await client.get(url)
+            assert caught.value.url == url
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ from penstock.body.image import BodyImage
 from penstock.errors import (
     ClientClosed,
     ConnectionLost,
-    InvalidURL,
     PenstockError,
     RequestError,
     TooManyRedirects,
@@ -44,7 +43,7 @@ from penstock.http.route import Route
 from penstock.http.settings import BODIES, Options, Settings, check_kind
 from penstock.http.stream import Incoming, StreamedResponse
 from penstock.http.supply import Supply
-from penstock.http.url import LONGEST_REMEMBERED, Origin, parse, to_ascii, with_params
+from penstock.http.url import LONGEST_REMEMBERED, Origin, parse, refused, shown, to_ascii, with_params
 
 if TYPE_CHECKING:
     from penstock.dialog import Dialog
@@ -346,7 +345,7 @@ class Client:
                 await response.aclose()
             if isinstance(error, RequestError) and error.request is None:
                 error.request, error.elapsed = method, asyncio.get_running_loop().time() - began
-                error.url = url if request is None else request.url
+                error.url = shown(url) if request is None else request.url
             if request is not None:
                 log.debug("%s %s failed: %r", request.method, request.url, error)
                 if self._hooks is not None and self._hooks.failed is not None:
@@ -370,7 +369,7 @@ class Client:
         if url.startswith("/"):
             return self._base + url
         if "://" not in url:
-            raise InvalidURL(f"{url!r}: with a base_url, a path begins with /", url=url)
+            raise refused(url, "with a base_url, a path begins with /")
         return url
 
     def _prepare(self, method: str, url: str) -> Prepared:

@@ -11,7 +11,19 @@ from typing import NamedTuple
 
 from penstock.errors import InvalidURL
 
-__all__ = ["LONGEST_REMEMBERED", "Origin", "Params", "Target", "encoded", "join", "parse", "to_ascii", "with_params"]
+__all__ = [
+    "LONGEST_REMEMBERED",
+    "Origin",
+    "Params",
+    "Target",
+    "encoded",
+    "join",
+    "parse",
+    "refused",
+    "shown",
+    "to_ascii",
+    "with_params",
+]
 
 LONGEST_REMEMBERED = 2048
 """Characters of a URL that may be remembered. Servers and pages make up longer ones, in any number."""
@@ -23,8 +35,9 @@ _INSIDE = bytes(range(0x21, 0x7F)).decode()
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=-]+")
 _BEYOND = re.compile(r"(?i:https?)://([^/?#:@\[]*[%\x80-\U0010ffff][^/?#:@\[]*)")
 """What begins with a host that isn't as DNS has it."""
-_USER = re.compile(r"(?<=//)[^/?#]*@")
-"""What a URL has before its host, a password perhaps."""
+_USER = re.compile(r"((?:[^/?#@:]*:)?//)?(?:[^/?#@:\[]*:(?!\d*[/?#]).*|[^/?#]*)@", re.DOTALL)
+"""Up to what a URL has before its host, a password perhaps, in which `/`, `?` and `#` may have been left as they are:
+where a port would be, and isn't."""
 _APART = re.compile("[\u00df\u03c2\u1e9e\u200c\u200d]")
 """The two forms of a sharp s, the final sigma, and the joiners."""
 LONGEST = 253
@@ -65,9 +78,16 @@ class Target(NamedTuple):
         return f"{self.origin}{self.path}"
 
 
-def _shown(url: str) -> str:
-    """As messages have it."""
-    return repr(_USER.sub("...@", url))
+def shown(url: str) -> str:
+    """The URL as errors have it, without the password that it may have been given with."""
+    found = _USER.match(url)
+    return url if found is None else f"{found[1] or ''}...@{url[found.end() :]}"
+
+
+def refused(url: str, why: str) -> InvalidURL:
+    """The error about a URL that no request can be made to."""
+    url = shown(url)
+    return InvalidURL(f"{url!r}: {why}", url=url)
 
 
 def to_ascii(url: str) -> str:
@@ -88,12 +108,12 @@ def to_ascii(url: str) -> str:
             raise UnicodeError(f"it has more than {LONGEST} characters")
         name = host.encode("idna").decode()
     except UnicodeError as error:
-        raise InvalidURL(f"{_shown(url)}: the host {host!r} is not a name: {error}", url=url) from None
+        raise refused(url, f"the host {host!r} is not a name: {error}") from None
     if apart := _APART.search(host):
         why = f"IDNA 2003 and 2008 differ about {apart.group()!r} in a host: give its name in ASCII, xn--..."
-        raise InvalidURL(f"{_shown(url)}: {why}", url=url)
+        raise refused(url, why)
     if not _HOST.fullmatch(name):
-        raise InvalidURL(f"{_shown(url)}: the host {host!r} is not a name", url=url)
+        raise refused(url, f"the host {host!r} is not a name")
     return f"{url[: found.start(1)]}{name}{url[found.end(1) :]}"
 
 
@@ -108,15 +128,19 @@ def parse(url: str) -> Target:
 
 def _split(url: str) -> Target:
     def refuse(why: str) -> InvalidURL:
-        return InvalidURL(f"{_shown(url)}: {why}", url=url)
+        return refused(url, why)
 
     if bad := _OUTSIDE.search(url):
         raise refuse(f"{bad.group()!r} at {bad.start()} must be percent-encoded")
     try:
         parts = urllib.parse.urlsplit(url)
-        port = parts.port
     except ValueError as error:
         raise refuse(str(error)) from None
+    try:
+        port = parts.port
+    except ValueError:
+        # It may be a part of a password.
+        raise refuse("the port is not a number of at most 65535") from None
     scheme = parts.scheme.lower()
     if scheme not in PORTS:
         raise refuse("must begin with http:// or https://")
@@ -179,5 +203,5 @@ def join(base: str, location: str) -> str:
     try:
         url = urllib.parse.urljoin(base, location)
     except ValueError as error:
-        raise InvalidURL(f"{_shown(location)}: {error}", url=location) from None
+        raise refused(location, str(error)) from None
     return to_ascii(url)
