@@ -246,6 +246,31 @@ async def test_a_peer_that_goes_leaves_nothing(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.asyncio
+async def test_a_peer_has_an_answer_for_as_long_as_it_takes_some_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = LARGE[:100_000]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for end in (ours, theirs):
+            end.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        peer, taken = messages.Peer(ours), b""
+        monkeypatch.setattr(messages, "IDLE", 1)
+        sending = asyncio.create_task(peer.send(body))
+        while not sending.done():
+            # All together it takes longer than a second.
+            await asyncio.sleep(0.1)
+            with contextlib.suppress(BlockingIOError):
+                taken += theirs.recv(8192)
+        await sending
+        monkeypatch.setattr(messages, "IDLE", 0.05)
+        with pytest.raises(TimeoutError):
+            await peer.send(body)
+        ours.close()
+        taken += b"".join(iter(lambda: theirs.recv(8192), b""))
+    assert taken.startswith(body)
+
+
+@pytest.mark.asyncio
 async def test_an_archive_that_cannot_be_read_is_told_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         async with ReplayServer(tmp_path / "none"):

@@ -12,7 +12,7 @@ from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.http.content import Content
 
-__all__ = ["Stopped", "Writer"]
+__all__ = ["Stopped", "Writer", "settle"]
 
 PIECE = 256 << 10
 """Bytes that are given to the transport at once."""
@@ -149,7 +149,7 @@ class Writer:
 
     async def _writable(self, fd: int) -> None:
         room = self._loop.create_future()
-        self._loop.add_writer(fd, _settle, room)
+        self._loop.add_writer(fd, settle, room)
         self.waiting = True
         try:
             await room
@@ -158,6 +158,7 @@ class Writer:
         self.waiting = False
 
 
-def _settle(future: asyncio.Future[None]) -> None:
+def settle(future: asyncio.Future[None]) -> None:
+    """For who waits for a descriptor, and may be cancelled meanwhile."""
     if not future.done():
         future.set_result(None)

@@ -15,6 +15,7 @@ from penstock.body.collect import collect
 from penstock.body.image import BodyImage
 from penstock.dialog import EMPTY, Dialog
 from penstock.http.transport import codings_left
+from penstock.http.writer import settle
 
 __all__ = ["PIECE", "Asked", "Peer", "Reply", "plain", "read_body", "read_head", "recorded"]
 
@@ -37,7 +38,7 @@ CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?", re.DOTALL)
 
 
 class Peer:
-    """The other end of a connection. What it doesn't say, or take, within `IDLE` seconds is a `TimeoutError`; once it
+    """The other end of a connection. One that says, or takes, nothing for `IDLE` seconds is a `TimeoutError`; once it
     has gone, everything is a `ConnectionError`."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -77,8 +78,21 @@ class Peer:
             yield piece
 
     async def send(self, data: bytes | memoryview) -> None:
-        async with asyncio.timeout(IDLE):
-            await self._loop.sock_sendall(self._connection, data)
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[self._connection.send(left) :]
+            except BlockingIOError:
+                await self._room()
+
+    async def _room(self) -> None:
+        room = self._loop.create_future()
+        self._loop.add_writer(self._connection, settle, room)
+        try:
+            async with asyncio.timeout(IDLE):
+                await room
+        finally:
+            self._loop.remove_writer(self._connection)
 
 
 class Asked(NamedTuple):
