@@ -346,6 +346,18 @@ async def test_a_body_is_idle_though_its_request_has_a_source_that_does_not_end(
         assert server.bodies == [b"first"]
 
 
+async def test_a_head_is_late_though_its_request_has_a_source_that_does_not_end() -> None:
+    async def source() -> AsyncIterator[bytes]:
+        yield b"first"
+        await asyncio.Event().wait()
+
+    async with serve([HANG]) as server, penstock.Client(timeout=penstock.Timeouts(first_byte=0.1)) as client:
+        async with asyncio.timeout(5):
+            with pytest.raises(penstock.FirstByteTimeout):
+                await client.post(server.url, content=source(), headers={"content-length": "5"})
+        assert server.bodies == [b"first"]
+
+
 async def test_an_answer_that_comes_early_ends_the_sending(storing: Storing) -> None:
     image = await penstock.collect(pieces(*[LARGE] * 4), storing.tunables)
     refusal = response(b"too large", status="413 Content Too Large")

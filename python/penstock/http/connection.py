@@ -380,14 +380,19 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         return self._writer is not None and self._writer.waiting
 
     @property
+    def gives(self) -> bool:
+        """Whether some of the request's body is still to be given to the transport. A source of which all is there may
+        take its time to end."""
+        return self._sending is not None and self._writer is not None and self._writer.left != 0
+
+    @property
     def is_held_up(self) -> bool:
         """Whether nothing is received for reasons of ours. What comes may depend on what has still to be sent, of which
         a source may take its time. When the connection has ended, all has come."""
         incoming = None if self._exchange is None else self._exchange.incoming
         unread = incoming is not None and not incoming.is_awaited
-        sending = self._sending is not None and self._writer is not None and self._writer.left != 0
         over = self.complete or self._transport is None
-        return over or unread or sending or (self._paused and not self._draining)
+        return over or unread or self.gives or (self._paused and not self._draining)
 
     @property
     def has_head(self) -> bool:

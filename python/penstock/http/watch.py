@@ -37,6 +37,8 @@ class Watched(Protocol):
     @property
     def waits(self) -> bool: ...
     @property
+    def gives(self) -> bool: ...
+    @property
     def is_held_up(self) -> bool: ...
     @property
     def has_head(self) -> bool: ...
@@ -111,7 +113,7 @@ class Watch:
         timeouts = exchange.settings.timeout
         if timeouts.total is not None and now - exchange.began >= timeouts.total:
             return TotalTimeout
-        if (taken := connection.accepted) is not None and self._is_stuck(exchange, taken, connection.waits, now):
+        if (taken := connection.accepted) is not None and self._is_stuck(connection, exchange, taken, now):
             return WriteTimeout
         seen = connection.progress
         # While it is held up here, the peer can't be blamed.
@@ -137,11 +139,12 @@ class Watch:
             self._seen_at = now
         return None
 
-    def _is_stuck(self, exchange: Exchange, taken: int, waits: bool, now: float) -> bool:
+    def _is_stuck(self, connection: Watched, exchange: Exchange, taken: int, now: float) -> bool:
         """Whether the peer has taken nothing of the request's body for too long."""
-        # The response may take its time once all of the request is sent.
-        exchange.sent = now
-        if taken != self._taken or not waits:
+        if taken != self._taken or connection.gives:
+            # The response may take its time once all of the request is sent.
+            exchange.sent = now
+        if taken != self._taken or not connection.waits:
             self._taken, self._taken_at = taken, now
         write = exchange.settings.timeout.write
         return write is not None and now - self._taken_at >= write
