@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import gzip
 import pickle
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +211,17 @@ async def test_what_was_too_long_to_send_is_what_its_error_has(tmp_path: Path) -
             await client.record("PUT", server.url, content=body())
     assert caught.value.partial is not None
     assert await caught.value.partial.read() == b"sent"
+
+
+async def test_the_total_time_holds_while_what_was_sent_is_written(
+    tmp_path: Path, slow_disk: Callable[[float], None]
+) -> None:
+    slow_disk(1)
+    tunables = penstock.Tunables(max_body_ram=0, temp_dir=tmp_path)
+    async with serve([response(b"")]) as server, penstock.Client(tunables=tunables) as client:
+        with pytest.raises(penstock.TotalTimeout) as caught:
+            await client.record("PUT", server.url, content=pieces(b"sent"), timeout=penstock.Timeouts(total=0.2))
+        assert (caught.value.request, caught.value.url) == ("PUT", server.url)
 
 
 async def test_it_fails_as_a_request_does_and_drops_what_it_collected(storing: Storing) -> None:

@@ -475,7 +475,9 @@ class Client:
                 body = await self._decode_after(body, codings, exchange)
             response = Response(found, body, request.url, loop.time() - began, codings)
             if tape is not None and take is not None:
-                tape.dialogs.append(await take.dialog(exchange, peer, response))
+                # What was sent may still have to be written to its file.
+                async with self._supply.within(exchange, "record of what was sent"):
+                    tape.dialogs.append(await take.dialog(exchange, peer, response))
             if self._cookies is not None:
                 keep_cookies(self._cookies, request, response)
             if hooks is not None and hooks.spilled is not None and body.state == "file":
