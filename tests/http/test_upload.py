@@ -206,6 +206,18 @@ async def test_what_the_pieces_raise_is_raised_and_they_are_closed(error: type[E
         assert (await client.get(server.url)).status == 200
 
 
+async def test_an_error_of_a_request_that_the_pieces_come_from_is_about_that_one() -> None:
+    async with serve([CLOSE]) as gone, serve([response(b"ok")]) as server, penstock.Client() as client:
+
+        async def relayed() -> AsyncIterator[bytes]:
+            yield b"first"
+            yield await (await client.get(gone.url)).read()
+
+        with pytest.raises(penstock.ConnectionLost) as caught:
+            await client.post(server.url, content=relayed())
+        assert (caught.value.request, caught.value.url) == ("GET", gone.url)
+
+
 async def test_pieces_that_were_cancelled_fail_their_request() -> None:
     async def source() -> AsyncIterator[bytes]:
         yield b"first"

@@ -59,7 +59,9 @@ class Exchange:
         return self.result.get_loop().time()
 
     def describe(self, error: Any, now: float) -> None:
-        """Tells an error which request it is about."""
+        """Tells an error which request it is about; unless it is about one that the source of the body has made."""
+        if getattr(error, "request", None) is not None:
+            return
         error.request = self.request.method
         error.url = self.request.url
         error.elapsed = now - self.began
