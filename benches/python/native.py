@@ -11,7 +11,7 @@ class Unavailable(Exception):
 
 
 def build(folder: str, program: str, *more: str) -> Path:
-    """The release binary of benches/rust/`folder`, built if it isn't up to date, and `more` of that folder beside it."""
+    """The release binary of benches/rust/`folder`, built if it isn't up to date, and `more` of them beside it."""
     manifest = ROOT / "benches" / "rust" / folder / "Cargo.toml"
     target = ROOT / "target" / folder
     command = ["cargo", "build", "--release", "--locked", "--quiet"]
