@@ -89,12 +89,13 @@ bench-client: say-bench-client $(VENV)/.develop $(VENV)/.bench ## Measure the cl
 	$(BIN)/python -m benches.python.client
 
 .PHONY: bench-client-close
-bench-client-close: say-bench-client-close $(VENV)/.develop $(VENV)/.bench ## Measure TLS beside aiohttp, and the client's policies, 400 times each (an hour; needs a quiet machine)
-	$(BIN)/python -m benches.python.client --rounds 25 --batches 16 --rows '^tls/.*/(penstock|aiohttp)$$|^(tls|plain) (fs|mmap)' --add
+bench-client-close: say-bench-client-close $(VENV)/.develop $(VENV)/.bench ## Measure TLS beside aiohttp, and the client's policies, 600 times each (an hour; needs a quiet machine)
+	$(BIN)/python -m benches.python.client --rounds 38 --batches 16 --rows '^tls/.*/(penstock|aiohttp)$$|^(tls|plain) (fs|mmap)' \
+		--json bench-out/client-close.json
 
 .PHONY: bench-close
-bench-close: say-bench-close $(VENV)/.develop $(VENV)/.bench ## Measure what is to be close to another row 400 times each (30 minutes; needs a quiet machine)
-	$(BIN)/python -m benches.python.run --rounds 20 --batches 20 --json bench-out/close.json \
+bench-close: say-bench-close $(VENV)/.develop $(VENV)/.bench ## Measure what is to be close to another row 600 times each (45 minutes; needs a quiet machine)
+	$(BIN)/python -m benches.python.run --rounds 30 --batches 20 --json bench-out/close.json \
 		--rows '(fs|mmap)_(direct|permit|dispatch)/.*/penstock$$|^ram/length/(penstock|aiohttp tuned|pyreqwest .*)$$'
 
 .PHONY: bench-blocking

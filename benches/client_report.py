@@ -13,15 +13,15 @@ KIB = 1024
 BASE = "penstock"
 
 
-def tables(results: Results) -> dict[str, str]:
-    """All tables that the run has rows for, by name."""
+def tables(results: Results, close: Results | None = None) -> dict[str, str]:
+    """All tables that the run has rows for, by name; `close` is one of those that are to be close to others."""
     rows = [row for row in results["rows"] if quiet(row)]
 
     def of(name: str) -> list[Row]:
         return [row for row in rows if row["id"].startswith(name) and row["kind"] == "batch"]
 
     made = {
-        "client-targets": targets.table(results, targets=client_targets.TARGETS),
+        "client-targets": targets.table(results, targets=client_targets.TARGETS, close=close),
         "client-small": _requests(results, of("small/")),
         "client-chunks": _costs(results, of("chunks ")),
         "client-gzip": _costs(results, of("gzip/")),

@@ -45,7 +45,7 @@ def made() -> dict[str, str]:
         "drops": reaper.table(json.loads((RESULTS / "reaper.json").read_text())),
         **blocking_report.tables(load("blocking.json")),
         **handover.tables(json.loads((RESULTS / "handover.json").read_text())),
-        **client_report.tables(load("client.json")),
+        **client_report.tables(load("client.json"), load("client-close.json")),
         **archive_report.tables(load("archives.json")),
         **compare_report.tables(compared),
         **agreement.tables(compared["parts"], again["parts"]),
