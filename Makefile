@@ -103,14 +103,8 @@ bench-blocking: say-bench-blocking $(VENV)/.develop $(VENV)/.bench ## Measure wa
 	$(BIN)/python -m benches.python.blocking
 
 .PHONY: compare
-compare: say-compare $(VENV)/.bench ## Remake upstream's tables, Rust and Python side by side (90 minutes; QUICK=1: 15; needs a quiet machine)
-	@# What it is compared with is built beside the library, whose last step takes one CPU.
-	$(MAKE) --no-print-directory --jobs=2 compared $(VENV)/.develop
+compare: say-compare $(VENV)/.develop $(VENV)/.bench ## Remake upstream's tables, Rust and Python side by side (90 minutes; QUICK=1: 15; needs a quiet machine)
 	$(BIN)/python -m benches.cross.compare $(if $(QUICK),--quick)
-
-.PHONY: compared
-compared: say-compared ## Build the native programs of the comparison (needs OpenSSL's headers)
-	$(PYTHON) -m benches.python.native
 
 .PHONY: bench-archives
 bench-archives: say-bench-archives $(VENV)/.develop ## Read and write archives beside upstream's Rust (4 minutes; needs a quiet machine)

@@ -1,24 +1,9 @@
-"""Builds the native programs of benches/rust, each with the lock file of its own folder.
-
-`python -m benches.python.native` builds those of the comparison. It needs nothing that has to be installed.
-"""
+"""Builds the native programs of benches/rust, each with the lock file of its own folder."""
 
 import subprocess
-import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-
-# Folder by folder, what `benches.cross.compare` runs.
-COMPARED = {
-    "floor": ("penstock-floor",),
-    "upstream": ("blocking", "client", "client_mimalloc", "streams"),
-    "today": ("penstock-today",),
-    "core": ("penstock-from-rust",),
-}
 
 
 class Unavailable(Exception):
@@ -45,20 +30,3 @@ def build(folder: str, program: str, *more: str) -> Path:
         lines = error.stderr.strip().splitlines() or [f"cargo ended with status {error.returncode}"]
         raise Unavailable(next((line for line in lines if line.startswith("error")), lines[-1])) from None
     return target / "release" / program
-
-
-def build_compared() -> None:
-    """Builds them as far as that can be done here: whoever asks for one is told why it isn't there."""
-    # Two folders at a time, and the programs of each: the last step of one takes one CPU, and most of the time.
-    with ThreadPoolExecutor(2) as builders:
-        list(builders.map(_build_all, COMPARED, COMPARED.values()))
-
-
-def _build_all(folder: str, programs: Sequence[str]) -> None:
-    print(f"building benches/rust/{folder}: {', '.join(programs)}", file=sys.stderr, flush=True)
-    with suppress(Unavailable):
-        build(folder, *programs)
-
-
-if __name__ == "__main__":
-    build_compared()
