@@ -157,6 +157,20 @@ async def test_a_job_that_keeps_the_interpreter_is_named_with_its_stack(stalls: 
 
 
 @pytest.mark.asyncio
+async def test_a_job_that_keeps_the_interpreter_is_named_to_each_of_several_monitors(
+    stalls: Stalls, pool: DispatchPool
+) -> None:
+    with stalls.monitor(name="one"), stalls.monitor(name="other"):
+        for _ in range(20):
+            stalls.clear()
+            await stalls.make(lambda: pool.run(sum, HOG), "DispatchPool", "builtins.sum")
+            await until(lambda: {stall.monitor for stall in stalls} == {"one", "other"})
+            if {stall.function for stall in stalls} == {"builtins.sum"}:
+                break
+    assert {stall.function for stall in stalls} == {"builtins.sum"}
+
+
+@pytest.mark.asyncio
 async def test_a_job_that_lets_the_interpreter_go_is_never_blamed(stalls: Stalls, pool: DispatchPool) -> None:
     policy = penstock.Dispatch(pool)
     with stalls.monitor():

@@ -1,7 +1,7 @@
 //! What runs at this moment under a policy, and where: for who watches loops. While nobody does, nothing is noted.
 //!
 //! Each thread has a place for what it runs. A watcher *asks* before it waits for the interpreter: what runs then and is
-//! over by the time that the watcher has the interpreter stays in its place, as an answer, until the watcher takes it. A
+//! over by the time that the watcher has the interpreter is its answer, and that of all others who asked meanwhile. A
 //! function that doesn't let the interpreter go is found that way, though it can be looked at only afterwards.
 
 use std::cell::RefCell;
@@ -37,10 +37,13 @@ struct Run {
 #[derive(Default)]
 struct Contents {
     /// Innermost last.
-    runs: Vec<Run>,
-    asked: bool,
-    answer: Option<Run>,
+    runs: Vec<Arc<Run>>,
+    /// Questions asked since the innermost began, one for each watcher.
+    questions: Vec<Arc<Question>>,
 }
+
+/// Holds what ran when it was asked, once that is over.
+type Question = OnceLock<Arc<Run>>;
 
 struct Place {
     registry: &'static Registry,
@@ -137,10 +140,13 @@ impl Place {
 
     fn ask(self: Arc<Self>) -> Option<Asked> {
         let mut contents = self.contents.lock();
-        contents.asked = !contents.runs.is_empty();
-        let runs = contents.asked;
+        if contents.runs.is_empty() {
+            return None;
+        }
+        let question = Arc::new(Question::new());
+        contents.questions.push(Arc::clone(&question));
         drop(contents);
-        runs.then(|| Asked { on_cpu: self.is_on_cpu(), place: self })
+        Some(Asked { on_cpu: self.is_on_cpu(), place: self, question })
     }
 
     /// Whether the thread computes, and doesn't wait for something.
@@ -167,7 +173,7 @@ pub fn mark(py: Python<'_>, figures: &Arc<Figures>, what: impl FnOnce() -> What)
         return None;
     }
     let place = Place::current(py, registry).ok()?;
-    place.contents.lock().runs.push(Run { figures: Arc::clone(figures), what: what() });
+    place.contents.lock().runs.push(Arc::new(Run { figures: Arc::clone(figures), what: what() }));
     Some(Mark(place))
 }
 
@@ -175,10 +181,11 @@ impl Drop for Mark {
     fn drop(&mut self) {
         let mut contents = self.0.contents.lock();
         let run = contents.runs.pop();
-        let before =
-            if std::mem::take(&mut contents.asked) { std::mem::replace(&mut contents.answer, run) } else { run };
+        let questions = std::mem::take(&mut contents.questions);
+        if let Some(run) = &run {
+            questions.iter().for_each(|question| drop(question.set(Arc::clone(run))));
+        }
         drop(contents);
-        drop(before);
     }
 }
 
@@ -186,6 +193,7 @@ impl Drop for Mark {
 pub struct Asked {
     place: Arc<Place>,
     on_cpu: bool,
+    question: Arc<Question>,
 }
 
 /// What a thread ran when it was asked.
@@ -200,14 +208,13 @@ pub struct Answer {
 impl Asked {
     pub fn answer(&self, py: Python<'_>) -> Option<Answer> {
         let mut contents = self.place.contents.lock();
-        contents.asked = false;
-        let ended = contents.answer.take();
+        contents.questions.retain(|question| !Arc::ptr_eq(question, &self.question));
+        let ended = self.question.get();
         let suspect = self.on_cpu || ended.is_some();
-        let run = ended.or_else(|| {
-            let run = contents.runs.last()?;
-            Some(Run { figures: Arc::clone(&run.figures), what: run.what.clone_ref(py) })
-        });
+        let run = ended.or(contents.runs.last()).map(Arc::clone);
         drop(contents);
-        run.map(|Run { figures, what }| Answer { thread: self.place.thread, suspect, figures, what })
+        let run = run?;
+        let (figures, what) = (Arc::clone(&run.figures), run.what.clone_ref(py));
+        Some(Answer { thread: self.place.thread, suspect, figures, what })
     }
 }
