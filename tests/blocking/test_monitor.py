@@ -6,6 +6,7 @@ import asyncio
 import functools
 import gc
 import logging
+import math
 import os
 import re
 import subprocess
@@ -473,6 +474,8 @@ async def test_prometheus_can_read_it(stalls: Stalls) -> None:
     buckets = [int(line.rsplit(" ", 1)[1]) for line in samples if line.startswith("penstock_loop_lag_seconds_bucket{")]
     assert buckets == sorted(buckets)
     assert len(buckets) == 28
+    bounds = re.findall(r'^penstock_loop_lag_seconds_bucket\{.*le="([^"]+)"\}', text, re.MULTILINE)
+    assert [float(bound) for bound in bounds] == [*(2**n / 1e6 for n in range(27)), math.inf]
     assert buckets[-1] == monitor.stats()["lag"]["count"]
     assert f'policy="none",function="{__name__}.stand_still",le="+Inf"' in text
 

@@ -263,7 +263,7 @@ def _histogram(name: str, labels: str, histogram: Histogram) -> Iterator[str]:
     within = 0
     for bound, count in histogram.buckets():
         within += count
-        limit = "+Inf" if bound == float("inf") else f"{bound:g}"
+        limit = "+Inf" if bound == float("inf") else repr(bound)
         yield f'{name}_bucket{{{labels},le="{limit}"}} {within}'
     yield f"{name}_sum{{{labels}}} {histogram.stats()['sum']:.9f}"
     yield f"{name}_count{{{labels}}} {within}"
