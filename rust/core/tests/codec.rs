@@ -213,6 +213,25 @@ fn a_body_at_its_limit_is_whole_and_one_byte_more_is_too_long() {
 }
 
 #[test]
+fn the_limit_that_a_ratio_s_error_names_is_the_one_that_was_passed() {
+    let zeros = vec![0; 1 << 20];
+    let limit = |sent: &[u8], max_ratio| {
+        let caps = Caps { max_body: u64::MAX, max_ratio: Some(max_ratio) };
+        let (out, result) = decode(&[Coding::Gzip], caps, &[&coded(sent, &[Coding::Gzip])], 4096);
+        let error = result.unwrap_err();
+        let Error::DecodedTooLong { seen, limit, setting: "Tunables.max_ratio" } = error else { panic!("{error}") };
+        assert!(out.len() as u64 == seen && (limit + 1..=limit + 4096).contains(&seen), "{error}");
+        limit
+    };
+    // Whatever the ratio, 64 KiB may come out.
+    assert_eq!(limit(&zeros, 2), 64 << 10);
+    let next = |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+    let begun = std::iter::successors(Some(1), next).map(|state| (state >> 56) as u8).take(10_000).collect();
+    let above = limit(&[begun, zeros].concat(), 20);
+    assert!(above > 64 << 10 && above.is_multiple_of(20), "{above}");
+}
+
+#[test]
 fn what_lies_between_two_codings_is_bounded_as_what_comes_out() {
     // Members without content: megabytes between the codings, and nothing behind them.
     let empty = coded(b"", &[Coding::Gzip]);

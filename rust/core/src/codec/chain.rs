@@ -108,10 +108,8 @@ impl Chain {
             return Err(Error::DecodedTooLong { seen, limit: max_body, setting: "Tunables.max_body" });
         }
         let seen = self.produced();
-        match max_ratio.map(|ratio| ratio.saturating_mul(self.raw)) {
-            Some(limit) if seen > limit.max(RATIO_FROM) => {
-                Err(Error::DecodedTooLong { seen, limit, setting: "Tunables.max_ratio" })
-            }
+        match max_ratio.map(|ratio| ratio.saturating_mul(self.raw).max(RATIO_FROM)) {
+            Some(limit) if seen > limit => Err(Error::DecodedTooLong { seen, limit, setting: "Tunables.max_ratio" }),
             _ => Ok(()),
         }
     }
