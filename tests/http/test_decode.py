@@ -352,6 +352,18 @@ async def test_decoders_are_as_many_as_processors_and_step_back_for_the_loop(
     assert {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in decoders} == {min(own + 10, 19)}
 
 
+async def test_a_page_is_decoded_on_the_loop_and_of_br_only_a_small_one(storing_by: Callable[[str], Storing]) -> None:
+    windows = storing_by("windows")
+    tunables = penstock.Tunables(max_body_ram="1GiB")
+    cases = [("gzip", 60_000, 0), ("br", 8000, 0), ("br", 60_000, 1)]
+    scripts = [framed(put_on(TEXT[:size], name), "length", f"content-encoding: {name}") for name, size, _ in cases]
+    async with serve(*scripts) as server, windows.client(tunables=tunables) as client:
+        for name, size, jobs in cases:
+            before = windows.policy.stats()["count"]
+            assert await (await client.get(server.url)).read() == TEXT[:size]
+            assert windows.policy.stats()["count"] - before == jobs, (name, size)
+
+
 def name(task: Path) -> str:
     return (task / "comm").read_text().strip()
 

@@ -480,6 +480,38 @@ fn of_a_body_that_is_announced_as_large_nothing_is_decoded_on_the_receiving_thre
 }
 
 #[test]
+fn of_br_which_can_be_made_to_take_long_little_is_decoded_on_the_receiving_thread() {
+    use Coding::{Br, Gzip, Zstd};
+    // 4 and 32 KiB as they come are the bounds.
+    let (page, large) = (text(6000), text(40_000));
+    for (codings, sent, here) in [
+        (&[Br][..], &page, true),
+        (&[Br], &large, false),
+        (&[Gzip], &large, true),
+        (&[Zstd], &large, true),
+        (&[Br, Gzip], &page, false),
+        (&[Gzip, Br], &page, false),
+        (&[Gzip, Zstd], &page, true),
+    ] {
+        let raw = coded(sent, codings);
+        assert_eq!(raw.len() > 4 << 10, sent.len() > 6000, "{codings:?}: {}", raw.len());
+        for how in [Framed::Length, Framed::Chunks(1000)] {
+            let wire = framed(&raw, &fields(codings), how);
+            let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+            receiver.begin(decoding(u64::MAX, u64::MAX));
+            let (n, event) = receive(&mut receiver, &mut Scratch::default(), &wire, usize::MAX);
+            let expected = if here { Event::Done } else { Event::Work };
+            assert_eq!((n, event.unwrap()), (wire.len(), expected), "{codings:?} {how:?}");
+            if !here {
+                assert!(receiver.sink().unwrap().lock().is_empty(), "{codings:?} {how:?}");
+                (receiver.take_work().unwrap().run)().unwrap();
+            }
+            assert!(contents(&receiver.finish().unwrap().body) == *sent);
+        }
+    }
+}
+
+#[test]
 fn of_a_body_that_gives_nothing_no_more_is_taken_in_on_the_receiving_thread() {
     // Members without content, for each of which a decoder is made.
     let raw = coded(b"", &[Coding::Gzip]).repeat(10_000);
