@@ -18,6 +18,7 @@ import penstock
 import pytest
 from penstock.http import connect
 from penstock.http.resolve import Names, as_address
+from penstock.http.url import parse
 
 from tests.http.conftest import NOTHING, Storing, at_hand
 from tests.http.serving import HANG, response, serve, until
@@ -185,6 +186,11 @@ NO_NAMES = {
     "h:\u0668\u0660": "must be percent-encoded",
     "u@b\u00fc.test": "must be percent-encoded",
     "[::1%25\u00fc]": "must be percent-encoded",
+    "[::1]a.test": "nothing but a port is beside them",
+    "[::1]a.test:80": "nothing but a port is beside them",
+    "a.test[::1]": "nothing but a port is beside them",
+    "a.test:80[::1]:80": "nothing but a port is beside them",
+    "[v1.a]": "around an IPv6 address",
 }
 
 
@@ -202,6 +208,19 @@ async def test_a_host_that_is_no_name_or_two_is_asked_for_by_none(host: str) -> 
                 with pytest.raises(penstock.InvalidURL, match=NO_NAMES[host]):
                     await client.get(server.url)
         assert book.asked == []
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://[fe80::1%eth0]:81/%41", b"[fe80::1]:81"),
+        ("https://[fe80::1%1]/", b"[fe80::1]"),
+        ("http://[::1]/", b"[::1]"),
+    ],
+)
+async def test_the_zone_of_an_address_is_connected_to_and_not_told_to_the_server(url: str, host: bytes) -> None:
+    target = parse(url)
+    assert (target.host, str(target)) == (b"host: %b\r\n" % host, url)
 
 
 async def test_a_long_host_is_refused_before_it_is_encoded() -> None:

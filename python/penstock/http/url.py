@@ -33,6 +33,10 @@ _OUTSIDE = re.compile(r"[\x00-\x20\x7f-\U0010ffff]")
 _INSIDE = bytes(range(0x21, 0x7F)).decode()
 """What a URL may hold as it is."""
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=-]+")
+_BRACKETED = re.compile(r"\[[^\[\]]*:[^\[\]]*\](?::.*)?")
+"""An IPv6 address, and nothing around it but a port. Of more, `urlsplit` takes what is in the brackets for the host,
+and others take the rest."""
+_ZONE = re.compile(r"%[^\]]*")
 _BEYOND = re.compile(r"(?i:https?)://([^/?#:@\[]*[%\x80-\U0010ffff][^/?#:@\[]*)")
 """What begins with a host that isn't as DNS has it."""
 _USER = re.compile(r"((?:[^/?#@:]*:)?//)?(?:[^/?#@:\[]*:(?!\d*[/?#]).*|[^/?#]*)@", re.DOTALL)
@@ -146,6 +150,8 @@ def _split(url: str) -> Target:
         raise refuse("must begin with http:// or https://")
     if "@" in parts.netloc:
         raise refuse("credentials don't belong in a URL: give them as auth=")
+    if not {"[", "]"}.isdisjoint(parts.netloc) and not _BRACKETED.fullmatch(parts.netloc):
+        raise refuse("brackets are around an IPv6 address, and nothing but a port is beside them")
     host = (parts.hostname or "").rstrip(".")
     if not host:
         raise refuse("has no host")
@@ -164,7 +170,9 @@ def _split(url: str) -> Target:
     if parts.query:
         path = f"{path}?{parts.query}"
     origin = Origin(scheme, host, port or PORTS[scheme])
-    return Target(origin, path, f" {path} HTTP/1.1\r\n".encode(), f"host: {origin.authority}\r\n".encode())
+    # The zone of an address is this machine's alone (RFC 6874 section 4).
+    name = _ZONE.sub("", origin.authority)
+    return Target(origin, path, f" {path} HTTP/1.1\r\n".encode(), f"host: {name}\r\n".encode())
 
 
 _remembered = functools.lru_cache(maxsize=1024)(_split)
