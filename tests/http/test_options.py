@@ -99,7 +99,12 @@ async def test_credentials() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "why"), [("secret\n", "line break"), ("secret\u20ac", "latin-1"), (b"secret", "not a str but bytes")]
+    ("value", "why"),
+    [
+        *((f"secret{control}", "control character") for control in ("\n", "\0", "\b", "\x0b", "\x1c", "\x7f")),
+        ("secret\u20ac", "latin-1"),
+        (b"secret", "not a str but bytes"),
+    ],
 )
 async def test_what_is_no_value_of_a_header_is_refused_without_telling_it(value: Any, why: str) -> None:
     async with penstock.Client() as client:
@@ -356,6 +361,16 @@ async def test_cookies_are_kept_and_given_back_where_a_jar_is_given() -> None:
         assert sorted((sent[2] or "").split("; ")) == ["a=1", "b=2"]
         assert sent[3] == "own=1"
         assert sorted(cookie.name for cookie in jar) == ["a", "b"]
+
+
+@pytest.mark.parametrize("value", ["a\r\nb: c", "a\x0bb", "\u20ac"])
+async def test_a_cookie_that_no_server_could_have_set_is_not_sent(value: str) -> None:
+    jar = http.cookiejar.CookieJar()
+    async with serve([response(b"", "Set-Cookie: a=1")]) as server, penstock.Client(cookies=jar) as client:
+        await client.get(server.url)
+        next(iter(jar)).value = value
+        await client.get(server.url)
+        assert "cookie" not in fields(server.requests[1])
 
 
 async def test_cookies_of_a_redirect_are_sent_to_where_it_leads() -> None:

@@ -36,7 +36,7 @@ from penstock.http.exchange import Exchange
 from penstock.http.hooks import Hooks
 from penstock.http.options import Decode, Limits, Timeouts
 from penstock.http.proxy import EnvironmentProxies, parse_proxy
-from penstock.http.request import Request, field_lines, lower
+from penstock.http.request import UNFIT, Request, field_lines, lower
 from penstock.http.resolve import Resolver
 from penstock.http.response import Answer, Response
 from penstock.http.route import Route
@@ -554,7 +554,7 @@ class Client:
         if self._cookies is not None and "cookie" not in request.fields:
             cookies = cookies_for(self._cookies, request)
             # A jar may hold what no server could have set.
-            if cookies is not None and not set(cookies) & set("\r\n\0"):
+            if cookies is not None and not UNFIT.search(cookies):
                 extra += f"cookie: {cookies}\r\n"
         return extra.encode("latin-1")
 

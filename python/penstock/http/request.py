@@ -11,7 +11,7 @@ from penstock.http.content import Content
 from penstock.http.response import Answer
 from penstock.http.url import Origin, Target, join, parse
 
-__all__ = ["Fields", "Request", "field_lines", "lower"]
+__all__ = ["UNFIT", "Fields", "Request", "field_lines", "lower"]
 
 Fields = Mapping[str, str]
 
@@ -23,7 +23,8 @@ IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
 SECRETS = frozenset(("authorization", "cookie", "proxy-authorization", "host"))
 """Fields that are for one origin only."""
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
-_UNFIT = re.compile("[\0\r\n\u0100-\U0010ffff]")
+UNFIT = re.compile("[\0-\b\n-\x1f\x7f\u0100-\U0010ffff]")
+"""What no value holds (RFC 9110 section 5.5): some readers end a line at other control characters than line breaks."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -179,8 +180,8 @@ def field_lines(fields: Fields) -> bytes:
         # A value may be a secret, so messages don't hold it.
         if not isinstance(value, str):
             raise TypeError(f"header {name}: its value is not a str but {type(value).__name__}")
-        if bad := _UNFIT.search(value):
-            why = "a line break or NUL" if bad.group() in "\r\n\0" else "not latin-1"
+        if bad := UNFIT.search(value):
+            why = "a line break or another control character" if bad.group() < "\x80" else "not latin-1"
             raise ValueError(f"header {name}: {bad.group()!r} at {bad.start()} of its value is {why}")
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return lines.encode("latin-1") + b"\r\n"
