@@ -36,6 +36,7 @@ __all__ = [
     "Future",
     "Head",
     "HeadLimits",
+    "Held",
     "Histogram",
     "Image",
     "Lent",
@@ -440,6 +441,17 @@ class Budget:
     def files(self) -> int: ...
     def stats(self) -> dict[str, dict[str, int | None]]:
         """For each of `ram`, `disk` and `files`: `limit`, `used`, and `peak`, the most that was ever in use."""
+
+@final
+class Held:
+    """Memory that is held in Python, counted in a budget for as long as this lives."""
+
+    def __new__(cls, budget: Budget) -> Self: ...
+    def set(self, amount: int) -> None:
+        """Counts so many bytes: over the limit, too."""
+    @property
+    def is_short(self) -> bool:
+        """Whether one more window would be over the limit."""
 
 @final
 class FilePool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import gzip
 import http.cookiejar
@@ -375,49 +376,107 @@ async def test_limits_and_deadlines_hold() -> None:
         await until(lambda: at_hand(client) == NOTHING)
 
 
+WINDOW = 256 << 10
+
+
+def ram(budget: penstock.Budget) -> dict[str, Any]:
+    return budget.stats()["ram"]
+
+
 @pytest.mark.parametrize("coding", ["plain", "gzip"])
-async def test_without_memory_a_stream_fails_at_once_and_never_ends_early(storing: Storing, coding: str) -> None:
+async def test_without_budget_a_stream_is_received_window_by_window(storing: Storing, coding: str) -> None:
     body = random.Random(1).randbytes(2 << 20)
     sent, fields = (gzip.compress(body, 1), ["Content-Encoding: gzip"]) if coding == "gzip" else (body, [])
     budget = penstock.Budget(ram="1KiB")
     in_parts: list[Any] = [head(f"Content-Length: {len(sent)}", *fields), TURN, sent[:100], TURN, sent[100:]]
-    async with serve([response(sent, *fields)], in_parts) as server, storing.client(budget=budget) as client:
-        for _ in range(2):
-            with pytest.raises(penstock.BudgetExceeded, match=r"Budget\.ram") as caught:
-                async with asyncio.timeout(10), client.stream("GET", server.url) as answer:
-                    await answer.read()
-            assert caught.value.resource == "ram"
-        await until(lambda: at_hand(client) == NOTHING)
-    await until(lambda: budget.stats()["ram"]["used"] == 0)
+    chunks = [head("Transfer-Encoding: chunked", *fields), chunked(sent, 5000)]
+    async with serve([response(sent, *fields)], in_parts, chunks) as server, storing.client(budget=budget) as client:
+        for _ in range(3):
+            async with asyncio.timeout(10), client.stream("GET", server.url) as answer:
+                assert await answer.read() == body
+    await until(lambda: ram(budget)["used"] == 0)
+    # One that is received into, and one that is read.
+    assert ram(budget)["peak"] <= 2 * WINDOW + (128 << 10)
     assert budget.stats()["files"]["peak"] == 0
 
 
 @pytest.mark.parametrize("coding", ["plain", "gzip"])
-async def test_a_stream_that_memory_fails_half_way_gives_what_came_and_then_fails(
-    storing: Storing, coding: str
-) -> None:
-    # However little comes at once, what it ends with is decoded in one go.
-    body = random.Random(2).randbytes(200_000) + bytes(2 << 20)
+async def test_what_is_unread_counts_until_it_is_read_or_left(storing: Storing, coding: str) -> None:
+    body = random.Random(2).randbytes(4 << 20)
     sent, fields = (gzip.compress(body, 1), ["Content-Encoding: gzip"]) if coding == "gzip" else (body, [])
-    # Enough for small windows, and for no slab.
-    budget, more = penstock.Budget(ram="200KiB"), asyncio.Event()
-    wire, first = chunked(sent, 5000), 100_000 if fields else 20_000
-    script = [head("Transfer-Encoding: chunked", *fields), wire[:first], more, wire[first:]]
-    async with serve(script) as server, storing.client(budget=budget) as client:
-        async with client.stream("GET", server.url) as answer, asyncio.timeout(10):
-            received = bytearray(await answer.read(10_000))
-            more.set()
+    budget = penstock.Budget(ram="64MiB")
+    async with serve([response(sent, *fields)]) as server, storing.client(budget=budget) as client:
+        async with client.stream("GET", server.url) as read:
+            await until(lambda: ram(budget)["used"] > 512 << 10)
+            assert await read.read() == body
+        await until(lambda: ram(budget)["used"] == 0)
+        async with client.stream("GET", server.url) as closed:
+            await until(lambda: ram(budget)["used"] > 512 << 10)
+            assert await closed.read(10) == body[:10]
+        # It is kept, and what it had isn't.
+        await until(lambda: ram(budget)["used"] == 0)
+        assert closed.status == 200
 
-            async def rest() -> None:
-                async for view in answer.stream():
-                    received.extend(view)
+        async def leave() -> None:
+            async with client.stream("GET", server.url):
+                await asyncio.Event().wait()
 
-            with pytest.raises(penstock.BudgetExceeded, match=r"Budget\.ram"):
-                await rest()
-        assert len(received) >= 10_000
-        assert body.startswith(received)
-    await until(lambda: budget.stats()["ram"]["used"] == 0)
-    assert budget.stats()["files"]["peak"] == 0
+        cancelled = asyncio.create_task(leave())
+        await until(lambda: ram(budget)["used"] > 512 << 10)
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        del cancelled
+        await until(lambda: ram(budget)["used"] == 0)
+
+
+async def test_what_came_before_an_error_counts_until_it_is_read() -> None:
+    budget = penstock.Budget(ram="64MiB")
+    script = [head(f"Content-Length: {len(BODY)}"), BODY[:400_000], 0.05, RESET]
+    async with serve(script) as server, penstock.Client(budget=budget) as client:
+        async with client.stream("GET", server.url) as answer:
+            await until(lambda: server.closed == 1 and ram(budget)["used"] == 400_000)
+            with pytest.raises(penstock.Truncated):
+                await answer.read()
+        await until(lambda: ram(budget)["used"] == 0)
+
+
+async def test_streams_that_share_a_small_budget_go_on_in_any_order(storing: Storing) -> None:
+    bodies = [random.Random(seed).randbytes(3 << 20) for seed in range(4)]
+    packed = gzip.compress(bodies[3], 1)
+    scripts = [[response(body)] for body in bodies[:3]] + [[response(packed, "Content-Encoding: gzip")]]
+    budget = penstock.Budget(ram="600KiB")
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(serve(*scripts))
+        client = await stack.enter_async_context(storing.client(budget=budget))
+        answers = [await stack.enter_async_context(client.stream("GET", server.url)) for _ in scripts]
+        await until(lambda: ram(budget)["used"] > 600 << 10)
+        received = [bytearray() for _ in scripts]
+        async with asyncio.timeout(20):
+            # One to its end while the others hold what they have, then two by turns.
+            received[0] += await answers[0].read()
+            streams = [answer.stream() for answer in answers[1:3]]
+            while any(len(each) < len(bodies[0]) for each in received[1:3]):
+                for each, stream in zip(received[1:3], streams, strict=True):
+                    each += await anext(stream, b"")
+            received[3] += await answers[3].read()
+        assert received == bodies
+        assert ram(budget)["peak"] <= (600 << 10) + len(scripts) * 2 * WINDOW
+    await until(lambda: ram(budget)["used"] == 0)
+
+
+async def test_streams_that_nobody_reads_hold_a_window_each_when_the_budget_is_used_up(storing: Storing) -> None:
+    body = bytes(4 << 20)
+    budget = penstock.Budget(ram="1KiB")
+    async with (
+        serve([response(body)]) as server,
+        storing.client(budget=budget) as client,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for _ in range(8):
+            await stack.enter_async_context(client.stream("GET", server.url))
+        await asyncio.sleep(0.1)
+        assert ram(budget)["used"] <= 8 * WINDOW
+    await until(lambda: ram(budget)["used"] == 0)
 
 
 async def test_left_early_its_connection_is_closed() -> None:

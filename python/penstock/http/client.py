@@ -443,7 +443,7 @@ class Client:
             else:
                 exchange = Exchange(take.request, head, settings, began, loop.create_future(), take.note_head)
             if streamed:
-                exchange.incoming = incoming = Incoming(loop)
+                exchange.incoming = incoming = Incoming(loop, settings.budget)
                 exchange.result.add_done_callback(incoming.wake)
             connection = self._supply.try_take(route, again)
             if not isinstance(connection, Connection):

@@ -490,9 +490,6 @@ class Connection(Receiver, asyncio.BufferedProtocol):
                 self._transport.resume_reading()
 
     def _has_patience(self, exchange: Exchange) -> bool:
-        if exchange.incoming is not None:
-            # What a stream had no memory for is lost.
-            return False
         now = self._loop.time()
         if self._budget_until is None:
             patience = exchange.settings.timeout.budget

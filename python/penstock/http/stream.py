@@ -7,7 +7,7 @@ import collections
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any
 
-from penstock._native import Head, read_limit
+from penstock._native import Budget, Head, Held, read_limit
 from penstock.body.image import BodyImage, piece_size
 from penstock.errors import PenstockError, RequestError
 from penstock.http.response import PIECE, Answer
@@ -28,10 +28,11 @@ TAKEN = "another task is still reading this response"
 
 
 class Incoming:
-    """Pieces that were received and not read yet. One connection puts, one task takes."""
+    """Pieces that were received and not read yet, counted in the budget. One connection puts, one task takes."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, budget: Budget) -> None:
         self._loop = loop
+        self._held = Held(budget)
         self._pieces: collections.deque[memoryview] = collections.deque()
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -39,7 +40,9 @@ class Incoming:
 
     @property
     def is_full(self) -> bool:
-        return self._size > FULL or len(self._pieces) > MANY
+        """Whether no more should come until its reader has taken some. Without budget it gets the next window when it
+        has nothing left: so each that is read goes on, whatever others hold."""
+        return self._size > FULL or len(self._pieces) > MANY or (self._size > 0 and self._held.is_short)
 
     @property
     def is_taken(self) -> bool:
@@ -57,12 +60,21 @@ class Incoming:
 
     def put(self, pieces: list[memoryview]) -> None:
         self._pieces.extend(pieces)
-        self._size += sum(map(len, pieces))
+        self._count(sum(map(len, pieces)))
         self.wake()
 
     def put_back(self, parts: list[bytes]) -> None:
         self._pieces.extendleft(memoryview(part) for part in reversed(parts))
-        self._size += sum(map(len, parts))
+        self._count(sum(map(len, parts)))
+
+    def clear(self) -> None:
+        """Drops what nobody will read."""
+        self._pieces.clear()
+        self._count(-self._size)
+
+    def _count(self, more: int) -> None:
+        self._size += more
+        self._held.set(self._size)
 
     def wake(self, _: object = None) -> None:
         waiter = self._waiter
@@ -107,7 +119,7 @@ class Incoming:
         if len(piece) > size:
             self._pieces.appendleft(piece[size:])
             piece = piece[:size]
-        self._size -= len(piece)
+        self._count(-len(piece))
         return piece
 
 
@@ -144,7 +156,6 @@ class StreamedResponse(Answer):
             Truncated: The body ended early.
             Timeout: It came too slowly; while nobody reads, no time counts but `Timeouts.total`.
             BodyTooLong: It is longer than `Tunables.max_body`.
-            BudgetExceeded: There was no memory for what came; a stream doesn't wait for it.
             RequestError: The response was closed, or one of these was raised before.
             RuntimeError: Another task is still reading: there is one at a time, for all ways to read.
         """
@@ -195,6 +206,7 @@ class StreamedResponse(Answer):
             # It was closed meanwhile; what came is given all the same.
             if piece is None:
                 raise self._nothing_more()
+            self._incoming.clear()
             return piece
         if piece is None:
             # Known at the end only.
@@ -236,6 +248,8 @@ class StreamedResponse(Answer):
         # First: an error that nobody will ask for is told to no one.
         result.cancel()
         self._connection.abandon(exchange)
+        if not self._incoming.is_taken:
+            self._incoming.clear()
 
     def __repr__(self) -> str:
         return f"<StreamedResponse {self.status} {self.reason}>"

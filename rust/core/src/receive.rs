@@ -83,8 +83,8 @@ pub struct Plan {
     pub expect: bool,
     /// Whether to tell when the head is complete.
     pub tell_head: bool,
-    /// Whether the body is taken piece by piece while it arrives, with [`Receiver::take_pieces`]. It stays in memory: without
-    /// budget for that it fails at once.
+    /// Whether the body is taken piece by piece while it arrives, with [`Receiver::take_pieces`]. It stays in memory,
+    /// over the budget, too: who takes them receives no more until there is some, or nothing is left of what came.
     pub stream: bool,
     pub decode: When,
 }

@@ -13,6 +13,7 @@ mod filepool;
 mod future;
 mod gil;
 mod head;
+mod held;
 mod image;
 mod inplace;
 mod jobs;
@@ -64,6 +65,8 @@ mod _native {
     use super::future::Future;
     #[pymodule_export]
     use super::head::Head;
+    #[pymodule_export]
+    use super::held::Held;
     #[pymodule_export]
     use super::image::{Image, Reader, refuse_in_loop};
     #[pymodule_export]

@@ -39,6 +39,10 @@ impl Meter {
         self.limit.get().copied().unwrap_or(u64::MAX)
     }
 
+    fn lacks(&self, n: u64) -> bool {
+        self.used().saturating_add(n) > self.limit()
+    }
+
     fn take(&self, n: u64) -> bool {
         let limit = self.limit();
         let taken = self.used.fetch_update(Relaxed, Relaxed, |used| used.checked_add(n).filter(|sum| *sum <= limit));
@@ -127,6 +131,11 @@ impl Lease {
 
     pub(super) fn has(&self, resource: Resource) -> bool {
         self.resource == resource && self.amount > 0
+    }
+
+    /// Whether it couldn't grow by so much now.
+    pub fn lacks(&self, more: u64) -> bool {
+        self.budget.meter(self.resource).lacks(more)
     }
 
     pub fn grow(&mut self, by: u64) -> Result<()> {
@@ -243,6 +252,7 @@ mod tests {
         assert!(matches!(other.grow(1), Err(Error::BudgetExceeded { used: 150, limit: 100, .. })));
         other.grow(0).unwrap();
         lease.set(50);
+        assert!(!lease.lacks(50) && lease.lacks(51));
         other.grow(50).unwrap();
         drop((lease, other));
         assert_eq!(budget.ram.used(), 0);

@@ -52,8 +52,6 @@ pub struct BodySink {
     failed: bool,
     /// It never spills.
     in_ram_only: bool,
-    /// Why it can take nothing more, though it may not spill.
-    refused: Option<Error>,
 }
 
 impl BodySink {
@@ -86,7 +84,6 @@ impl BodySink {
             spilled: false,
             failed: false,
             in_ram_only: false,
-            refused: None,
         }
     }
 
@@ -104,8 +101,9 @@ impl BodySink {
         Ok(sink)
     }
 
-    /// Has the body stay in memory, whatever its length, for who [takes its pieces](Self::take_pieces) as they come: what
-    /// there is no budget for is refused. To be called before anything is pushed.
+    /// Has the body stay in memory, whatever its length, for who [takes its pieces](Self::take_pieces) as they come. What
+    /// there is no budget for counts over the limit: whoever brings it looks at the budget before. To be called before
+    /// anything is pushed.
     pub fn stay_in_ram(&mut self) {
         self.in_ram_only = true;
         self.spilled = false;
@@ -173,12 +171,7 @@ impl BodySink {
         self.admit(n)?;
         let unpaid = n.saturating_sub(self.prepaid);
         if self.in_ram_only {
-            if n > 0
-                && let Some(error) = self.refused.take()
-            {
-                return Err(error);
-            }
-            self.ram.grow(unpaid)?;
+            self.ram.set(self.ram.amount() + unpaid);
         } else if !self.spilled && (self.len + n > self.tunables.max_body_ram || self.ram.grow(unpaid).is_err()) {
             self.spill();
         }
@@ -243,17 +236,22 @@ impl BodySink {
         quarter.clamp(least, slab::SMALLEST)
     }
 
-    /// Takes the budget for memory that the body's next bytes are received into; without it the body spills, or, if it is to
-    /// stay in memory, those bytes are refused.
+    /// Takes the budget for memory that the body's next bytes are received into; without it the body spills, if it may.
     pub fn prepay(&mut self, bytes: u64) {
         if self.spilled {
             return;
         }
-        match self.ram.grow(bytes) {
-            Ok(()) => self.prepaid += bytes,
-            Err(error) if self.in_ram_only => self.refused = Some(error),
-            Err(_) => self.spill(),
+        if self.in_ram_only {
+            self.ram.set(self.ram.amount() + bytes);
+        } else if self.ram.grow(bytes).is_err() {
+            return self.spill();
         }
+        self.prepaid += bytes;
+    }
+
+    /// Whether so much more would be over the budget, which a body that stays in memory takes all the same.
+    pub fn lacks(&self, more: u64) -> bool {
+        self.in_ram_only && self.ram.lacks(more)
     }
 
     /// The body is complete in memory: it holds so many bytes, or as many as it is long.

@@ -5,7 +5,7 @@
 use super::target::{Copies, Slabs, Target};
 use super::{Caps, Chain, Coding};
 use crate::body::sink::SMALL_PIECE;
-use crate::body::{BodySink, SharedSink};
+use crate::body::{BodySink, SharedSink, WINDOW};
 use crate::sync::Mutex;
 use crate::{Error, Result};
 use std::collections::VecDeque;
@@ -300,7 +300,9 @@ impl Decoding {
         let mut slabs = Slabs::new(self.sink.clone())?;
         // What there was no budget for before.
         slabs.work(false)?;
-        let ran = decode.run(&mut slabs, TURN, self.ended);
+        // One that is read while it arrives is over its budget by no more than it would be without a coding.
+        let most = if self.sink.lock().lacks(TURN) { WINDOW as u64 } else { TURN };
+        let ran = decode.run(&mut slabs, most, self.ended);
         // What was decoded before a fault is kept.
         slabs.flush()?;
         ran?;
