@@ -75,9 +75,9 @@ class BodyImage(_native.Image):
             path: Opened now, on this thread, and kept open; in a task, give the call to `run_blocking`.
             offset: Where the body begins, in bytes.
             length: Its length in bytes; `None` is all that follows.
-            trusted: Promise that nobody truncates the file while the image lives. Only then is it mapped by
-                `to_mmap`, because reading a mapping behind the end of its file kills the process (SIGBUS); otherwise
-                it is read.
+            trusted: Promise that nobody truncates the file or writes to it while the image lives. Only then is it
+                mapped by `to_mmap`, because reading a mapping behind the end of its file kills the process (SIGBUS);
+                otherwise it is read.
             policy: Runs what waits for the disk from then on.
 
         Raises:

@@ -195,7 +195,8 @@ pub fn give_back(_: Python<'_>) {
 /// Looks at the bytes of a buffer with the interpreter attached, so that nobody can change them meanwhile.
 pub fn with_slice<T>(data: &Bound<'_, PyAny>, look: impl FnOnce(&[u8]) -> PyResult<T>) -> PyResult<T> {
     let buffer = Borrowed::new(data, ffi::PyBUF_SIMPLE)?;
-    // SAFETY: the interpreter is attached until `look` returns, so no Python code writes to it.
+    // SAFETY: the interpreter is attached until `look` returns, so no Python code writes to it. Native code that does so
+    // without the interpreter races with itself, as it does with `write` of any Python file.
     look(unsafe { buffer.slice() })
 }
 
@@ -213,15 +214,17 @@ pub fn with_slice_mut<T: Send>(data: &Bound<'_, PyAny>, fill: impl Send + FnOnce
     }))
 }
 
-/// A `bytes` of `len` that `fill` writes without the interpreter; an error frees it.
+/// A `bytes` of `len`, all of which `fill` writes without the interpreter; an error frees it. To write less and say that all
+/// went well would show what lay in that memory before.
 pub fn new_bytes<E: Send>(
     py: Python<'_>,
     len: usize,
     fill: impl Send + FnOnce(&mut [u8]) -> Result<usize, E>,
 ) -> PyResult<Result<Py<PyBytes>, E>> {
     let size = isize::try_from(len).map_err(|_| PyBufferError::new_err("larger than bytes can be"))?;
-    // SAFETY: a new object that nobody else has seen; its `len` bytes are written before it is given out, and bytes
-    // of any value are valid.
+    // SAFETY: a new object that nobody else has seen, with room for `len` bytes; `fill` writes them all before it is given
+    // out, and doesn't read them before. They come from the interpreter's allocator, so that the compiler can't take them
+    // for uninitialised, and bytes of any value are valid.
     unsafe {
         let object = Bound::from_owned_ptr_or_err(py, ffi::PyBytes_FromStringAndSize(ptr::null(), size))?;
         let base = ffi::PyBytes_AsString(object.as_ptr()) as usize;

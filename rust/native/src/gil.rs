@@ -1,5 +1,5 @@
-//! What PyO3 has no safe face for: contexts (PEP 567), the pending exception, and exceptions in other threads. Everything else in this crate is safe
-//! code.
+//! What PyO3 has no safe face for: contexts (PEP 567), the pending exception, and exceptions in other threads. May hold
+//! `unsafe`: these are calls of CPython's own interface.
 
 #![allow(unsafe_code)]
 

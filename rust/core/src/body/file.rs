@@ -1,5 +1,7 @@
 //! Files that bodies live in: temporary ones without a name, and files from outside. Positional reads and gathered
 //! writes, and the reads that the page cache can serve at once. Who runs them on which thread is the caller's business.
+//!
+//! This module may hold `unsafe`: it takes a file apart when it is dropped, and uses descriptors and windows that others own.
 
 #![allow(unsafe_code)]
 
@@ -138,7 +140,8 @@ impl BodyFile {
         Ok(Self::of(parts, home, Sharing::Private, true))
     }
 
-    /// A file from outside, which others may change. `trusted` promises that nobody truncates it.
+    /// A file from outside, which others may change. `trusted` promises that nobody truncates it or
+    /// writes to it.
     pub fn external(path: &Path, trusted: bool) -> Result<Self> {
         Self::opened(of_known_length(path)?, path, trusted)
     }
@@ -469,7 +472,10 @@ pub fn is_readable(fd: RawFd) -> bool {
 /// Receives what lies in a socket that somebody else owns, into a window that is lent for this. `None`: there is nothing at
 /// present, or its end.
 pub fn receive(socket: RawFd, window: Window) -> io::Result<Option<usize>> {
-    // SAFETY: borrowed for this one call, as whoever gave the number owns it.
+    if socket < 0 {
+        return Err(rustix::io::Errno::BADF.into());
+    }
+    // SAFETY: borrowed for this one call; a number that isn't open gives EBADF.
     let socket = unsafe { BorrowedFd::borrow_raw(socket) };
     // SAFETY: the window keeps these bytes alive. Nobody looks at them meanwhile: what a transport may still hold is a view of
     // the window before, which it has handed over.

@@ -1,7 +1,9 @@
-//! Mappings of body files: read-only ones of images, and writable ones that recycled files keep. May hold `unsafe`: it maps, and lends what it mapped as slices.
+//! Mappings of body files: read-only ones of images, and writable ones that recycled files keep. May hold `unsafe`: it
+//! maps, and lends what it mapped as slices.
 //!
-//! The invariant: the file below a mapping is not truncated while it lives. A temporary file has no name, so nobody
-//! else can; a file from outside is only mapped by callers who promise it (`trusted`).
+//! The invariant: while a mapping lives, the file below is not truncated, and what has been lent as a shared slice is not
+//! written to. A temporary file has no name, so nobody else can, and its sink writes only behind what it has written; a file
+//! from outside is only mapped by callers who promise it (`trusted`).
 
 #![allow(unsafe_code)]
 
@@ -21,14 +23,14 @@ struct Mapping {
     len: usize,
 }
 
-// SAFETY: read-only memory, valid until dropped, whichever thread looks at it.
+// SAFETY: plain memory, valid until dropped on whichever thread.
 unsafe impl Send for Mapping {}
-// SAFETY: as above.
+// SAFETY: what is shared is read; only the one `MapWriter` of a `SharedMap` writes, where nobody has a view.
 unsafe impl Sync for Mapping {}
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: made by `Map::new`, and this is its only owner.
+        // SAFETY: made by `Map::new` or `SharedMap::new`, and this is its only owner.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
@@ -223,7 +225,7 @@ impl Map {
 impl AsRef<[u8]> for Map {
     fn as_ref(&self) -> &[u8] {
         let Some(mapping) = &self.mapping else { return &[] };
-        // SAFETY: `skip + len` is the mapping's length, and the file below is not truncated (the module's invariant).
+        // SAFETY: `skip + len` is the mapping's length, and the file below stays as it is (the module's invariant).
         unsafe { std::slice::from_raw_parts(mapping.base.as_ptr().add(self.skip), self.len) }
     }
 }

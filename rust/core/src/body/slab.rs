@@ -62,7 +62,8 @@ impl Region {
         };
         let lead = start.cast::<u8>().align_offset(align);
         // SAFETY: `lead < align`, so base and the trimmed ends lie inside the mapping just made, which nobody else
-        // knows; the ends are whole pages because `start`, `align` and `size` are.
+        // knows. Both ends begin at a page, as `start`, `align` and a `size` above a huge page are multiples of it; where the
+        // kernel's pages are larger than `PAGE`, it rounds lengths up, that of the mapping likewise.
         unsafe {
             let base = start.cast::<u8>().add(lead);
             if lead > 0 {
