@@ -1,4 +1,4 @@
-"""A server of bodies of any size, on threads of the test's process, for the programs whose memory is measured."""
+"""Servers on threads of the test's process, for the programs whose memory is measured."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import random
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -42,8 +42,9 @@ def respond(connection: socket.socket) -> None:
             connection.sendall(b"0\r\n\r\n")
 
 
-@pytest.fixture
-def bodies_url() -> Iterator[str]:
+@contextlib.contextmanager
+def served(answer: Callable[[socket.socket], object]) -> Iterator[str]:
+    """The URL of a server that has a thread for each connection."""
     listener = socket.create_server(("127.0.0.1", 0))
     threads: list[threading.Thread] = []
 
@@ -53,15 +54,23 @@ def bodies_url() -> Iterator[str]:
                 connection, _ = listener.accept()
             except OSError:  # closed below
                 return
-            thread = threading.Thread(target=respond, args=(connection,))
+            thread = threading.Thread(target=answer, args=(connection,))
             threads.append(thread)
             thread.start()
 
     acceptor = threading.Thread(target=accept)
     acceptor.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    listener.shutdown(socket.SHUT_RDWR)
-    acceptor.join()
-    for thread in threads:
-        thread.join()
-    listener.close()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        acceptor.join()
+        for thread in threads:
+            thread.join()
+        listener.close()
+
+
+@pytest.fixture
+def bodies_url() -> Iterator[str]:
+    with served(respond) as url:
+        yield url

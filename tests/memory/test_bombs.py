@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.memory import bombs
+from tests.memory.conftest import served
 
 ROOT = Path(__file__).resolve().parents[2]
 ALLOWED = 64 << 20
@@ -21,27 +20,8 @@ ALLOWED = 64 << 20
 @pytest.fixture
 def bombs_url() -> Iterator[str]:
     made = {coding: make() for coding, make in bombs.BOMBS.items()}
-    listener = socket.create_server(("127.0.0.1", 0))
-    threads: list[threading.Thread] = []
-
-    def accept() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:  # closed below
-                return
-            thread = threading.Thread(target=bombs.send, args=(connection, made))
-            threads.append(thread)
-            thread.start()
-
-    acceptor = threading.Thread(target=accept)
-    acceptor.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    listener.shutdown(socket.SHUT_RDWR)
-    acceptor.join()
-    for thread in threads:
-        thread.join()
-    listener.close()
+    with served(lambda connection: bombs.send(connection, made)) as url:
+        yield url
 
 
 @pytest.mark.slow
