@@ -9,6 +9,7 @@ import inspect
 import io
 import os
 import pickle
+import re
 import stat
 import subprocess
 import sys
@@ -186,7 +187,7 @@ def test_memoryview_is_contiguous_and_read_only(image: penstock.BodyImage, body:
 def test_a_writable_buffer_is_refused(image: penstock.BodyImage, body: bytes) -> None:
     # A view that would be written to is asked for as such.
     with pytest.raises((TypeError, BufferError)):
-        io.BytesIO(b"other").readinto(image)  # type: ignore[arg-type]  # whose type is that of a readable buffer
+        io.BytesIO(b"other").readinto(image)
     assert bytes(image) == body
 
 
@@ -228,6 +229,20 @@ def test_a_file_can_be_mapped(image_in: MakeImage, body: bytes) -> None:
     mapped = image_in(body, "file").mmap()
     assert (mapped.state, len(mapped)) == ("mmap", len(body))
     assert bytes(mapped) == body
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not on this platform: only Linux shows the advice")
+def test_a_mapping_is_announced_as_read_from_front_to_back(image_in: MakeImage, body: bytes) -> None:
+    def announced() -> set[str]:
+        # proc_pid_smaps(5): "sr" is sequential read advice.
+        mappings = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+        return {mapping.split()[0] for mapping in mappings if re.search(r"^VmFlags:.* sr ", mapping, re.MULTILINE)}
+
+    image = image_in(body, "file")
+    before = announced()
+    mapped = image.mmap()
+    assert mapped.state == "mmap"
+    assert len(announced() - before) == 1
 
 
 def test_mapping_leaves_the_first_image_with_its_file(image_in: MakeImage, body: bytes) -> None:
