@@ -1,12 +1,11 @@
 """What must hold of the client beside others; `benches.targets` judges it by `benches/results/client.json`."""
 
-from penstock.bench.figures import cpu, wall
+from penstock.bench.figures import cpu
 
 from benches.targets import Bound, Ratio
 
 LAG_MS = 5.0
 CPU = (("CPU", cpu),)
-WALL = (("wall", wall),)
 
 
 def _beside(loop: str) -> list[Ratio | Bound]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from penstock.bench import report, sizes
 from penstock.bench.figures import (
+    Metric,
     cpu,
     held,
     lag_p50,
@@ -395,7 +396,7 @@ def _pressed(groups: Iterable[Group]) -> str:
     return report.markdown(head, lines)
 
 
-def _spread(row: Row, metric: report.Metric) -> str:
+def _spread(row: Row, metric: Metric) -> str:
     return verdict.ranged(spread(values(row, metric)))
 
 

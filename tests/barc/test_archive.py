@@ -446,7 +446,7 @@ def test_strategies_are_checked_and_say_what_they_are() -> None:
     assert barc.Strategy.gzip() == barc.Strategy.gzip(min_len=4096) != barc.Strategy.gzip(level=1)
     for wrong in ({"level": 10}, {"non_compressible_coef": -1.0}, {"non_compressible_coef": float("nan")}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            barc.Strategy.gzip(**wrong)  # type: ignore[arg-type]
+            barc.Strategy.gzip(**wrong)
     assert barc.Strategy.brotli(level=11, **ALWAYS).level == 11
 
 

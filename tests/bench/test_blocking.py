@@ -88,7 +88,7 @@ def test_results_are_shown_as_lines_and_as_tables(results: Results) -> None:
 def test_where_the_lead_ends_is_told_of_sleeps_that_get_longer_only(results: Results) -> None:
     rows = results["rows"]
     others = [{**row, "id": row["id"].replace("noop/", "sleep x8/"), "scenario": "sleep x8"} for row in rows[:2]]
-    lead = blocking_report.tables({**results, "rows": [*others, *rows]})["blocking-lead"]  # type: ignore[typeddict-item]
+    lead = blocking_report.tables({**results, "rows": [*others, *rows]})["blocking-lead"]  # type: ignore[list-item]
     assert "| sleep 100 µs x 4, asyncio | " in lead
     assert "sleep x8" not in lead
 
@@ -103,7 +103,7 @@ def test_the_command_prints_lines_where_the_lead_ends_the_echoes_and_the_targets
 def test_a_row_that_loses_is_named_with_its_winner(results: Results) -> None:
     ours, theirs = results["rows"][:2]
     slow = {**ours, "samples": [{**ours["samples"][0], "wall_ms": theirs["samples"][0]["wall_ms"] * 2}]}
-    lost = blocking_report.tables({**results, "rows": [slow, theirs]})["blocking-lost"]  # type: ignore[typeddict-item]
+    lost = blocking_report.tables({**results, "rows": [slow, theirs]})["blocking-lost"]  # type: ignore[list-item]
     assert "| noop, asyncio | run_in_executor | wall | 2.00 |" in lost
 
 

@@ -445,7 +445,7 @@ def counting(kind: str, calls: list[int]) -> asyncio.AbstractEventLoop:
                 calls.append(1)
             return super().call_soon(callback, *args, context=context)  # type: ignore[no-any-return]
 
-    return Loop()  # type: ignore[no-any-return]
+    return Loop()
 
 
 @pytest.mark.parametrize("kind", LOOPS)

@@ -136,7 +136,7 @@ def test_seeking_where_nothing_is_is_refused(file: BinaryIO) -> None:
             file.seek(0, whence)
     for offset in (0.0, "0", None):
         with pytest.raises(TypeError):
-            file.seek(offset)  # type: ignore[arg-type]
+            file.seek(offset)
     assert file.read() == HELLO
 
 

@@ -102,7 +102,7 @@ def test_tunables_cannot_be_changed() -> None:
 
 def test_options_are_keywords_and_unknown_ones_are_refused() -> None:
     with pytest.raises(TypeError):
-        penstock.Tunables("64KiB")  # type: ignore[misc]
+        penstock.Tunables("64KiB")  # type: ignore[call-arg]
     with pytest.raises(TypeError):
         penstock.Tunables(max_boddy="64KiB")  # type: ignore[call-arg]
 

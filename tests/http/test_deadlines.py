@@ -202,7 +202,7 @@ async def test_no_connection_comes_free_in_time(timeout: penstock.Timeouts, erro
 
 @pytest.mark.parametrize("resource", ["files", "disk"])
 async def test_no_budget_in_time(file_storing: Storing, resource: str) -> None:
-    budget = penstock.Budget(**{resource: 1})  # type: ignore[arg-type]
+    budget = penstock.Budget(**{resource: 1})
     timeout = penstock.Timeouts(budget=0.2)
     kept = penstock.BodySink(file_storing.tunables, budget=budget)
     if resource == "files":

@@ -267,7 +267,7 @@ async def test_cancelled_while_it_decodes_nothing_is_left(storing: Storing, turn
     script = cut(response(raw, "content-encoding: gzip"), 50_000, 300_000)
     async with serve(script) as server, storing.client() as client:
         for decode in (True, "after"):
-            getting = asyncio.ensure_future(client.get(server.url, decode=decode))  # type: ignore[arg-type]
+            getting = asyncio.ensure_future(client.get(server.url, decode=decode))
             for _ in range(turns):
                 await asyncio.sleep(0)
             getting.cancel()

@@ -217,7 +217,7 @@ async def test_a_request_overrides_what_the_client_has(storing_by: Any) -> None:
         with pytest.raises(penstock.BudgetExceeded):
             await client.get(server.url, tunables=file.tunables, budget=budget, timeout=penstock.Timeouts(budget=0.05))
         with pytest.raises(TypeError, match=r"there is no option tunable: a request takes auth, .*tunables"):
-            await client.get(server.url, tunable=None)  # type: ignore[call-arg]
+            await client.get(server.url, tunable=None)
 
 
 WRONG: dict[str, tuple[Any, str]] = {
@@ -517,7 +517,7 @@ async def test_what_a_hook_raises_is_the_requests_error(stage: str, storing_by: 
     def fail(*args: object) -> None:
         raise ZeroDivisionError(stage)
 
-    hooks = penstock.Hooks(**{stage: fail})  # type: ignore[arg-type]
+    hooks = penstock.Hooks(**{stage: fail})
     async with serve([response(b"body")]) as server, storing_by("windows").client(hooks=hooks) as client:
         with pytest.raises(ZeroDivisionError, match=stage):
             await client.get(server.url)
