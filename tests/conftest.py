@@ -1,5 +1,5 @@
 """What all tests share: every asyncio test runs on asyncio's loop and on uvloop's, and a test that leaves a thread, a
-descriptor or a task behind fails."""
+descriptor or a task behind fails, as does one of which asyncio reports an error that nobody looked at."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import functools
 import gc
 import inspect
+import logging
 import os
 import subprocess
 import sys
@@ -32,6 +33,21 @@ Held = tuple[dict[str, str], dict[str, str]]
 BEFORE = pytest.StashKey[Held]()
 
 
+class Unnoticed(logging.Handler):
+    """What asyncio's loops have logged of errors that no one looks at: an exception that was never retrieved, a task
+    destroyed while pending, a callback that raised."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(self.format(record))
+
+
+UNNOTICED = Unnoticed()
+
+
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -42,6 +58,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     # Made once, kept to the end: not a leak of the test that happens to be the first to use them.
     default_pool()
     uvloop.new_event_loop().close()
+    logging.getLogger("asyncio").addHandler(UNNOTICED)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -113,6 +130,12 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
             time.sleep(0.001)
         if left:
             pytest.fail("left behind: " + ", ".join(left), pytrace=False)
+        # Those with a traceback are in a cycle with it; the young ones, as all would take long after each test.
+        gc.collect(1)
+    messages, UNNOTICED.messages = UNNOTICED.messages, []
+    # Who asks for what is logged has looked.
+    if before is not None and messages and "caplog" not in getattr(item, "fixturenames", ()):
+        pytest.fail("asyncio logged: " + "\n".join(messages), pytrace=False)
     return result
 
 

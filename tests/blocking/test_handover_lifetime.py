@@ -149,6 +149,8 @@ def test_it_runs_on_threads_other_than_the_first() -> None:
 
 
 def test_an_exit_that_a_carrier_meets_ends_the_loop_where_it_was_started() -> None:
+    tasks = []
+
     async def main() -> None:
         met = Met()
 
@@ -157,14 +159,14 @@ def test_an_exit_that_a_carrier_meets_ends_the_loop_where_it_was_started() -> No
             threading.Timer(0.01, met.opened.set).start()
             raise SystemExit(7)
 
-        task = asyncio.create_task(exits())
+        tasks.append(asyncio.create_task(exits()))
         block_in_place(met)
         await asyncio.sleep(10)
-        assert task
 
     with pytest.raises(SystemExit) as caught:
         run(main())
     assert caught.value.code == 7
+    assert tasks[0].exception() is caught.value
 
 
 def test_a_loop_without_a_close_lets_its_carriers_go() -> None:

@@ -77,6 +77,11 @@ class _Peer:
         del self._received[: at + len(end)]
         return line
 
+    async def _rest(self, end: bytes) -> bytes:
+        if (line := await self.line(end)) is None:
+            raise ConnectionError("the request ended early")
+        return line
+
     async def exactly(self, count: int) -> bytes:
         while len(self._received) < count:
             if not await self._more():
@@ -89,7 +94,7 @@ class _Peer:
         fields = dict(line.lower().split(b": ", 1) for line in request.split(b"\r\n")[1:])
         if fields.get(b"transfer-encoding") == b"chunked":
             body = b""
-            while size := int(await self.line(b"\r\n") or b"", 16):
+            while size := int(await self._rest(b"\r\n"), 16):
                 body += await self.exactly(size)
                 assert await self.exactly(2) == b"\r\n"
             assert await self.exactly(2) == b"\r\n"

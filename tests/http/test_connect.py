@@ -454,12 +454,14 @@ async def test_a_unix_socket_in_place_of_an_address(tmp_path: Path, storing: Sto
     seen = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while request := await reader.readuntil(b"\r\n\r\n"):
-            seen.append(request)
-            if b"PUT" in request:
-                assert await reader.readexactly(len(body)) == body
-            writer.write(response(body))
-            await writer.drain()
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while request := await reader.readuntil(b"\r\n\r\n"):
+                seen.append(request)
+                if b"PUT" in request:
+                    assert await reader.readexactly(len(body)) == body
+                writer.write(response(body))
+                await writer.drain()
+        writer.close()
 
     path = tmp_path / "socket"
     server = await asyncio.start_unix_server(answer, str(path))
