@@ -74,6 +74,11 @@ async def write(
     async def open_part() -> IO[bytes]:
         return await run(open, part, "xb")
 
+    async def undo() -> None:
+        await asyncio.wait([opening])
+        if not opening.cancelled() and opening.exception() is None:
+            await run(_drop, opening.result(), part)
+
     opening = asyncio.create_task(open_part())
     try:
         # Not to be cancelled itself: the file would be made all the same.
@@ -90,9 +95,12 @@ async def write(
         await run(file.write, b"\n]}}\n")
         await run(_finish, file, part, path, overwrite)
     except BaseException:
-        await asyncio.wait([opening])
-        if opening.exception() is None:
-            await run(_drop, opening.result(), part)
+        undoing = asyncio.create_task(undo())
+        while not undoing.done():
+            # A cancel scope of anyio's cancels again and again.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([undoing])
+        undoing.result()
         raise
     return count
 
