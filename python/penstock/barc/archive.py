@@ -405,7 +405,8 @@ class AsyncArchive(_Archive):
             return await perform(self._policy, self._writing().append_op(record, strategy or self.strategy))
 
     async def aclose(self) -> None:
-        """Gives the lock on the file back when the append in flight is over. Bodies that are slices of it stay good."""
+        """Gives the lock on the file back when the append in flight is over. Bodies that are slices of it stay good.
+        Cancelled, it goes on without you."""
         writer, self._writer, self._reader = self._writer, None, None
         if writer is not None:
             # Not to be interrupted: the next writer waits for this one.

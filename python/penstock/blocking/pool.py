@@ -32,7 +32,8 @@ class DispatchPool(_native.DispatchPool, Executor):
             `PoolFull`.
         drain_threads: How many threads may take over sockets beside the others, started at first need.
         name_prefix: A thread's name is this and its index; `penstock-N-` by default. The kernel shows 15 bytes of it.
-        after_start: Called with the index on each thread before its first job; what it raises fails the constructor.
+        after_start: Called with the index on each thread before its first job; what it raises fails the constructor,
+            which waits for it, and hears no Ctrl-C meanwhile.
         before_stop: Called with the index on each thread after its last job; what it raises is logged.
         stack_size: Of each thread, in bytes or as a string with a unit; the platform's by default, 32 KiB at least.
 
