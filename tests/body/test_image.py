@@ -123,7 +123,8 @@ def test_every_way_of_reading_keeps_to_the_length(path: Path, body: bytes, way: 
 
 
 def test_a_length_past_the_end_of_the_file_is_refused(path: Path, body: bytes) -> None:
-    for options in ({"length": len(body) + 1}, {"offset": 1, "length": len(body)}, {"offset": len(body) + 1}):
+    past: tuple[dict[str, int], ...] = ({"length": len(body) + 1}, {"offset": 1, "length": len(body)})
+    for options in (*past, {"offset": len(body) + 1}, {"offset": 1 << 64}, {"length": 1 << 64}, {"offset": -1}):
         with pytest.raises(ValueError, match=r"length|offset"):
             penstock.BodyImage.from_path(path, **options)
 

@@ -51,6 +51,14 @@ def test_a_size_of_another_type_is_refused_with_its_setting(size: Any) -> None:
         penstock.Tunables(max_body=size)
 
 
+@pytest.mark.parametrize(
+    ("ratio", "error"), [(-1, ValueError), (0, ValueError), (1 << 64, ValueError), (True, TypeError)]
+)
+def test_a_ratio_that_is_none_is_refused_with_its_setting(ratio: int, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"max_ratio={ratio}: not "):
+        penstock.Tunables(max_ratio=ratio)
+
+
 def test_a_limit_not_given_follows_the_one_given() -> None:
     low = penstock.Tunables(max_body="64KiB")
     assert (low.max_body_ram, low.max_body) == (64 * KiB, 64 * KiB)

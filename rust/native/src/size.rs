@@ -32,7 +32,7 @@ pub fn count(name: &'static str, value: Option<&Bound<'_, PyAny>>) -> PyResult<O
         return Err(PyTypeError::new_err(format!("{name}={value:?}: not an int")));
     }
     value.extract().map(Some).map_err(|_| {
-        let refusal = Error::Setting { name, value: value.to_string(), reason: "not a positive number".into() };
+        let refusal = Error::Setting { name, value: value.to_string(), reason: "not between 0 and 2**64 - 1".into() };
         to_py(value.py(), refusal)
     })
 }

@@ -38,7 +38,7 @@ impl Tunables {
         py: Python<'_>,
         max_body_ram: Option<&Bound<'_, PyAny>>,
         max_body: Option<&Bound<'_, PyAny>>,
-        max_ratio: Option<u64>,
+        max_ratio: Option<&Bound<'_, PyAny>>,
         buffer_size_fs: Option<&Bound<'_, PyAny>>,
         temp_dir: Option<PathBuf>,
         digests: Option<&Bound<'_, PyAny>>,
@@ -61,7 +61,7 @@ impl Tunables {
         let given = Given {
             max_body_ram: limits.max_body_ram,
             max_body: limits.max_body,
-            max_ratio,
+            max_ratio: size::count("max_ratio", max_ratio)?,
             buffer_size_fs: size::optional("buffer_size_fs", buffer_size_fs)?,
             temp_dir,
             digests: algorithms,
