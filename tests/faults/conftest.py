@@ -15,7 +15,7 @@ from tests.conftest import ELSEWHERE
 
 ROOT = Path(__file__).parents[2]
 
-# ip(8), tc(8) and mkfs.ext4(8) are there.
+# ip(8), tc(8), mkfs.ext4(8) and mkfs.btrfs(8) are there.
 PROGRAMS = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -57,21 +57,20 @@ def with_tmpfs(mounts: None, tmp_path: Path) -> Run:
     return run
 
 
-@pytest.fixture
-def with_disk(tmp_path: Path) -> Run:
-    """Runs a program with a disk at `sys.argv[1]`: a small ext4 on a loop device, where each write waits for it."""
+def _disk(tmp_path: Path, kind: str, options: str = "", then: str = "true") -> Run:
+    """Runs a program with a disk at `sys.argv[1]`: a small file system on a loop device."""
     if os.geteuid() != 0:
         pytest.skip(f"{ELSEWHERE}: only root mounts disks")
-    if shutil.which("mkfs.ext4", path=PROGRAMS) is None:
-        pytest.skip("no mkfs.ext4(8)")
+    if shutil.which(f"mkfs.{kind}", path=PROGRAMS) is None:
+        pytest.skip(f"no mkfs.{kind}(8)")
     device, directory = str(tmp_path / "device"), str(tmp_path / "disk")
     (tmp_path / "disk").mkdir()
 
     def mounted(*command: str) -> subprocess.CompletedProcess[str]:
         # Without its name the device goes with the mount, and that with the namespace.
         shell = (
-            f'truncate --size=32M "{device}" && mkfs.ext4 -q "{device}" && mount -o loop,sync "{device}" "{directory}" '
-            f'&& rm "{device}" && exec "$@"'
+            f'truncate --size=128M "{device}" && mkfs.{kind} -q "{device}" && mount -o loop,{options} "{device}" '
+            f'"{directory}" && rm "{device}" && {then} && exec "$@"'
         )
         return namespace("--mount", "sh", "-c", shell, "sh", *command, users=False)
 
@@ -86,6 +85,19 @@ def with_disk(tmp_path: Path) -> Run:
         return mounted(sys.executable, "-W", "error", "-X", "faulthandler", "-c", source, directory, *args)
 
     return run
+
+
+@pytest.fixture
+def with_disk(tmp_path: Path) -> Run:
+    """Runs a program with a disk at `sys.argv[1]`, where each write waits for it."""
+    return _disk(tmp_path, "ext4", "sync")
+
+
+@pytest.fixture
+def with_quota(tmp_path: Path) -> Run:
+    """Runs a program with a disk at `sys.argv[1]`, of which it may have 8 MiB, as root too."""
+    disk = tmp_path / "disk"
+    return _disk(tmp_path, "btrfs", then=f'btrfs -q quota enable "{disk}" && btrfs -q qgroup limit 8M "{disk}"')
 
 
 @pytest.fixture(scope="session")

@@ -1,27 +1,33 @@
-"""Disks while a response is received: a full one is an error by its name, with everything released; one that stands
-still holds up no loop."""
+"""Disks while a response is received: a full one, or a quota that is used up, is an error by its name, with everything
+released; one that stands still holds up no loop."""
 
 from __future__ import annotations
+
+import errno
 
 import pytest
 
 from tests.faults.conftest import Run
 
 PROGRAM = """
-import asyncio, gc, sys
+import asyncio, gc, os, sys
 import penstock, uvloop
 from penstock._native import settle
 from tests.http.serving import chunked, head, response, serve
 
-directory, name, loops = sys.argv[1:4]
+directory, name, loops, number = sys.argv[1:5]
 pool = penstock.DispatchPool(threads=2, drain_threads=1 if name == "drained" else 0)
 policy = {
     "direct": penstock.Direct,
     "permit": lambda: penstock.Permit(penstock.Semaphore(1), pool=pool),
     "windows": lambda: penstock.Dispatch(pool),
     "drained": lambda: penstock.Dispatch(pool),
+    "recycled": penstock.Direct,
 }[name]()
+files = penstock.FilePool(max_bytes="16MiB") if name == "recycled" else None
 tunables = penstock.Tunables(max_body_ram=0, temp_dir=directory)
+# By itself it leaves a gibibyte free, which these disks never had.
+budget = penstock.Budget(disk="64MiB")
 large, small = bytes(range(256)) * (12 << 12), b"small" * 1000
 scripts = [[response(large)], [head("Transfer-Encoding: chunked") + chunked(large, 8192)], [response(small)]]
 
@@ -33,12 +39,13 @@ async def main():
             await asyncio.sleep(0.001)
             turns += 1
     ticker = asyncio.create_task(tick())
-    async with serve(*scripts) as server, penstock.Client(tunables=tunables, policy=policy) as client:
+    client = penstock.Client(tunables=tunables, policy=policy, budget=budget, file_pool=files)
+    async with serve(*scripts) as server, client:
         for _ in range(2):
             try:
                 await client.get(server.url)
             except penstock.StorageFull as error:
-                assert error.errno == 28 and directory in str(error), error
+                assert error.errno == int(number) and directory in str(error), error
                 assert error.url == server.url
             else:
                 raise AssertionError("12 MiB went into 8")
@@ -56,20 +63,31 @@ asyncio.run(main(), loop_factory=uvloop.new_event_loop) if sys.version_info >= (
 gc.collect()
 assert settle(5)
 pool.close()
+if files is not None:
+    files.clear()
 figures = penstock.stats()
 assert figures["slabs"]["lent"] == figures["slabs"]["unwritten"] == 0, figures
-assert all(figures["budget"][name]["used"] == 0 for name in ("ram", "disk", "files")), figures
-import os
-space = os.statvfs(directory)
-assert space.f_bfree == space.f_blocks, "space of a body that failed is taken"
+assert all(budget.stats()[name]["used"] == 0 for name in ("ram", "disk", "files")), budget
+# What failed had up to 8 MiB, and has given them back.
+with open(os.path.join(directory, "rest"), "wb") as file:
+    file.write(bytes(7 << 20))
 """
 
 
 @pytest.mark.needs_mount
 @pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("name", ["direct", "permit", "windows", "drained"])
+@pytest.mark.parametrize("name", ["direct", "permit", "windows", "drained", "recycled"])
 def test_a_full_file_system_fails_the_response_and_nothing_else(with_tmpfs: Run, name: str, loops: str) -> None:
-    ran = with_tmpfs(PROGRAM, name, loops)
+    ran = with_tmpfs(PROGRAM, name, loops, str(errno.ENOSPC))
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
+
+
+@pytest.mark.needs_mount
+@pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("name", ["direct", "permit", "windows", "drained"])
+def test_a_quota_that_is_used_up_fails_the_response_and_nothing_else(with_quota: Run, name: str, loops: str) -> None:
+    ran = with_quota(PROGRAM, name, loops, str(errno.EDQUOT))
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr == ""
 
@@ -83,7 +101,6 @@ directory, name, stage, loops = sys.argv[1:5]
 pool = penstock.DispatchPool(threads=2, drain_threads=1 if name == "drained" else 0)
 policy = penstock.Dispatch(pool)
 tunables = penstock.Tunables(max_body_ram=0, temp_dir=directory)
-# By itself it leaves a gibibyte free, which that disk never had.
 budget = penstock.Budget(disk="16MiB")
 body = bytes(range(256)) * (4 << 10)
 # From linux/fs.h.
