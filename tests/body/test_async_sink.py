@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import resource
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -381,6 +383,25 @@ async def test_a_write_that_failed_is_tried_again_by_the_policy(tunables: MakeTu
             assert not preparing.done()
         image = await preparing
     assert await image.read() == body * 2
+
+
+@pytest.mark.parametrize("how", ["write", "prepare"])
+async def test_a_sink_that_failed_is_gone_when_its_error_is(tunables: MakeTunables, policy: Any, how: str) -> None:
+    async def fail() -> weakref.ref[penstock.AsyncBodySink]:
+        budget = penstock.Budget(files=0)
+        async with penstock.AsyncBodySink(tunables(max_body_ram=0), policy=policy, budget=budget) as sink:
+            with contextlib.suppress(penstock.BudgetExceeded):
+                await sink.write(bytes(400_000))
+                # Until what it has begun is over.
+                await asyncio.sleep(0.05)
+                await (sink.write(b"") if how == "write" else sink.prepare())
+            return weakref.ref(sink)
+
+    gc.disable()
+    try:
+        assert (await fail())() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_budget_out_of_ram_moves_it_to_a_file(tunables: MakeTunables, body: bytes) -> None:

@@ -166,7 +166,11 @@ class AsyncBodySink(_Sink):
         """Starts the next write, if there is one to be made and none in flight."""
         if self._writing is not None and self._writing.done():
             writing, self._writing = self._writing, None
-            writing.result()
+            try:
+                writing.result()
+            finally:
+                # It has the error, which has this frame, and the body with it.
+                del writing
         if self._writing is None and (op := self.work(False)) is not None:
             self._writing = asyncio.get_running_loop().create_task(perform(self._policy, op))
 
@@ -178,7 +182,11 @@ class AsyncBodySink(_Sink):
             # Another task that waited may have begun the next one.
             if self._writing is writing:
                 self._writing = None
-            writing.result()
+            try:
+                writing.result()
+            finally:
+                # It has the error, which has this frame, and the body with it.
+                del writing
 
     async def write_back(self) -> None:
         """Moves the body to a file now, whatever its size."""
