@@ -403,11 +403,19 @@ def test_what_is_to_be_stored_is_stored_before_its_head_says_so(path: Path, tmp_
         "import sys; from tests.barc.conftest import make_dialog; from penstock import barc\n"
         "with barc.open(sys.argv[1], 'a', fsync=True) as archive: archive.append(make_dialog(0, b'x' * 1000))"
     )
-    tracing = [strace, "-f", "-o", str(trace), "-e", "trace=pwritev,fdatasync"]
-    command = [*tracing, sys.executable, "-c", program, str(path)]
-    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
-    calls = re.findall(r"(pwritev|fdatasync)\(", trace.read_text())
-    assert calls == ["pwritev", "fdatasync", "pwritev", "fdatasync"]
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    tracing = [strace, "-f", "-y", "-o", str(trace), "-e", "trace=pwritev,fdatasync,fsync"]
+    command = [*tracing, sys.executable, "-c", program, str(link)]
+
+    def calls() -> list[tuple[str, str]]:
+        subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
+        return re.findall(r"(pwritev|fdatasync|fsync)\(\d+<([^>]*)>", trace.read_text())
+
+    written = [(call, str(path)) for call in ("pwritev", "fdatasync", "pwritev", "fdatasync")]
+    # Of a new file the name, too.
+    assert calls() == [("fsync", str(path.parent)), *written]
+    assert calls() == written
 
 
 # Values

@@ -61,7 +61,7 @@ def open(
         budget: What bodies count against; `None` is the process's.
         strategy: How records are written where `append` isn't told; `None` is `Strategy.plain()`.
         keep_going: Read on behind damage, which is then found in `Archive.damage`.
-        fsync: `append` returns only when the record is on the disk.
+        fsync: `append` returns only when the record is on the disk. So is the name of a new file when it is open.
         known_end: With mode `"a"`: the end of some record, an `Entry.end` for example, to look for the last one from
             there instead of from the start.
 

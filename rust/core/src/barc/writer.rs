@@ -12,6 +12,7 @@ use super::record::Record;
 use super::strategy::Strategy;
 use super::stream::{Encoder, PIECE};
 use crate::body::file::BodyFile;
+use crate::body::save::store_name;
 use crate::body::{BodyImage, Budget, Tunables};
 use crate::{Error, Result};
 use bytes::Bytes;
@@ -42,8 +43,9 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Opens or makes the file, and cuts off what a writer that died has left. With `sync` each record is on the disk
-    /// when `append` returns. `from` is the end of a record that is known, or 0: heads are followed from there.
+    /// Opens or makes the file, and cuts off what a writer that died has left. With `sync` each record, and the name of
+    /// the file, is on the disk when `append` returns. `from` is the end of a record that is known, or 0: heads are
+    /// followed from there.
     pub fn open(path: &Path, from: u64, sync: bool) -> Result<Self> {
         let file = lock(path)?;
         let mut reader = Reader::of(file.shared(), Arc::new(Tunables::default()), Budget::shared());
@@ -64,6 +66,11 @@ impl Writer {
         }
         if at < file.look_again()? && reader.find_behind(at)?.is_some() {
             return Err(Error::Archive { offset: at, damage: Damage::Unfinished, end: None });
+        }
+        if sync && at == 0 {
+            // The file may just have been made: a record is of no use if its name is lost. It may be that of a link.
+            let stored = path.canonicalize().and_then(|path| store_name(&path));
+            stored.map_err(Error::io("have the archive's name stored"))?;
         }
         let mut writer = Self { unclean: at < file.size(), file, end: at, sync };
         writer.clean()?;

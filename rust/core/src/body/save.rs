@@ -35,11 +35,7 @@ pub fn save(content: &Content<'_>, path: &Path, overwrite: bool, fsync: bool) ->
         } else {
             rename_new(&draft, path)?;
         }
-        if fsync && let Some(parent) = path.parent() {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            File::open(parent)?.sync_all()?;
-        }
-        Ok(())
+        if fsync { store_name(path) } else { Ok(()) }
     };
     let write = || -> io::Result<()> {
         if let Content::Range { file, offset: 0, len } = content
@@ -60,6 +56,13 @@ pub fn save(content: &Content<'_>, path: &Path, overwrite: bool, fsync: bool) ->
         let _ = std::fs::remove_file(&draft);
     }
     result.map_err(failed)
+}
+
+/// Returns when the folder that the name is in is on the disk.
+pub(crate) fn store_name(path: &Path) -> io::Result<()> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    File::open(parent)?.sync_all()
 }
 
 /// Renames, unless `to` is there already.
