@@ -44,6 +44,10 @@ def test_a_pipe_is_no_archive_and_is_not_waited_for(path: Path) -> None:
     with pytest.raises(OSError, match="cannot open a pipe as an archive") as raised:
         barc.open(path)
     assert raised.value.errno == errno.ESPIPE
+    # A device would take a record and not have it.
+    for name in (path, "/dev/null"):
+        with pytest.raises(OSError, match="cannot open the archive for writing: it is not a regular file"):
+            barc.open(name, "a")
 
 
 def test_a_dialog_comes_back_as_it_was_appended(path: Path, dialog: MakeDialog, strategy: barc.Strategy) -> None:
