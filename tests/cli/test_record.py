@@ -154,7 +154,9 @@ def test_a_file_that_takes_no_more_ends_the_run_with_whole_records(site: str, li
 
 def test_a_list_may_be_a_file_or_a_pipe_that_goes_on(site: str, tmp_path: Path) -> None:
     file = tmp_path / "a.barc"
-    (tmp_path / "urls.txt").write_text(f"# first\n{site}/text/1\n\n  {site}/text/2  \r\n{site}/text/3")
+    # As an editor of Windows writes it.
+    text = f"{site}/text/1\r\n\r\n# a comment\r\n  {site}/text/2  \r\n \t # another\r\n{site}/text/3"
+    (tmp_path / "urls.txt").write_bytes(text.encode("utf-8-sig"))
     with start("record", "--from", "urls.txt", f"{site}/text/0", file, cwd=tmp_path) as process:
         pass
     assert process.returncode == 0

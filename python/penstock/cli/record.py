@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import errno
 import os
@@ -136,14 +137,15 @@ def _count(urls: tuple[str, ...], listed: int | None) -> int | None:
     here = os.lseek(listed, 0, os.SEEK_CUR)
     with open(listed, "rb", closefd=False) as lines:
         # What is longer is refused when it is its turn: here it would be memory.
-        count = sum(map(_is_url, iter(lambda: lines.readline(LONGEST), b"")))
+        count = sum(map(bool, map(_url, iter(lambda: lines.readline(LONGEST), b""))))
     os.lseek(listed, here, os.SEEK_SET)
     return len(urls) + count
 
 
-def _is_url(line: bytes) -> bool:
-    """Not blank, and no comment."""
-    return bool(line.strip()) and not line.startswith(b"#")
+def _url(line: bytes) -> str:
+    """The URL of a line; empty for a blank one and a comment. Some editors begin a file with a mark."""
+    url = line.removeprefix(codecs.BOM_UTF8).strip()
+    return "" if url.startswith(b"#") else url.decode(errors="replace")
 
 
 async def _wanted(urls: tuple[str, ...], listed: int | None) -> AsyncIterator[str]:
@@ -155,12 +157,12 @@ async def _wanted(urls: tuple[str, ...], listed: int | None) -> AsyncIterator[st
     rest = b""
     while data := await _read(listed):
         *lines, rest = (rest + data).split(b"\n")
-        for line in filter(_is_url, lines):
-            yield line.decode(errors="replace").strip()
+        for url in filter(None, map(_url, lines)):
+            yield url
         if len(rest) > LONGEST:
             raise Failure(f"--from: a line of more than {LONGEST:,} bytes is no URL")
-    if _is_url(rest):
-        yield rest.decode(errors="replace").strip()
+    if url := _url(rest):
+        yield url
 
 
 def _archived(url: str) -> str:
