@@ -31,7 +31,7 @@ def _bytes(text: str | bytes) -> bytes:
 
 
 @functools.cache
-def _headers() -> type[Headers]:
+def headers_class() -> type[Headers]:
     """Its class comes with the client, and to import it again takes longer than to make one."""
     from penstock.http.response import Headers
 
@@ -46,7 +46,7 @@ def headers_of(fields: Headers | Pairs | Fields | None) -> Headers:
         ValueError: A name or value that HTTP has no form for.
         HeadTooLong: More than 128 lines, or a MiB; no more can be archived.
     """
-    headers = _headers()
+    headers = headers_class()
     if not isinstance(fields, Fields):
         if isinstance(fields, headers):
             pairs: Any = fields.raw
@@ -55,9 +55,7 @@ def headers_of(fields: Headers | Pairs | Fields | None) -> Headers:
         else:
             pairs = fields or ()
         fields = Fields([(_bytes(name), _bytes(value)) for name, value in pairs])
-    # It has the three methods that Headers calls of a response's head.
-    head: Any = fields
-    return headers(head)
+    return headers(fields)
 
 
 class _Value:

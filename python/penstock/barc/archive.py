@@ -266,7 +266,7 @@ class Archive(_Archive):
             BodyTooLong: A body is over `max_body`; `records(entry.end)` goes on behind it.
             StorageFull, BudgetExceeded, OSError: A body's file can't be made, or the archive not read.
         """
-        return Records(self, self._walk("records"), start, lambda native: Record.of(native, None))
+        return Records(self, self._walk("records"), start, Record.of)
 
     def entries(self, start: int = 0) -> Records[Entry]:
         """The places of the records from the offset `start` on: only heads are read."""
@@ -390,7 +390,7 @@ class AsyncArchive(_Archive):
 
     def _metas(self) -> AsyncRecords[Record]:
         """The records with their meta only: nothing else of them is read, or decoded."""
-        return AsyncRecords(self, self._walk("metas"), 0, lambda native: Record.of(native, None), policy=self._policy)
+        return AsyncRecords(self, self._walk("metas"), 0, Record.of, policy=self._policy)
 
     async def read(self, offset: int) -> Record | None:
         """As `Archive.read`. Cancelled, nothing is left."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from penstock import _native
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
-from penstock.dialog import EMPTY, Dialog, Epilog, Pairs, Prolog, Trace, headers_of
+from penstock.dialog import EMPTY, Dialog, Epilog, Pairs, Prolog, Trace, headers_class, headers_of
 from penstock.errors import ArchiveError, HeadTooLong
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Record:
         self._policy: Policy | None = None
 
     @classmethod
-    def of(cls, native: _native.Record, policy: Policy | None) -> Record:
+    def of(cls, native: _native.Record, policy: Policy | None = None) -> Record:
         record = cls.__new__(cls)
         record.native = native
         record._policy = policy
@@ -111,11 +111,11 @@ class Record:
     @property
     def meta(self) -> Headers:
         """URL, method, version, status, decoded codings, and whatever else a writer put there."""
-        return headers_of(self.native.meta)
+        return headers_class()(self.native.meta)
 
     @property
     def req_headers(self) -> Headers:
-        return headers_of(self.native.req_headers)
+        return headers_class()(self.native.req_headers)
 
     @property
     def req_body(self) -> BodyImage:
@@ -124,7 +124,7 @@ class Record:
 
     @property
     def res_headers(self) -> Headers:
-        return headers_of(self.native.res_headers)
+        return headers_class()(self.native.res_headers)
 
     @property
     def res_body(self) -> BodyImage:

@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
 from typing import Any, Self
 
-from penstock._native import Head
+from penstock._native import Fields, Head
 from penstock.body.image import BodyImage
 from penstock.errors import HTTPStatusError
 from penstock.http.charset import charset_of
@@ -25,7 +25,7 @@ class Headers(Mapping[str, str]):
 
     __slots__ = ("_head",)
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: Head | Fields) -> None:
         self._head = head
 
     def __getitem__(self, name: str) -> str:
