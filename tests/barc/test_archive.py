@@ -33,15 +33,17 @@ def test_an_archive_that_is_not_there_cannot_be_read_and_is_made_by_appending(pa
     with barc.open(path, "a") as archive:
         assert list(archive) == []
     assert path.read_bytes() == b""
-    with pytest.raises(FileNotFoundError):
-        barc.open(path.parent / "gone" / "x.barc", "a")
+    gone = path.parent / "gone" / "x.barc"
+    with pytest.raises(FileNotFoundError, match=re.escape(str(gone))) as raised:
+        barc.open(gone, "a")
+    assert raised.value.filename == str(gone)
     with pytest.raises(ValueError, match="mode='w'"):
         barc.open(path, "w")  # type: ignore[arg-type]
 
 
 def test_a_pipe_is_no_archive_and_is_not_waited_for(path: Path) -> None:
     os.mkfifo(path)
-    with pytest.raises(OSError, match="cannot open a pipe as an archive") as raised:
+    with pytest.raises(OSError, match="cannot open as an archive the pipe") as raised:
         barc.open(path)
     assert raised.value.errno == errno.ESPIPE
     # A device would take a record and not have it.
@@ -197,8 +199,9 @@ def test_max_body_holds_for_every_body(kind: str, part: str, path: Path, dialog:
 def test_there_is_one_writer_at_a_time(path: Path, script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     other = "import sys; from penstock import barc; barc.open(sys.argv[1], 'a').close()"
     with barc.open(path, "a"):
-        with pytest.raises(BlockingIOError, match="another writer"):
+        with pytest.raises(BlockingIOError, match="another writer") as raised:
             barc.open(path, "a")
+        assert raised.value.filename == str(path)
         with pytest.raises(BlockingIOError):
             barc.repair(path)
         assert "BlockingIOError" in script(other, str(path)).stderr

@@ -115,7 +115,7 @@ def test_cat_prints_only_the_parts_that_are_asked_for(run: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["cat", "gone.barc"], 2, "penstock: [Errno 2] cannot open the archive: No such file or directory"),
+        (["cat", "gone.barc"], 2, "penstock: [Errno 2] cannot open the archive gone.barc: No such file or directory"),
         (["cat", "-c", "1", "plain.barc", "multi.barc"], 2, "--count flag can't be applied to more than one input"),
         (["cp", "-i", "1", "plain.barc", "multi.barc", "out.barc"], 2, "--index flag can't be applied to more than"),
         (["cat", "-o", "0X10", "plain.barc"], 2, "penstock: --offset 0X10: not a number\n"),
@@ -134,7 +134,7 @@ def test_cat_prints_only_the_parts_that_are_asked_for(run: Any) -> None:
         (["cp", "plain.barc", "gone.barc", "out.barc"], 2, "No such file"),
         (["cat", "-o", "1", "plain.barc"], 2, "penstock: record at byte 1 of the archive: no record begins here"),
         (["repair", "gone.barc"], 2, "No such file"),
-        (["ls", "gone.barc"], 2, "No such file"),
+        (["ls", "gone.barc"], 2, "cannot open the archive gone.barc: No such file"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_has_one_line_and_a_status(

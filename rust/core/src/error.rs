@@ -2,7 +2,10 @@
 //! the setting that changes it; the binding maps each variant to one Python exception.
 
 use crate::barc::Damage;
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// What a [`Budget`](crate::body::Budget) counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,6 +95,12 @@ impl Error {
     /// For `map_err`: names what was being done when the system call failed.
     pub fn io<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Io { doing, source: source.into() }
+    }
+
+    /// As `io`, for what was done to a file that has a name.
+    pub fn file<E: Into<io::Error>>(doing: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { doing, path, source: source.into() }
     }
 
     pub fn protocol(what: impl Into<String>, at: u64) -> Self {

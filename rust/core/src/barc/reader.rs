@@ -126,10 +126,10 @@ pub enum Walk<T> {
 
 impl Reader {
     pub fn open(path: &Path, tunables: Arc<Tunables>, budget: Arc<Budget>) -> Result<Self> {
-        let failed = || Error::io("open the archive");
+        let failed = || Error::file("open the archive", path);
         // Looked at before: opening a pipe would wait for its writer.
         if std::fs::metadata(path).map_err(failed())?.file_type().is_fifo() {
-            return Err(Error::io("open a pipe as an archive")(rustix::io::Errno::SPIPE));
+            return Err(Error::file("open as an archive the pipe", path)(rustix::io::Errno::SPIPE));
         }
         let file = File::open(path).map_err(failed())?;
         Ok(Self::of(Arc::new(BodyFile::opened(file, path, false)?), tunables, budget))

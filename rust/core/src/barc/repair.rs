@@ -47,7 +47,7 @@ impl Mender {
     /// Opens the file, whose only writer this is from now on.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.exists() {
-            File::open(path).map_err(Error::io("open the archive"))?;
+            File::open(path).map_err(Error::file("open the archive", path))?;
         }
         let file = lock(path)?;
         let reader = Reader::of(file.shared(), Arc::new(Tunables::default()), Budget::shared());
