@@ -263,6 +263,16 @@ def test_settings_that_contradict_each_other_are_refused(options: dict[str, floa
         LoopMonitor(**options)  # type: ignore[arg-type]
 
 
+def test_what_a_stall_cannot_be_told_to_is_refused() -> None:
+    # On the monitor's thread it would be too late to say so.
+    async def awaited(stall: penstock.Stall) -> None:
+        assert stall
+
+    for wrong in (awaited, 5):
+        with pytest.raises(TypeError, match=r"^on_stall=.*: takes a function that is called, and not awaited"):
+            LoopMonitor(on_stall=wrong)  # type: ignore[arg-type]
+
+
 @pytest.mark.asyncio
 async def test_another_thread_may_stop_it(thread_names: Callable[[], set[str]]) -> None:
     monitor = LoopMonitor().start()

@@ -230,6 +230,11 @@ WRONG: dict[str, tuple[Any, str]] = {
     "limits": (20, "Limits(connections=20)"),
     "hooks": ({"failed": print}, "Hooks("),
     "cookies": ({"a": "1"}, "http.cookiejar.CookieJar()"),
+    "follow_redirects": ("no", "True or False"),
+    "trust_env": ("no", "True or False"),
+    "resolver": ("8.8.8.8", "an asynchronous function"),
+    "allow_address": ("10.0.0.0/8", "a function of an address"),
+    "transport": (penstock.Replay, "what has answer(prolog)"),
 }
 """By the option: what it doesn't take, and what is said that it takes."""
 
@@ -266,6 +271,28 @@ async def test_headers_that_are_not_by_name_are_refused_without_telling_them() -
             await client.get("http://127.0.0.1:1/", headers=pairs)
         assert "secret" not in str(caught.value)
         assert client.stats()["active"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"params": "a=1"}, "params=str: takes a mapping or a list of names and values"),
+        ({"form": b"a=1"}, "form=bytes: takes a mapping or a list of names and values"),
+        ({"files": "secret"}, "files=str: takes a mapping or a list of names and values"),
+        ({"files": {b"a": b"1"}}, "files: a name is a str, not bytes"),
+        ({"files": {"a": (Path("a.png"), b"1")}}, "files: a name is a str, not PosixPath"),
+        ({"headers": {b"x-key": "secret"}}, "headers: a name is a str, not bytes"),
+        ({"auth": ("user",)}, "auth=tuple: takes a pair of user and password, BasicAuth or BearerAuth"),
+        ({"method": None}, "method: takes a str, not NoneType"),
+        ({"method": b"GET"}, "method: takes a str, not bytes"),
+    ],
+)
+async def test_what_is_neither_text_nor_by_name_is_refused_by_the_name_of_the_option(
+    options: dict[str, Any], message: str
+) -> None:
+    async with penstock.Client() as client:
+        with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+            await client.request(**{"method": "POST", "url": "http://127.0.0.1:1/", **options})
 
 
 async def test_a_policy_of_ones_own_is_taken(storing_by: Any) -> None:

@@ -98,9 +98,11 @@ async def test_a_long_location_is_encoded_in_one_go(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("location", ["ftp://example.com/", "http://[::x]/", "http://user@example.com/", "http://h:0/"])
 async def test_a_location_that_cannot_be_followed_is_an_error_about_the_request(location: str) -> None:
     async with serve(redirect(302, location)) as server, penstock.Client() as client:
-        with pytest.raises(penstock.InvalidURL) as caught:
+        # By itself it would be about the URL that was asked for.
+        with pytest.raises(penstock.InvalidURL, match=r"^302 to '.*': ") as caught:
             await client.get(server.url)
         assert caught.value.request == "GET"
+        assert caught.value.url == server.url
         assert client.stats()["open"] == client.stats()["idle"] == 1
 
 

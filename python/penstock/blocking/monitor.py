@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import inspect
 import logging
 import os
 import selectors
@@ -121,6 +122,8 @@ class LoopMonitor:
             raise ValueError(f"patience={patience}: must be positive and less than interval={interval}")
         if threshold < patience:
             raise ValueError(f"threshold={threshold}: must not be less than patience={patience}")
+        if on_stall is not None and (not callable(on_stall) or inspect.iscoroutinefunction(on_stall)):
+            raise TypeError(f"on_stall={on_stall!r}: takes a function that is called, and not awaited")
         self.name = name
         self._settings = interval, patience, threshold
         self._interval = interval

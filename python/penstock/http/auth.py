@@ -61,7 +61,7 @@ Auth = BasicAuth | BearerAuth | tuple[str, str]
 
 
 def authorization(auth: Auth) -> str:
-    if isinstance(auth, tuple):
+    if isinstance(auth, tuple) and len(auth) == 2:
         auth = BasicAuth(*auth)
     if not isinstance(auth, BasicAuth | BearerAuth):
         raise TypeError(f"auth={type(auth).__name__}: takes a pair of user and password, BasicAuth or BearerAuth")

@@ -132,6 +132,11 @@ class Client:
         check_kind("limits", limits)
         check_kind("hooks", hooks)
         check_kind("cookies", cookies)
+        check_kind("trust_env", trust_env)
+        check_kind("resolver", resolver)
+        check_kind("allow_address", allow_address)
+        if transport is not None and (isinstance(transport, type) or not hasattr(transport, "answer")):
+            raise TypeError(f"transport={transport!r}: takes what has answer(prolog), as Replay(path)")
         self._base = None if base_url is None else _base(base_url)
         self._own = {"user-agent": USER_AGENT, "accept": "*/*", **lower(headers)}
         if auth is not None:
@@ -221,7 +226,7 @@ class Client:
         self._requests += 1
         self._active += 1
         try:
-            response = await self._follow(method.upper(), url, began, options, streamed=False)
+            response = await self._follow(method, url, began, options, streamed=False)
             assert isinstance(response, Response)
             return response
         except BaseException:
@@ -255,7 +260,7 @@ class Client:
         from penstock.http.tape import Tape
 
         async with self._counted() as began, Tape() as tape:
-            await self._follow(method.upper(), url, began, options, streamed=False, tape=tape)
+            await self._follow(method, url, began, options, streamed=False, tape=tape)
             *history, dialog = tape.dialogs
             return dialog.replace(trace=dataclasses.replace(dialog.trace, history=tuple(history)))
 
@@ -273,7 +278,7 @@ class Client:
         Left before the body's end, or cancelled, the connection is closed.
         """
         async with self._counted() as began:
-            response = await self._follow(method.upper(), url, began, options, streamed=True)
+            response = await self._follow(method, url, began, options, streamed=True)
             assert isinstance(response, StreamedResponse)
             try:
                 yield response
@@ -304,6 +309,9 @@ class Client:
         self, method: str, url: str, began: float, options: Options, *, streamed: bool, tape: Tape | None = None
     ) -> Answer:
         """The response in the end, redirects followed."""
+        if not isinstance(method, str):
+            raise TypeError(f"method: takes a str, not {type(method).__name__}")
+        method = method.upper()
         settings = self._settings.overridden(options) if options else self._settings
         history: tuple[Answer, ...] = ()
         request = prepared = None

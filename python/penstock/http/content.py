@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +117,15 @@ async def _part(value: object, what: str, policy: Policy) -> bytes | BodyImage:
 
 def _quoted(text: str) -> str:
     """A name in a part's head, as browsers write it (WHATWG HTML, multipart/form-data encoding algorithm)."""
+    if not isinstance(text, str):
+        raise TypeError(f"files: a name is a str, not {type(text).__name__}")
     return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 
 async def _multipart(files: Files, policy: Policy) -> Content:
     """RFC 7578: form fields and files, each with a head of its own; its length is known."""
+    if isinstance(files, str | bytes) or not isinstance(files, Iterable):
+        raise TypeError(f"files={type(files).__name__}: takes a mapping or a list of names and values")
     boundary = secrets.token_hex(16)
     parts: list[bytes | BodyImage] = []
     for name, file in files.items() if isinstance(files, Mapping) else files:

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from penstock.errors import RequestError
+from penstock.errors import InvalidURL, RequestError
 from penstock.http.content import Content
 from penstock.http.response import Answer
 from penstock.http.url import Origin, Target, join, parse
@@ -123,8 +123,11 @@ class Request:
             return dataclasses.replace(self, fields=rest, lines=field_lines(rest))
         if response.status not in REDIRECTS or (location := response.headers.get("location")) is None:
             return None
-        url = join(self.url, location)
-        target = parse(url)
+        try:
+            url = join(self.url, location)
+            target = parse(url)
+        except InvalidURL as error:
+            raise InvalidURL(f"{response.status} to {error}") from None
         method, content = self.method, self.content
         fields: Fields = self.fields
         if (response.status == 303 and method != "HEAD") or (response.status in (301, 302) and method == "POST"):
@@ -165,6 +168,9 @@ def lower(headers: Fields | None) -> dict[str, str]:
     if headers and not hasattr(headers, "items"):
         # Pairs, most likely, and some of them secrets.
         raise TypeError(f"headers={type(headers).__name__}: takes a mapping of names to values")
+    for name in headers or ():
+        if not isinstance(name, str):
+            raise TypeError(f"headers: a name is a str, not {type(name).__name__}")
     return {name.lower(): value for name, value in (headers or {}).items()}
 
 

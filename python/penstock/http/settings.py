@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import http.cookiejar
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import NoneType
 from typing import Any, Literal, TypedDict
 
@@ -64,6 +64,10 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "ssl_context": ((ssl.SSLContext, NoneType), "an SSLContext, as ssl.create_default_context()"),
     "limits": ((Limits,), "Limits, as Limits(connections=20)"),
     "hooks": ((Hooks, NoneType), "Hooks, as Hooks(failed=function)"),
+    "follow_redirects": ((bool,), "True or False"),
+    "trust_env": ((bool,), "True or False"),
+    "resolver": ((Callable, NoneType), "an asynchronous function of a name"),  # type: ignore[dict-item]
+    "allow_address": ((Callable, NoneType), "a function of an address"),  # type: ignore[dict-item]
     "cookies": ((http.cookiejar.CookieJar, NoneType), "a jar, as http.cookiejar.CookieJar()"),
 }
 """Of the options that are objects: what they may be, and what to say of others."""

@@ -182,8 +182,10 @@ def encoded(params: Params, option: str) -> str:
     """Names and values, URL-encoded; `option` is what an error names.
 
     Raises:
-        TypeError: There is a `None`, which would be sent as text.
+        TypeError: They are neither by name nor pairs, or there is a `None`, which would be sent as text.
     """
+    if isinstance(params, str | bytes) or not isinstance(params, Mapping | Sequence):
+        raise TypeError(f"{option}={type(params).__name__}: takes a mapping or a list of names and values")
     text = urllib.parse.urlencode(params, doseq=True)
     for name, value in params.items() if isinstance(params, Mapping) else params:
         if value is None or (isinstance(value, list | tuple) and None in value):
