@@ -235,7 +235,7 @@ fn one_writer_at_a_time() {
     let (place, _) = three();
     let writer = Writer::open(&place.0, 0, false).unwrap();
     let refused = Writer::open(&place.0, 0, false).err().unwrap();
-    assert!(matches!(refused, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::WouldBlock));
+    assert!(matches!(refused, Error::File { source, .. } if source.kind() == std::io::ErrorKind::WouldBlock));
     assert!(repair(&place.0).is_err());
     drop(writer);
     Writer::open(&place.0, 0, false).unwrap();
