@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import logging
@@ -162,13 +163,16 @@ async def test_a_job_that_keeps_the_interpreter_is_named_to_each_of_several_moni
     stalls: Stalls, pool: DispatchPool
 ) -> None:
     with stalls.monitor(name="one"), stalls.monitor(name="other"):
-        for _ in range(20):
+        for _ in range(10):
             stalls.clear()
             await stalls.make(lambda: pool.run(sum, HOG), "DispatchPool", "builtins.sum")
-            await until(lambda: {stall.monitor for stall in stalls} == {"one", "other"})
-            if {stall.function for stall in stalls} == {"builtins.sum"}:
+            # One of them may have looked when the loop wasn't late yet.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await until(lambda: len(stalls) >= 2)
+            if named := {stall.monitor for stall in stalls if stall.function == "builtins.sum"} == {"one", "other"}:
                 break
-    assert {stall.function for stall in stalls} == {"builtins.sum"}
+    assert named
 
 
 @pytest.mark.asyncio
