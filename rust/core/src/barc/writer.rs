@@ -216,9 +216,9 @@ pub(super) fn lock(path: &Path) -> Result<Locked> {
     let mut options = File::options();
     let file = options.read(true).write(true).create(true).truncate(false).open(path);
     let file = file.map_err(Error::file("open the archive", path))?;
-    if !file.metadata().map_err(Error::io("look at the archive"))?.is_file() {
+    if !file.metadata().map_err(Error::file("look at", path))?.is_file() {
         // A device takes what is written, and has nothing of it.
-        return Err(Error::io("open the archive for writing")(io::Error::other("it is not a regular file")));
+        return Err(Error::file("append to", path)(io::Error::other("it is not a regular file")));
     }
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
         .map_err(Error::file("open for writing, as another writer has it,", path))?;
