@@ -54,7 +54,7 @@ class Options(TypedDict, total=False):
 KNOWN = Options.__optional_keys__
 BODIES = frozenset(("content", "json", "form", "files"))
 
-_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+_KINDS: dict[str, tuple[tuple[Any, ...], str]] = {
     "tunables": ((Tunables,), 'Tunables, as Tunables(max_body="1GiB")'),
     "budget": ((Budget,), 'a Budget, as Budget(ram="1GiB")'),
     # The protocol by itself is slow to ask.
@@ -66,8 +66,8 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "hooks": ((Hooks, NoneType), "Hooks, as Hooks(failed=function)"),
     "follow_redirects": ((bool,), "True or False"),
     "trust_env": ((bool,), "True or False"),
-    "resolver": ((Callable, NoneType), "an asynchronous function of a name"),  # type: ignore[dict-item]
-    "allow_address": ((Callable, NoneType), "a function of an address"),  # type: ignore[dict-item]
+    "resolver": ((Callable, NoneType), "an asynchronous function of a name"),
+    "allow_address": ((Callable, NoneType), "a function of an address"),
     "cookies": ((http.cookiejar.CookieJar, NoneType), "a jar, as http.cookiejar.CookieJar()"),
 }
 """Of the options that are objects: what they may be, and what to say of others."""
