@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from penstock import har
+from penstock import Dialog, har
 
 from tests.barc.conftest import make_dialog
 from tests.cancellation.conftest import Held, cancel_everywhere
@@ -15,12 +15,17 @@ from tests.cancellation.conftest import Held, cancel_everywhere
 pytestmark = pytest.mark.asyncio
 
 
-async def test_cancelled_at_any_turn_it_leaves_no_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.har"
+async def begin(folder: Path) -> tuple[Path, list[Dialog], Held]:
+    """Where to write, what, and what is held before, when what comes with the first write is there."""
+    path = folder / "a.har"
     dialogs = [make_dialog(number, b"body") for number in range(2)]
     await har.write(path, dialogs)
     path.unlink()
-    before = Held()
+    return path, dialogs, Held()
+
+
+async def test_cancelled_at_any_turn_it_leaves_no_file(tmp_path: Path) -> None:
+    path, dialogs, before = await begin(tmp_path)
 
     async def write() -> None:
         await har.write(path, dialogs, overwrite=True)
@@ -36,11 +41,7 @@ async def test_cancelled_at_any_turn_it_leaves_no_file(tmp_path: Path) -> None:
 
 
 async def test_cancelled_by_a_scope_that_cancels_again_and_again_it_leaves_no_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.har"
-    dialogs = [make_dialog(number, b"body") for number in range(2)]
-    await har.write(path, dialogs)
-    path.unlink()
-    before = Held()
+    path, dialogs, before = await begin(tmp_path)
     for turns in range(100):
         scope = anyio.CancelScope()
 
