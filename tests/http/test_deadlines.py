@@ -283,8 +283,24 @@ async def test_the_time_as_a_whole_goes_on_when_the_connection_has_ended(storing
         with pytest.raises(penstock.TotalTimeout):
             await client.get(server.url)
         assert client.stats()["open"] == 0
+        # Nobody wants it any more: it isn't written when the pool has time, perhaps as the loop ends.
+        assert storing.pool.stats()["queued"] == 0
         for nap in naps:
             await nap
+
+
+async def test_what_was_received_is_forgone_when_the_pool_takes_nothing_any_more(storing_by: Any) -> None:
+    storing = storing_by("windows")
+
+    def close_pool(*_: Any) -> None:
+        storing.pool.close()
+
+    script = [head("Content-Length: 2000"), bytes(1000), CLOSE]
+    hooks = penstock.Hooks(head=close_pool)
+    async with serve(script) as server, storing.client(hooks=hooks) as client:
+        with pytest.raises(penstock.Truncated) as caught:
+            await client.get(server.url)
+        assert caught.value.partial is None
 
 
 async def test_a_timeout_is_not_late_for_the_sake_of_the_bytes(storing_by: Any) -> None:

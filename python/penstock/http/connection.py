@@ -290,16 +290,17 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if exchange is None or (op := self.work()) is None:
             return
         try:
-            policy = exchange.settings.policy
-            if isinstance(policy, Dispatch):
-                job = cast("asyncio.Future[Any]", policy.perform(op))
-            else:
-                job = self._loop.create_task(perform(policy, op))
+            self._job = self._perform(exchange, op)
         except PenstockError as error:
             self.fail(error)
             return
-        self._job = job
-        job.add_done_callback(self._on_worked)
+        self._job.add_done_callback(self._on_worked)
+
+    def _perform(self, exchange: Exchange, op: Op[Any]) -> asyncio.Future[Any]:
+        policy = exchange.settings.policy
+        if isinstance(policy, Dispatch):
+            return cast("asyncio.Future[Any]", policy.perform(op))
+        return self._loop.create_task(perform(policy, op))
 
     def _on_full(self) -> None:
         self._pause()
@@ -308,6 +309,9 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._job = None
         error = None if job.cancelled() else job.exception()
         if self._exchange is None:
+            if job.cancelled():
+                # The loop ends: nothing new is begun on it.
+                self._forgo_partial()
             self._begin_salvage(error is None)
         elif error is None:
             self._budget_until = None
@@ -538,8 +542,12 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._failure = exchange, error
         if isinstance(error, Timeout):
             # It is not to be late for the sake of the bytes.
-            self._loop.call_later(TICK, _reject, exchange, error)
+            self._loop.call_later(TICK, self._lose_patience, exchange)
         self._begin_salvage()
+
+    def _lose_patience(self, exchange: Exchange) -> None:
+        if self._failure is not None and self._failure[0] is exchange:
+            self._forgo_partial()
 
     def _drop(self) -> None:
         """Drops what was received, and the job that is to write some of it."""
@@ -559,23 +567,27 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self.give_up()
             return
         exchange, error = self._failure
-        policy = exchange.settings.policy
-        if (incoming := exchange.incoming) is not None:
-            incoming.put(self.take_pieces())
-            if goes_on and isinstance(error, Truncated):
-                self._postponed = incoming.is_full
-                if self._postponed:
-                    return
-                if (op := self.work()) is not None:
-                    self._job = self._loop.create_task(perform(policy, op))
-                    self._job.add_done_callback(self._on_worked)
-                    return
-        found = self.give_up()
-        if isinstance(found, Op):
-            self._salvage = self._loop.create_task(perform(policy, found))
-            self._salvage.add_done_callback(self._on_salvaged)
-        else:
-            self._settle_failure(found)
+        try:
+            if (incoming := exchange.incoming) is not None:
+                incoming.put(self.take_pieces())
+                if goes_on and isinstance(error, Truncated):
+                    self._postponed = incoming.is_full
+                    if self._postponed:
+                        return
+                    if (op := self.work()) is not None:
+                        self._job = self._perform(exchange, op)
+                        self._job.add_done_callback(self._on_worked)
+                        return
+            found = self.give_up()
+            if isinstance(found, Op):
+                self._salvage = self._perform(exchange, found)
+                self._salvage.add_done_callback(self._on_salvaged)
+                return
+        except PenstockError:
+            # The pool takes nothing any more.
+            self.give_up()
+            found = None
+        self._settle_failure(found)
 
     def _on_salvaged(self, salvage: asyncio.Future[Image]) -> None:
         self._salvage = None
