@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -176,3 +177,25 @@ async def test_a_slow_disk_stalls_no_loop(drained: Storing, slow_disk: Callable[
     # One after the other there are 12 writes of 50 ms at least. A loop that stood still for each would have ticked once
     # between two, and a few times besides.
     assert while_slow > 100
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+async def test_a_loop_that_is_closed_lets_go_of_what_is_drained_from_a_silent_peer(
+    drained: Storing, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Of the task that nobody cancels, asyncio tells.
+    caplog.set_level("CRITICAL", logger="asyncio")
+    new_event_loop = type(asyncio.get_running_loop())
+    silent: Script = [head(f"Content-Length: {len(BODY)}"), BODY[:300_000], HANG]
+    async with serve(silent) as server:
+
+        def leave_it_draining() -> None:
+            event_loop = new_event_loop()
+            event_loop.create_task(drained.client().get(server.url))
+            event_loop.run_until_complete(until(lambda: draining(drained) == 1))
+            event_loop.close()
+
+        await drained.pool.run(leave_it_draining)
+        await until(lambda: draining(drained) == 0)
+        # What is left of the client is a cycle.
+        gc.collect()

@@ -10,12 +10,13 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 
 use penstock_core::Result;
 use penstock_core::dispatch::{Alarm, Completions, Signal};
+use penstock_core::drain::Ticket;
 use penstock_core::permit::Grant;
 use penstock_core::sync::Mutex;
 use pyo3::exceptions::PyRuntimeError;
@@ -65,6 +66,8 @@ pub struct Mailbox {
     submitted: AtomicBool,
     /// The pool that gives way to the loop until its next turn.
     behind: Mutex<Option<Arc<Workers>>>,
+    /// Bodies that are drained for the loop, which nobody would cancel when it is gone.
+    drains: Mutex<Vec<Weak<Ticket>>>,
     event_loop: Py<PyWeakrefReference>,
     hands_over: AtomicBool,
     /// In its children, what threads locked at the fork is locked for ever.
@@ -200,6 +203,7 @@ impl Mailbox {
             completions: Completions::new(signal, alarm),
             submitted: AtomicBool::new(false),
             behind: Mutex::default(),
+            drains: Mutex::default(),
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
             hands_over: AtomicBool::new(event_loop.hasattr(intern!(py, "_baton"))?),
             process: process::id(),
@@ -245,6 +249,13 @@ impl Mailbox {
         if let Some(pool) = behind {
             pool.queue().rouse();
         }
+    }
+
+    /// Cancels what the ticket is for when the loop goes, for as long as the ticket is kept. On the loop's thread.
+    pub fn cancel_at_end(&self, ticket: &Arc<Ticket>) {
+        let mut drains = self.drains.lock();
+        drains.retain(|drain| drain.strong_count() > 0);
+        drains.push(Arc::downgrade(ticket));
     }
 
     /// Settles what is finished, on the loop's thread.
@@ -330,6 +341,11 @@ impl Drop for Drain {
     fn drop(&mut self) {
         drop(self.0.completions.close());
         self.0.rouse();
+        if self.0.process != process::id() {
+            return;
+        }
+        let drains = std::mem::take(&mut *self.0.drains.lock());
+        drains.iter().filter_map(Weak::upgrade).for_each(|ticket| ticket.cancel());
     }
 }
 

@@ -148,7 +148,7 @@ pub struct Receiver {
     core: Mutex<Core>,
     scratch: Py<Scratch>,
     here: Mutex<Option<Here>>,
-    ticket: Mutex<Option<Ticket>>,
+    ticket: Mutex<Option<Arc<Ticket>>>,
     /// What may be read beside the transport, or -1.
     socket: AtomicI32,
 }
@@ -380,6 +380,8 @@ impl Receiver {
         let job = Job { socket, body, lease, patience, progress, report, excess: false };
         match worker.submit(job) {
             Ok(ticket) => {
+                let ticket = Arc::new(ticket);
+                future.get().mailbox().cancel_at_end(&ticket);
                 *receiver.ticket.lock() = Some(ticket);
                 Ok(Some(future))
             }
