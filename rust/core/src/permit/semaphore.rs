@@ -22,7 +22,6 @@
 //!   lock, in order, and a grant that is dropped inside a wake costs no recursion, however many dead waiters follow.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, wait, wait_timeout};
@@ -186,18 +185,28 @@ impl Semaphore {
     }
 
     fn check(&self, n: usize) -> Result<()> {
-        match NonZeroUsize::new(n) {
-            Some(n) if n.get() <= self.0.total => Ok(()),
-            _ => Err(Error::Setting {
-                name: "n",
-                value: n.to_string(),
-                reason: format!("must be from 1 to the semaphore's {} permits", self.0.total),
-            }),
+        if (1..=self.0.total).contains(&n) { Ok(()) } else { Err(self.not_so_many(n)) }
+    }
+
+    #[cold]
+    fn not_so_many(&self, n: usize) -> Error {
+        Error::Setting {
+            name: "n",
+            value: n.to_string(),
+            reason: format!("must be from 1 to the semaphore's {} permits", self.0.total),
+        }
+    }
+
+    /// To be called when permits came back, or a waiter left the queue. Mostly nobody waits.
+    #[inline]
+    fn hand_over<'a>(&'a self, state: MutexGuard<'a, State>) {
+        if !state.waiters.is_empty() {
+            self.hand_on(state);
         }
     }
 
     /// The hand: see the invariants. A wake must not panic.
-    fn hand_over<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+    fn hand_on<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         if std::mem::replace(&mut state.handing, true) {
             return;
         }
