@@ -9,6 +9,7 @@ import gc
 import os
 import pickle
 import socket
+import subprocess
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -364,6 +365,51 @@ async def test_what_is_not_a_url(url: str) -> None:
             await client.get(url)
         await check(caught.value, url.replace("u@", "...@"))
         assert isinstance(caught.value, ValueError)
+
+
+WITHOUT_THREADS = """
+import asyncio, gzip, os, penstock, penstock.blocking
+
+def refuse(**_):
+    raise OSError("cannot start a thread")
+
+async def main():
+    zipped = gzip.compress(os.urandom(300_000))
+    plain = b"HTTP/1.1 200 OK\\r\\ncontent-length: 2000\\r\\n\\r\\n"
+    coded = b"HTTP/1.1 200 OK\\r\\ncontent-encoding: gzip\\r\\ncontent-length: %d\\r\\n\\r\\n" % len(zipped)
+    answers = iter([plain + bytes(2000), coded + zipped, coded + zipped[:200_000]])
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\\r\\n\\r\\n")
+        writer.write(next(answers))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1")
+    url = "http://127.0.0.1:%d/" % server.sockets[0].getsockname()[1]
+    penstock.blocking.DispatchPool = refuse
+    async with server, penstock.Client(tunables=penstock.Tunables(max_body_ram=0)) as client:
+        try:
+            await client.get(url)
+        except OSError as error:
+            print(error)
+        for _ in range(2):
+            async with client.stream("GET", url) as response:
+                try:
+                    await response.read()
+                except OSError as error:
+                    print(error)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_default_pool_that_cannot_be_made_ends_the_request_with_its_error(
+    script: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """Whether it is needed to store a body, or to take its coding off."""
+    done = await asyncio.to_thread(script, WITHOUT_THREADS)
+    assert (done.stdout, done.stderr) == ("cannot start a thread\n" * 3, "")
 
 
 async def test_an_error_by_status_pickles_with_its_response() -> None:

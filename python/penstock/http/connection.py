@@ -291,7 +291,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             return
         try:
             self._job = self._perform(exchange, op)
-        except PenstockError as error:
+        except Exception as error:
+            # Its pool takes nothing, or is made at first use and can't be.
             self.fail(error)
             return
         self._job.add_done_callback(self._on_worked)
@@ -329,7 +330,11 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         # Nothing may be received here from now on, not even in this turn of the loop.
         self._pause()
         patience = exchange.settings.timeout.budget
-        drained = self.drain(self._plain_fd, policy, patience if patience is not None else float("inf"))
+        try:
+            drained = self.drain(self._plain_fd, policy, patience if patience is not None else float("inf"))
+        except Exception as error:
+            self.fail(error)
+            return
         if drained is None:
             self._unpause()
             self.resume()
@@ -583,8 +588,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
                 self._salvage = self._perform(exchange, found)
                 self._salvage.add_done_callback(self._on_salvaged)
                 return
-        except PenstockError:
-            # The pool takes nothing any more.
+        except Exception:
+            # The same holds for a pool as for a work's.
             self.give_up()
             found = None
         self._settle_failure(found)
