@@ -65,6 +65,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._watch = Watch(self._loop, deadlines)
         self._budget_until: float | None = None
         self._blocked = False
+        """Whether a work waits for budget, until it is tried again."""
         self._postponed = False
         """Whether work on a stream waits until its reader has taken more."""
         self._failure: tuple[Exchange, BaseException] | None = None
@@ -277,17 +278,17 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def _on_work(self) -> None:
         exchange = self._exchange
-        if exchange is not None and self._job is not None:
+        if exchange is None:
+            return
+        if self._job is not None:
             # A work that is over counts as out until this loop has heard of it. That takes a turn, in which uvloop may
             # receive some megabytes.
             if self.crowded:
                 self._pause()
             return
-        if exchange is not None and exchange.incoming is not None and exchange.incoming.is_full:
-            # However much is decoded would wait for the reader here.
-            self._postponed = True
-            return
-        if exchange is None or (op := self.work()) is None:
+        # However much is decoded would wait for the reader here.
+        self._postponed = exchange.incoming is not None and exchange.incoming.is_full
+        if self._postponed or (op := self.work()) is None:
             return
         try:
             self._job = self._perform(exchange, op)
@@ -528,7 +529,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         # What has come may still be on its way to its file: the exchange as a whole isn't over.
         if self._exchange is None:
             self._watch.stop(self)
-        if self._transport is None and self._failure is None and self._salvage is None:
+        if self._transport is None and self._failure is None:
             self._on_closed(self)
 
     def fail(self, error: BaseException) -> None:
