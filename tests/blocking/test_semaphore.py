@@ -476,31 +476,6 @@ def test_a_loop_is_woken_once_a_turn_however_many_permits_are_handed_over(kind: 
     assert (len(calls), semaphore.free) == (1, 100)
 
 
-@pytest.mark.parametrize("kind", LOOPS)
-def test_a_loop_is_not_asked_whether_it_runs_when_its_own_task_hands_over(kind: str) -> None:
-    asked = []
-
-    class Loop(LOOPS[kind]):  # type: ignore[misc]
-        def is_running(self) -> bool:
-            asked.append(1)
-            return super().is_running()  # type: ignore[no-any-return]
-
-    semaphore = Semaphore(1)
-
-    async def use() -> None:
-        async with semaphore:
-            await asyncio.sleep(0)
-
-    async def main() -> int:
-        before = len(asked)
-        await asyncio.gather(*[use() for _ in range(10)])
-        return len(asked) - before
-
-    with asyncio.Runner(loop_factory=Loop) as runner:
-        assert runner.run(main()) == 0
-    assert semaphore.stats()["hand_overs"] == 9
-
-
 @pytest.mark.parametrize("interrupt", [(KeyboardInterrupt,), (SystemExit, 7)], ids=["Ctrl-C", "exit"])
 @pytest.mark.parametrize("asked", ["is_running", "call_soon"])
 def test_an_interrupt_that_comes_while_a_permit_is_handed_over_is_raised_after_that(
@@ -534,33 +509,22 @@ def test_an_interrupt_that_comes_while_a_permit_is_handed_over_is_raised_after_t
         for _ in range(1000):
             pass
 
-    async def wait() -> asyncio.Task[None]:
+    async def main() -> None:
         await semaphore.acquire()
         waiting = asyncio.create_task(semaphore.acquire())
         await turns()
-        return waiting
-
-    def interrupted() -> None:
         loop.armed = True
         with pytest.raises(error) as caught:
             release()
         assert error is KeyboardInterrupt or [caught.value.code] == code
         assert not loop.armed
-
-    async def use(waiting: asyncio.Task[None]) -> None:
-        # A loop that runs on this thread isn't asked whether it does.
-        if asked == "call_soon":
-            interrupted()
         await asyncio.wait_for(waiting, 5)
         semaphore.release()
 
     loop = Loop()
     before = signal.signal(signal.SIGINT, handle)
     try:
-        waiting = loop.run_until_complete(wait())
-        if asked == "is_running":
-            interrupted()
-        loop.run_until_complete(use(waiting))
+        loop.run_until_complete(main())
     finally:
         signal.signal(signal.SIGINT, before)
     loop.close()

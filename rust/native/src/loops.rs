@@ -283,10 +283,6 @@ impl Mailbox {
     pub fn has_stopped(&self) -> bool {
         gil::quietly(|py| {
             let Some(event_loop) = self.event_loop.bind(py).upgrade() else { return Ok(false) };
-            // Most ask on its own thread, and `is_running` is Python.
-            if running(py)?.is_some_and(|here| here.is(&event_loop)) {
-                return Ok(false);
-            }
             Ok(!event_loop.call_method0(intern!(py, "is_running"))?.is_truthy()?)
         })
     }
