@@ -132,7 +132,7 @@ def test_cat_prints_only_the_parts_that_are_asked_for(run: Any) -> None:
         (["cp", "plain.barc", "./plain.barc"], 2, "penstock: BARC input and output file are the same: plain.barc\n"),
         (["cp", "gone.barc", "out.barc"], 2, "No such file"),
         (["cp", "plain.barc", "gone.barc", "out.barc"], 2, "No such file"),
-        (["cat", "-o", "1", "plain.barc"], 2, "penstock: record at byte 1 of the archive: no record begins here"),
+        (["cat", "-o", "1", "plain.barc"], 2, "penstock: plain.barc: record at byte 1 of the archive: no record"),
         (["repair", "gone.barc"], 2, "No such file"),
         (["ls", "gone.barc"], 2, "cannot open the archive gone.barc: No such file"),
     ],
@@ -154,7 +154,8 @@ def test_what_comes_before_damage_is_done(run: Any) -> None:
     done = run("cat", "both.barc")
     assert (done.status, separators(done)) == (2, [0])
     assert done.err == (
-        'penstock: record at byte 312 of the archive: "A" in a length of the head is no lower-case hexadecimal digit\n'
+        "penstock: both.barc: record at byte 312 of the archive: "
+        '"A" in a length of the head is no lower-case hexadecimal digit\n'
     )
     done = run("cp", "both.barc", "out.barc")
     assert done.status == 2
@@ -265,6 +266,8 @@ def test_ls_has_a_line_for_each_record(run: Any) -> None:
         "0x0000000bd3 brotli 302         0           0 GET  http://sample.test/dup\n",
         "",
     )
+    one, several = run("ls", "plain.barc").out, run("ls", "plain.barc", "./plain.barc").out
+    assert several == f"plain.barc: {one}./plain.barc: {one}"
     lines = [json.loads(line) for line in run("ls", "--json", "plain.barc", "multi.barc").out.splitlines()]
     assert len(lines) == 6
     assert lines[0] == {
@@ -350,6 +353,7 @@ def test_a_body_over_the_limit_ends_it(command: str, run: Any) -> None:
     rest = ["out.barc"] if command == "cp" else []
     done = run(command, "--max-body", "64KiB", "large.barc", *rest)
     assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("penstock: large.barc: ")
     assert "over the limit of 65536 bytes (Tunables.max_body)" in done.err
     assert run(command, "--max-body", "70000B", "large.barc", *rest).status == 0
 

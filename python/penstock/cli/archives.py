@@ -4,6 +4,7 @@ upstream's `barc`."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 import click
 
 from penstock import barc
+from penstock._native import Tunables
 from penstock.body.image import BodyImage
 from penstock.cli.common import (
     Command,
@@ -29,9 +31,9 @@ from penstock.cli.common import (
     tunables_of,
 )
 from penstock.cli.progress import Progress
-from penstock.errors import ArchiveError
+from penstock.errors import ArchiveError, BodyTooLong
 
-__all__ = ["COMMANDS", "FILE", "compressed", "extent", "reading", "several", "strategy_of"]
+__all__ = ["COMMANDS", "FILE", "compressed", "extent", "opened", "reading", "several", "strategy_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -141,7 +143,7 @@ def cat(
     show = _show_as_json if as_json else _show
     tunables = tunables_of(max_body)
     for name in files:
-        with barc.open(name, tunables=tunables) as archive:
+        with opened(name, tunables) as archive:
             for record in span.of(archive):
                 show(name, record, asked, sys.stdout.buffer)
     return 0
@@ -227,7 +229,7 @@ def cp(
     damaged = False
     with barc.open(out, "a", strategy=strategy) as target, reading(files, quiet) as progress:
         for name in files:
-            with barc.open(name, tunables=tunables, keep_going=keep_going) as archive:
+            with opened(name, tunables, keep_going=keep_going) as archive:
                 copied = 0
                 try:
                     for record in span.of(archive):
@@ -253,6 +255,16 @@ def reading(files: tuple[str, ...], quiet: bool) -> Progress:
     return Progress("record", total, by_size=True, quiet=quiet)
 
 
+@contextlib.contextmanager
+def opened(name: str, tunables: Tunables, *, keep_going: bool = False) -> Iterator[barc.Archive]:
+    """An archive to read, of whose errors one can tell in which file they are."""
+    with barc.open(name, tunables=tunables, keep_going=keep_going) as archive:
+        try:
+            yield archive
+        except (ArchiveError, BodyTooLong) as error:
+            raise Failure(f"{name}: {error}") from error
+
+
 def extent(record: barc.Record | barc.Entry) -> int:
     """Bytes of the archive that a record, read from there, takes."""
     assert record.offset is not None
@@ -275,11 +287,13 @@ def _print_problem(name: str, error: ArchiveError) -> None:
 def ls(files: tuple[str, ...], max_body: str, as_json: bool) -> int:
     """List the records of archives.
 
-    A line has offset, storage, status, sizes of the request's and the response's body, method and URL.
+    A line has offset, storage, status, sizes of the request's and the response's body, method and URL; of several files
+    it begins with the file.
     """
     tunables = tunables_of(max_body)
     for name in files:
-        with barc.open(name, tunables=tunables) as archive:
+        file = f"{name}: " if len(files) > 1 else ""
+        with opened(name, tunables) as archive:
             for record in archive:
                 status = record.meta.get("response-status", "")[:3]
                 method, url = record.meta.get("method", ""), record.meta.get("url", "")
@@ -299,7 +313,7 @@ def ls(files: tuple[str, ...], max_body: str, as_json: bool) -> int:
                         res_body=sizes[1],
                     )
                 else:
-                    place = f"0x{record.offset:010x} {record.compression:6}"
+                    place = f"{file}0x{record.offset:010x} {record.compression:6}"
                     line = f"{place} {status or '-':>3} {sizes[0]:>9} {sizes[1]:>11} {method or '-':4} {url or '-'}"
                     print(shown(line))
     return 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from penstock import barc
-from penstock.cli.archives import extent, reading, several
+from penstock.cli.archives import extent, opened, reading, several
 from penstock.cli.common import (
     Command,
     counted,
@@ -133,7 +133,7 @@ def stats(files: tuple[str, ...], top: int, max_body: str, as_json: bool, quiet:
     with reading(files, quiet) as progress:
         for name in files:
             figures = Figures(top)
-            with barc.open(name, tunables=tunables) as archive:
+            with opened(name, tunables) as archive:
                 for record in archive:
                     figures.add(record)
                     progress.add(1, extent(record))
