@@ -426,9 +426,12 @@ def buffered(*arguments: str, stdout: Any) -> tuple[int, str]:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason=f"{ELSEWHERE}: it has no /dev/full")
-def test_a_full_disk_behind_standard_output_is_one_line_and_a_status() -> None:
+@pytest.mark.parametrize(
+    "line", ["ls plain.barc", "--help", "--version", "ls --help", "bench --help", "completion zsh"]
+)
+def test_a_full_disk_behind_standard_output_is_one_line_and_a_status(line: str) -> None:
     with open("/dev/full", "wb") as full:
-        assert buffered("ls", "plain.barc", stdout=full) == (2, "penstock: [Errno 28] No space left on device\n")
+        assert buffered(*line.split(), stdout=full) == (2, "penstock: [Errno 28] No space left on device\n")
 
 
 def test_damage_is_one_line_and_a_status_if_the_outputs_reader_has_gone_too() -> None:
@@ -440,6 +443,24 @@ def test_damage_is_one_line_and_a_status_if_the_outputs_reader_has_gone_too() ->
         status, error = buffered("ls", "both.barc", stdout=pipe)
     assert (status, error.count("\n")) == (2, 1), error
     assert "lower-case hexadecimal digit" in error
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["ls", "--help"], ["bench", "--help"]])
+def test_help_that_nobody_reads_ends_without_a_word(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as pipe:
+        assert buffered(*arguments, stdout=pipe) == (2, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason=f"{ELSEWHERE}: it has no /dev/full")
+@pytest.mark.parametrize("arguments", [[], ["nosuch"], ["bench", "--nosuch"]])
+def test_wrong_usage_that_nobody_can_be_told_of_has_its_status_all_the_same(arguments: list[str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "penstock.cli", *arguments]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=full, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
 
 
 @pytest.mark.parametrize("arguments", [["ls", "gone.barc"], ["get", "http://127.0.0.1:1/"]])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -29,29 +29,36 @@ COMPLETE = "_PENSTOCK_COMPLETE"
 """The variable by which a shell asks for candidates."""
 
 
-class Commands(click.Group):
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
     """Whatever goes wrong in use is a line on standard error and status 2; upstream's `barc` has the same statuses."""
+    try:
+        yield
+        return
+    except BrokenPipeError:
+        status = 2
+    except KeyboardInterrupt:
+        status = 130
+    except (Failure, PenstockError, OSError, ValueError) as error:
+        # Without a reader it has the same status.
+        with contextlib.suppress(OSError):
+            print(f"penstock: {shown(str(error))}", file=sys.stderr)
+        status = 2
+    raise click.exceptions.Exit(status)
+
+
+class Commands(click.Group):
+    """Its errors, also those of printing help, are told of as those of all commands."""
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        with _told():
+            return super().make_context(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _told():
             status = super().invoke(ctx)
             sys.stdout.flush()
-        except BrokenPipeError:
-            status = 2
-        except KeyboardInterrupt:
-            status = 130
-        except (Failure, PenstockError, OSError, ValueError) as error:
-            # Without a reader it has the same status.
-            with contextlib.suppress(OSError):
-                print(f"penstock: {shown(str(error))}", file=sys.stderr)
-            status = 2
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except OSError:
-                # The interpreter would fail once more when it flushes at its end.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return status
+            return status
 
 
 @click.group("penstock", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -93,15 +100,27 @@ def bench(ctx: click.Context) -> int:
     """Measure on this machine: python -m penstock.bench."""
     from penstock.bench import command
 
-    return command.main(ctx.args, "penstock bench")
+    try:
+        return command.main(ctx.args, "penstock bench")
+    except SystemExit as ended:
+        # It was help, or wrong usage; whether that could be written is seen later, as with other commands.
+        return int(ended.code or 0)
 
 
 def run(argv: Sequence[str] | None) -> int:
+    status: int
     try:
-        status: int = commands.main(argv, "penstock", COMPLETE, standalone_mode=False)
+        status = commands.main(argv, "penstock", COMPLETE, standalone_mode=False)
     except click.UsageError as error:
-        error.show()
-        return 1
+        with contextlib.suppress(OSError):
+            error.show()
+        status = 1
     except click.Abort:
-        return 130
+        status = 130
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            # The interpreter would fail once more when it flushes at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return status
