@@ -42,6 +42,15 @@ def test_a_terminal_shows_records_bytes_rate_and_what_is_left(command: str, arch
     assert len(last_line(sent)) <= 100
 
 
+def test_a_command_that_is_done_leaves_a_bar_that_is_full(archive: Path) -> None:
+    bars = []
+    for arguments in (["check", "a.barc"], ["cp", "--count", "100", "a.barc", "out.barc"]):
+        _, sent = in_terminal(*arguments, cwd=archive.parent)
+        bars.append(re.findall(r"(\x1b\[[0-9;]*m)(━+)", sent)[-1:])
+    assert bars[0] == bars[1]
+    assert bars[0][0][1] == "━" * 30
+
+
 def test_output_goes_above_it(archive: Path) -> None:
     _, sent = in_terminal("check", archive.name, cwd=archive.parent)
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent).replace("\r\n", "\n").splitlines()

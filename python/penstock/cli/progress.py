@@ -82,4 +82,7 @@ class Progress:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._bar is not None:
+            if exc is None:
+                # Also where nobody knew how much there would be, or where not all of it was asked for.
+                self._bar.update(self._task, total=self._bar.tasks[0].completed)
             self._bar.stop()
