@@ -292,6 +292,26 @@ async def test_an_archive_is_read_on_when_something_is_not_found(tmp_path: Path)
             assert await (await replayed.get("http://a/2")).read() == b"2"
 
 
+async def test_it_says_of_what_it_is_and_how_much_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "a.barc"
+    async with barc.AsyncArchive(path, "a") as archive:
+        end = 0
+        for name in "ab":
+            end = await archive.append(recorded(f"http://{name}.test/", b"x"))
+        records = archive.records(end)
+        assert repr(records) == f"<AsyncRecords of <AsyncArchive {str(path)!r} mode='a'> at {end}>"
+    async with penstock.Replay(path) as replay:
+        assert repr(replay) == f"<Replay 0 recorded of {str(path)!r}>"
+        await replay.answer(penstock.Prolog(method="GET", url="http://a.test/"))
+        assert repr(replay) == f"<Replay 2 recorded of {str(path)!r}>"
+    assert repr(replay) == f"<Replay 2 recorded of {str(path)!r} closed>"
+    server = ReplayServer([recorded("http://a.test/")])
+    assert repr(server) == "<ReplayServer 1 recorded>"
+    async with server:
+        assert repr(server) == f"<ReplayServer at {server.url} 1 recorded>"
+    assert repr(server) == "<ReplayServer 1 recorded closed>"
+
+
 async def test_tasks_that_ask_first_together_open_the_archive_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,6 +192,9 @@ class Records(Generic[T]):
     """Where the next record begins. At the end of an archive that is still written, an iterator that starts here gives
     what comes later; after an error it is where the damaged record begins."""
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._archive!r} at {self.offset}>"
+
     def _take(self) -> T | None:
         """The next one that was fetched; damage that was gone past goes to the archive's list."""
         while self._items:

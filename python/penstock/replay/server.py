@@ -99,6 +99,10 @@ class ReplayServer:
         host = self._address[0]
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
+    def __repr__(self) -> str:
+        at = "" if self._listener is None else f" at {self.url}"
+        return f"<ReplayServer{at} {self._store}>"
+
     async def __aenter__(self) -> Self:
         """Reads through the archive, and listens.
 

@@ -70,6 +70,11 @@ class Store:
         for key in self._keys(prolog):
             self._found.setdefault(key, []).append(place)
 
+    def __str__(self) -> str:
+        """How much there is, of what."""
+        source = "" if self._path is None else f" of {os.fspath(self._path)!r}"
+        return f"{self.size} recorded{source}{' closed' if self._closed else ''}"
+
     async def answer(self, prolog: Prolog, keys: Keys | None = None) -> Dialog:
         """The dialog whose turn it is; for a HEAD that isn't recorded, that of the GET, its body included.
 

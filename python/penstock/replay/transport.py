@@ -44,6 +44,9 @@ class Replay:
         compared = key if key is not None else by_url
         self._store = Store(source, lambda prolog: (compared(prolog),), tunables, policy)
 
+    def __repr__(self) -> str:
+        return f"<Replay {self._store}>"
+
     async def answer(self, prolog: Prolog, /) -> Dialog:
         """The dialog that was recorded for a request.
 
