@@ -12,7 +12,7 @@ use super::damage::Damage;
 use super::fields::Fields;
 use super::head::{Compression, Head, Kind};
 use super::record::{Entry, Record};
-use super::stream::{Decoder, Tried, Trouble};
+use super::stream::{Decoder, Section, Tried, Trouble};
 use crate::body::file::BodyFile;
 use crate::body::slab::Room;
 use crate::body::{BodyImage, BodySink, Budget, Lease, Pools, Tunables};
@@ -48,6 +48,8 @@ struct Window {
     len: usize,
     start: u64,
     ahead: usize,
+    /// Whether what comes next is likely to be asked for, as it was before.
+    follows: bool,
     /// Bytes that the file was known to have before they were read.
     known: u64,
 }
@@ -79,10 +81,16 @@ impl Window {
     /// Reads on from `offset`: more each time, as long as that goes from record to record.
     fn fill(&mut self, file: &BodyFile, offset: u64) -> Result<&[u8]> {
         let follows = self.start < offset && offset <= self.start + self.len as u64;
+        self.follows = follows;
         self.ahead = if follows { (self.ahead * 4).clamp(LEAST_AHEAD, MOST_AHEAD) } else { LEAST_AHEAD };
         let ahead = self.ahead;
         self.len = file.read_at(self.room(file, offset, ahead), offset)?;
         Ok(self.bytes())
+    }
+
+    /// Bytes to read behind a record, which begin with the next one's head.
+    fn behind(&self, entry: &Entry) -> usize {
+        if self.follows && entry.end() - entry.offset <= SMALL { BEHIND_SMALL } else { Head::LEN }
     }
 
     /// Fills `parts` from `offset` on: what is read behind them is the window then. False if the file ends before.
@@ -99,6 +107,8 @@ impl Window {
         let window = self.room(file, offset + wanted as u64, behind);
         let read = file.read_slices_at(&mut [a, b, c, d, window].map(IoSliceMut::new), offset)?;
         self.len = read.saturating_sub(wanted);
+        // Whoever finds a head there goes from record to record.
+        self.follows = true;
         Ok(read >= wanted)
     }
 }
@@ -246,8 +256,7 @@ impl Reader {
             }
             return Ok(Fields::closed(lines.into(), "meta")?);
         }
-        let range = (entry.payload(), entry.end());
-        let mut decoder = Decoder::new(&self.file, head.compression, range, self.decoder.take());
+        let mut decoder = self.decoder(entry)?;
         let meta = block(&mut decoder, head.meta, "meta")?;
         self.decoder = Some(decoder);
         Ok(meta)
@@ -268,12 +277,7 @@ impl Reader {
 
         let mut lines = vec![0; size(before + res_headers)];
         let (first, second) = lines.split_at_mut(size(before));
-        // What is read behind the record begins with the next one's head.
-        let behind = match () {
-            () if !res_body.is_read(res_len) => 0,
-            () if entry.end() - entry.offset <= SMALL => BEHIND_SMALL,
-            () => Head::LEN,
-        };
+        let behind = if res_body.is_read(res_len) { self.window.behind(entry) } else { 0 };
         let (file, window) = (&self.file, &mut self.window);
         let complete = if req_body.is_read(req_len) {
             window.load(file, entry.payload(), [first, req_body.room(), second, res_body.room()], behind)?
@@ -315,10 +319,22 @@ impl Reader {
         if seen > limit { Err(Error::BodyTooLong { seen, limit }) } else { Ok(()) }
     }
 
+    /// Decodes the record's stream; all of that is read here, if it is short.
+    fn decoder(&mut self, entry: &Entry) -> Tried<Decoder> {
+        let mut used = self.decoder.take();
+        let mut section = Section::new(&self.file, (entry.payload(), entry.end()), used.as_mut());
+        if let Some(room) = section.whole() {
+            let behind = self.window.behind(entry);
+            if !self.window.load(&self.file, entry.payload(), [room, &mut [], &mut [], &mut []], behind)? {
+                return Err(self.short(entry));
+            }
+        }
+        Ok(Decoder::new(section, entry.head.compression, used))
+    }
+
     fn compressed(&mut self, entry: &Entry, keep: bool) -> Tried<Record> {
         let head = &entry.head;
-        let range = (entry.payload(), entry.end());
-        let mut decoder = Decoder::new(&self.file, head.compression, range, self.decoder.take());
+        let mut decoder = self.decoder(entry)?;
         let record = Record {
             meta: block(&mut decoder, head.meta, "meta")?,
             req_headers: block(&mut decoder, head.req_headers, "request headers")?,

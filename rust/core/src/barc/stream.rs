@@ -17,13 +17,32 @@ pub(super) const PIECE: usize = 64 << 10;
 const BROTLI_WINDOW: u32 = 21;
 
 /// A range of a file, buffered.
-struct Section {
+pub(super) struct Section {
     file: Arc<BodyFile>,
     at: u64,
     end: u64,
     buffer: Vec<u8>,
     /// What is left of the buffer.
     left: Range<usize>,
+}
+
+impl Section {
+    /// `[at, end)` of the file, with the memory of a decoder that isn't needed any more.
+    pub fn new(file: &Arc<BodyFile>, (at, end): (u64, u64), used: Option<&mut Decoder>) -> Self {
+        let buffer = match used.map(|used| &mut used.coding) {
+            Some(Coding::Gzip(decoder)) => std::mem::take(&mut decoder.get_mut().buffer),
+            _ => Vec::new(),
+        };
+        Self { file: file.clone(), at, end, buffer, left: 0..0 }
+    }
+
+    /// Room for all of it, if that is a piece at most, for the caller to fill: nothing of it is read here then.
+    pub fn whole(&mut self) -> Option<&mut [u8]> {
+        let len = usize::try_from(self.end - self.at).ok().filter(|len| *len <= PIECE)?;
+        (self.at, self.left) = (self.end, 0..len);
+        self.buffer.resize(self.buffer.len().max(len), 0);
+        self.buffer.get_mut(..len)
+    }
 }
 
 impl BufRead for Section {
@@ -84,19 +103,17 @@ enum Next {
 }
 
 impl Decoder {
-    /// For the stream in that range of the file, with the memory of another one.
-    pub fn new(file: &Arc<BodyFile>, compression: Compression, (at, end): (u64, u64), used: Option<Self>) -> Self {
-        let section = |buffer| Section { file: file.clone(), at, end, buffer, left: 0..0 };
+    /// For the stream in that section, with the memory of another one.
+    pub fn new(section: Section, compression: Compression, used: Option<Self>) -> Self {
         let (piece, coding) = used.map_or_else(|| (vec![0; PIECE], None), |used| (used.piece, Some(used.coding)));
         let coding = match (compression, coding) {
-            (Compression::Brotli, _) => Coding::Brotli(Box::new(brotli::Decompressor::new(section(Vec::new()), PIECE))),
+            (Compression::Brotli, _) => Coding::Brotli(Box::new(brotli::Decompressor::new(section, PIECE))),
             // One member: what follows it is ignored, as by upstream.
             (_, Some(Coding::Gzip(mut decoder))) => {
-                let buffer = std::mem::take(&mut decoder.get_mut().buffer);
-                decoder.reset(section(buffer));
+                decoder.reset(section);
                 Coding::Gzip(decoder)
             }
-            _ => Coding::Gzip(Box::new(GzDecoder::new(section(Vec::new())))),
+            _ => Coding::Gzip(Box::new(GzDecoder::new(section))),
         };
         Self { coding, piece, left: 0..0, next: Next::More }
     }

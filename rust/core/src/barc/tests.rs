@@ -659,3 +659,57 @@ fn a_head_that_was_read_ahead_is_looked_at_again_once_its_record_is_complete() {
     let (again, found) = reader.read(entry.end()).unwrap().unwrap();
     assert_eq!((again.head, &content(&found.res_body)[..]), (entry.head, &[1; 20_000][..]));
 }
+
+/// Five records of `len` bytes that nothing compresses, all alike; where they are. Of the last one a head that was read ahead
+/// wouldn't be final.
+fn alike(len: usize, strategy: &Strategy) -> (Place, Vec<u64>) {
+    let mut seed = 1u32;
+    let body: Vec<u8> = std::iter::repeat_with(|| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        seed.to_be_bytes()[0]
+    })
+    .take(len)
+    .collect();
+    let place = Place::new();
+    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let offsets = (0..5).map(|_| writer.append(&record("http://a/", b"", &body), strategy).unwrap()).collect();
+    (place, offsets)
+}
+
+/// Whether a reader that was at work still finds the head at `offset` once that isn't in the file any more.
+fn has_read(reader: &mut Reader, place: &Place, offset: u64) -> bool {
+    let file = std::fs::OpenOptions::new().write(true).open(&place.0).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"X", offset).unwrap();
+    let found = reader.entry(offset).is_ok();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"B", offset).unwrap();
+    found
+}
+
+#[test]
+fn a_record_is_read_together_with_the_next_head_however_it_is_compressed() {
+    for strategy in strategies() {
+        let (place, offsets) = alike(20_000, &strategy);
+        let mut reader = place.reader(Tunables::default());
+        for pair in offsets[..4].windows(2) {
+            let (_, found) = reader.read(pair[0]).unwrap().unwrap();
+            assert_eq!(found.res_body.len(), 20_000);
+            assert!(has_read(&mut reader, &place, pair[1]));
+        }
+    }
+}
+
+#[test]
+fn more_than_the_next_head_is_read_behind_a_small_record_only_on_the_way_from_one_to_the_next() {
+    for strategy in strategies() {
+        let (place, offsets) = alike(6_000, &strategy);
+        let mut reader = place.reader(Tunables::default());
+        reader.read(offsets[0]).unwrap().unwrap();
+        assert!(has_read(&mut reader, &place, offsets[1]));
+        assert!(!has_read(&mut reader, &place, offsets[2]));
+
+        let mut reader = place.reader(Tunables::default());
+        reader.read(offsets[0]).unwrap().unwrap();
+        reader.read(offsets[1]).unwrap().unwrap();
+        assert!(has_read(&mut reader, &place, offsets[3]));
+    }
+}
