@@ -475,3 +475,22 @@ async def test_live_and_replayed_answers_are_the_same() -> None:
         answer.headers.raw,
         await answer.text(),
     )
+
+
+async def test_a_transport_that_answers_no_dialog_is_told_of() -> None:
+    class Absent:
+        async def answer(self, prolog: penstock.Prolog, /) -> Any:
+            return None
+
+    class Synchronous:
+        def answer(self, prolog: penstock.Prolog, /) -> Any:
+            return recorded(prolog.url)
+
+    async def ask(transport: Any) -> None:
+        async with penstock.Client(transport=transport) as client:
+            await client.get("https://pot.test/")
+
+    with pytest.raises(TypeError, match=r"transport=.*Absent.*: answer\(\) gave NoneType, not a Dialog"):
+        await ask(Absent())
+    with pytest.raises(TypeError, match=r"transport=.*Synchronous.*: answer\(\) gave Dialog, and isn't asynchronous"):
+        await ask(Synchronous())

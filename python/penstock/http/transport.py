@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from penstock._native import Op
@@ -38,7 +38,7 @@ async def ask(
     tape: Tape | None,
 ) -> Response:
     """The response to a request by a transport. Codings that are still on its body are taken off as by a connection."""
-    from penstock.dialog import EMPTY, RequestRecord
+    from penstock.dialog import EMPTY, Dialog, RequestRecord
     from penstock.http.tape import Tape
 
     loop = asyncio.get_running_loop()
@@ -49,7 +49,12 @@ async def ask(
             async for _ in content.source:
                 pass
         sent, prolog = loop.time(), await take.prolog()
-        answer = await transport.answer(prolog)
+        given: object = transport.answer(prolog)
+        if not isinstance(given, Awaitable):
+            raise TypeError(f"transport={transport!r}: answer() gave {type(given).__name__}, and isn't asynchronous")
+        answer: object = await given
+        if not isinstance(answer, Dialog):
+            raise TypeError(f"transport={transport!r}: answer() gave {type(answer).__name__}, not a Dialog")
         take.note_head(answer.status)
         stored = answer.response()
         body, decoded = stored.body if request.method != "HEAD" else EMPTY, stored.decoded
