@@ -101,6 +101,8 @@ class Request:
             raise ValueError("method='CONNECT': tunnels are made by proxy=")
         if "transfer-encoding" in self.fields:
             raise ValueError("headers: transfer-encoding follows from the content, give that")
+        if self.method == "TRACE" and self.content is not None:
+            raise ValueError("method='TRACE': is sent without content (RFC 9110 section 9.3.8)")
         announced = self.fields.get("content-length")
         if announced is None:
             return
