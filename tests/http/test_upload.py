@@ -206,6 +206,26 @@ async def test_what_the_pieces_raise_is_raised_and_they_are_closed(error: type[E
         assert (await client.get(server.url)).status == 200
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+async def test_a_piece_that_is_not_bytes_is_told_of(recorded: bool) -> None:
+    async def pieces() -> AsyncIterator[Any]:
+        yield b"abc"
+        yield "text"
+
+    async with serve([response(b"ok")]) as server, penstock.Client() as client:
+        ask = client.record if recorded else client.request
+        with pytest.raises(TypeError, match="content= gave a piece that is str: each is bytes"):
+            await ask("POST", server.url, content=pieces())
+
+
+async def test_trace_has_no_content() -> None:
+    async with serve([response(b"ok")]) as server, penstock.Client() as client:
+        with pytest.raises(ValueError, match="'TRACE': is sent without content"):
+            await client.request("TRACE", server.url, content=b"x")
+        assert (await client.request("TRACE", server.url)).status == 200
+    assert b"content-length" not in server.requests[0]
+
+
 async def test_an_error_of_a_request_that_the_pieces_come_from_is_about_that_one() -> None:
     async with serve([CLOSE]) as gone, serve([response(b"ok")]) as server, penstock.Client() as client:
 

@@ -13,7 +13,7 @@ from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.http.url import Params, encoded
 
-__all__ = ["Content", "Files", "Source", "encode"]
+__all__ = ["Content", "Files", "Source", "encode", "piece_of"]
 
 Buffer = bytes | bytearray | memoryview
 Source = Buffer | str | Path | BodyImage | AsyncIterable[Buffer]
@@ -61,6 +61,21 @@ class Content:
         if len(self.parts) == 1 and isinstance(part := self.parts[0], bytes) and len(part) <= SMALL:
             return part
         return None
+
+
+def piece_of(piece: object) -> bytes:
+    """What a source gave, as it was then.
+
+    Raises:
+        TypeError: It isn't bytes.
+    """
+    if isinstance(piece, bytes):
+        return piece
+    try:
+        # A copy, as what gave it may use it again.
+        return bytes(memoryview(piece))  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"content= gave a piece that is {type(piece).__name__}: each is bytes") from None
 
 
 async def encode(

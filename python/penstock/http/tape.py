@@ -14,7 +14,7 @@ from penstock.body.image import BodyImage
 from penstock.body.sink import AsyncBodySink
 from penstock.dialog import EMPTY, Dialog, Prolog, RequestRecord, Trace, headers_of
 from penstock.errors import BudgetExceeded
-from penstock.http.content import Content
+from penstock.http.content import Content, piece_of
 from penstock.http.deadlines import with_patience
 from penstock.http.exchange import Exchange
 from penstock.http.request import Request
@@ -130,7 +130,7 @@ async def _keep(content: Content, settings: Settings, sink: AsyncBodySink) -> As
     iterator = aiter(pieces)
     try:
         async for piece in iterator:
-            data = piece if isinstance(piece, bytes) else bytes(memoryview(piece))
+            data = piece_of(piece)
             try:
                 await sink.write(data)
             except BudgetExceeded:

@@ -10,7 +10,7 @@ from penstock._native import Upload
 from penstock.blocking._ops import perform
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
-from penstock.http.content import Content
+from penstock.http.content import Content, piece_of
 
 __all__ = ["Stopped", "Writer", "settle"]
 
@@ -82,8 +82,7 @@ class Writer:
         pieces = aiter(source)
         try:
             async for piece in pieces:
-                # A copy, as what gave it may use it again.
-                data = piece if isinstance(piece, bytes) else bytes(memoryview(piece))
+                data = piece_of(piece)
                 if left is not None:
                     left -= len(data)
                     if left < 0:
