@@ -252,6 +252,20 @@ async def test_a_server_without_tls_is_told() -> None:
             await client.get(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
 
 
+async def test_an_end_amid_the_handshake_is_told() -> None:
+    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(leave, "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with penstock.Client() as client:
+        with pytest.raises(penstock.ConnectError, match=r"cannot connect to .*: .*[a-z]") as caught:
+            await client.get(url)
+    assert caught.value.retryable
+    server.close()
+
+
 async def test_back_pressure_holds_through_tls(storing_by: Callable[[str], Storing], certificate: Path) -> None:
     storing = storing_by("windows")
     body = bytes(12 << 20)

@@ -85,7 +85,9 @@ class Connector:
             if isinstance(error, ssl.SSLError):
                 raise TLSError(f"no TLS with {origin}: {error}") from error
             if isinstance(error, OSError) and not isinstance(error, ConnectError):
-                raise ConnectError(f"cannot connect to {route}: {error}") from error
+                # An end amid the handshake is told without a word.
+                reason = str(error) or "the connection ended before TLS was ready"
+                raise ConnectError(f"cannot connect to {route}: {reason}") from error
             raise
         # What lies in the socket under TLS may be of the handshake.
         if not connection.usable or (context is None and connection.unread):
