@@ -478,6 +478,17 @@ async def test_a_unix_socket_in_place_of_an_address(tmp_path: Path, storing: Sto
     server.close()
 
 
+async def test_what_is_no_path_of_a_socket_is_refused_and_not_cut(tmp_path: Path) -> None:
+    # The system takes what is before a NUL for the path.
+    server = await asyncio.start_unix_server(lambda _reader, writer: writer.close(), str(tmp_path / "socket"))
+    for uds in ("", f"{tmp_path}/socket\0more"):
+        with pytest.raises(ValueError, match="is no path of a socket"):
+            penstock.Client(uds=uds)
+    with pytest.raises(TypeError, match="takes a path that is a str"):
+        penstock.Client(uds=b"/socket")  # type: ignore[arg-type]
+    server.close()
+
+
 async def aiter_of(body: bytes) -> Any:
     yield body
 

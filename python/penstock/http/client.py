@@ -161,7 +161,7 @@ class Client:
         self._prepared: dict[tuple[str, str], Prepared] = {}
         """By method and URL."""
         self._cookies = cookies
-        self._uds = None if uds is None else os.fspath(uds)
+        self._uds = None if uds is None else _socket_path(uds)
         self._hooks = hooks
         self._transport = transport
         self._supply = Supply(limits, resolver, allow_address, hooks)
@@ -658,6 +658,16 @@ def _base(url: str) -> str:
     if "?" in target.path:
         raise ValueError("base_url: has a query, and paths are appended to it; give params= to each request")
     return str(target).rstrip("/")
+
+
+def _socket_path(uds: str | os.PathLike[str]) -> str:
+    path = os.fspath(uds)
+    if not isinstance(path, str):
+        raise TypeError(f"uds={path!r}: takes a path that is a str")
+    # The system would take what is before a NUL for all of it; one in front is Linux's sign of a name without a file.
+    if not path or (not path.startswith("\0") and "\0" in path):
+        raise ValueError(f"uds={path!r}: is no path of a socket")
+    return path
 
 
 def _accepting(fields: dict[str, str], decode: Decode) -> dict[str, str]:
