@@ -20,6 +20,7 @@ from typing import Any
 
 import penstock
 import pytest
+from penstock import barc
 
 MakeImage = Callable[..., penstock.BodyImage]
 MakeTunables = Callable[..., penstock.Tunables]
@@ -462,6 +463,16 @@ async def test_a_saved_file_outlives_the_image(image_in: MakeImage, body: bytes,
 async def test_an_empty_body_is_saved_as_an_empty_file(tmp_path: Path) -> None:
     await penstock.BodyImage.from_bytes(b"").save(tmp_path / "empty")
     assert (tmp_path / "empty").read_bytes() == b""
+
+
+def test_a_path_with_a_nul_is_a_value_error(tmp_path: Path) -> None:
+    path = f"{tmp_path}/a\0b"
+    with pytest.raises(ValueError, match="a path can't hold a NUL"):
+        penstock.BodyImage.from_path(path)
+    with pytest.raises(ValueError, match="a path can't hold a NUL"):
+        penstock.BodyImage.from_bytes(b"x").save_op(path, False, False)
+    with pytest.raises(ValueError, match="a path can't hold a NUL"):
+        barc.open(path)
 
 
 # Travelling

@@ -3,6 +3,7 @@
 use crate::budget::Budget;
 use crate::errors::{Raise, to_py};
 use crate::op::Op;
+use crate::path::FilePath;
 use crate::record::Record;
 use crate::strategy::Strategy;
 use crate::tunables::Tunables;
@@ -14,7 +15,6 @@ use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Records, and bytes that were read for them, after which an operation gives what it has.
@@ -29,10 +29,10 @@ pub struct ArchiveReader(Reader);
 impl ArchiveReader {
     #[staticmethod]
     #[pyo3(signature = (path, tunables=None, budget=None))]
-    fn open_op(path: PathBuf, tunables: Option<&Tunables>, budget: Option<&Budget>) -> Op {
+    fn open_op(path: FilePath, tunables: Option<&Tunables>, budget: Option<&Budget>) -> Op {
         let tunables = tunables.map_or_else(Arc::default, |tunables| tunables.0.clone());
         let budget = budget.map_or_else(CoreBudget::shared, |budget| budget.0.clone());
-        Op::new("barc.open", move || Reader::open(&path, tunables, budget), |py, reader| Self(reader).into_py_any(py))
+        Op::new("barc.open", move || Reader::open(&path.0, tunables, budget), |py, reader| Self(reader).into_py_any(py))
     }
 
     /// Bytes that the file has now.
@@ -177,10 +177,10 @@ pub struct ArchiveWriter(Arc<Mutex<Option<Writer>>>);
 #[pymethods]
 impl ArchiveWriter {
     #[staticmethod]
-    fn open_op(path: PathBuf, start: u64, sync: bool) -> Op {
+    fn open_op(path: FilePath, start: u64, sync: bool) -> Op {
         Op::new(
             "barc.open",
-            move || Writer::open(&path, start, sync),
+            move || Writer::open(&path.0, start, sync),
             |py, writer| Self(Arc::new(Mutex::new(Some(writer)))).into_py_any(py),
         )
     }
@@ -219,10 +219,10 @@ pub struct ArchiveMender(Arc<Mutex<Option<Mender>>>);
 #[pymethods]
 impl ArchiveMender {
     #[staticmethod]
-    fn open_op(path: PathBuf) -> Op {
+    fn open_op(path: FilePath) -> Op {
         Op::new(
             "barc.repair",
-            move || Mender::open(&path),
+            move || Mender::open(&path.0),
             |py, mender| Self(Arc::new(Mutex::new(Some(mender)))).into_py_any(py),
         )
     }

@@ -4,6 +4,7 @@ use crate::budget::Budget;
 use crate::buffer;
 use crate::errors::{Raise, declared};
 use crate::op::Op;
+use crate::path::FilePath;
 use crate::policy::Direct;
 use crate::tunables::Tunables;
 use penstock_core::body::digest::Algorithm;
@@ -16,7 +17,6 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict};
 use std::ffi::c_int;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 #[pyclass(frozen, subclass, module = "penstock._native", weakref)]
@@ -108,8 +108,8 @@ impl Image {
     }
 
     #[staticmethod]
-    fn open_path(py: Python<'_>, path: PathBuf, offset: u64, length: Option<u64>, trusted: bool) -> PyResult<Self> {
-        let opened = py.detach(|| BodyImage::from_path(&path, offset, length, trusted));
+    fn open_path(py: Python<'_>, path: FilePath, offset: u64, length: Option<u64>, trusted: bool) -> PyResult<Self> {
+        let opened = py.detach(|| BodyImage::from_path(&path.0, offset, length, trusted));
         Ok(Self::of(opened.raise(py)?))
     }
 
@@ -202,9 +202,9 @@ impl Image {
         Ok(self.becoming("BodyImage.encode", move |core| codec::encode(core, &codings, level, tunables, budget)))
     }
 
-    fn save_op(&self, path: PathBuf, overwrite: bool, fsync: bool) -> Op {
+    fn save_op(&self, path: FilePath, overwrite: bool, fsync: bool) -> Op {
         let core = self.core.clone();
-        Op::new("BodyImage.save", move || core.save(&path, overwrite, fsync), |py, ()| Ok(py.None()))
+        Op::new("BodyImage.save", move || core.save(&path.0, overwrite, fsync), |py, ()| Ok(py.None()))
     }
 
     /// Up to `limit` bytes from the start as `bytes`; the disk is waited for without the interpreter.

@@ -19,6 +19,7 @@ mod inplace;
 mod jobs;
 mod loops;
 mod op;
+mod path;
 mod permit;
 mod plan;
 mod policy;

@@ -1,13 +1,13 @@
 //! The class `Tunables`.
 
 use crate::errors::Raise;
+use crate::path::FilePath;
 use crate::size;
 use penstock_core::body::digest::Algorithm;
 use penstock_core::body::tunables::{Given, Tunables as Core};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Limits of one body, and where it goes: `max_body_ram` (192 KiB), `max_body` (1 GiB), `max_ratio` (none),
@@ -40,7 +40,7 @@ impl Tunables {
         max_body: Option<&Bound<'_, PyAny>>,
         max_ratio: Option<&Bound<'_, PyAny>>,
         buffer_size_fs: Option<&Bound<'_, PyAny>>,
-        temp_dir: Option<PathBuf>,
+        temp_dir: Option<FilePath>,
         digests: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let mut algorithms = Vec::new();
@@ -63,7 +63,7 @@ impl Tunables {
             max_body: limits.max_body,
             max_ratio: size::count("max_ratio", max_ratio)?,
             buffer_size_fs: size::optional("buffer_size_fs", buffer_size_fs)?,
-            temp_dir,
+            temp_dir: temp_dir.map(|FilePath(dir)| dir),
             digests: algorithms,
         };
         Ok(Self(Arc::new(Core::try_from(given).raise(py)?), limits))
