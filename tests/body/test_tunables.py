@@ -131,6 +131,12 @@ def test_temp_dir_is_looked_at_when_it_is_used(tmp_path: Path) -> None:
         assert sink.state == "file"
 
 
+@pytest.mark.parametrize(("place", "why"), [("", 'temp_dir="": empty'), ("a\0b", "a path can't hold a NUL")])
+def test_a_temp_dir_that_none_can_be_is_refused_at_once(place: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        penstock.Tunables(temp_dir=place)
+
+
 def test_temp_dir_may_be_a_path_or_a_string(tmp_path: Path) -> None:
     for temp_dir in (tmp_path, str(tmp_path)):
         with penstock.BodySink(penstock.Tunables(temp_dir=temp_dir)) as sink:

@@ -79,6 +79,10 @@ impl TryFrom<Given> for Tunables {
             let reason = "not at least 1".to_owned();
             return Err(Error::Setting { name: "max_ratio", value: "0".to_owned(), reason });
         }
+        if temp_dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
+            let reason = "empty, no directory (None is the system's)".to_owned();
+            return Err(Error::Setting { name: "temp_dir", value: "\"\"".to_owned(), reason });
+        }
         Ok(Self { max_body_ram, max_body, max_ratio, buffer_size_fs, temp_dir, digests })
     }
 }
@@ -105,6 +109,12 @@ mod tests {
     fn a_ratio_of_nothing_is_refused() {
         let refused = Tunables::try_from(Given { max_ratio: Some(0), ..Given::default() }).unwrap_err();
         assert_eq!(refused.to_string(), "max_ratio=0: not at least 1");
+    }
+
+    #[test]
+    fn a_directory_without_a_name_is_refused() {
+        let refused = Tunables::try_from(Given { temp_dir: Some(PathBuf::new()), ..Given::default() }).unwrap_err();
+        assert_eq!(refused.to_string(), "temp_dir=\"\": empty, no directory (None is the system's)");
     }
 
     #[test]
