@@ -125,6 +125,8 @@ class BudgetExceeded(PenstockError):
     wanted: int | None = None
     used: int | None = None
     limit: int | None = None
+    hopeless: bool = False
+    """Whether it is over the limit by itself: waiting for what others give back would be in vain."""
 
 
 class StorageFull(PenstockError, OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import pickle
 import socket
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 from penstock.http.deadlines import with_patience
 
 from tests.http.conftest import Storing
-from tests.http.serving import CLOSE, HANG, TURN, chunked, head, response, serve
+from tests.http.serving import CLOSE, HANG, TURN, chunked, head, response, serve, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -202,12 +203,11 @@ async def test_no_connection_comes_free_in_time(timeout: penstock.Timeouts, erro
 
 @pytest.mark.parametrize("resource", ["files", "disk"])
 async def test_no_budget_in_time(file_storing: Storing, resource: str) -> None:
-    budget = penstock.Budget(**{resource: 1})
+    budget = penstock.Budget(**{"files": 1} if resource == "files" else {"disk": "3MiB"})
     timeout = penstock.Timeouts(budget=0.2)
     kept = penstock.BodySink(file_storing.tunables, budget=budget)
-    if resource == "files":
-        await penstock.run_blocking(kept.write, b"x")
-        await penstock.run_blocking(kept.write_back)
+    await penstock.run_blocking(kept.write, b"x" * (2 << 20))
+    await penstock.run_blocking(kept.write_back)
     script = [response(bytes(2 << 20))]
     async with serve(script) as server, file_storing.client(timeout=timeout, budget=budget) as client:
         with Lasting() as lasting, pytest.raises(penstock.BudgetExceeded) as caught:
@@ -217,7 +217,25 @@ async def test_no_budget_in_time(file_storing: Storing, resource: str) -> None:
         assert f"Budget.{resource}" in str(caught.value)
         assert server.sent < 2 << 20 or len(script[0]) == server.sent
         kept.close()
-    assert budget.stats()["files"]["used"] == 0
+    # A large file is closed elsewhere.
+    await until(lambda: budget.stats()["files"]["used"] == 0)
+
+
+@pytest.mark.parametrize("limits", [{"files": 0}, {"disk": 1}, {"disk": "1MiB"}])
+async def test_a_body_that_is_over_the_budget_by_itself_fails_without_waiting(
+    file_storing: Storing, limits: dict[str, Any]
+) -> None:
+    budget = penstock.Budget(**limits)
+    timeout = penstock.Timeouts(budget=None)
+    async with (
+        serve([response(bytes(2 << 20))]) as server,
+        file_storing.client(timeout=timeout, budget=budget) as client,
+        asyncio.timeout(10),
+    ):
+        with pytest.raises(penstock.BudgetExceeded) as caught:
+            await client.get(server.url)
+    assert caught.value.hopeless
+    assert pickle.loads(pickle.dumps(caught.value)).hopeless
 
 
 async def test_budget_that_comes_free_is_waited_for_whatever_the_other_timeouts(file_storing: Storing) -> None:

@@ -360,7 +360,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if self._reason is not None and isinstance(error, RequestError):
             # Without its traceback, whose frames are the transport's, and have the window.
             error.__cause__ = self._reason.with_traceback(None)
-        if exchange is not None and isinstance(error, BudgetExceeded) and self._has_patience(exchange):
+        if exchange is not None and isinstance(error, BudgetExceeded) and self._has_patience(exchange, error):
             self._blocked = True
             self._pause()
             self._loop.call_later(BUDGET_RETRY, self._retry, exchange)
@@ -499,7 +499,9 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             if not self._transport.is_closing():
                 self._transport.resume_reading()
 
-    def _has_patience(self, exchange: Exchange) -> bool:
+    def _has_patience(self, exchange: Exchange, error: BudgetExceeded) -> bool:
+        if error.hopeless:
+            return False
         now = self._loop.time()
         if self._budget_until is None:
             patience = exchange.settings.timeout.budget

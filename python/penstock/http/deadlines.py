@@ -74,9 +74,9 @@ async def with_patience(step: Callable[[], Awaitable[T]], patience: float | None
     while True:
         try:
             return await step()
-        except BudgetExceeded:
+        except BudgetExceeded as error:
             now = loop.time()
-            if patience is not None and now - began >= patience:
+            if error.hopeless or (patience is not None and now - began >= patience):
                 raise
         # What comes far before it fails isn't done all the time.
         await asyncio.sleep(max(BUDGET_RETRY, now - tried))

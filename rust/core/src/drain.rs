@@ -309,7 +309,7 @@ impl Worker {
             Step::Blocked(error) => {
                 active.job.progress.fetch_add(1, Relaxed);
                 let until = *active.until.get_or_insert_with(|| Instant::now() + active.job.patience);
-                if Instant::now() >= until {
+                if matches!(error, Error::BudgetExceeded { hopeless: true, .. }) || Instant::now() >= until {
                     self.finish(token, Err(error));
                 } else {
                     self.blocked.push(token);

@@ -39,7 +39,14 @@ pub enum Error {
         "no budget for {wanted} more of {}: {used} of {limit} are in use (Budget.{})",
         resource.name(), resource.name()
     )]
-    BudgetExceeded { resource: Resource, wanted: u64, used: u64, limit: u64 },
+    BudgetExceeded {
+        resource: Resource,
+        wanted: u64,
+        used: u64,
+        limit: u64,
+        /// Whether it is over the limit with what it has itself: all that others give back wouldn't be enough.
+        hopeless: bool,
+    },
     #[error("no space for a body in {}: {source} (Tunables.temp_dir)", dir.display())]
     StorageFull { dir: PathBuf, source: io::Error },
     #[error("cannot make a temporary file in {}: {source} (Tunables.temp_dir)", dir.display())]

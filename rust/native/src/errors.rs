@@ -48,12 +48,13 @@ pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
         }
         Error::HeadTooLong { seen, limit: l, setting, .. } => limit(py, "HeadTooLong", message, seen, l, setting),
         Error::DecodedTooLong { seen, limit: l, setting } => limit(py, "DecodedTooLong", message, seen, l, setting),
-        Error::BudgetExceeded { resource, wanted, used, limit } => {
+        Error::BudgetExceeded { resource, wanted, used, limit, hopeless } => {
             let fields = [
                 ("resource", object(py, resource.name())),
                 ("wanted", object(py, wanted)),
                 ("used", object(py, used)),
                 ("limit", object(py, limit)),
+                ("hopeless", object(py, hopeless)),
             ];
             declared(py, "BudgetExceeded", (message,), &fields)
         }

@@ -146,6 +146,7 @@ impl Lease {
                 wanted: by,
                 used: meter.used(),
                 limit: meter.limit(),
+                hopeless: self.amount.saturating_add(by) > meter.limit(),
             });
         }
         self.amount += by;
@@ -240,6 +241,16 @@ mod tests {
         let message = lease.grow(1).unwrap_err().to_string();
         assert_eq!(message, "no budget for 1 more of files: 2 of 2 are in use (Budget.files)");
         assert_eq!(budget.files.used(), 2);
+    }
+
+    #[test]
+    fn what_is_over_the_limit_by_itself_is_told_from_what_may_get_room() {
+        let budget = Budget::new(Some(100), None, None);
+        let [mut lease, mut other] = [(); 2].map(|()| Lease::empty(&budget, Resource::Ram));
+        lease.grow(60).unwrap();
+        let mut is_hopeless = |by| matches!(other.grow(by), Err(Error::BudgetExceeded { hopeless: true, .. }));
+        assert_eq!([41, 100, 101, u64::MAX].map(&mut is_hopeless), [false, false, true, true]);
+        assert!(matches!(lease.grow(41), Err(Error::BudgetExceeded { hopeless: true, .. })));
     }
 
     #[test]

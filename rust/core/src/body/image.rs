@@ -234,6 +234,7 @@ impl BodyImage {
             wanted: len,
             used: 0,
             limit: usize::MAX as u64,
+            hopeless: true,
         })?;
         let mut room = slab::Room::new(&Pools::current().slabs, size).map_err(Error::io("map memory for a body"))?;
         Ok(read(file, room.bytes(), start + offset)?.map(|n| room.freeze(n)))
