@@ -118,9 +118,12 @@ async def test_a_rate_that_is_none_is_refused(rate: Any) -> None:
 
 
 async def test_a_timeout_that_is_none_does_not_pass() -> None:
-    script = [0.06, head("Content-Length: 2"), b"a", 0.06, b"b"]
+    started = [head("Content-Length: 2"), b"a"]
     none = penstock.Timeouts(first_byte=None, idle=None, total=None, min_rate=None)
-    async with serve(script) as server, penstock.Client(timeout=penstock.Timeouts(idle=0.03)) as client:
+    async with (
+        serve([*started, HANG], [0.06, *started, 0.06, b"b"]) as server,
+        penstock.Client(timeout=penstock.Timeouts(idle=0.03)) as client,
+    ):
         with pytest.raises(penstock.IdleTimeout):
             await client.get(server.url)
         assert await (await client.get(server.url, timeout=none)).read() == b"ab"
