@@ -51,6 +51,12 @@ def test_a_command_that_is_done_leaves_a_bar_that_is_full(archive: Path) -> None
     assert bars[0][0][1] == "━" * 30
 
 
+def test_the_cursor_is_there_whatever_ends_or_stops_it(archive: Path) -> None:
+    _, sent = in_terminal("check", archive.name, cwd=archive.parent)
+    before = sent.partition("1,200 records")[0]
+    assert before.rfind("\x1b[?25l") < before.rfind("\x1b[?25h")
+
+
 def test_output_goes_above_it(archive: Path) -> None:
     _, sent = in_terminal("check", archive.name, cwd=archive.parent)
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent).replace("\r\n", "\n").splitlines()

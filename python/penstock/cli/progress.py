@@ -76,6 +76,8 @@ class Progress:
     def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
+            # It hides the cursor, and what is stopped by Ctrl-Z or ends by a signal couldn't show it again.
+            self._bar.console.show_cursor(True)
         return self
 
     def __exit__(
