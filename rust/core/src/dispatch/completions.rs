@@ -233,23 +233,36 @@ mod tests {
         check(true);
     }
 
-    #[test]
-    fn a_push_to_a_loop_that_goes_is_taken_or_given_back() {
-        loom::model(|| {
-            let completions = Arc::new(Completions::new(Signal::default(), Alarm(Signal::default())));
+    /// A loop that takes once and goes, beside a producer that tells it by `tell`.
+    fn check_going(tell: fn(&Completions<u32>)) {
+        loom::model(move || {
+            let signal = Signal::default();
+            let completions = Arc::new(Completions::new(signal.clone(), Alarm(signal)));
             let producer = {
                 let completions = Arc::clone(&completions);
-                thread::spawn(move || match completions.push(1) {
-                    Ok(_) => {
-                        completions.raise();
-                        0
-                    }
-                    Err(_) => 1,
+                thread::spawn(move || {
+                    let refused = completions.push(1).is_err();
+                    tell(&completions);
+                    usize::from(refused)
                 })
             };
+            completions.lower();
+            let mut taken = VecDeque::new();
+            completions.take(1, &mut taken);
             let left = completions.close().len();
-            assert_eq!(left + producer.join().unwrap(), 1);
+            assert_eq!(taken.len() + left + producer.join().unwrap(), 1);
+            assert!(completions.bells.lock().is_none() && completions.close().is_empty());
         });
+    }
+
+    #[test]
+    fn a_push_to_a_loop_that_goes_is_taken_or_given_back() {
+        check_going(Completions::raise);
+    }
+
+    #[test]
+    fn an_alarm_for_a_loop_that_goes_is_set_before_or_not_at_all() {
+        check_going(Completions::raise_soon);
     }
 }
 

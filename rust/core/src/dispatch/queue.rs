@@ -82,8 +82,8 @@ use crate::sync::{Condvar, Mutex, MutexGuard, doze, wait, wait_timeout};
 /// After so many attached jobs that kept what they had it is tried again whether others can have it meanwhile.
 const KEEPING: u8 = 32;
 
-/// Below so many cancelled jobs a sweep isn't worth its pass over the deque.
-const MIN_SWEEP: isize = 64;
+/// Below so many cancelled jobs a sweep isn't worth its pass over the deque. A model has but a few jobs.
+const MIN_SWEEP: isize = if cfg!(loom) { 1 } else { 64 };
 
 /// A snapshot of the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

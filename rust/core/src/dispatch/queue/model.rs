@@ -1,7 +1,7 @@
 //! The queue under loom: workers as a pool has them, and a lock for what only one thread can have.
 
 use super::*;
-use crate::sync::{Arc, atomic::AtomicUsize, thread};
+use crate::sync::{Arc, atomic::AtomicBool, atomic::AtomicUsize, thread};
 use std::sync::atomic::Ordering::SeqCst;
 
 /// What only one thread can have at a time, and a count that threads can wait for.
@@ -32,6 +32,38 @@ enum Work {
     After(usize),
     /// Ends the batch, and gives way.
     GivesWay,
+    Once(Once),
+}
+
+/// A job for whoever is first: a worker, or who cancels it.
+#[derive(Clone, Default)]
+struct Once(Arc<OnceState>);
+
+#[derive(Default)]
+struct OnceState {
+    begun: AtomicBool,
+    dead: AtomicBool,
+    runs: AtomicUsize,
+}
+
+impl Once {
+    fn begin(&self) -> bool {
+        !self.0.begun.swap(true, SeqCst)
+    }
+
+    /// Gives how many jobs were swept out.
+    fn cancel(&self, queue: &Queue<Work>) -> usize {
+        if !self.begin() {
+            return 0;
+        }
+        self.0.dead.store(true, SeqCst);
+        queue.cancelled(|job| matches!(job, Work::Once(once) if once.0.dead.load(SeqCst))).len()
+    }
+
+    /// Asserts that it was either run once, or cancelled.
+    fn assert_had_its_turn(&self) {
+        assert_eq!(self.0.runs.load(SeqCst), usize::from(!self.0.dead.load(SeqCst)));
+    }
 }
 
 fn work(queue: &Queue<Work>, world: &World) {
@@ -51,6 +83,13 @@ fn work(queue: &Queue<Work>, world: &World) {
                         attached = world.interpreter.lock();
                     }
                     let gives_way = matches!(job, Work::GivesWay);
+                    if let Work::Once(once) = job {
+                        if once.begin() {
+                            once.0.runs.fetch_add(1, SeqCst);
+                        } else {
+                            queue.buried();
+                        }
+                    }
                     world.finish();
                     if gives_way {
                         seat.give_way(|| true);
@@ -228,5 +267,79 @@ fn what_was_queued_before_the_closing_runs() {
         submitter.join().unwrap();
         worker.join().unwrap();
         assert_eq!(*world.done.lock(), accepted.load(SeqCst));
+    });
+}
+
+/// Pushes as many jobs as `cancelling` has threads to run beside `workers`, each of which cancels some of them.
+fn check_cancelling(workers: usize, jobs: usize, cancelling: &'static [&'static [usize]]) {
+    loom::model(move || {
+        let queue = queue(8, false);
+        let world = Arc::new(World::default());
+        let all: Vec<_> = (0..jobs).map(|_| Once::default()).collect();
+        for job in &all {
+            push(&queue, Work::Once(job.clone()));
+        }
+        let threads: Vec<_> = (0..workers)
+            .map(|_| {
+                let (queue, world) = (Arc::clone(&queue), Arc::clone(&world));
+                thread::spawn(move || work(&queue, &world))
+            })
+            .collect();
+        let cancellers: Vec<_> = cancelling
+            .iter()
+            .map(|which| {
+                let (queue, all) = (Arc::clone(&queue), all.clone());
+                thread::spawn(move || which.iter().map(|n| all[*n].cancel(&queue)).sum::<usize>())
+            })
+            .collect();
+        let told = Arc::new((Mutex::new(false), Condvar::new()));
+        let teller = Arc::clone(&told);
+        queue.when_quiet(Box::new(move || {
+            *teller.0.lock() = true;
+            teller.1.notify_all();
+        }));
+        let mut quiet = told.0.lock();
+        while !*quiet {
+            quiet = wait(&told.1, quiet);
+        }
+        drop(quiet);
+        for job in &all {
+            job.assert_had_its_turn();
+        }
+        let swept: usize = cancellers.into_iter().map(|thread| thread.join().unwrap()).sum();
+        queue.close();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        let state = queue.state.lock();
+        assert_eq!((state.jobs.len(), state.dead, state.busy, state.idle, state.seeking), (0, 0, 0, 0, 0));
+        assert_eq!((state.taken as usize + swept, *world.done.lock() + swept), (jobs, jobs));
+    });
+}
+
+#[test]
+fn a_job_that_is_cancelled_beside_a_worker_runs_or_is_counted_off() {
+    check_cancelling(1, 2, &[&[0, 1]]);
+    check_cancelling(2, 2, &[&[1]]);
+}
+
+#[test]
+fn who_sweeps_out_a_job_that_another_is_cancelling_leaves_the_count_right() {
+    check_cancelling(1, 2, &[&[0], &[1]]);
+}
+
+#[test]
+fn a_submitter_that_blocks_goes_on_in_the_place_of_a_job_that_is_cancelled() {
+    loom::model(|| {
+        let queue = queue(1, false);
+        let cancelled = Once::default();
+        push(&queue, Work::Once(cancelled.clone()));
+        let submitter = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || assert!(queue.push(Job::Attached(Work::Quick), WhenFull::Block).is_ok()))
+        };
+        cancelled.cancel(&queue);
+        submitter.join().unwrap();
+        assert_eq!((queue.figures().queued, queue.figures().waiting), (1, 0));
     });
 }
