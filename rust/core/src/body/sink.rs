@@ -122,10 +122,6 @@ impl BodySink {
         !self.spilled
     }
 
-    pub fn has_failed(&self) -> bool {
-        self.failed
-    }
-
     /// Whether a work is out.
     pub fn is_busy(&self) -> bool {
         self.writer.is_none()
