@@ -9,6 +9,8 @@ if sys.platform == "win32" or sys.implementation.name != "cpython":
         f"penstock runs on CPython, on Linux and macOS, with asyncio: {sys.implementation.name} on {sys.platform} is "
         "not supported (nor are Windows and trio)"
     )
+if "t" in sys.abiflags:
+    raise ImportError("penstock runs on CPython with its GIL: free-threaded builds are not supported")
 
 from penstock._native import BUILD_PROFILE, __version__, file_pool_stats, slab_stats, thread_stats
 from penstock.blocking import (

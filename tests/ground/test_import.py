@@ -80,6 +80,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error(script: Script) -> None:
     [
         ("sys.platform = 'win32'", "on win32 is not supported"),
         ("sys.implementation.name = 'pypy'", "pypy on"),
+        ("sys.abiflags = 't'", "free-threaded builds are not supported"),
     ],
 )
 def test_where_it_does_not_run_the_import_says_so(script: Script, set_up: str, text: str) -> None:
@@ -87,6 +88,24 @@ def test_where_it_does_not_run_the_import_says_so(script: Script, set_up: str, t
     assert done.returncode == 1
     assert "ImportError: penstock" in done.stderr
     assert text in done.stderr
+
+
+SUB_INTERPRETER = """
+import importlib, sys
+new = sys.version_info >= (3, 13)
+others = importlib.import_module("_interpreters" if new else "_xxsubinterpreters")
+other = others.create("legacy") if new else others.create(isolated=False)
+if sys.argv[1] == "second":
+    import penstock
+others.run_string(other, "try: import penstock\\nexcept ImportError as error: print(error, flush=True)")
+"""
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_a_sub_interpreter_that_shares_the_gil_is_refused_too(script: Script, which: str) -> None:
+    done = script(SUB_INTERPRETER, which)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("penstock works in the main interpreter only")
 
 
 TRIO = """

@@ -77,7 +77,7 @@ def set_unsupported(setting: Literal["error", "direct"], /) -> Literal["error", 
 
 
 def _is_tested() -> bool:
-    return sys.version_info[:2] in TESTED and getattr(sys, "_is_gil_enabled", lambda: True)()
+    return sys.version_info[:2] in TESTED
 
 
 class _Handover(asyncio.SelectorEventLoop):

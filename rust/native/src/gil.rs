@@ -9,6 +9,12 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
 
+/// Whether the calling thread runs the process's main interpreter, and not a sub-interpreter.
+pub fn is_main_interpreter(_: Python<'_>) -> bool {
+    // SAFETY: the argument proves that the thread is attached, so it has an interpreter. The main one is the first: 0.
+    unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) == 0 }
+}
+
 /// A copy of the calling thread's current `contextvars.Context`; costs as much as an empty object.
 pub fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
     // SAFETY: `py` proves that the thread is attached; the call gives a new reference, or null with an exception set.

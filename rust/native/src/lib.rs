@@ -46,6 +46,7 @@ const BUILD_PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "releas
 
 #[pymodule]
 mod _native {
+    use pyo3::exceptions::PyImportError;
     use pyo3::prelude::*;
 
     #[pymodule_export]
@@ -113,6 +114,10 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        if !super::gil::is_main_interpreter(module.py()) {
+            let reason = "penstock works in the main interpreter only: that is where its threads run jobs";
+            return Err(PyImportError::new_err(reason));
+        }
         super::loops::names(module.py())?;
         module.add("BUILD_PROFILE", super::BUILD_PROFILE)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
