@@ -6,6 +6,7 @@ import gc
 import logging
 import subprocess
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from types import FrameType
@@ -178,3 +179,22 @@ def test_a_closed_pool_lets_go_of_what_its_hooks_are_bound_to() -> None:
     del owner
     gc.collect()
     assert dead() is None
+
+
+def test_an_unclosed_pool_that_its_after_start_leads_back_to_is_collected_and_ends(
+    thread_names: Callable[[], set[str]],
+) -> None:
+    class Owner:
+        def __init__(self) -> None:
+            self.pool = DispatchPool(threads=2, name_prefix="cycle-", after_start=self.begin)
+
+        def begin(self, index: int) -> None:
+            begun.append(index)
+
+    begun: list[int] = []
+    dead = weakref.ref(Owner())
+    with pytest.warns(ResourceWarning, match="unclosed DispatchPool cycle-"):
+        gc.collect()
+    assert dead() is None
+    while any(name.startswith("cycle-") for name in thread_names()):
+        time.sleep(0.01)

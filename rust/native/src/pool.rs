@@ -9,6 +9,7 @@ use penstock_core::drain::Drainer;
 use penstock_core::permit::{Acquire, Grant, Semaphore};
 use penstock_core::{Error, Result};
 use pyo3::exceptions::{PyResourceWarning, PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -431,6 +432,16 @@ impl DispatchPool {
         stats.set_item("drain_threads", drains.living())?;
         stats.set_item("draining", drains.active())?;
         Ok(stats)
+    }
+
+    // `after_start` may lead back to the pool. All threads have called it, so nobody misses it: but for a forked child's,
+    // which a pool that is garbage doesn't start.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        self.crews.parents().runner().traverse(&visit)
+    }
+
+    fn __clear__(&self) {
+        self.crews.parents().runner().clear();
     }
 
     fn __repr__(&self) -> String {

@@ -114,6 +114,11 @@ impl Crews {
         Self { fork: FORKS.load(Ordering::Relaxed), crew, next: OnceLock::new() }
     }
 
+    /// The workers of the process that made the pool, with which those of its children share what they call.
+    pub fn parents(&self) -> &Workers {
+        &self.crew.workers
+    }
+
     /// This process's crew. One that is made here is closed if the pool `is_closed`.
     pub fn here(&self, is_closed: impl Fn() -> bool) -> &Crew {
         let forks = FORKS.load(Ordering::Relaxed);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use penstock_core::dispatch::{Pool, Queue, Runner, Seat};
 use penstock_core::sync::Mutex;
 use penstock_core::{Error, Result};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -34,7 +35,7 @@ struct Hooks {
     failure: Mutex<Option<PyErr>>,
 }
 
-/// Let go when the threads have ended: it may lead back to the pool, which no collection could see.
+/// Let go when the threads have ended: `before_stop` may lead back to the pool, which no collection could see.
 struct Hook(Mutex<Option<Py<PyAny>>>);
 
 /// A job that runs attached.
@@ -175,6 +176,20 @@ impl Interpreter {
     pub fn new(after_start: Option<Py<PyAny>>, before_stop: Option<Py<PyAny>>) -> Self {
         let (after_start, before_stop) = (Hook(Mutex::new(after_start)), Hook(Mutex::new(before_stop)));
         Self(Arc::new(Hooks { after_start, before_stop, failure: Mutex::new(None) }))
+    }
+
+    /// Visits `after_start`. `before_stop` isn't visited, as the threads of a pool that was garbage will still call it.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        // What isn't visited is taken to be in use: who holds the lock keeps it alive for this round.
+        match self.0.after_start.0.try_lock().as_deref() {
+            Some(Some(hook)) => visit.call(hook),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn clear(&self) {
+        let hook = self.0.after_start.0.lock().take();
+        drop(hook);
     }
 
     /// What `after_start` raised, once.
