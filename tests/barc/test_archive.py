@@ -459,10 +459,27 @@ def test_strategies_are_checked_and_say_what_they_are() -> None:
     assert repr(gzip) == "Strategy.gzip(min_len=1024, level=9, check_identity=True, non_compressible_coef=0.5)"
     assert barc.Strategy.brotli().min_len == 1024
     assert barc.Strategy.gzip() == barc.Strategy.gzip(min_len=4096) != barc.Strategy.gzip(level=1)
-    for wrong in ({"level": 10}, {"non_compressible_coef": -1.0}, {"non_compressible_coef": float("nan")}):
+    for wrong in (
+        {"level": 10},
+        {"level": -1},
+        {"level": 1 << 64},
+        {"non_compressible_coef": -1.0},
+        {"non_compressible_coef": float("nan")},
+    ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             barc.Strategy.gzip(**wrong)
     assert barc.Strategy.brotli(level=11, **ALWAYS).level == 11
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 64])
+def test_an_offset_that_no_file_has_is_refused_by_name(path: Path, number: int) -> None:
+    with pytest.raises(ValueError, match=f"known_end={number}: not between 0 and"):
+        barc.open(path, "a", known_end=number)
+    with barc.open(path, "a") as archive:
+        with pytest.raises(ValueError, match=f"offset={number}: not between 0 and"):
+            archive.read(number)
+        with pytest.raises(ValueError, match=f"start={number}: not between 0 and"):
+            list(archive.records(number))
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])

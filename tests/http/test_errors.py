@@ -253,6 +253,8 @@ async def test_the_limits_are_the_cores() -> None:
         least = 0 if name in ("blank_lines", "chunk_extension_bytes", "trailers") else 1
         with pytest.raises(ValueError, match=f"{least - 1}: must be at least {least}|-1: not between 0 and"):
             penstock.Limits(**{name: least - 1})
+        with pytest.raises(ValueError, match=rf"Limits\.{name}={1 << 64}: not between 0 and"):
+            penstock.Limits(**{name: 1 << 64})
 
 
 @pytest.mark.parametrize("name", ["head_bytes", "chunk_extension_bytes", "trailer_bytes"])

@@ -84,8 +84,6 @@ class BodyImage(_native.Image):
             OSError: The file can't be opened, or has no length of its own, as pipes, devices and files of /proc.
             ValueError: `offset` and `length` lie outside it.
         """
-        if not all(0 <= each < 1 << 64 for each in (offset, length or 0)):
-            raise ValueError(f"offset={offset}, length={length}: not between 0 and 2**64 - 1")
         return cls(_native.Image.open_path(path, offset, length, trusted), policy)
 
     # Synchronous, for threads

@@ -112,6 +112,8 @@ class Limits:
             least = 0 if name in ("blank_lines", "chunk_extension_bytes", "trailers") else 1
             if value < least:
                 raise ValueError(f"Limits.{name}={value}: must be at least {least}")
+        # Refuses what no machine word holds.
+        self._head()
 
     def _head(self) -> HeadLimits:
         return HeadLimits(**{name: getattr(self, name) for name in _HEAD})

@@ -5,6 +5,7 @@ use crate::errors::{Raise, to_py};
 use crate::op::Op;
 use crate::path::FilePath;
 use crate::record::Record;
+use crate::size;
 use crate::strategy::Strategy;
 use crate::tunables::Tunables;
 use penstock_core::barc::{Compression, Entry, Head, Mender, Reader, Record as CoreRecord, Walk, Writer};
@@ -41,13 +42,14 @@ impl ArchiveReader {
     }
 
     /// The record at `offset`; `None` where there is none.
-    fn read_op(&self, offset: u64) -> Op {
+    fn read_op(&self, offset: &Bound<'_, PyAny>) -> PyResult<Op> {
+        let offset = size::up_to(u64::MAX, "offset", offset)?;
         let mut reader = self.0.again();
-        Op::new(
+        Ok(Op::new(
             "barc.read",
             move || reader.read(offset),
             |py, found| found.map(|(entry, record)| Record::of(entry, record)).into_py_any(py),
-        )
+        ))
     }
 
     /// Goes through the records ("records"), or those with their meta only ("metas"), their places ("entries"), or both
@@ -157,16 +159,17 @@ fn cost(what: What, head: &Head, record: Option<&CoreRecord>) -> u64 {
 impl ArchiveWalk {
     /// The next few items from `at` on: records or places, and errors with the `end` of what was skipped for them. None
     /// at the end of the file, and where a record is being written.
-    fn batch_op(&self, at: u64) -> Op {
+    fn batch_op(&self, at: &Bound<'_, PyAny>) -> PyResult<Op> {
+        let at = size::up_to(u64::MAX, "start", at)?;
         let (reader, what, keep_going) = (self.reader.clone(), self.what, self.keep_going);
-        Op::new(
+        Ok(Op::new(
             "barc.batch",
             move || Self::items(&mut reader.lock(), at, what, keep_going),
             |py, items| {
                 let objects = items.into_iter().map(|item| item.object(py)).collect::<PyResult<Vec<_>>>()?;
                 Ok(PyList::new(py, objects)?.into_any().unbind())
             },
-        )
+        ))
     }
 }
 
@@ -177,12 +180,13 @@ pub struct ArchiveWriter(Arc<Mutex<Option<Writer>>>);
 #[pymethods]
 impl ArchiveWriter {
     #[staticmethod]
-    fn open_op(path: FilePath, start: u64, sync: bool) -> Op {
-        Op::new(
+    fn open_op(path: FilePath, start: &Bound<'_, PyAny>, sync: bool) -> PyResult<Op> {
+        let start = size::up_to(u64::MAX, "known_end", start)?;
+        Ok(Op::new(
             "barc.open",
             move || Writer::open(&path.0, start, sync),
             |py, writer| Self(Arc::new(Mutex::new(Some(writer)))).into_py_any(py),
-        )
+        ))
     }
 
     /// Writes a record behind the others: its offset.

@@ -24,7 +24,7 @@ impl Budget {
         files: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let (ram, disk) = (size::optional("ram", ram)?, size::optional("disk", disk)?);
-        Ok(Self(Core::new(ram, disk, size::count("files", files)?)))
+        Ok(Self(Core::new(ram, disk, size::count(u64::MAX, "files", files)?)))
     }
 
     /// The process's own, which everything uses that wasn't given another.

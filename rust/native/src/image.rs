@@ -6,6 +6,7 @@ use crate::errors::{Raise, declared};
 use crate::op::Op;
 use crate::path::FilePath;
 use crate::policy::Direct;
+use crate::size;
 use crate::tunables::Tunables;
 use penstock_core::body::digest::Algorithm;
 use penstock_core::body::{BodyImage, Reader as CoreReader, State};
@@ -108,7 +109,14 @@ impl Image {
     }
 
     #[staticmethod]
-    fn open_path(py: Python<'_>, path: FilePath, offset: u64, length: Option<u64>, trusted: bool) -> PyResult<Self> {
+    fn open_path(
+        py: Python<'_>,
+        path: FilePath,
+        offset: &Bound<'_, PyAny>,
+        length: Option<&Bound<'_, PyAny>>,
+        trusted: bool,
+    ) -> PyResult<Self> {
+        let (offset, length) = (size::up_to(u64::MAX, "offset", offset)?, size::count(u64::MAX, "length", length)?);
         let opened = py.detach(|| BodyImage::from_path(&path.0, offset, length, trusted));
         Ok(Self::of(opened.raise(py)?))
     }
@@ -193,11 +201,11 @@ impl Image {
         &self,
         py: Python<'_>,
         codings: Vec<String>,
-        level: Option<i64>,
+        level: Option<&Bound<'_, PyAny>>,
         tunables: &Tunables,
         budget: &Budget,
     ) -> PyResult<Op> {
-        let codings = codings_of(py, &codings)?;
+        let (codings, level) = (codings_of(py, &codings)?, size::wide(22, "level", level)?);
         let (tunables, budget) = (tunables.0.clone(), budget.0.clone());
         Ok(self.becoming("BodyImage.encode", move |core| codec::encode(core, &codings, level, tunables, budget)))
     }
@@ -236,17 +244,19 @@ impl Image {
     }
 
     /// Copies from `offset` on to a writable buffer, as far as both go.
-    fn read_into(&self, py: Python<'_>, target: &Bound<'_, PyAny>, offset: u64) -> PyResult<usize> {
+    fn read_into(&self, py: Python<'_>, target: &Bound<'_, PyAny>, offset: &Bound<'_, PyAny>) -> PyResult<usize> {
+        let offset = size::up_to(u64::MAX, "offset", offset)?;
         self.may_block(py, "a read")?;
         buffer::with_slice_mut(target, |room| self.core.copy_to(room, offset))?.raise(py)
     }
 
-    fn reader(&self, py: Python<'_>, piece: usize) -> Reader {
-        Reader {
+    fn reader(&self, py: Python<'_>, piece: &Bound<'_, PyAny>) -> PyResult<Reader> {
+        let piece = size::number("size", piece)?;
+        Ok(Reader {
             core: self.core.clone(),
             state: Arc::new(Mutex::new(Some(self.core.reader(piece)))),
             direct: self.is_direct(py),
-        }
+        })
     }
 
     // A policy of the user's own may hold the image. It can be emptied; an image can't.

@@ -209,10 +209,12 @@ fn overflow_word(overflow: Overflow) -> &'static str {
     }
 }
 
-/// A count that may not be negative; `name` is the setting that an error names.
-pub fn count(py: Python<'_>, name: &'static str, value: i64) -> PyResult<usize> {
-    let negative = || Error::Setting { name, value: value.to_string(), reason: "must not be negative".to_owned() };
-    usize::try_from(value).map_err(|_| errors::to_py(py, negative()))
+fn queue_length(value: &Bound<'_, PyAny>) -> PyResult<usize> {
+    size::number("queue_length", value)
+}
+
+fn drain_threads(value: &Bound<'_, PyAny>) -> PyResult<usize> {
+    size::number("drain_threads", value)
 }
 
 /// Who waits in `join()`.
@@ -239,22 +241,22 @@ impl DispatchPool {
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
-        threads: Option<i64>,
-        queue_length: i64,
+        threads: Option<&Bound<'_, PyAny>>,
+        #[pyo3(from_py_with = self::queue_length)] queue_length: usize,
         overflow: &str,
-        drain_threads: i64,
+        #[pyo3(from_py_with = self::drain_threads)] drain_threads: usize,
         name_prefix: Option<String>,
         after_start: Option<Py<PyAny>>,
         before_stop: Option<Py<PyAny>>,
         stack_size: Option<&Bound<'_, PyAny>>,
-        max_workers: Option<i64>,
+        max_workers: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let threads = match (threads, max_workers) {
             (Some(_), Some(_)) => {
                 return Err(PyTypeError::new_err("threads and max_workers are two names of one setting: give one"));
             }
-            (Some(threads), None) => count(py, "threads", threads)?,
-            (None, Some(workers)) => count(py, "max_workers", workers)?,
+            (Some(threads), None) => size::number("threads", threads)?,
+            (None, Some(workers)) => size::number("max_workers", workers)?,
             (None, None) => default_threads(),
         };
         let stack_size = size::optional("stack_size", stack_size)?;
@@ -264,12 +266,11 @@ impl DispatchPool {
         }
         let config = Config {
             threads,
-            queue_length: count(py, "queue_length", queue_length)?,
+            queue_length,
             overflow: self::overflow(overflow)?,
             name_prefix,
             stack_size: stack_size.map(|size| usize::try_from(size).unwrap_or(usize::MAX)),
         };
-        let drain_threads = count(py, "drain_threads", drain_threads)?;
         let workers = Workers::new(config, Interpreter::new(after_start, before_stop)).raise(py)?;
         let pool = Self { crews: Crews::new(workers, drain_threads), closed: AtomicBool::new(false) };
         if let Err(error) = pool.started(py) {

@@ -43,32 +43,34 @@ impl HeadLimits {
     #[allow(clippy::too_many_arguments)]
     fn new(
         head_bytes: Option<&Bound<'_, PyAny>>,
-        headers: Option<usize>,
-        informational: Option<usize>,
-        blank_lines: Option<usize>,
-        chunk_size_digits: Option<usize>,
+        headers: Option<&Bound<'_, PyAny>>,
+        informational: Option<&Bound<'_, PyAny>>,
+        blank_lines: Option<&Bound<'_, PyAny>>,
+        chunk_size_digits: Option<&Bound<'_, PyAny>>,
         chunk_extension_bytes: Option<&Bound<'_, PyAny>>,
         trailer_bytes: Option<&Bound<'_, PyAny>>,
-        trailers: Option<usize>,
+        trailers: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let usual = CoreLimits::default();
         let bytes = |name, value: Option<&Bound<'_, PyAny>>, usual: usize| match value {
             Some(value) => Ok::<_, PyErr>(usize::try_from(size::bytes(name, value)?)?),
             None => Ok(usual),
         };
+        let number =
+            |name, value: Option<&Bound<'_, PyAny>>, usual| value.map_or(Ok(usual), |value| size::number(name, value));
         Ok(Self(Arc::new(CoreLimits {
             head_bytes: bytes("Limits.head_bytes", head_bytes, usual.head_bytes)?,
-            headers: headers.unwrap_or(usual.headers),
-            informational: informational.unwrap_or(usual.informational),
-            blank_lines: blank_lines.unwrap_or(usual.blank_lines),
-            chunk_size_digits: chunk_size_digits.unwrap_or(usual.chunk_size_digits),
+            headers: number("Limits.headers", headers, usual.headers)?,
+            informational: number("Limits.informational", informational, usual.informational)?,
+            blank_lines: number("Limits.blank_lines", blank_lines, usual.blank_lines)?,
+            chunk_size_digits: number("Limits.chunk_size_digits", chunk_size_digits, usual.chunk_size_digits)?,
             chunk_extension_bytes: bytes(
                 "Limits.chunk_extension_bytes",
                 chunk_extension_bytes,
                 usual.chunk_extension_bytes,
             )?,
             trailer_bytes: bytes("Limits.trailer_bytes", trailer_bytes, usual.trailer_bytes)?,
-            trailers: trailers.unwrap_or(usual.trailers),
+            trailers: number("Limits.trailers", trailers, usual.trailers)?,
         })))
     }
 

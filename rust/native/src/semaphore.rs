@@ -23,7 +23,7 @@ use crate::errors::Raise;
 use crate::future::{self, Future, Source};
 use crate::gil;
 use crate::loops::{self, Completion, Finished};
-use crate::pool::count;
+use crate::size;
 
 /// A thread that waits looks for signals (Ctrl-C) so often.
 pub const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
@@ -43,12 +43,17 @@ impl Semaphore {
     }
 }
 
+/// How many permits at once.
+fn wanted(n: &Bound<'_, PyAny>) -> PyResult<usize> {
+    size::number("n", n)
+}
+
 #[pymethods]
 impl Semaphore {
     #[new]
     #[pyo3(signature = (permits, /))]
-    fn new(py: Python<'_>, permits: i64) -> PyResult<Self> {
-        let permits = count(py, "permits", permits)?;
+    fn new(py: Python<'_>, permits: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let permits = size::number("permits", permits)?;
         if permits == 0 {
             return Err(PyValueError::new_err("permits=0: at least 1 is needed"));
         }
@@ -63,20 +68,20 @@ impl Semaphore {
     /// Takes `n` permits when awaited; waits its turn. Cancelled while it waits, it leaves the queue, and what was
     /// handed over goes to the next. SemaphoreClosed if the semaphore is closed, before or meanwhile.
     #[pyo3(signature = (n = 1))]
-    fn acquire(&self, py: Python<'_>, n: i64) -> PyResult<Acquire> {
-        Ok(Acquire(Taking::new(&self.core, count(py, "n", n)?)))
+    fn acquire(&self, #[pyo3(from_py_with = wanted)] n: usize) -> Acquire {
+        Acquire(Taking::new(&self.core, n))
     }
 
     /// Takes `n` permits if they are free and nobody waits.
     #[pyo3(signature = (n = 1))]
-    fn try_acquire(&self, py: Python<'_>, n: i64) -> PyResult<bool> {
-        self.core.take(count(py, "n", n)?).raise(py)
+    fn try_acquire(&self, py: Python<'_>, #[pyo3(from_py_with = wanted)] n: usize) -> PyResult<bool> {
+        self.core.take(n).raise(py)
     }
 
     /// Gives `n` permits back that were acquired; from any thread. PermitError for more than are held.
     #[pyo3(signature = (n = 1))]
-    fn release(&self, py: Python<'_>, n: i64) -> PyResult<()> {
-        self.core.release(count(py, "n", n)?).raise(py)
+    fn release(&self, py: Python<'_>, #[pyo3(from_py_with = wanted)] n: usize) -> PyResult<()> {
+        self.core.release(n).raise(py)
     }
 
     fn __aenter__(&self, py: Python<'_>) -> Py<Enter> {

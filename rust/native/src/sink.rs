@@ -5,6 +5,7 @@ use crate::buffer;
 use crate::errors::Raise;
 use crate::image::Image;
 use crate::op::Op;
+use crate::size;
 use crate::tunables::Tunables;
 use penstock_core::body::{BodySink, Budget as CoreBudget, Errand, SharedSink};
 use penstock_core::sync::Mutex;
@@ -34,7 +35,12 @@ impl Sink {
 impl Sink {
     #[new]
     #[pyo3(signature = (tunables, budget=None, size_hint=None))]
-    fn new(tunables: Option<&Tunables>, budget: Option<&Budget>, size_hint: Option<i128>) -> Self {
+    fn new(
+        tunables: Option<&Tunables>,
+        budget: Option<&Budget>,
+        size_hint: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let size_hint: Option<i128> = size::wide(u64::MAX, "size_hint", size_hint)?;
         let tunables = tunables.map_or_else(Arc::default, |tunables| tunables.0.clone());
         let budget = budget.map_or_else(CoreBudget::shared, |budget| budget.0.clone());
         let large = size_hint.is_some_and(|hint| hint > i128::from(tunables.max_body_ram));
@@ -42,7 +48,7 @@ impl Sink {
         if large {
             sink.spill();
         }
-        Self { sink: Mutex::new(Some(Arc::new(Mutex::new(sink)))) }
+        Ok(Self { sink: Mutex::new(Some(Arc::new(Mutex::new(sink)))) })
     }
 
     /// Takes `bytes` without a copy and a copy of any other buffer.

@@ -14,16 +14,16 @@ pub struct Strategy(pub Core);
 /// A preset with what was given instead.
 fn with(
     preset: Core,
-    most_level: u32,
+    most_level: u64,
     min_len: Option<&Bound<'_, PyAny>>,
-    level: Option<u32>,
+    level: Option<&Bound<'_, PyAny>>,
     check_identity: Option<bool>,
     non_compressible_coef: Option<f64>,
 ) -> PyResult<Strategy> {
-    let level = level.unwrap_or(preset.level);
-    if level > most_level {
-        return Err(PyValueError::new_err(format!("level={level}: not between 0 and {most_level}")));
-    }
+    let level = match size::count(most_level, "level", level)? {
+        Some(level) => u32::try_from(level)?,
+        None => preset.level,
+    };
     let coef = non_compressible_coef.unwrap_or(preset.non_compressible_coef);
     if !(coef >= 0.0 && coef.is_finite()) {
         return Err(PyValueError::new_err(format!("non_compressible_coef={coef}: not a number from 0 on")));
@@ -48,7 +48,7 @@ impl Strategy {
     #[pyo3(signature = (*, min_len=None, level=None, check_identity=None, non_compressible_coef=None))]
     fn gzip(
         min_len: Option<&Bound<'_, PyAny>>,
-        level: Option<u32>,
+        level: Option<&Bound<'_, PyAny>>,
         check_identity: Option<bool>,
         non_compressible_coef: Option<f64>,
     ) -> PyResult<Self> {
@@ -59,7 +59,7 @@ impl Strategy {
     #[pyo3(signature = (*, min_len=None, level=None, check_identity=None, non_compressible_coef=None))]
     fn brotli(
         min_len: Option<&Bound<'_, PyAny>>,
-        level: Option<u32>,
+        level: Option<&Bound<'_, PyAny>>,
         check_identity: Option<bool>,
         non_compressible_coef: Option<f64>,
     ) -> PyResult<Self> {

@@ -61,7 +61,7 @@ impl Tunables {
         let given = Given {
             max_body_ram: limits.max_body_ram,
             max_body: limits.max_body,
-            max_ratio: size::count("max_ratio", max_ratio)?,
+            max_ratio: size::count(u64::MAX, "max_ratio", max_ratio)?,
             buffer_size_fs: size::optional("buffer_size_fs", buffer_size_fs)?,
             temp_dir: temp_dir.map(|FilePath(dir)| dir),
             digests: algorithms,
