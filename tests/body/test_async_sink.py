@@ -9,7 +9,7 @@ import hashlib
 import resource
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -383,6 +383,38 @@ async def test_a_write_that_failed_is_tried_again_by_the_policy(tunables: MakeTu
             assert not preparing.done()
         image = await preparing
     assert await image.read() == body * 2
+
+
+async def test_what_a_write_failed_with_is_told_though_it_was_over_before_the_next_piece_came(
+    tunables: MakeTunables, policy: Any
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield bytes(400_000)
+        while True:
+            await asyncio.sleep(0.01)
+            yield b"x"
+
+    with small_files(100_000), pytest.raises(penstock.StorageFull):
+        await penstock.collect(pieces(), tunables(max_body_ram=0), policy=policy)
+
+
+async def test_a_sink_that_has_told_of_its_failure_takes_no_more_and_keeps_each_byte_once(
+    tunables: MakeTunables, policy: Any
+) -> None:
+    async def fill(sink: penstock.AsyncBodySink) -> None:
+        await sink.write(b"a" * 400_000)
+        while len(sink) < 500_000:
+            await asyncio.sleep(0.01)
+            await sink.write(b"b")
+
+    async with penstock.AsyncBodySink(tunables(max_body_ram=0), policy=policy) as sink:
+        with small_files(100_000), pytest.raises(penstock.StorageFull):
+            await fill(sink)
+        taken = len(sink)
+        with pytest.raises(OSError, match="takes no more"):
+            await sink.write(b"c")
+        image = await sink.prepare()
+    assert await image.read() == b"a" * 400_000 + b"b" * (taken - 400_000)
 
 
 @pytest.mark.parametrize("how", ["write", "prepare"])

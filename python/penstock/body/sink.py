@@ -64,8 +64,9 @@ class BodySink(_Sink):
             BodyTooLong: The body would be over `max_body`. Nothing of `data` is taken, and the sink is closed;
                 `.partial` is the image of what it had.
             BudgetExceeded, StorageFull, OSError: A file was needed and could not be made or written. The sink keeps
-                what it has: `prepare` tries once more.
-            BlockingInLoop: A file has to be written and this thread runs an event loop.
+                what it has, `data` included: `prepare` tries once more. But for BudgetExceeded, further ones are an
+                `OSError`, and take nothing.
+            BlockingInLoop: A file has to be written and this thread runs an event loop; `data` was taken.
         """
         try:
             self.take(data)
@@ -152,6 +153,10 @@ class AsyncBodySink(_Sink):
         except BodyTooLong as error:
             await self._settled()
             error.partial = BodyImage(await perform(self._policy, self.salvage()), self._policy)
+            raise
+        except OSError:
+            # It says that a write failed before: what that failed with comes first, if nobody was told of it.
+            await self._settled()
             raise
         if isinstance(self._policy, Direct):
             while (op := self.work(False)) is not None:
