@@ -114,10 +114,11 @@ async def test_max_body_holds_instead_of_the_tunables_limits(tmp_path: Path, lim
 async def test_a_cut_or_corrupt_image_is_an_error() -> None:
     for kind, (name, _) in ENCODE.items():
         raw = put_on(TEXT, kind)
-        with pytest.raises(penstock.Truncated):
+        with pytest.raises(penstock.Truncated) as cut:
             await penstock.BodyImage.from_bytes(raw[:-1]).decode(name)
-        with pytest.raises(penstock.DecodeError):
+        with pytest.raises(penstock.DecodeError) as corrupt:
             await penstock.BodyImage.from_bytes(raw + b"junk").decode(name)
+        assert (cut.value.partial, corrupt.value.partial) == (None, None)
 
 
 @pytest.mark.asyncio

@@ -46,7 +46,7 @@ class BodyImage(_native.Image):
     Its `state` is "ram", "file" (a file without a name, or a slice of one) or "mmap". Methods that may touch a file are
     awaited and run by the image's policy; for a body in memory they don't suspend. The synchronous ones are for
     threads: on the thread of a running event loop they raise `BlockingInLoop` if the image is in state "file", unless
-    its policy is `Direct()`.
+    its policy is `Direct()`; `chunks` and `open` leave that to what they give, when it is read.
 
     Made by a client's response, `collect`, a sink, `from_bytes` and `from_path`. Pickles by value, out of band with
     protocol 5. Source: upstream's `BodyImage`.
@@ -217,7 +217,8 @@ class BodyImage(_native.Image):
             DecodedTooLong: More than `max_body`, or more than `Tunables.max_ratio` allows.
             BudgetExceeded, StorageFull, OSError: As for a sink.
 
-        Cancelled, the decoding runs to its end and its result is dropped.
+        No error has a `.partial` but `None`: the image is as it was. Cancelled, the decoding runs to its end and its
+        result is dropped.
         """
         names = [codings] if isinstance(codings, str) else list(codings)
         op = self.decode_op(names, _limited(tunables, max_body), budget or Budget.shared())
