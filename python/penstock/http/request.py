@@ -42,6 +42,12 @@ class Request:
     content: Content | None = None
     absolute: bool = False
     """Whether a proxy is asked, which wants the whole URL (RFC 9112 section 3.2.2)."""
+    closing: bool = dataclasses.field(init=False, repr=False)
+    """Whether it says that its connection is to be closed after it (RFC 9112 section 9.6)."""
+
+    def __post_init__(self) -> None:
+        options = self.fields.get("connection")
+        self.closing = options is not None and "close" in map(str.strip, options.lower().split(","))
 
     @property
     def origin(self) -> Origin:
@@ -54,12 +60,6 @@ class Request:
     @property
     def expect(self) -> bool:
         return self.content is not None and self.fields.get("expect", "").lower() == "100-continue"
-
-    @property
-    def closing(self) -> bool:
-        """Whether it says that its connection is to be closed after it (RFC 9112 section 9.6)."""
-        options = self.fields.get("connection")
-        return options is not None and "close" in map(str.strip, options.lower().split(","))
 
     @property
     def length(self) -> int | None:
