@@ -222,9 +222,10 @@ def test_futures_of_the_pool_wake_tasks_on_whichever_thread_has_the_loop() -> No
 def test_debug_mode_finds_one_thread_at_a_time(debug: bool, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        loop.slow_callback_duration = 0.02
-        for _ in range(3):
-            await asyncio.gather(*(blocking(time.sleep, 0.03) for _ in range(4)))
+        # Longer than a busy machine takes for a callback that blocks nothing.
+        loop.slow_callback_duration = 0.5
+        for seconds in (0.03, 0.03, 0.6):
+            await asyncio.gather(*(blocking(time.sleep, seconds) for _ in range(4)))
         await asyncio.sleep(0)
 
     run(main(), debug=debug)
