@@ -425,7 +425,10 @@ def buffered(*arguments: str, stdout: Any) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason=f"{ELSEWHERE}: it has no /dev/full")
+full_disk = pytest.mark.skipif(not os.path.exists("/dev/full"), reason=f"{ELSEWHERE}: it has no /dev/full")
+
+
+@full_disk
 @pytest.mark.parametrize(
     "line", ["ls plain.barc", "--help", "--version", "ls --help", "bench --help", "completion zsh"]
 )
@@ -453,7 +456,7 @@ def test_help_that_nobody_reads_ends_without_a_word(arguments: list[str]) -> Non
         assert buffered(*arguments, stdout=pipe) == (2, "")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason=f"{ELSEWHERE}: it has no /dev/full")
+@full_disk
 @pytest.mark.parametrize("arguments", [[], ["nosuch"], ["bench", "--nosuch"]])
 def test_wrong_usage_that_nobody_can_be_told_of_has_its_status_all_the_same(arguments: list[str]) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}

@@ -484,8 +484,9 @@ async def test_what_is_no_path_of_a_socket_is_refused_and_not_cut(tmp_path: Path
     for uds in ("", f"{tmp_path}/socket\0more"):
         with pytest.raises(ValueError, match="is no path of a socket"):
             penstock.Client(uds=uds)
+    wrong: Any = b"/socket"
     with pytest.raises(TypeError, match="takes a path that is a str"):
-        penstock.Client(uds=b"/socket")  # type: ignore[arg-type]
+        penstock.Client(uds=wrong)
     server.close()
 
 

@@ -38,9 +38,9 @@ class DispatchPool(_native.DispatchPool, Executor):
         stack_size: Of each thread, in bytes or as a string with a unit; the platform's by default, 32 KiB at least.
 
     The threads start with the constructor. `close()` (or `with`, or `await aclose()`, or `async with`) lets queued jobs
-    run and waits for the threads; a pool that is dropped unclosed warns, but one that
-    its `before_stop` refers to lives until it is closed. At the interpreter's exit queued jobs run. In
-    a forked child the threads start afresh with the first job, and what was queued is the parent's alone.
+    run and waits for the threads; a pool that is dropped unclosed warns, but one that its `before_stop` refers to lives
+    until it is closed. At the interpreter's exit queued jobs run. In a forked child the threads start afresh with the
+    first job, and what was queued is the parent's alone.
     """
 
     __slots__ = ()

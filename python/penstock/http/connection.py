@@ -291,18 +291,21 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if self._postponed or (op := self.work()) is None:
             return
         try:
-            self._job = self._perform(exchange, op)
+            self._job = self._perform(exchange, op, self._on_worked)
         except Exception as error:
-            # Its pool takes nothing, or is made at first use and can't be.
             self.fail(error)
-            return
-        self._job.add_done_callback(self._on_worked)
 
-    def _perform(self, exchange: Exchange, op: Op[Any]) -> asyncio.Future[Any]:
+    def _perform(
+        self, exchange: Exchange, op: Op[Any], then: Callable[[asyncio.Future[Any]], None]
+    ) -> asyncio.Future[Any]:
+        """Raises what keeps it from being begun: its pool takes nothing, or is made at first use and can't be."""
         policy = exchange.settings.policy
         if isinstance(policy, Dispatch):
-            return cast("asyncio.Future[Any]", policy.perform(op))
-        return self._loop.create_task(perform(policy, op))
+            job = cast("asyncio.Future[Any]", policy.perform(op))
+        else:
+            job = self._loop.create_task(perform(policy, op))
+        job.add_done_callback(then)
+        return job
 
     def _on_full(self) -> None:
         self._pause()
@@ -583,16 +586,14 @@ class Connection(Receiver, asyncio.BufferedProtocol):
                     if self._postponed:
                         return
                     if (op := self.work()) is not None:
-                        self._job = self._perform(exchange, op)
-                        self._job.add_done_callback(self._on_worked)
+                        self._job = self._perform(exchange, op, self._on_worked)
                         return
             found = self.give_up()
             if isinstance(found, Op):
-                self._salvage = self._perform(exchange, found)
-                self._salvage.add_done_callback(self._on_salvaged)
+                self._salvage = self._perform(exchange, found, self._on_salvaged)
                 return
         except Exception:
-            # The same holds for a pool as for a work's.
+            # The error that there is counts, and goes without what was received.
             self.give_up()
             found = None
         self._settle_failure(found)

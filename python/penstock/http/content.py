@@ -63,7 +63,7 @@ class Content:
         return None
 
 
-def piece_of(piece: object) -> bytes:
+def piece_of(piece: Buffer) -> bytes:
     """What a source gave, as it was then.
 
     Raises:
@@ -73,7 +73,7 @@ def piece_of(piece: object) -> bytes:
         return piece
     try:
         # A copy, as what gave it may use it again.
-        return bytes(memoryview(piece))  # type: ignore[arg-type]
+        return bytes(memoryview(piece))
     except TypeError:
         raise TypeError(f"content= gave a piece that is {type(piece).__name__}: each is bytes") from None
 

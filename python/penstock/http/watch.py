@@ -79,11 +79,12 @@ class Watch:
         self._seen = self._rated = progress
         exchange.sent = self._seen_at = self._rated_at = self._loop.time()
         watched = exchange.settings.timeout._watched
-        if watched and watched[0] < self._shortest:
-            self._shortest = watched[0]
-            self._deadlines.watch(connection, watched[0])
-        if watched and watched[0] < 2 * TICK:
-            self._check_after(connection, watched, exchange)
+        if watched:
+            if watched[0] < self._shortest:
+                self._shortest = watched[0]
+                self._deadlines.watch(connection, watched[0])
+            if watched[0] < 2 * TICK:
+                self._check_after(connection, watched, exchange)
 
     def begin_sending(self, taken: int) -> None:
         """The request's body is being sent, with so many bytes taken by the peer before."""

@@ -103,7 +103,6 @@ pub struct Drainer {
 }
 
 /// The right to cancel a job.
-#[derive(Clone)]
 pub struct Ticket {
     shared: Arc<Shared>,
     token: u64,
