@@ -21,6 +21,9 @@ use crate::loops::{Completion, Finished, Posted};
 const BATCH_JOBS: usize = 64;
 const BATCH_TIME: Duration = Duration::from_micros(100);
 
+/// Letting the interpreter's lock go takes less than this where nobody waits for it, else a system call that wakes who does.
+const UNWANTED: Duration = Duration::from_nanos(600);
+
 /// The threads and the queue of a pool, usable without the interpreter.
 pub type Workers = Pool<Interpreter>;
 
@@ -237,7 +240,10 @@ impl Runner for Interpreter {
 
     fn run(&self, seat: &mut Seat<'_, Task>) {
         // The loop is told after the interpreter's lock was let go: told before, it would wake only to wait for it.
-        let posted = Python::attach(|py| batch(py, seat));
+        let (posted, end) = Python::attach(|py| (batch(py, seat), Instant::now()));
+        if end.elapsed() < UNWANTED {
+            seat.unwanted();
+        }
         drop(posted);
     }
 }

@@ -52,8 +52,9 @@
 //!
 //! That only one is woken at a time, and that only one *waits to attach*, is also what makes it fair: a worker that comes
 //! from a batch leaves what it let go to the follower, or to whoever else wants it (in the binding: the loop), who would
-//! need longer to wake than it needs to take it again. If there is no follower it wakes one, and watches. If it knows who
-//! wants it, it [gives way](Seat::give_way): it watches, and is woken when they had it.
+//! need longer to wake than it needs to take it again. If there is no follower it wakes one, and watches; not if it saw that
+//! [nobody wants it](Seat::unwanted). If it knows who wants it, it [gives way](Seat::give_way): it watches, and is woken when
+//! they had it.
 //!
 //! # Length
 //! `limit` jobs are *queued*; what lies behind them in the deque *waits for room*, put there by submitters that suspend
@@ -316,7 +317,7 @@ impl<A> Queue<A> {
     pub fn wait<'q>(&'q self, last: Option<Seat<'q, A>>) -> Option<Found<'q, A>> {
         // Who comes from work goes on; who was asleep lets those go first who will be back soon.
         let mut fresh = last.is_none();
-        let mut leads = last.as_ref().is_some_and(|seat| seat.attached);
+        let mut leads = last.as_ref().is_some_and(|seat| seat.attached && !seat.unwanted);
         let mut state = self.state.lock();
         if let Some(mut seat) = last {
             seat.leave(&mut state);
@@ -365,7 +366,8 @@ impl<A> Queue<A> {
                 continue;
             }
             let follows = state.busy > 0;
-            let mut seat = Seat { queue: self, place: Place::Seeking, attached, follows, turn: 0, spent: None };
+            let mut seat =
+                Seat { queue: self, place: Place::Seeking, attached, follows, turn: 0, spent: None, unwanted: false };
             if attached {
                 return Some(Found::Attached(seat));
             }
@@ -534,6 +536,8 @@ pub struct Seat<'q, A> {
     /// The number of its last attached job.
     turn: u64,
     spent: Option<Duration>,
+    /// Nobody waited for what it let go.
+    unwanted: bool,
 }
 
 impl<A> Seat<'_, A> {
@@ -569,6 +573,11 @@ impl<A> Seat<'_, A> {
     pub fn give_way(&self, to: impl FnOnce() -> bool) {
         let mut state = self.queue.state.lock();
         state.giving_way |= to();
+    }
+
+    /// Nobody waited for what it let go after its jobs: so it needn't leave it to others.
+    pub fn unwanted(&mut self) {
+        self.unwanted = true;
     }
 
     /// The job that it took last is over and took so long.

@@ -97,6 +97,9 @@ fn work(queue: &Queue<Work>, world: &World) {
                     }
                 }
                 drop(attached);
+                if world.interpreter.try_lock().is_some() {
+                    seat.unwanted();
+                }
                 seat
             }
         });

@@ -65,6 +65,24 @@ fn a_worker_goes_on_after_its_batch_if_another_took_a_job_meanwhile() {
 }
 
 #[test]
+fn a_worker_leaves_what_it_let_go_to_another_unless_it_is_unwanted() {
+    for unwanted in [true, false] {
+        let queue = Queue::new(8);
+        attached(&queue, 1, WhenFull::Refuse);
+        attached(&queue, 2, WhenFull::Refuse);
+        let Some(Found::Attached(mut seat)) = queue.wait(None) else { panic!("no job") };
+        assert_eq!(seat.take(), Some(1));
+        if unwanted {
+            seat.unwanted();
+        }
+        queue.state.lock().idle = 1;
+        let found = queue.wait(Some(seat));
+        assert_eq!(queue.figures().wakes, u64::from(!unwanted));
+        assert!(found.is_some());
+    }
+}
+
+#[test]
 fn a_worker_that_gave_way_goes_on_when_it_is_roused() {
     let queue = Queue::new(8);
     attached(&queue, 1, WhenFull::Refuse);
