@@ -28,6 +28,7 @@ WIDTH = 100
 
 
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason=f"{ELSEWHERE}: it has no /proc")
+full_disk = pytest.mark.skipif(not os.path.exists("/dev/full"), reason=f"{ELSEWHERE}: it has no /dev/full")
 
 
 class Done(NamedTuple):

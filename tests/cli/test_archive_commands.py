@@ -20,7 +20,7 @@ from penstock.cli.archives import Span
 from penstock.cli.common import tell
 
 from tests.barc.conftest import DATA, make_dialog
-from tests.cli.conftest import Done, start, until
+from tests.cli.conftest import Done, full_disk, start, until
 from tests.conftest import ELSEWHERE
 
 
@@ -185,6 +185,17 @@ def test_cp_goes_past_damage_if_it_is_told_and_says_so(run: Any) -> None:
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith("reserved_middle.barc: 0x0000000138: unfinished: ")
     assert Path("out.barc").read_bytes() == (DATA / "plain.barc").read_bytes() * 2
+
+
+@full_disk
+def test_cp_goes_on_if_damage_cannot_be_told_of() -> None:
+    with open("/dev/full", "wb") as full:
+        command = ["cp", "--keep-going", "reserved_middle.barc", "multi.barc", "out.barc"]
+        with start(*command, stderr=full) as process:
+            pass
+    assert process.returncode == 2
+    with barc.open("out.barc") as archive:
+        assert len(list(archive)) == 2 + 5
 
 
 def test_cp_tells_what_it_went_past_if_something_ends_it(run: Any) -> None:
@@ -423,9 +434,6 @@ def buffered(*arguments: str, stdout: Any) -> tuple[int, str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(command, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
     return done.returncode, done.stderr
-
-
-full_disk = pytest.mark.skipif(not os.path.exists("/dev/full"), reason=f"{ELSEWHERE}: it has no /dev/full")
 
 
 @full_disk

@@ -18,7 +18,7 @@ import pytest
 from penstock import barc
 
 from tests.barc.conftest import urls as urls_of
-from tests.cli.conftest import asked, in_terminal, needs_proc, start, until, watched
+from tests.cli.conftest import asked, full_disk, in_terminal, needs_proc, start, until, watched
 from tests.cli.site import ZIPPED, text
 
 MANY = 10_000
@@ -93,6 +93,18 @@ def test_a_url_that_fails_is_told_of_and_the_others_are_recorded(
         (last,) = archive.records(lines[f"{site}/text/4/50"].pop("offset"))
     assert lines[f"{site}/text/4/50"] == {"url": f"{site}/text/4/50", "status": 200, "size": 50}
     assert bytes(last.res_body) == text(4, 50)
+
+
+@full_disk
+def test_a_url_that_fails_and_cannot_be_told_of_keeps_no_other_from_being_recorded(site: str, tmp_path: Path) -> None:
+    urls = [f"{site}/cut", *(f"{site}/text/{number}" for number in range(5))]
+    with (
+        open("/dev/full", "wb") as full,
+        start("record", "--concurrency", 1, *urls, "a.barc", cwd=tmp_path, stderr=full) as process,
+    ):
+        pass
+    assert process.returncode == 2
+    assert urls_of(tmp_path / "a.barc") == urls[1:]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 import penstock
 from penstock.cli import archives
-from penstock.cli.common import Command, Failure, shown
+from penstock.cli.common import Command, Failure, tell
 from penstock.cli.get import get
 from penstock.cli.record import record
 from penstock.cli.replay import replay
@@ -40,9 +40,7 @@ def _told() -> Iterator[None]:
     except KeyboardInterrupt:
         status = 130
     except (Failure, PenstockError, OSError, ValueError) as error:
-        # Without a reader it has the same status.
-        with contextlib.suppress(OSError):
-            print(f"penstock: {shown(str(error))}", file=sys.stderr)
+        tell(f"penstock: {error}")
         status = 2
     raise click.exceptions.Exit(status)
 

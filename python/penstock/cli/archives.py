@@ -28,6 +28,7 @@ from penstock.cli.common import (
     print_json,
     quiet_option,
     shown,
+    tell,
     tunables_of,
 )
 from penstock.cli.progress import Progress
@@ -242,7 +243,7 @@ def cp(
                         if as_json:
                             _print_problem(name, error)
                         else:
-                            print(_place(name, error), file=sys.stderr)
+                            tell(_place(name, error))
                 if as_json:
                     print_json(file=name, copied=copied, damaged=len(archive.damage))
                 damaged |= bool(archive.damage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import sys
@@ -98,9 +99,10 @@ def shown(text: str) -> str:
     return CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
-def tell(name: str, error: object) -> None:
-    """A line of standard error on something that goes wrong while others go on."""
-    print(f"penstock: {shown(f'{name}: {error}')}", file=sys.stderr, flush=True)
+def tell(text: str) -> None:
+    """A line of standard error on something that goes wrong while others go on: also when nobody can be told."""
+    with contextlib.suppress(OSError):
+        print(shown(text), file=sys.stderr, flush=True)
 
 
 async def readable(file: Any) -> None:

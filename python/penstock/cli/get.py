@@ -132,7 +132,7 @@ class Fetched:
                     raise
                 except (Failure, PenstockError, OSError, ValueError) as error:
                     status = 2
-                    tell(url, error)
+                    tell(f"penstock: {url}: {error}")
                     if as_json:
                         print_json(url=url, error=str(error))
                 else:

@@ -121,9 +121,7 @@ def record(
             asyncio.run(recording.run(_wanted(urls, listed), concurrency, resume))
         except KeyboardInterrupt:
             done = counted(progress.count, "record")
-            # Whoever reads it may be gone by the same Ctrl-C.
-            with contextlib.suppress(OSError):
-                print(f"penstock: interrupted after {done}; --resume goes on", file=sys.stderr)
+            tell(f"penstock: interrupted after {done}; --resume goes on")
             raise
     return 2 if recording.failed else 0
 
@@ -252,7 +250,7 @@ class Recording:
     async def _fail(self, url: str, error: object) -> None:
         self.failed += 1
         self._progress.skip()
-        tell(url, error)
+        tell(f"penstock: {url}: {error}")
         await self._report(False, url=url, error=str(error))
 
     async def _report(self, now: bool, **members: Any) -> None:
