@@ -52,6 +52,13 @@ def test_a_pipe_is_no_archive_and_is_not_waited_for(path: Path) -> None:
             barc.open(name, "a")
 
 
+def test_a_directory_is_no_archive_and_is_named(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(IsADirectoryError) as raised:
+        barc.open(path)
+    assert raised.value.filename == str(path)
+
+
 def test_a_dialog_comes_back_as_it_was_appended(path: Path, dialog: MakeDialog, strategy: barc.Strategy) -> None:
     sent = dialog(7, b"response" * 100, req_body=penstock.BodyImage.from_bytes(b"request"), method="POST", status=201)
     with barc.open(path, "a", strategy=strategy) as archive:

@@ -138,8 +138,12 @@ impl Reader {
     pub fn open(path: &Path, tunables: Arc<Tunables>, budget: Arc<Budget>) -> Result<Self> {
         let failed = || Error::file("open the archive", path);
         // Looked at before: opening a pipe would wait for its writer.
-        if std::fs::metadata(path).map_err(failed())?.file_type().is_fifo() {
+        let kind = std::fs::metadata(path).map_err(failed())?.file_type();
+        if kind.is_fifo() {
             return Err(Error::file("open as an archive the pipe", path)(rustix::io::Errno::SPIPE));
+        }
+        if kind.is_dir() {
+            return Err(failed()(rustix::io::Errno::ISDIR.into()));
         }
         let file = File::open(path).map_err(failed())?;
         Ok(Self::of(Arc::new(BodyFile::opened(file, path, false)?), tunables, budget))
