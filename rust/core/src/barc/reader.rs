@@ -31,8 +31,8 @@ const LEAST_AHEAD: usize = 4 << 10;
 const MOST_AHEAD: usize = 256 << 10;
 
 /// Behind records that are no longer than this, so much is read together with them, else the next head.
-const SMALL: u64 = 8 << 10;
-const BEHIND_SMALL: usize = 64 << 10;
+const SMALL: u64 = 32 << 10;
+const BEHIND_SMALL: usize = 128 << 10;
 
 /// Of the line end after a plain body.
 const LINE_END: u64 = 2;
@@ -279,19 +279,39 @@ impl Reader {
         let mut req_body = self.place(req_at, req_len, keep)?;
         let mut res_body = self.place(res_at, res_len, keep)?;
 
-        let mut lines = vec![0; size(before + res_headers)];
-        let (first, second) = lines.split_at_mut(size(before));
+        let whole = req_body.is_read(req_len) && res_body.is_read(res_len);
         let behind = if res_body.is_read(res_len) { self.window.behind(entry) } else { 0 };
         let (file, window) = (&self.file, &mut self.window);
-        let complete = if req_body.is_read(req_len) {
-            window.load(file, entry.payload(), [first, req_body.room(), second, res_body.room()], behind)?
-        } else {
-            window.load(file, entry.payload(), [first, &mut [], &mut [], &mut []], 0)?
-                && window.load(file, res_at - res_headers, [second, res_body.room(), &mut [], &mut []], behind)?
+        let lines = match window.get(entry.payload(), entry.end() - entry.payload()) {
+            // Nothing has to be cleared for what is copied.
+            Some(found) if whole => {
+                let (first, found) = found.split_at(size(before));
+                let (req_found, found) = found.split_at(size(req_len));
+                let (second, res_found) = found.split_at(size(res_headers));
+                req_body.copy(req_found);
+                res_body.copy(res_found);
+                [first, second].concat()
+            }
+            _ => {
+                let mut lines = vec![0; size(before + res_headers)];
+                let (first, second) = lines.split_at_mut(size(before));
+                let complete = if req_body.is_read(req_len) {
+                    window.load(file, entry.payload(), [first, req_body.room(), second, res_body.room()], behind)?
+                } else {
+                    window.load(file, entry.payload(), [first, &mut [], &mut [], &mut []], 0)?
+                        && window.load(
+                            file,
+                            res_at - res_headers,
+                            [second, res_body.room(), &mut [], &mut []],
+                            behind,
+                        )?
+                };
+                if !complete {
+                    return Err(self.short(entry));
+                }
+                lines
+            }
         };
-        if !complete {
-            return Err(self.short(entry));
-        }
         let lines = Bytes::from(lines);
         let block = |from: u64, len: u64| lines.slice(size(from)..size(from + len));
         Ok(Record {
@@ -465,6 +485,12 @@ impl Body {
         match self {
             Self::There { .. } => &mut [],
             Self::Here { room, .. } => room.bytes(),
+        }
+    }
+
+    fn copy(&mut self, from: &[u8]) {
+        if let Self::Here { room, .. } = self {
+            room.copy(from);
         }
     }
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -311,27 +312,41 @@ impl SlabWriter {
 
 /// Memory for bytes whose number is known before: on the heap if they are few.
 pub enum Room {
-    Heap(Vec<u8>),
+    /// Empty until it is asked for.
+    Heap(Vec<u8>, usize),
     Slab(SlabWriter, usize),
 }
 
 impl Room {
     pub fn new(slabs: &Arc<SlabPool>, size: usize) -> std::io::Result<Self> {
-        if size < SMALLEST { Ok(Self::Heap(vec![0; size])) } else { Ok(Self::Slab(slabs.take(size)?, size)) }
+        if size < SMALLEST { Ok(Self::Heap(Vec::new(), size)) } else { Ok(Self::Slab(slabs.take(size)?, size)) }
     }
 
     /// All of it, to be filled.
     pub fn bytes(&mut self) -> &mut [u8] {
         match self {
-            Self::Heap(bytes) => bytes,
+            Self::Heap(bytes, size) => {
+                bytes.resize(*size, 0);
+                bytes
+            }
             Self::Slab(writer, size) => writer.spare().get_mut(..*size).unwrap_or_default(),
+        }
+    }
+
+    /// Fills all of it with `from`, which is as long.
+    pub fn copy(&mut self, mut from: &[u8]) {
+        match self {
+            Self::Heap(bytes, _) => bytes.extend_from_slice(from),
+            Self::Slab(..) => {
+                let _ = from.read_exact(self.bytes());
+            }
         }
     }
 
     /// The first `len` bytes of it as a value.
     pub fn freeze(self, len: usize) -> Bytes {
         match self {
-            Self::Heap(mut bytes) => {
+            Self::Heap(mut bytes, _) => {
                 bytes.truncate(len);
                 bytes.into()
             }
