@@ -113,7 +113,7 @@ async def test_on_another_loop_it_does_as_it_was_told() -> None:
     here = threading.get_ident()
     assert await Permit(Semaphore(1)).run(threading.get_ident) != here
     sem = Semaphore(1)
-    with pytest.raises(HandoverError):
+    with pytest.raises(HandoverError, match=r'Permit\(on_unsupported="direct"'):
         await Permit(sem, on_unsupported="error").run(threading.get_ident)
     assert sem.free == 1
     with pytest.MonkeyPatch.context() as patch:

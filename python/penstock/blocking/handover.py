@@ -265,15 +265,20 @@ def _nothing() -> None:
 
 
 def unsupported(
-    why: str, otherwise: Unsupported, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    why: str,
+    otherwise: Unsupported,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    direct: str = 'penstock.set_unsupported("direct")',
 ) -> Any:
-    """A call for which the loop can't be handed over. Called by the extension, too."""
+    """A call for which the loop can't be handed over, and the setting by which it would go on. Called by the extension,
+    too."""
     global _warned
     with _lock:
         _fallen_back["refused" if otherwise == "error" else "direct"] += 1
     if otherwise == "error":
-        way = 'penstock.set_unsupported("direct") lets the loop stand still'
-        raise HandoverError(f"block_in_place can't hand the loop over: {why}; {way}")
+        raise HandoverError(f"block_in_place can't hand the loop over: {why}; {direct} lets the loop stand still")
     if otherwise == "direct" and not _warned:
         _warned = True
         warnings.warn(f"block_in_place lets the loop stand still: {why}", RuntimeWarning, stacklevel=2)
@@ -294,7 +299,8 @@ async def _run_permitted(permit: Permit, call: Callable[[], T]) -> T:
         if not isinstance(result, str):
             return result[0]
         if permit.on_unsupported != "dispatch":
-            return cast(T, unsupported(result, permit.on_unsupported, call, (), {}))
+            way = 'Permit(on_unsupported="direct")'
+            return cast(T, unsupported(result, permit.on_unsupported, call, (), {}, way))
     return await permit._dispatch(call)
 
 
