@@ -35,6 +35,7 @@ from penstock.errors import __all__ as _errors
 
 if TYPE_CHECKING:
     from penstock import barc, har, replay
+    from penstock import http as http
     from penstock.blocking.handover import block_in_place, enable_handover, new_event_loop, run, set_unsupported
     from penstock.blocking.monitor import LoopMonitor, Stall
     from penstock.dialog import Dialog, Epilog, Prolog, RequestRecord, Trace
@@ -152,7 +153,7 @@ def stats() -> dict[str, Any]:
 
 def __getattr__(name: str) -> Any:
     # The client is imported when it is first asked for: programs that only dispatch don't pay for it. So are archives.
-    if name in ("barc", "har", "replay"):
+    if name in ("barc", "har", "http", "replay"):
         return importlib.import_module(f"penstock.{name}")
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)

@@ -87,6 +87,12 @@ class Prolog(_Value):
     """Any pairs can be given."""
     req_body: BodyImage = EMPTY
 
+    if TYPE_CHECKING:
+        # More is taken than a field holds.
+        def __init__(
+            self, *, method: str, url: str, req_headers: Headers | Pairs = ..., req_body: BodyImage = ...
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "req_headers", headers_of(self.req_headers))
 
@@ -103,6 +109,18 @@ class Epilog(_Value):
     res_decoded: tuple[str, ...] = ()
     """The codings that were removed from the body, in the order in which they were; `identity` in the end says that
     there are no others."""
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            version: str,
+            status: int,
+            res_headers: Headers | Pairs = ...,
+            res_body: BodyImage = ...,
+            res_decoded: tuple[str, ...] = ...,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         if not 100 <= self.status <= 999:

@@ -65,6 +65,12 @@ def test_the_client_comes_with_its_first_use(script: Script) -> None:
     assert done.stdout == "False True True\n"
 
 
+@pytest.mark.parametrize("module", ["barc", "har", "http", "replay"])
+def test_a_module_comes_with_its_first_use(script: Script, module: str) -> None:
+    done = script(f"import penstock; print(penstock.{module}.__name__)")
+    assert (done.stdout, done.stderr) == (f"penstock.{module}\n", "")
+
+
 def test_every_public_name_is_there(script: Script) -> None:
     done = script("from penstock import *; import penstock; print(penstock.Client is Client)")
     assert (done.stdout, done.stderr) == ("True\n", "")

@@ -177,6 +177,24 @@ async def requests() -> None:
             reveal_type(await rest(streamed))  # bytes
 
 
+def asked(request: penstock.http.Request) -> None:
+    reveal_type(request.method)  # str
+    reveal_type(request.fields.get("accept"))  # str | None
+
+
+def spilled(request: penstock.http.Request, length: int) -> None: ...
+
+
+def over(response: penstock.Response | penstock.StreamedResponse) -> None: ...
+
+
+def failed(request: penstock.http.Request, error: BaseException) -> None: ...
+
+
+def hooked() -> penstock.Client:
+    return penstock.Client(hooks=penstock.Hooks(request=asked, spilled=spilled, done=over, failed=failed))
+
+
 async def rest(streamed: penstock.StreamedResponse) -> bytes:
     return await streamed.read()
 
@@ -215,6 +233,22 @@ async def replayed(dialog: penstock.Dialog) -> None:
         reveal_type(server.recorded)  # int
     with penstock.replay.serving([dialog], port=8080) as server:
         reveal_type(server.url)  # str
+
+
+class Echo:
+    async def answer(self, prolog: penstock.Prolog) -> penstock.Dialog:
+        headers = [("content-type", "text/plain"), (b"set-cookie", b"a=b")]
+        again = penstock.Prolog(method="GET", url=prolog.url, req_headers=prolog.req_headers)
+        other = penstock.Prolog(method="GET", url=prolog.url, req_headers={"accept": "*/*"}, req_body=prolog.req_body)
+        plain = penstock.Epilog(version="HTTP/1.1", status=200, res_headers={"content-type": "text/plain"})
+        reveal_type(other.req_headers)  # penstock.http.response.Headers
+        penstock.Epilog(version="HTTP/1.1", status=200, res_headers="text/plain")  # type: ignore[arg-type]
+        penstock.Dialog(again, penstock.Epilog(version="HTTP/1.1", status=404, res_headers=headers))
+        return penstock.Dialog(other, plain)
+
+
+def echoing() -> penstock.Client:
+    return penstock.Client(transport=Echo())
 
 
 def failures(error: BaseException) -> None:

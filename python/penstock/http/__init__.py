@@ -5,6 +5,7 @@ from penstock.http.client import Client
 from penstock.http.hooks import Hooks
 from penstock.http.once import fetch, fetch_sync
 from penstock.http.options import Limits, Timeouts
+from penstock.http.request import Request
 from penstock.http.response import Headers, Response
 from penstock.http.settings import Options
 from penstock.http.stream import StreamedResponse
@@ -17,6 +18,7 @@ __all__ = [
     "Hooks",
     "Limits",
     "Options",
+    "Request",
     "Response",
     "StreamedResponse",
     "Timeouts",

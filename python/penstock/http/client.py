@@ -307,7 +307,7 @@ class Client:
 
     async def _follow(
         self, method: str, url: str, began: float, options: Options, *, streamed: bool, tape: Tape | None = None
-    ) -> Answer:
+    ) -> Response | StreamedResponse:
         """The response in the end, redirects followed."""
         if not isinstance(method, str):
             raise TypeError(f"method: takes a str, not {type(method).__name__}")
@@ -315,7 +315,7 @@ class Client:
         settings = self._settings.overridden(options) if options else self._settings
         history: tuple[Answer, ...] = ()
         request = prepared = None
-        response: Answer | None = None
+        response: Response | StreamedResponse | None = None
         try:
             if not options:
                 prepared = self._prepared.get((method, url)) or self._prepare(method, url)
@@ -421,7 +421,7 @@ class Client:
         streamed: bool,
         tape: Tape | None,
         prepared: Prepared | None,
-    ) -> Answer:
+    ) -> Response | StreamedResponse:
         """One response, whatever it says; asked for once more, if the connection turned out to be stale."""
         loop = self._loop
         assert loop is not None  # bound
@@ -502,7 +502,7 @@ class Client:
         streamed: bool,
         on_head: Callable[[int], object] | None,
         tape: Tape | None,
-    ) -> Answer:
+    ) -> Response | StreamedResponse:
         from penstock.http.transport import StoredResponse, ask
 
         exchange = Exchange(request, head, settings, began, asyncio.get_running_loop().create_future(), on_head)

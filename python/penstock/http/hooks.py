@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from penstock.http.request import Request
-    from penstock.http.response import Answer
+    from penstock.http.response import Response
+    from penstock.http.stream import StreamedResponse
 
 __all__ = ["Hooks"]
 
@@ -32,7 +33,7 @@ class Hooks:
     """The head of the response is complete: its status."""
     spilled: Callable[[Request, int], object] | None = None
     """A response's body went to a file: its length in bytes."""
-    done: Callable[[Answer], object] | None = None
+    done: Callable[[Response | StreamedResponse], object] | None = None
     """A response is complete, or the head of a stream."""
     failed: Callable[[Request, BaseException], object] | None = None
     """A request failed, or was cancelled; or reading the body of a stream failed."""
