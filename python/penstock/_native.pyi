@@ -268,7 +268,8 @@ class BlockingPermit:
             PermitError: The permit wasn't acquired, or was used before.
         """
     def enter(self) -> None:
-        """As `run`, for a piece of code: the permit goes back when the block is left."""
+        """As `run`, for the code that follows: the permit goes back when the block of `async with` is left, or this is
+        dropped."""
     def __aenter__(self) -> Self: ...
     def __aexit__(
         self, exc_type: type[BaseException] | None, _exc: BaseException | None, _traceback: TracebackType | None

@@ -138,11 +138,13 @@ class StorageFull(PenstockError, OSError):
 
 
 class RequestError(PenstockError):
-    """A request failed. Carries the request, and how long it ran."""
+    """A request failed."""
 
     request: Any = None
+    """Its method."""
     url: Any = None
     elapsed: float | None = None
+    """Seconds since the call."""
 
 
 class InvalidURL(RequestError, ValueError):

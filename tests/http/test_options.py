@@ -319,6 +319,7 @@ async def test_status_errors_name_the_response_and_whether_to_try_again() -> Non
         with pytest.raises(penstock.HTTPStatusError, match="404 Not Found") as caught:
             missing.raise_for_status()
         assert caught.value.response is missing
+        assert (caught.value.url, caught.value.elapsed) == (missing.url, missing.elapsed)
         assert not caught.value.retryable
         busy = await client.get(server.url)
         with pytest.raises(penstock.HTTPStatusError) as caught:

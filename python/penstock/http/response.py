@@ -125,7 +125,8 @@ class Answer(abc.ABC):
         """Raises `HTTPStatusError` for a status of 400 or more; else gives the response."""
         if self.status >= 400:
             message = f"{self.status} {self.reason} for {self.url}"
-            raise HTTPStatusError(message, response=self, url=self.url, retryable=self.status in (429, 503))
+            retryable = self.status in (429, 503)
+            raise HTTPStatusError(message, response=self, url=self.url, elapsed=self.elapsed, retryable=retryable)
         return self
 
 
