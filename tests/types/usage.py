@@ -5,11 +5,12 @@ revealed with the one beside it. Nothing here is ever called.
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import json
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import reveal_type
+from typing import Any, reveal_type
 
 import penstock
 from penstock import warc
@@ -63,6 +64,22 @@ async def blocking_work() -> None:
         reveal_type(monitor.stats())  # dict[str, Any]
         reveal_type(monitor.prometheus())  # str
     reveal_type(penstock.default_pool())  # penstock.blocking.pool.DispatchPool
+
+
+class Executor:
+    """A policy of one's own."""
+
+    def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().run_in_executor(None, functools.partial(fn, *args, **kwargs))
+
+    def stats(self) -> dict[str, Any]:
+        return {}
+
+
+async def other_policies() -> None:
+    reveal_type(await penstock.run_blocking(parse, b"{}", policy=Executor()))  # dict[str, int]
+    penstock.Client(policy=Executor())
+    penstock.Client(policy=asyncio)  # type: ignore[arg-type]
 
 
 async def registered_work(pool: penstock.DispatchPool) -> None:

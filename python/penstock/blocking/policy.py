@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
-from penstock._native import Direct, Dispatch, Future, Permit
+from penstock._native import Direct, Dispatch, Permit
 
 __all__ = ["Direct", "Dispatch", "Permit", "Policy"]
 
@@ -18,7 +17,7 @@ T = TypeVar("T")
 class Policy(Protocol):
     """Where a blocking function runs: `Direct()`, `Permit(semaphore)` or `Dispatch(pool)`."""
 
-    def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T] | asyncio.Task[T]:
+    def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
         """Starts `fn(*args, **kwargs)` by this policy; await what it returns for the result. A `Permit` gives a task on
         a loop that can be handed over, where the function runs in place."""
 

@@ -8,11 +8,11 @@ registration of whoever submitted it; `submit` doesn't, as executors don't.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, overload
 
-from penstock._native import Dispatch, Future, Permit, Semaphore, default_pool
+from penstock._native import Direct, Dispatch, Future, Permit, Semaphore, default_pool
 from penstock.blocking.policy import Policy
 from penstock.blocking.pool import DispatchPool
 
@@ -54,13 +54,17 @@ def dispatch(fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> N
 
 @overload
 def run_blocking(  # type: ignore[overload-overlap]
-    fn: Callable[..., T], /, *args: Any, policy: Policy | None, **kwargs: Any
+    fn: Callable[..., T], /, *args: Any, policy: Direct | Dispatch | Permit | None, **kwargs: Any
 ) -> Future[T] | asyncio.Task[T]: ...
+@overload
+def run_blocking(  # type: ignore[overload-overlap]
+    fn: Callable[..., T], /, *args: Any, policy: Policy, **kwargs: Any
+) -> Awaitable[T]: ...
 @overload
 def run_blocking(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
 def run_blocking(  # type: ignore[misc]
     fn: Callable[..., T], /, *args: Any, policy: Policy | None = None, **kwargs: Any
-) -> Future[T] | asyncio.Task[T]:
+) -> Awaitable[T]:
     """Run a blocking function beside the event loop.
 
     Args:
@@ -69,8 +73,9 @@ def run_blocking(  # type: ignore[misc]
         policy: Where it runs; `None` is the registered pool, or else the process's default pool.
 
     Returns:
-        The future of its result, or a task, which a `Permit` gives on penstock's own loop. Cancelled before the
-        function has started, it never starts; after that it runs to its end and its result is dropped.
+        The future of its result, or a task, which a `Permit` gives on penstock's own loop; of another policy, what
+        that gives. Cancelled before the function has started, it never starts; after that it runs to its end and its
+        result is dropped.
 
     Raises:
         TypeError: When awaited: `fn` is an asynchronous function, which is to be awaited itself.
