@@ -15,7 +15,7 @@ from penstock.body.image import BodyImage
 if TYPE_CHECKING:
     from penstock.http.response import Headers, Response
 
-__all__ = ["Dialog", "Epilog", "Pairs", "Prolog", "RequestRecord", "Trace", "headers_of"]
+__all__ = ["Dialog", "Epilog", "Pairs", "Prolog", "RequestRecord", "Trace", "headers_of", "with_history"]
 
 Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 """Header fields as they may be given: a mapping or pairs of names and values, each bytes or text (latin-1)."""
@@ -26,8 +26,17 @@ CODINGS = frozenset({"chunked", "deflate", "gzip", "br", "compress", "zstd", "id
 EMPTY = BodyImage.from_bytes(b"")
 
 
-def _bytes(text: str | bytes) -> bytes:
-    return text if isinstance(text, bytes) else text.encode("latin-1")
+def _bytes(text: object) -> bytes:
+    if isinstance(text, str):
+        return text.encode("latin-1")
+    if isinstance(text, bytes):
+        return text
+    raise TypeError(f"a header's name and value are text or bytes, not {type(text).__name__}")
+
+
+def _check_body(name: str, body: object) -> None:
+    if not isinstance(body, BodyImage):
+        raise TypeError(f"{name}={type(body).__name__}: takes a BodyImage, as BodyImage.from_bytes(data)")
 
 
 @functools.cache
@@ -94,6 +103,7 @@ class Prolog(_Value):
         ) -> None: ...
 
     def __post_init__(self) -> None:
+        _check_body("req_body", self.req_body)
         object.__setattr__(self, "req_headers", headers_of(self.req_headers))
 
 
@@ -127,6 +137,7 @@ class Epilog(_Value):
             raise ValueError(f"status={self.status}: not between 100 and 999")
         if unknown := set(self.res_decoded) - CODINGS:
             raise ValueError(f"res_decoded={self.res_decoded!r}: {sorted(unknown)[0]!r} is no coding that is known")
+        _check_body("res_body", self.res_body)
         object.__setattr__(self, "res_headers", headers_of(self.res_headers))
 
 
@@ -246,6 +257,17 @@ class Dialog:
         version = "HTTP/1.0" if self.version == "HTTP/1.0" else "HTTP/1.1"
         lines = b"".join(b"%s: %s\r\n" % pair for pair in self.res_headers.raw)
         return f"{version} {self.status} {phrase}\r\n".encode() + lines + b"\r\n"
+
+
+def with_history(last: Dialog) -> tuple[Dialog, ...]:
+    """The dialogs of the redirects that led to it, and it.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(last, Dialog):
+        raise TypeError(f"takes dialogs, as record.dialog() gives them, not {type(last).__name__}")
+    return (*last.trace.history, last)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from penstock._native import __version__, read_limit
 from penstock.blocking._ops import default_policy
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
-from penstock.dialog import Dialog
+from penstock.dialog import Dialog, with_history
 from penstock.http.charset import charset_of
 from penstock.http.response import Headers
 
@@ -87,7 +87,7 @@ async def write(
         await run(file.write, b'{"log":{"version":"1.2","creator":%s,"entries":[' % json.dumps(creator).encode())
         count = 0
         async for last in _each(dialogs):
-            for dialog in (*last.trace.history, last):
+            for dialog in with_history(last):
                 bodies = [await _read(body, limit) for body in (dialog.req_body, dialog.res_body)]
                 text = json.dumps(entry(dialog, *bodies), ensure_ascii=False, separators=(",", ":"))
                 await run(file.write, (b",\n" if count else b"\n") + text.encode())

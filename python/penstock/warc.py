@@ -23,7 +23,7 @@ from typing import Any
 from penstock._native import Budget, Head, Tunables, __version__, read_limit, refuse_in_loop
 from penstock.body.image import BodyImage
 from penstock.body.sink import BodySink
-from penstock.dialog import CODINGS, Dialog, Epilog, Prolog, Trace, headers_of
+from penstock.dialog import CODINGS, Dialog, Epilog, Prolog, Trace, headers_of, with_history
 from penstock.errors import ArchiveError, BudgetExceeded, HeadTooLong, PenstockError, StorageFull
 
 try:
@@ -96,7 +96,7 @@ def write(
             writer.write_record(writer.create_warcinfo_record(os.path.basename(name), about))  # noqa: PTH119
         count = 0
         for last in dialogs:
-            for dialog in (*last.trace.history, last):
+            for dialog in with_history(last):
                 request, response = _request(writer, dialog, limit), _response(writer, dialog, limit)
                 writer.write_request_response_pair(request, response)
                 count += 1

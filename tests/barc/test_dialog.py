@@ -31,6 +31,39 @@ def test_a_dialog_is_a_value(dialog: MakeDialog) -> None:
     assert one.req_headers["ACCEPT"] == "*/*"
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("res_body", b"bytes", r"res_body=bytes: takes a BodyImage, as BodyImage\.from_bytes"),
+        ("req_body", None, "req_body=NoneType: takes a BodyImage"),
+        ("res_headers", {"content-length": 5}, "text or bytes, not int"),
+    ],
+)
+def test_what_a_dialog_does_not_hold_is_refused_where_it_is_given(
+    dialog: MakeDialog, field: str, value: Any, why: str
+) -> None:
+    with pytest.raises(TypeError, match=why):
+        dialog(1).replace(**{field: value})
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("other", [barc.Record(), "text"], ids=["record", "text"])
+async def test_what_takes_dialogs_says_so_of_anything_else(tmp_path: Path, other: Any) -> None:
+    why = rf"takes dialogs, as record\.dialog\(\) gives them, not {type(other).__name__}"
+    with pytest.raises(TypeError, match=why):
+        await penstock.har.write(tmp_path / "x.har", [other])
+    with pytest.raises(TypeError, match=why):
+        penstock.Replay([other])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_dialog_and_no_record_is_not_appended(dialog: MakeDialog, tmp_path: Path) -> None:
+    with barc.open(tmp_path / "x.barc", "a") as archive:
+        with pytest.raises(TypeError, match=r"takes a Dialog, as Client\.record gives, or a Record, not Response"):
+            archive.append(dialog(1).response())  # type: ignore[arg-type]
+        assert list(archive) == []
+
+
 def held(value: Any) -> Any:
     """All that it holds: heads by their lines, bodies by their bytes."""
     if isinstance(value, penstock.BodyImage):

@@ -124,7 +124,11 @@ def repair(path: PathLike, *, progress: Callable[[int, int], object] | None = No
 
 
 def _record(source: Dialog | Record) -> _native.Record:
-    return (Record.from_dialog(source) if isinstance(source, Dialog) else source).native
+    if isinstance(source, Dialog):
+        return Record.from_dialog(source).native
+    if isinstance(source, Record):
+        return source.native
+    raise TypeError(f"takes a Dialog, as Client.record gives, or a Record, not {type(source).__name__}")
 
 
 class _Archive:

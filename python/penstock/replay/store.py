@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 from penstock._native import Tunables
 from penstock.barc import AsyncArchive, Record
 from penstock.blocking.policy import Policy
-from penstock.dialog import Dialog, Prolog
+from penstock.dialog import Dialog, Prolog, with_history
 from penstock.errors import ArchiveError, NotRecorded
 from penstock.replay.keys import whole
 
@@ -61,7 +61,7 @@ class Store:
             self._path = source
         else:
             for last in source:
-                for dialog in (*last.trace.history, last):
+                for dialog in with_history(last):
                     self._add(dialog.prolog, dialog)
 
     def _add(self, prolog: Prolog, place: Dialog | int) -> None:
