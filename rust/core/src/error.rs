@@ -78,7 +78,7 @@ pub enum Error {
     SemaphoreClosed,
     #[error("{0}")]
     Permit(&'static str),
-    #[error("the pool's queue of {limit} jobs is full (DispatchPool.queue_length)")]
+    #[error("the pool's queue of {limit} jobs is full (DispatchPool.queue_length){}", without_threads(*limit))]
     PoolFull { limit: usize },
     #[error("the pool is closed")]
     PoolClosed,
@@ -97,6 +97,11 @@ pub enum Error {
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a pool without threads refuses a job: where one may run on the calling thread, it does.
+const fn without_threads(limit: usize) -> &'static str {
+    if limit == 0 { ": without threads, jobs run on the calling thread, but never on one that runs a loop" } else { "" }
+}
 
 impl Error {
     /// For `map_err`: names what was being done when the system call failed.

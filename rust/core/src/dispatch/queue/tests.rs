@@ -32,6 +32,14 @@ fn a_full_queue_refuses_appends_or_displaces_the_oldest() {
 }
 
 #[test]
+fn a_queue_of_length_0_says_where_its_jobs_would_run() {
+    let queue = Queue::new(0);
+    let refused = queue.push(Job::Attached(1), WhenFull::Refuse).err().unwrap();
+    assert!(refused.error.to_string().ends_with("but never on one that runs a loop"));
+    assert_eq!(attached(&queue, 1, WhenFull::Displace), Some(1));
+}
+
+#[test]
 fn one_worker_at_a_time_waits_to_attach_and_the_next_is_woken_when_it_has_its_job() {
     let queue = Queue::new(2);
     attached(&queue, 1, WhenFull::Refuse);
