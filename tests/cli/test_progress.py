@@ -64,6 +64,14 @@ def test_output_goes_above_it(archive: Path) -> None:
     assert "1,200 records" in last_line(sent)
 
 
+def test_a_line_above_it_is_left_whole_for_the_terminal_to_break(archive: Path) -> None:
+    name = f"{'a long name ' * 12}.barc"
+    archive.rename(archive.with_name(name))
+    _, sent = in_terminal("check", name, cwd=archive.parent)
+    assert f"{name}: 1200 good records, 0 damaged places\r\n" in sent
+    assert len(last_line(sent)) <= 100
+
+
 def test_quiet_shows_nothing(archive: Path) -> None:
     assert in_terminal("cp", "--quiet", archive.name, "out.barc", cwd=archive.parent) == (0, "")
     assert in_terminal("check", "-q", archive.name, cwd=archive.parent) == (

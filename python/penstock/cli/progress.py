@@ -45,7 +45,8 @@ class Progress:
             BarColumn(bar_width=30),
             # Formatted when it is drawn, not when something was added.
             TextColumn("{task.fields[state]}"),
-            console=Console(stderr=True),
+            # Lines above it are broken by the terminal: with line ends of ours no URL could be copied.
+            console=Console(stderr=True, soft_wrap=True),
             # Lines for a terminal go above the bar; those for a file must not go to standard error.
             redirect_stdout=sys.stdout.isatty(),
         )
