@@ -372,3 +372,19 @@ def test_a_report_that_nobody_reads_keeps_nobody_from_interrupting(site: str, li
         found = list(archive.check())
     assert not [each for each in found if isinstance(each, Exception)]
     assert 0 < told <= len(found) < MANY
+
+
+def test_failures_that_nobody_reads_keep_nobody_from_interrupting(site: str, tmp_path: Path) -> None:
+    (tmp_path / "urls.txt").write_text("".join(f"{site}/cut?{number}\n" for number in range(2000)))
+    command = ["record", "--from", "urls.txt", "--concurrency", 4, f"{site}/text/1", "a.barc"]
+    with start(*command, cwd=tmp_path, stderr=subprocess.PIPE, bufsize=0) as process:
+        assert process.stderr is not None
+        fcntl.fcntl(process.stderr.fileno(), fcntl.F_SETPIPE_SZ, 4096)
+        until(lambda: asked(site, "cut") >= 4)
+        still = None
+        while still != (still := asked(site)):
+            time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 130
+    assert still < 2000
+    assert urls_of(tmp_path / "a.barc") == [f"{site}/text/1"]

@@ -10,8 +10,8 @@ import os
 import select
 import stat
 import sys
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TextIO
 
 import click
 
@@ -121,7 +121,8 @@ def record(
             asyncio.run(recording.run(_wanted(urls, listed), concurrency, resume))
         except KeyboardInterrupt:
             done = counted(progress.count, "record")
-            tell(f"penstock: interrupted after {done}; --resume goes on")
+            if _is_writable(sys.stderr):
+                tell(f"penstock: interrupted after {done}; --resume goes on")
             raise
     return 2 if recording.failed else 0
 
@@ -190,7 +191,7 @@ class Recording:
         self._archive = archive
         self._progress = progress
         self._as_json = as_json
-        self._reporting = asyncio.Lock()
+        self._saying = asyncio.Lock()
 
     async def run(self, urls: AsyncIterator[str], concurrency: int, resume: bool) -> None:
         """Records all of them, so many at a time; those of which there is a record are skipped by `resume`."""
@@ -250,28 +251,31 @@ class Recording:
     async def _fail(self, url: str, error: object) -> None:
         self.failed += 1
         self._progress.skip()
-        tell(f"penstock: {url}: {error}")
+        await self._say(sys.stderr, False, lambda: tell(f"penstock: {url}: {error}"))
         await self._report(False, url=url, error=str(error))
 
     async def _report(self, now: bool, **members: Any) -> None:
-        """A line for machines. Whoever reads them is waited for without keeping the loop; at the end, or `now`, a line
-        that isn't taken at once is lost."""
-        if not self._as_json:
-            return
+        """A line for machines."""
+        if self._as_json:
+            await self._say(sys.stdout, now, lambda: print_json(**members))
+
+    async def _say(self, out: TextIO, now: bool, line: Callable[[], None]) -> None:
+        """A line. Whoever reads it is waited for without keeping the loop; at the end, or `now`, a line that is not
+        taken at once is lost."""
         try:
-            if not now and not _is_writable():
-                async with self._reporting:
-                    await _writable()
+            if not now and not _is_writable(out):
+                async with self._saying:
+                    await _writable(out)
         finally:
-            if _is_writable():
-                print_json(**members)
+            if _is_writable(out):
+                line()
 
 
-def _is_writable() -> bool:
-    return bool(select.select([], [sys.stdout], [], 0)[1])
+def _is_writable(out: TextIO) -> bool:
+    return bool(select.select([], [out], [], 0)[1])
 
 
-async def _writable() -> None:
-    """Waits until standard output takes more: only a pipe, a socket or a terminal has one wait."""
-    while not _is_writable():
-        await writable(sys.stdout)
+async def _writable(out: TextIO) -> None:
+    """Waits until it takes more: only a pipe, a socket or a terminal has one wait."""
+    while not _is_writable(out):
+        await writable(out)
