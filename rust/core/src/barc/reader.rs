@@ -12,6 +12,7 @@ use super::damage::Damage;
 use super::fields::Fields;
 use super::head::{Compression, Head, Kind};
 use super::record::{Entry, Record};
+use super::scan::PREFIX;
 use super::stream::{Decoder, Section, Tried, Trouble};
 use crate::body::file::BodyFile;
 use crate::body::slab::Room;
@@ -36,6 +37,8 @@ const BEHIND_SMALL: usize = 128 << 10;
 
 /// Of the line end after a plain body.
 const LINE_END: u64 = 2;
+
+const LOST: &str = "no line end, and no other record, where it ends";
 
 /// How often, a millisecond apart, a head is looked at that a writer seems to be writing.
 const PATIENCE: usize = 20;
@@ -423,6 +426,17 @@ impl Reader {
         Ok(Some(BodyImage::from_pieces(vec![body]).holding(lease)))
     }
 
+    /// Whether a plain record that seems good ends within another one: neither a line end stands at its end, nor a head
+    /// behind that. To go on from there would pass over the other one.
+    fn has_lost_bytes(&self, entry: &Entry) -> Result<bool> {
+        if entry.head.compression != Compression::Plain || entry.head.len == 0 {
+            return Ok(false);
+        }
+        let mut bytes = [0; LINE_END as usize + PREFIX.len()];
+        let n = self.file.read_at(&mut bytes, entry.end() - LINE_END)?;
+        Ok(!bytes.starts_with(b"\r\n") && !bytes.get(LINE_END as usize..n).is_some_and(|next| PREFIX.starts_with(next)))
+    }
+
     /// Goes on from `at`. With `keep_going` damage is skipped, and told; else it is an error.
     pub fn step<T>(
         &mut self,
@@ -436,6 +450,9 @@ impl Reader {
                 match read(self, &entry) {
                     // The length in its head may be the damage.
                     Err(error @ Error::BodyTooLong { .. }) if doubtful => self.verify(&entry).and(Err(error)),
+                    Ok(_) if keep_going && self.has_lost_bytes(&entry)? => {
+                        Err(located(&entry, Damage::Lengths(LOST).into()))
+                    }
                     other => other.map(|value| Walk::Found(entry, value)),
                 }
             }

@@ -7,7 +7,7 @@ use crate::Result;
 use memchr::memmem;
 use std::collections::HashSet;
 
-const PREFIX: &[u8] = b"BARC2 ";
+pub(super) const PREFIX: &[u8] = b"BARC2 ";
 /// Bytes looked through at once.
 const STRIDE: usize = 256 << 10;
 /// Heads in a row that make a place credible.

@@ -418,6 +418,26 @@ fn damage_before_other_records_is_skipped_and_covered() {
 }
 
 #[test]
+fn a_plain_record_that_has_lost_bytes_takes_no_other_with_it() {
+    let place = Place::new();
+    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    writer.append(&record("http://a/", b"", &[b'x'; 1000]), &Strategy::default()).unwrap();
+    let second = writer.append(&record("http://b/", b"", b"body"), &Strategy::default()).unwrap() as usize;
+    writer.append(&record("http://c/", b"", &[b'x'; 1000]), &Strategy::default()).unwrap();
+    drop(writer);
+    let whole = place.bytes();
+    // One byte, so many that it ends within the other's head, and all of a body that was copied in part.
+    for lost in [1, 2, 30, 500] {
+        std::fs::write(&place.0, [&whole[..second - lost], &whole[second..]].concat()).unwrap();
+        let (urls, damage) = walk(&mut place.reader(Tunables::default()));
+        assert_eq!(urls, ["http://b/", "http://c/"], "{lost}");
+        assert_eq!(damage, [("bad-lengths", 0, (second - lost) as u64)], "{lost}");
+        repair(&place.0).unwrap();
+        assert_eq!(walk(&mut place.reader(Tunables::default())).0, ["", "http://b/", "http://c/"], "{lost}");
+    }
+}
+
+#[test]
 fn text_that_looks_like_a_head_is_not_taken_for_a_record() {
     let place = Place::new();
     let mut writer = Writer::open(&place.0, 0, false).unwrap();
