@@ -472,6 +472,7 @@ def test_strategies_are_checked_and_say_what_they_are() -> None:
         {"level": 1 << 64},
         {"non_compressible_coef": -1.0},
         {"non_compressible_coef": float("nan")},
+        {"non_compressible_coef": 1 << 5000},
     ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             barc.Strategy.gzip(**wrong)

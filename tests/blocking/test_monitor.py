@@ -260,9 +260,16 @@ def test_it_needs_a_running_loop() -> None:
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [({"patience": 0}, "patience"), ({"patience": 1.0}, "patience"), ({"threshold": 0.001}, "threshold")],
+    [
+        ({"patience": 0}, "patience"),
+        ({"patience": 1.0}, "patience"),
+        ({"threshold": 0.001}, "threshold"),
+        ({"threshold": float("nan")}, "threshold"),
+        ({"threshold": float("inf")}, "threshold"),
+        ({"interval": 1e19}, "interval"),
+    ],
 )
-def test_settings_that_contradict_each_other_are_refused(options: dict[str, float], named: str) -> None:
+def test_settings_that_contradict_each_other_or_are_no_times_are_refused(options: dict[str, float], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         LoopMonitor(**options)  # type: ignore[arg-type]
 

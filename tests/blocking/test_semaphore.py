@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import signal
 import threading
 import time
@@ -601,8 +602,19 @@ def test_a_thread_waits_no_longer_than_it_wants() -> None:
         with pytest.raises(TimeoutError), semaphore.sync(timeout=0):
             pass
     assert (semaphore.free, semaphore.waiting) == (1, 0)
-    with pytest.raises(ValueError, match="timeout"):
-        semaphore.sync(timeout=-1)
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), 1e10, 1 << 80])
+def test_a_timeout_that_is_no_time_is_refused_by_its_name(timeout: float) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"timeout={timeout}: not a number of seconds from 0 to 4294967295")):
+        Semaphore(1).sync(timeout=timeout)
+
+
+def test_a_timeout_that_is_no_number_is_refused_by_its_name() -> None:
+    with pytest.raises(ValueError, match="timeout=<a huge int>: more than a float holds"):
+        Semaphore(1).sync(timeout=1 << 20_000)
+    with pytest.raises(TypeError, match="timeout='1': not a number"):
+        Semaphore(1).sync(timeout="1")  # type: ignore[arg-type]
 
 
 @pytest.mark.asyncio

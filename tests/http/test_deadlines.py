@@ -117,6 +117,14 @@ async def test_a_rate_that_is_none_is_refused(rate: Any) -> None:
         penstock.Timeouts(min_rate=rate)
 
 
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), 1 << 5000])
+async def test_seconds_that_are_none_are_refused_by_name(seconds: float) -> None:
+    with pytest.raises(ValueError, match=r"Timeouts\.connect.*None"):
+        penstock.Timeouts(connect=seconds)
+    with pytest.raises(ValueError, match=r"Limits\.idle_seconds"):
+        penstock.Limits(idle_seconds=seconds)
+
+
 async def test_a_timeout_that_is_none_does_not_pass() -> None:
     started = [head("Content-Length: 2"), b"a"]
     none = penstock.Timeouts(first_byte=None, idle=None, total=None, min_rate=None)

@@ -134,3 +134,9 @@ async def test_a_body_counts_against_its_own_clients_budget(storing_by: Callable
         gc.collect()
         settle(5)
         await penstock.run_blocking(files.clear)
+
+
+@pytest.mark.parametrize("age", [-1, float("nan"), float("inf"), 1 << 80, pytest.param(1 << 20_000, id="huge")])
+async def test_an_age_that_is_no_time_is_refused_by_its_name(age: float) -> None:
+    with pytest.raises(ValueError, match="max_age="):
+        penstock.FilePool(max_age=age)

@@ -28,6 +28,9 @@ os.register_at_fork(after_in_child=_forget_running)
 
 logger = logging.getLogger("penstock.monitor")
 
+LONGEST = 2**32 - 1
+"""Seconds that a loop may be given."""
+
 CAUSES = 256
 """So many causes have a histogram of their own; what else comes shares one."""
 
@@ -120,8 +123,12 @@ class LoopMonitor:
     ) -> None:
         if not 0 < patience < interval:
             raise ValueError(f"patience={patience}: must be positive and less than interval={interval}")
-        if threshold < patience:
-            raise ValueError(f"threshold={threshold}: must not be less than patience={patience}")
+        if not interval <= LONGEST:
+            raise ValueError(f"interval={interval}: must not be more than {LONGEST}")
+        if not patience <= threshold <= LONGEST:
+            raise ValueError(
+                f"threshold={threshold}: must not be less than patience={patience}, nor more than {LONGEST}"
+            )
         if on_stall is not None and (not callable(on_stall) or inspect.iscoroutinefunction(on_stall)):
             raise TypeError(f"on_stall={on_stall!r}: takes a function that is called, and not awaited")
         self.name = name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Literal, TypeAlias
 
 from penstock._native import HeadLimits
@@ -20,6 +21,8 @@ def _seconds(owner: str, name: str, value: object) -> None:
         raise TypeError(f"{owner}.{name}={value!r}: seconds are a number, or None for no limit")
     if not value > 0:
         raise ValueError(f"{owner}.{name}={value!r}: must be above 0, or None for no limit")
+    if value > sys.float_info.max and value != float("inf"):
+        raise ValueError(f"{owner}.{name}: is more than a float holds; None is no limit")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use penstock_core::handover::{self, Entering, Figures, Limits, Regaining, Seat, Standing, Waited};
 use penstock_core::sync::Mutex;
-use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -25,6 +24,7 @@ use crate::errors;
 use crate::gil;
 use crate::inplace;
 use crate::loops::Mailbox;
+use crate::size;
 use crate::worker;
 
 /// A thread that waits looks for signals (Ctrl-C) so often.
@@ -320,14 +320,18 @@ impl Baton {
 impl Baton {
     #[new]
     #[pyo3(signature = (event_loop, *, max_carriers, threshold, idle))]
-    fn new(event_loop: &Bound<'_, PyAny>, max_carriers: usize, threshold: f64, idle: f64) -> PyResult<Self> {
+    fn new(
+        event_loop: &Bound<'_, PyAny>,
+        max_carriers: &Bound<'_, PyAny>,
+        threshold: &Bound<'_, PyAny>,
+        idle: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
         let py = event_loop.py();
-        let time = |name: &str, seconds: f64| {
-            Duration::try_from_secs_f64(seconds)
-                .map_err(|_| PyValueError::new_err(format!("{name}={seconds}: must be a number of seconds")))
+        let limits = Limits {
+            carriers: size::number("max_carriers", max_carriers)?,
+            threshold: size::seconds("threshold", threshold)?,
+            idle: size::seconds("idle_seconds", idle)?,
         };
-        let limits =
-            Limits { carriers: max_carriers, threshold: time("threshold", threshold)?, idle: time("idle", idle)? };
         let shared = Arc::new(Shared {
             core: handover::Baton::new(limits),
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),

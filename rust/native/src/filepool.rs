@@ -2,7 +2,6 @@
 
 use crate::size;
 use penstock_core::body::FilePool as Core;
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::Arc;
@@ -17,14 +16,18 @@ pub struct FilePool {
     max_age: f64,
 }
 
+fn max_age(value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    size::seconds("max_age", value)?;
+    value.extract()
+}
+
 #[pymethods]
 impl FilePool {
     #[new]
     #[pyo3(signature = (*, max_bytes=None, max_age=30.0))]
-    fn new(max_bytes: Option<&Bound<'_, PyAny>>, max_age: f64) -> PyResult<Self> {
+    fn new(max_bytes: Option<&Bound<'_, PyAny>>, #[pyo3(from_py_with = self::max_age)] max_age: f64) -> PyResult<Self> {
         let max_bytes = size::optional("max_bytes", max_bytes)?.unwrap_or(256 << 20);
-        let age = Duration::try_from_secs_f64(max_age)
-            .map_err(|_| PyValueError::new_err(format!("max_age={max_age}: not a number of seconds")))?;
+        let age = Duration::try_from_secs_f64(max_age).unwrap_or_default();
         Ok(Self { core: Core::new(max_bytes, age), max_bytes, max_age })
     }
 

@@ -101,12 +101,8 @@ impl Semaphore {
 
     /// For threads: `with semaphore.sync(): ...`
     #[pyo3(signature = (timeout = None))]
-    fn sync(&self, timeout: Option<f64>) -> PyResult<Sync> {
-        let timeout = match timeout.map(Duration::try_from_secs_f64) {
-            Some(Err(_)) => return Err(PyValueError::new_err("timeout: must be a number of seconds, not negative")),
-            Some(Ok(timeout)) => Some(timeout),
-            None => None,
-        };
+    fn sync(&self, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Sync> {
+        let timeout = timeout.map(|timeout| size::seconds("timeout", timeout)).transpose()?;
         Ok(Sync { core: self.core.clone(), timeout })
     }
 

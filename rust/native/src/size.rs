@@ -1,5 +1,7 @@
 //! Sizes from Python: an int counts bytes, a string needs a unit, and a bool is a mistake. And other whole numbers, of which
-//! those that are out of range are ValueErrors that name the setting.
+//! those that are out of range are ValueErrors that name the setting; so are seconds, and other floats.
+
+use std::time::Duration;
 
 use crate::errors::to_py;
 use penstock_core::{Error, size};
@@ -33,10 +35,39 @@ pub fn up_to(most: u64, name: &'static str, value: &Bound<'_, PyAny>) -> PyResul
         Err(error) if !error.is_instance_of::<PyOverflowError>(py) => return Err(error),
         _ => {}
     }
-    // Python doesn't write more than some thousand digits.
-    let value = value.repr().map_or_else(|_| "<a huge int>".to_owned(), |repr| repr.to_string());
     let most = if most == u64::MAX { "2**64 - 1".to_owned() } else { most.to_string() };
-    Err(to_py(py, Error::Setting { name, value, reason: format!("not between 0 and {most}") }))
+    Err(refused(name, value, format!("not between 0 and {most}")))
+}
+
+fn refused(name: &'static str, value: &Bound<'_, PyAny>, reason: String) -> PyErr {
+    // Python doesn't write more than some thousand digits.
+    let shown = value.repr().map_or_else(|_| "<a huge int>".to_owned(), |repr| repr.to_string());
+    to_py(value.py(), Error::Setting { name, value: shown, reason })
+}
+
+/// A number as a float; `name` is the setting that an error names.
+pub fn float(name: &'static str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    let py = value.py();
+    value.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(py) {
+            refused(name, value, "more than a float holds".to_owned())
+        } else if error.is_instance_of::<PyTypeError>(py) {
+            PyTypeError::new_err(format!("{name}={value:?}: not a number"))
+        } else {
+            error
+        }
+    })
+}
+
+/// So many seconds at most: a century. Sums with times that are much later overflow.
+const MOST_SECONDS: u32 = u32::MAX;
+
+/// Seconds, from 0 on.
+pub fn seconds(name: &'static str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    match Duration::try_from_secs_f64(float(name, value)?) {
+        Ok(time) if time <= Duration::from_secs(MOST_SECONDS.into()) => Ok(time),
+        _ => Err(refused(name, value, format!("not a number of seconds from 0 to {MOST_SECONDS}"))),
+    }
 }
 
 /// How many of something.

@@ -18,13 +18,16 @@ fn with(
     min_len: Option<&Bound<'_, PyAny>>,
     level: Option<&Bound<'_, PyAny>>,
     check_identity: Option<bool>,
-    non_compressible_coef: Option<f64>,
+    non_compressible_coef: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Strategy> {
     let level = match size::count(most_level, "level", level)? {
         Some(level) => u32::try_from(level)?,
         None => preset.level,
     };
-    let coef = non_compressible_coef.unwrap_or(preset.non_compressible_coef);
+    let coef = match non_compressible_coef {
+        Some(coef) => size::float("non_compressible_coef", coef)?,
+        None => preset.non_compressible_coef,
+    };
     if !(coef >= 0.0 && coef.is_finite()) {
         return Err(PyValueError::new_err(format!("non_compressible_coef={coef}: not a number from 0 on")));
     }
@@ -50,7 +53,7 @@ impl Strategy {
         min_len: Option<&Bound<'_, PyAny>>,
         level: Option<&Bound<'_, PyAny>>,
         check_identity: Option<bool>,
-        non_compressible_coef: Option<f64>,
+        non_compressible_coef: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         with(Core::gzip(), 9, min_len, level, check_identity, non_compressible_coef)
     }
@@ -61,7 +64,7 @@ impl Strategy {
         min_len: Option<&Bound<'_, PyAny>>,
         level: Option<&Bound<'_, PyAny>>,
         check_identity: Option<bool>,
-        non_compressible_coef: Option<f64>,
+        non_compressible_coef: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         with(Core::brotli(), 11, min_len, level, check_identity, non_compressible_coef)
     }
