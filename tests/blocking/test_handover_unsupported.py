@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import greenlet
 import penstock
@@ -154,6 +157,37 @@ def test_in_the_turn_in_which_it_is_enabled_it_is_refused(debug: bool) -> None:
         assert asyncio.get_running_loop().get_debug() is debug
 
     asyncio.run(main(), debug=debug)
+
+
+REFUSED = [
+    {"max_carriers": -1},
+    {"max_carriers": 1 << 64},
+    {"threshold": -1},
+    {"threshold": float("nan")},
+    {"idle_seconds": float("inf")},
+    {"idle_seconds": 1e19},
+]
+
+
+@pytest.mark.parametrize("options", REFUSED)
+def test_a_loop_whose_options_are_refused_goes_on_as_it_was(options: dict[str, Any]) -> None:
+    name, value = next(iter(options.items()))
+
+    async def main() -> type:
+        with pytest.raises(ValueError, match=re.escape(f"{name}={value}: not ")):
+            await penstock.enable_handover(**options)
+        await asyncio.sleep(0)
+        return type(asyncio.get_running_loop())
+
+    assert asyncio.run(main()) is asyncio.SelectorEventLoop
+
+
+@pytest.mark.parametrize("options", REFUSED)
+def test_a_loop_that_is_refused_leaves_nothing_open(options: dict[str, Any]) -> None:
+    before = os.listdir("/dev/fd")
+    with pytest.raises(ValueError, match=next(iter(options))):
+        penstock.new_event_loop(**options)
+    assert os.listdir("/dev/fd") == before
 
 
 def test_uvloop_can_not_be_enabled() -> None:

@@ -257,7 +257,11 @@ class HandoverEventLoop(_Handover):
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         super().__init__()
-        self._prepare(max_carriers, threshold, idle_seconds)
+        try:
+            self._prepare(max_carriers, threshold, idle_seconds)
+        except BaseException:
+            super(_Handover, self).close()
+            raise
 
 
 def _nothing() -> None:
@@ -350,9 +354,10 @@ async def enable_handover(
         return False
     if not _is_tested():
         return False
-    loop.__class__ = type(f"Handover{type(loop).__name__}", (_Handover, type(loop)), {})
     made = cast(_Handover, loop)
-    made._prepare(max_carriers, threshold, idle_seconds)
+    # Refused options leave the loop as it was.
+    _Handover._prepare(made, max_carriers, threshold, idle_seconds)
+    loop.__class__ = type(f"Handover{type(loop).__name__}", (_Handover, type(loop)), {})
     # The turn that is under way is asyncio's. In debug mode it notes which handle it runs, and what blocks in it would
     # pass for a step of ours.
     debug, made._debug = made._debug, False
