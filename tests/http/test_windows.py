@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
+
 import pytest
 from penstock._native import Scratch
 
@@ -43,3 +46,36 @@ def test_a_window_that_nothing_is_received_into_changes_nothing(size: int, frami
     found = [machine.outcome for machine in machines]
     assert [bytes(image) for _, image, _, _ in found] == bodies
     assert [reusable for *_, reusable in found] == [True, True]
+
+
+FINALIZER = """
+import faulthandler, gc
+from penstock import _native
+
+scratch = _native.Scratch()
+receiver = _native.Receiver(scratch, _native.HeadLimits())
+seen = []
+
+class Looks:
+    def __del__(self):
+        scratch.close()
+        seen.append(receiver.progress)
+
+faulthandler.dump_traceback_later(10, exit=True)
+gc.disable()
+looks = Looks()
+looks.itself = looks
+del looks
+gc.set_threshold(1)
+gc.enable()
+window = receiver.get_buffer(-1)
+gc.collect()
+print(len(window) > 0, seen)
+"""
+
+
+def test_a_finalizer_that_a_window_sets_off_may_look_at_the_connection(
+    script: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = script(FINALIZER)
+    assert (done.stdout, done.stderr) == ("True [0]\n", "")

@@ -115,20 +115,27 @@ impl Scratch {
     }
 }
 
-impl Shared {
-    fn view(&mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let (window, new) = self.core.window().raise(py)?;
+impl Scratch {
+    /// What is made for Python may begin a collection, whose finalizers may come back here: it is made without the lock.
+    fn view(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let mut shared = self.0.lock();
+        let window = shared.core.window();
+        let new = matches!(&window, Ok((_, true)));
+        let before = if new { shared.view.take() } else { None };
+        let known = shared.view.as_ref().map(|view| view.clone_ref(py));
+        drop(shared);
+        drop(before);
+        let (window, _) = window.raise(py)?;
         let whole = window.len() == WINDOW;
-        match &self.view {
-            Some(view) if whole && !new => Ok(view.clone_ref(py)),
-            _ if whole => Ok(self.view.insert(buffer::lend(py, window)?).clone_ref(py)),
-            _ => {
-                if new {
-                    self.view = None;
-                }
-                buffer::lend(py, window)
-            }
+        if let Some(known) = known.filter(|_| whole) {
+            return Ok(known);
         }
+        let view = buffer::lend(py, window)?;
+        if whole {
+            let before = self.0.lock().view.replace(view.clone_ref(py));
+            drop(before);
+        }
+        Ok(view)
     }
 }
 
@@ -264,9 +271,10 @@ impl Receiver {
 
     fn get_buffer(&self, py: Python<'_>, sizehint: isize) -> PyResult<Py<PyAny>> {
         let _ = sizehint;
-        match self.core.lock().window().raise(py)? {
+        let window = self.core.lock().window();
+        match window.raise(py)? {
             Some(window) => buffer::lend(py, window),
-            None => self.scratch.get().0.lock().view(py),
+            None => self.scratch.get().view(py),
         }
     }
 
@@ -314,7 +322,8 @@ impl Receiver {
     /// Head, body, the codings that were taken off it (or are still to be, if they are after it arrived), and whether
     /// the connection may be used again.
     fn finish<'py>(&self, py: Python<'py>) -> PyResult<(Head, Image, Bound<'py, PyTuple>, bool)> {
-        let received = self.core.lock().finish().raise(py)?;
+        let received = self.core.lock().finish();
+        let received = received.raise(py)?;
         let codings = PyTuple::new(py, received.codings.iter().map(|coding| coding.name()))?;
         Ok((Head::of(received.head, received.trailers), Image::of(received.body), codings, received.reusable))
     }
