@@ -83,10 +83,12 @@ async def test_the_window_is_twice_the_threads_by_default(pool: DispatchPool, ga
     await results.aclose()
 
 
-@pytest.mark.parametrize("window", [0, -1])
+@pytest.mark.parametrize("window", [0, -1, 1 << 63])
 def test_a_window_of_nothing_is_refused(one: DispatchPool, window: int) -> None:
     with pytest.raises(ValueError, match=f"window={window}"):
         one.map_unordered(int, [], window=window)
+    with pytest.raises(TypeError, match=r"window=2\.5: not an int"):
+        one.map_unordered(int, [], window=2.5)  # type: ignore[arg-type]
 
 
 @pytest.mark.asyncio

@@ -128,6 +128,20 @@ def test_many_threads_read_one_image_at_once(image: penstock.BodyImage, body: by
         assert all(threads.map(read, range(8)))
 
 
+def test_a_buffer_is_no_longer_than_the_body(image_in: MakeImage, body: bytes, store: str) -> None:
+    with image_in(body, store).open(buffering=1 << 80) as reader:
+        assert reader.read(10) == body[:10]
+        assert reader.read() == body[10:]
+    with image_in(b"", store).open(buffering=1 << 80) as reader:
+        assert reader.read() == b""
+
+
+@pytest.mark.parametrize(("buffering", "error"), [(-1, ValueError), (True, TypeError), (2.5, TypeError)])
+def test_a_buffer_of_no_size_is_refused_by_its_name(buffering: int, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"buffering={buffering}: "):
+        penstock.BodyImage.from_bytes(b"x").open(buffering)
+
+
 def test_a_reader_outlives_its_image(image_in: MakeImage, body: bytes, store: str) -> None:
     image = image_in(body, store)
     reader = image.open()

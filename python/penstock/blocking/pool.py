@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Executor
 from types import TracebackType
@@ -60,14 +61,16 @@ class DispatchPool(_native.DispatchPool, Executor):
             those that run go on to their ends, and their results are dropped. A cancelled `anext()` loses no result.
 
         Raises:
-            ValueError: `window` is less than 1.
+            ValueError: `window` is less than 1, or more than there can be.
             PoolFull: While iterating, if the pool's queue is full and its overflow policy isn't to wait.
             PoolClosed: While iterating.
         """
         if window is None:
             window = max(1, 2 * self.threads)
-        if window < 1:
-            raise ValueError(f"window={window}: at least 1 is needed")
+        if isinstance(window, bool) or not isinstance(window, int):
+            raise TypeError(f"window={window!r}: not an int")
+        if not 1 <= window <= sys.maxsize:
+            raise ValueError(f"window={window}: not from 1 to {sys.maxsize}")
         return Unordered(lambda item: self.run(fn, item), items, window)
 
     async def __aenter__(self) -> Self:

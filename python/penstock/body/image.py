@@ -118,10 +118,16 @@ class BodyImage(_native.Image):
 
     def open(self, buffering: int | None = None) -> BinaryIO:
         """A seekable binary file to read the body from, with a position of its own; `buffering=0` is a raw one, `None`
-        as for `chunks`."""
+        as for `chunks`. A buffer is no longer than the body."""
         raw = ImageReader(self)
         if buffering is None:
             buffering = self.piece
+        elif isinstance(buffering, bool) or not isinstance(buffering, int):
+            raise TypeError(f"buffering={buffering!r}: not an int")
+        elif buffering < 0:
+            raise ValueError(f"buffering={buffering}: a size, or 0 for none")
+        elif buffering:
+            buffering = min(buffering, len(self) or 1)
         # A raw file has all that its callers use of BinaryIO, as open(buffering=0) gives one.
         return io.BufferedReader(raw, buffering) if buffering else raw  # type: ignore[return-value]
 
