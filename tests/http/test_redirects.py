@@ -81,6 +81,18 @@ async def test_where_a_location_leads(location: str) -> None:
         assert first_lines(server)[1] == f"GET {LOCATIONS[location]}"
 
 
+@pytest.mark.parametrize(
+    ("location", "then"),
+    [("/there", "there#part"), ("/there#own", "there#own"), ("/there#", "there"), ("", "#part"), ("/a?#b", "a#b")],
+)
+async def test_a_fragment_holds_for_where_a_redirect_leads_unless_that_has_its_own(location: str, then: str) -> None:
+    async with serve(redirect(302, location), redirect(307, ""), [response(b"")]) as server:
+        async with penstock.Client() as client:
+            answer = await client.get(f"{server.url}#part")
+        assert answer.url == server.url + then
+        assert not any(b"#" in request.split(b"\r\n")[0] for request in server.requests)
+
+
 async def test_a_long_location_is_encoded_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
 

@@ -203,15 +203,17 @@ def with_params(url: str, params: Params) -> str:
 
 
 def join(base: str, location: str) -> str:
-    """Where a Location field leads to. What servers forget to encode in it is encoded.
+    """Where a Location field leads to, with the fragment of the base unless it has one of its own (RFC 9110 section
+    10.2.2). What servers forget to encode in it is encoded.
 
     Raises:
         InvalidURL: It isn't a reference.
     """
     # All at once: a call for each character of a long one would hold the loop up.
     location = urllib.parse.quote(location, safe=_INSIDE, encoding="latin-1", errors="replace")
+    base, mark, fragment = base.partition("#")
     try:
         url = urllib.parse.urljoin(base, location)
     except ValueError as error:
         raise refused(location, str(error)) from None
-    return to_ascii(url)
+    return to_ascii(url if "#" in location else f"{url}{mark}{fragment}")
