@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import pickle
+import socket
 import urllib.parse
 from collections.abc import AsyncIterator
 from typing import Any
@@ -116,6 +117,24 @@ async def test_a_location_that_cannot_be_followed_is_an_error_about_the_request(
         assert caught.value.request == "GET"
         assert caught.value.url == server.url
         assert client.stats()["open"] == client.stats()["idle"] == 1
+
+
+@pytest.mark.parametrize(("location", "fault"), [("ftp://x/", "InvalidURL"), ("/again", "TooManyRedirects")])
+async def test_an_error_names_the_method_that_was_asked_with_in_the_end(location: str, fault: str) -> None:
+    async with serve(redirect(303, "/there"), redirect(302, location)) as server:
+        async with penstock.Client(max_redirects=1) as client:
+            with pytest.raises(getattr(penstock, fault)) as caught:
+                await client.post(server.url, content=b"body")
+        assert (caught.value.request, caught.value.url) == ("GET", f"{server.url}there")
+
+
+async def test_an_error_on_the_way_to_where_a_redirect_leads_is_not_about_the_post() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        there = f"http://127.0.0.1:{free.getsockname()[1]}/"
+    async with serve(redirect(303, there)) as server, penstock.Client() as client:
+        with pytest.raises(penstock.ConnectError) as caught:
+            await client.post(server.url, content=b"body")
+        assert (caught.value.request, caught.value.url) == ("GET", there)
 
 
 @pytest.mark.parametrize("status", [300, 304, 305, 399])

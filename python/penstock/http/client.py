@@ -352,8 +352,9 @@ class Client:
             if isinstance(response, StreamedResponse):
                 await response.aclose()
             if isinstance(error, RequestError) and error.request is None:
-                error.request, error.elapsed = method, asyncio.get_running_loop().time() - began
-                error.url = shown(url) if request is None else request.url
+                error.elapsed = asyncio.get_running_loop().time() - began
+                asked = (method, shown(url)) if request is None else (request.method, request.url)
+                error.request, error.url = asked
             if request is not None:
                 log.debug("%s %s failed: %r", request.method, request.url, error)
                 if self._hooks is not None and self._hooks.failed is not None:
