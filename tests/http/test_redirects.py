@@ -8,8 +8,10 @@ import pickle
 import socket
 import urllib.parse
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+import anyio
 import penstock
 import pytest
 from penstock.http.url import join
@@ -261,6 +263,16 @@ async def test_an_iterator_cannot_be_sent_to_the_next_but_an_iterable_can() -> N
             await client.post(server.url, content=aiter(Pieces()))
         assert caught.value.request == "POST"
         assert len(server.requests) == 1
+
+
+async def test_a_file_or_a_stream_is_not_sent_to_the_next_from_where_it_ended(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"body")
+    async with serve(redirect(307, "/there"), [response(b"")]) as server, penstock.Client() as client:
+        async with await anyio.open_file(path, "rb") as file:
+            with pytest.raises(penstock.RequestError, match="only once"):
+                await client.put(server.url, content=file)
+        assert server.bodies == [b"body"]
 
 
 async def test_an_image_is_sent_again_from_its_start() -> None:

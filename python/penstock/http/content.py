@@ -52,8 +52,10 @@ class Content:
 
     @property
     def repeatable(self) -> bool:
-        """Whether it can be sent from its start; an iterator that was begun is used up."""
-        return not (self.begun and isinstance(self.source, AsyncIterator))
+        """Whether it can be sent from its start; an iterator that was begun is used up, and so is what can be read, as
+        anyio's files and aiohttp's streams: each of its iterators goes on where the last one was."""
+        used_up = isinstance(self.source, AsyncIterator) or hasattr(self.source, "read")
+        return not (self.begun and used_up)
 
     @property
     def small(self) -> bytes | None:

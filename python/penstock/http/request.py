@@ -149,7 +149,7 @@ class Request:
 def _check_repeatable(content: Content | None, what: str) -> None:
     if content is not None and not content.repeatable:
         message = (
-            f"{what} wants the body once more, and an iterator can be sent only once: "
+            f"{what} wants the body once more, and an iterator, or a file or stream, can be sent only once: "
             "give an object whose __aiter__ makes a new one, or collect it first"
         )
         raise RequestError(message)
