@@ -183,6 +183,14 @@ async def test_a_redirect_keeps_the_proxys_credentials_to_the_proxy() -> None:
         assert all("proxy-authorization" in fields(request) for request in proxy.requests)
 
 
+async def test_a_requests_own_credentials_for_the_proxy_are_sent_in_place_of_its_urls() -> None:
+    async with serve([response(b"")]) as proxy:
+        async with penstock.Client(proxy=f"http://u:p@127.0.0.1:{proxy.port}") as client:
+            await client.get("http://one.test/", headers={"Proxy-Authorization": "own"})
+        lines = proxy.requests[0].split(b"\r\n")
+        assert [line for line in lines if line.startswith(b"proxy-authorization:")] == [b"proxy-authorization: own"]
+
+
 async def test_the_environment_chooses_where_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve([response(b"p")]) as proxy, serve([response(b"d")]) as direct:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")

@@ -245,7 +245,9 @@ async def test_secrets_go_along_from_http_to_https_of_the_same_host_and_never_ba
         assert (await client.get(here, headers={**secrets, "x-other": "1"})).url == there
     first, second = (dict(prolog.req_headers) for prolog in redirecting.asked)
     assert secrets.items() <= first.items()
-    assert secrets.keys() & second.keys() == (secrets.keys() if trusted else set())
+    # What a proxy was told isn't for who is behind its tunnel.
+    kept = secrets.keys() if here.startswith("https") else secrets.keys() - {"proxy-authorization"}
+    assert secrets.keys() & second.keys() == (kept if trusted else set())
     assert second["x-other"] == "1"
 
 

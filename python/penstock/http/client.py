@@ -558,8 +558,9 @@ class Client:
         """Lines of the head that aren't the request's own; a proxy is asked for the whole URL."""
         extra = ""
         request.absolute = route.proxy is not None and request.origin.scheme == "http"
-        if request.absolute and route.proxy is not None and route.proxy.authorization is not None:
-            extra += f"proxy-authorization: {route.proxy.authorization}\r\n"
+        credentials = None if route.proxy is None else route.proxy.authorization
+        if request.absolute and credentials is not None and "proxy-authorization" not in request.fields:
+            extra += f"proxy-authorization: {credentials}\r\n"
         if self._cookies is not None and "cookie" not in request.fields:
             cookies = cookies_for(self._cookies, request)
             # A jar may hold what no server could have set.

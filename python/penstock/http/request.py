@@ -22,6 +22,8 @@ WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
 SECRETS = frozenset(("authorization", "cookie", "proxy-authorization", "host"))
 """Fields that are for one origin only."""
+PROXYS = frozenset(("proxy-authorization",))
+"""Fields that are for a proxy."""
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
 UNFIT = re.compile("[\0-\b\n-\x1f\x7f\u0100-\U0010ffff]")
 """What no value holds (RFC 9110 section 5.5): some readers end a line at other control characters than line breaks."""
@@ -137,8 +139,8 @@ class Request:
             method, content = "GET", None
             fields = {name: value for name, value in fields.items() if not name.startswith(("content-", "expect"))}
         _check_repeatable(content, f"{response.status} to {url}")
-        if not _trusts(self.origin, target.origin):
-            fields = {name: value for name, value in fields.items() if name not in SECRETS}
+        if left := _left_behind(self.origin, target.origin):
+            fields = {name: value for name, value in fields.items() if name not in left}
         lines = self.lines if fields is self.fields else field_lines(fields)
         # Whether a proxy is asked is to be found out anew.
         return dataclasses.replace(
@@ -155,10 +157,13 @@ def _check_repeatable(content: Content | None, what: str) -> None:
         raise RequestError(message)
 
 
-def _trusts(this: Origin, other: Origin) -> bool:
-    """Whether what one origin may know is for the other one, too: itself, or the same host by TLS."""
+def _left_behind(this: Origin, other: Origin) -> frozenset[str]:
+    """Fields that one origin may know and the other may not."""
+    if this == other:
+        return frozenset()
+    # The same host by TLS may know the same. But what a proxy was told would go through its tunnel now.
     upgraded = this.scheme == "http" and this.port == 80 and other == Origin("https", this.host, 443)
-    return this == other or upgraded
+    return PROXYS if upgraded else SECRETS
 
 
 def lower(headers: Fields | None) -> dict[str, str]:
