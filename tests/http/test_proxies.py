@@ -234,6 +234,21 @@ async def test_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> Non
     assert chosen("http", "10.0.0.1", 80) == "other"
 
 
+async def test_an_environment_that_names_no_proxy_is_an_error_about_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("all_proxy", "socks5://one.test")
+    monkeypatch.setenv("HTTPS_PROXY", "http://host:port")
+    async with penstock.Client(trust_env=True) as client:
+        with pytest.raises(ValueError, match=r"^ALL_PROXY: 'socks5' is not spoken"):
+            await client.get("http://two.test/")
+        with pytest.raises(ValueError, match=r"^HTTPS_PROXY: isn't http://"):
+            await client.get("https://two.test/")
+
+
 NO_PROXIES = ["socks5://host:1", "https://host:1", "http://", "http://host:port"]
 # What is special cuts the URL within the password.
 NO_PROXIES += [f"http://user:77{special}88@host:1" for special in ("/", "?", "#", "[", "a/")]

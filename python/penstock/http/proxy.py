@@ -17,7 +17,7 @@ from penstock.http.url import Origin
 __all__ = ["EnvironmentProxies", "Proxy", "parse_proxy", "tunnel"]
 
 # The URL of a proxy may hold a password, so messages don't hold the URL.
-UNCLEAR = "proxy: isn't http://user:password@host:port; what is special in a password is percent-encoded, / as %2F"
+UNCLEAR = "isn't http://user:password@host:port; what is special in a password is percent-encoded, / as %2F"
 
 
 class Proxy(NamedTuple):
@@ -35,27 +35,27 @@ class Proxy(NamedTuple):
         return f"<{self}>"
 
 
-def parse_proxy(url: str) -> Proxy:
-    """A proxy by its URL, `http://user:password@host:port`.
+def parse_proxy(url: str, name: str = "proxy") -> Proxy:
+    """A proxy by its URL, `http://user:password@host:port`; `name` is where that stands, for errors.
 
     Raises:
         TypeError: It is no text.
         ValueError: It isn't one.
     """
     if not isinstance(url, str):
-        raise TypeError(f"proxy={type(url).__name__}: takes the URL of a proxy, for http and https, as a str")
+        raise TypeError(f"{name}={type(url).__name__}: takes the URL of a proxy, for http and https, as a str")
     try:
         parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
     except ValueError:
-        raise ValueError(UNCLEAR) from None
+        raise ValueError(f"{name}: {UNCLEAR}") from None
     if parts.scheme != "http":
-        raise ValueError(f"proxy: {parts.scheme!r} is not spoken, proxies are reached over http")
+        raise ValueError(f"{name}: {parts.scheme!r} is not spoken, proxies are reached over http")
     if not parts.hostname:
-        raise ValueError("proxy: has no host")
+        raise ValueError(f"{name}: has no host")
     if "@" in parts.path + parts.query + parts.fragment:
         # Cut within the password, it would have another host.
-        raise ValueError(UNCLEAR)
+        raise ValueError(f"{name}: {UNCLEAR}")
     authorization = None
     if parts.username is not None:
         user, password = urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or "")
@@ -73,12 +73,13 @@ class EnvironmentProxies:
     def for_origin(self, origin: Origin) -> Proxy | None:
         """The proxy for an origin, if there is one."""
         if origin not in self._known:
-            url = self._found.get(origin.scheme) or self._found.get("all")
+            kind = origin.scheme if origin.scheme in self._found else "all"
+            url = self._found.get(kind)
             address = f"{origin.host}:{origin.port}"
             bypassed = urllib.request.proxy_bypass_environment(address, self._found)  # type: ignore[attr-defined]
             if len(self._known) >= 1024:
                 self._known.clear()
-            self._known[origin] = None if url is None or bypassed else parse_proxy(url)
+            self._known[origin] = None if url is None or bypassed else parse_proxy(url, f"{kind.upper()}_PROXY")
         return self._known[origin]
 
 
