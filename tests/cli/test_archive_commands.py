@@ -187,6 +187,13 @@ def test_cp_goes_past_damage_if_it_is_told_and_says_so(run: Any) -> None:
     assert Path("out.barc").read_bytes() == (DATA / "plain.barc").read_bytes() * 2
 
 
+def test_cp_names_the_archive_that_it_cannot_append_to(run: Any) -> None:
+    Path("out.barc").write_bytes((DATA / "bad_hex.barc").read_bytes())
+    done = run("cp", "plain.barc", "out.barc")
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("penstock: out.barc: record at byte 0 of the archive: ")
+
+
 @full_disk
 def test_cp_goes_on_if_damage_cannot_be_told_of() -> None:
     with open("/dev/full", "wb") as full:

@@ -228,7 +228,9 @@ def cp(
         # A missing one makes no output.
         barc.open(name).close()
     damaged = False
-    with barc.open(out, "a", strategy=strategy) as target, reading(files, quiet) as progress:
+    with _told_of(out):
+        target = barc.open(out, "a", strategy=strategy)
+    with target, reading(files, quiet) as progress:
         for name in files:
             with opened(name, tunables, keep_going=keep_going) as archive:
                 copied = 0
@@ -259,11 +261,17 @@ def reading(files: tuple[str, ...], quiet: bool) -> Progress:
 @contextlib.contextmanager
 def opened(name: str, tunables: Tunables, *, keep_going: bool = False) -> Iterator[barc.Archive]:
     """An archive to read, of whose errors one can tell in which file they are."""
-    with barc.open(name, tunables=tunables, keep_going=keep_going) as archive:
-        try:
-            yield archive
-        except (ArchiveError, BodyTooLong) as error:
-            raise Failure(f"{name}: {error}") from error
+    with barc.open(name, tunables=tunables, keep_going=keep_going) as archive, _told_of(name):
+        yield archive
+
+
+@contextlib.contextmanager
+def _told_of(name: str) -> Iterator[None]:
+    """Says of what is wrong with an archive in which file it is."""
+    try:
+        yield
+    except (ArchiveError, BodyTooLong) as error:
+        raise Failure(f"{name}: {error}") from error
 
 
 def extent(record: barc.Record | barc.Entry) -> int:
