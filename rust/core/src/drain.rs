@@ -327,11 +327,10 @@ impl Worker {
     fn finish(&mut self, token: u64, result: Result<Drained>) {
         let known = self.jobs.remove(&token).map(|active| active.job);
         let Some(job) = known.or_else(|| self.shared.inbox.lock().jobs.remove(&token)) else { return };
-        let Job { socket, mut body, report, lease, .. } = job;
+        let Job { socket, body, report, lease, .. } = job;
         let _ = epoll::delete(&self.shared.epoll, &socket);
         // Before the report: whoever hears of it may close the connection, and then it is to be closed.
         drop((socket, lease));
-        let result = result.and_then(|drained| body.sink.run_work(true).map(|()| drained));
         self.shared.active.fetch_sub(1, Relaxed);
         // A report that panics must not take the other bodies with it.
         let _ = catch_unwind(AssertUnwindSafe(|| report(Outcome { body, result })));
@@ -406,8 +405,14 @@ impl Job {
         self.body.response.is_done() && self.body.inflow.as_ref().is_none_or(Inflow::is_finished)
     }
 
-    fn over(&self) -> Step {
-        Step::End(Ok(Drained { excess: self.excess }))
+    /// Nothing more will come: what is still unwritten may have come before the body was handed over, and waits for the
+    /// budget as anything else does.
+    fn over(&mut self) -> Step {
+        match self.body.sink.run_work(true) {
+            Ok(()) => Step::End(Ok(Drained { excess: self.excess })),
+            Err(error @ Error::BudgetExceeded { .. }) => Step::Blocked(error),
+            Err(error) => Step::End(Err(error)),
+        }
     }
 
     /// The connection has ended; `tell` the response.
