@@ -36,7 +36,7 @@ pub fn parse(name: &'static str, text: &str) -> Result<u64> {
         Some((scaled, scale)) if scaled.is_multiple_of(scale) && scaled / scale <= 1 << 53 => {
             Ok((scaled / scale) as u64)
         }
-        _ => Err(refuse("not a whole number of bytes below 8 PiB")),
+        _ => Err(refuse("not a whole number of bytes up to 8 PiB")),
     }
 }
 
@@ -72,5 +72,8 @@ mod tests {
             let message = parse("max_body", text).unwrap_err().to_string();
             assert!(message.starts_with("max_body="), "{text}: {message}");
         }
+        assert_eq!(parse("max_body", "8192TiB").unwrap(), 8 << 50);
+        let message = parse("max_body", "8193TiB").unwrap_err().to_string();
+        assert_eq!(message, "max_body=\"8193TiB\": not a whole number of bytes up to 8 PiB");
     }
 }
