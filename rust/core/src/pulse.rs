@@ -162,6 +162,8 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::thread;
 
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
     use super::*;
 
     const THRESHOLD: Duration = Duration::from_millis(300);
@@ -203,18 +205,19 @@ mod tests {
         (pulse, hear, thread)
     }
 
-    fn poll(pulse: &Pulse) {
-        use rustix::event::{PollFd, PollFlags, poll};
+    fn is_asked(pulse: &Pulse, within: Option<&Timespec>) -> bool {
         let mut fds = [PollFd::from_borrowed_fd(pulse.signal().as_fd(), PollFlags::IN)];
-        assert_eq!(poll(&mut fds, None).unwrap(), 1);
+        poll(&mut fds, within).unwrap() == 1
     }
 
     #[test]
     fn a_loop_that_stands_still_is_late_then_stalled_then_answers() {
         let (pulse, hear, thread) = watched(false);
-        poll(&pulse);
+        assert!(is_asked(&pulse, None));
         assert_eq!(hear.recv().unwrap(), Told::Late { stalled: false });
         assert_eq!(hear.recv().unwrap(), Told::Late { stalled: true });
+        // That is told once.
+        assert!(hear.recv_timeout(Duration::from_millis(50)).is_err());
         pulse.answer();
         assert_eq!(hear.recv().unwrap(), Told::Answered { late: true, long: true });
         pulse.stop();
@@ -224,7 +227,7 @@ mod tests {
     #[test]
     fn a_question_that_is_withdrawn_is_not_answered() {
         let (pulse, hear, thread) = watched(true);
-        poll(&pulse);
+        assert!(is_asked(&pulse, None));
         assert_eq!(hear.recv().unwrap(), Told::Late { stalled: false });
         pulse.stop();
         thread.join().unwrap();
@@ -235,10 +238,12 @@ mod tests {
     #[test]
     fn it_ends_while_the_loop_stands_still() {
         let (pulse, hear, thread) = watched(false);
-        poll(&pulse);
+        assert!(is_asked(&pulse, None));
         hear.recv().unwrap();
         pulse.stop();
         thread.join().unwrap();
         assert_eq!(pulse.settings().interval, Duration::from_millis(5));
+        pulse.answer();
+        assert!(!is_asked(&pulse, Some(&Timespec::default())));
     }
 }

@@ -179,6 +179,15 @@ fn trailers_are_kept_apart_without_those_that_came_too_late() {
     assert_eq!(response.trailers(), expected);
     response.reset(false);
     assert!(response.trailers().is_empty());
+    for name in "authorization cache-control connection content-encoding content-range content-type host location \
+                 proxy-authenticate set-cookie trailer www-authenticate"
+        .split_whitespace()
+    {
+        let mut response = head_of("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        let input = format!("0\r\n{name}: a\r\nx-{name}: b\r\n\r\n");
+        assert!(response.feed_body(input.as_bytes(), |_| ()).unwrap().done);
+        assert_eq!(response.trailers(), [(format!("x-{name}").into_bytes(), b"b".to_vec())]);
+    }
 }
 
 #[test]

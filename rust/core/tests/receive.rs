@@ -140,6 +140,17 @@ fn what_is_retained_is_at_most_a_quarter_more_than_the_body() {
 }
 
 #[test]
+fn a_scratch_that_becomes_a_body_s_slab_counts_whole() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+    let plan = plan(u64::MAX, false);
+    let budget = plan.budget.clone();
+    receiver.begin(plan);
+    receive(&mut receiver, &mut Scratch::default(), &by_length(&body(3 << 20)), 100_000).1.unwrap();
+    assert_eq!(budget.meter(penstock_core::Resource::Ram).used(), 256 << 10);
+}
+
+#[test]
 fn a_window_that_slices_of_a_failed_body_lie_in_is_nobodys_scratch() {
     let mut scratch = Scratch::default();
     let mut plan = plan(u64::MAX, false);
@@ -202,18 +213,20 @@ fn a_body_announced_too_long_is_refused_and_one_that_grows_too_long_keeps_what_c
 #[test]
 fn a_body_for_a_file_can_be_handed_over_with_all_that_came() {
     let mut scratch = Scratch::default();
-    let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
-    receiver.begin(Plan { drain: true, ..plan(1000, false) });
-    let wire = by_length(&body(300_000));
-    let (n, event) = receive(&mut receiver, &mut scratch, &wire, 100_000);
-    assert_eq!(event.unwrap(), Event::Drain);
-    let mut away = receiver.hand_over().unwrap();
-    away.sink.write_through(&mut [std::io::IoSlice::new(&wire[n..])]).unwrap();
-    away.response.feed_body(&wire[n..], |_| ()).unwrap();
-    receiver.take_back(away, false);
-    assert_eq!(receiver.next(), Event::Done);
-    let received = receiver.finish().unwrap();
-    assert!(received.reusable && contents(&received.body) == body(300_000));
+    for excess in [false, true] {
+        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        receiver.begin(Plan { drain: true, ..plan(1000, false) });
+        let wire = by_length(&body(300_000));
+        let (n, event) = receive(&mut receiver, &mut scratch, &wire, 100_000);
+        assert_eq!(event.unwrap(), Event::Drain);
+        let mut away = receiver.hand_over().unwrap();
+        away.sink.write_through(&mut [std::io::IoSlice::new(&wire[n..])]).unwrap();
+        away.response.feed_body(&wire[n..], |_| ()).unwrap();
+        receiver.take_back(away, excess);
+        assert_eq!(receiver.next(), Event::Done);
+        let received = receiver.finish().unwrap();
+        assert!(received.reusable != excess && contents(&received.body) == body(300_000));
+    }
 }
 
 proptest! {
@@ -656,6 +669,19 @@ fn what_comes_out_and_what_goes_in_is_bounded() {
 }
 
 #[test]
+fn what_was_decoded_before_a_fault_is_kept_whatever_thread_decodes() {
+    let sent = text(1 << 20);
+    for coding in Coding::ALL {
+        let wire = framed(&[&coded(&sent, &[coding])[..], b"junk"].concat(), &fields(&[coding]), Framed::Length);
+        for here in [true, false] {
+            let (error, partial) = run_coded(decoding(u64::MAX, u64::MAX), &[&wire], here).err().unwrap();
+            assert!(matches!(error, Error::Decode { .. } | Error::CutCoding { .. }), "{coding:?}: {error}");
+            assert!(partial == sent, "{coding:?}: {}", partial.len());
+        }
+    }
+}
+
+#[test]
 fn what_is_retained_of_a_decoded_body_is_at_most_a_quarter_more() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for len in [1, 1000, 66_000, 100_000, 400_000, 1_100_000, 3_200_000] {
@@ -726,7 +752,7 @@ fn of_a_streamed_body_whatever_comes_is_decoded_at_once() {
 #[test]
 fn a_streamed_body_is_given_away_piece_by_piece() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let body: Vec<u8> = (0..900_000u32).map(|i| (i % 251) as u8).collect();
+    let body: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
     for most in [1000, 70_000, 256 << 10] {
         let budget = Budget::new(Some(4 << 20), None, None);
         let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
@@ -739,6 +765,8 @@ fn a_streamed_body_is_given_away_piece_by_piece() {
             sent += n;
             event = next.unwrap();
             while event == Event::Data {
+                // However long it is, it is received a window at a time.
+                assert!(budget.meter(penstock_core::Resource::Ram).used() <= 1 << 20);
                 let pieces = receiver.take_pieces();
                 assert!(!pieces.is_empty());
                 pieces.iter().for_each(|piece| got.extend_from_slice(piece));
