@@ -417,7 +417,7 @@ def test_what_a_terminal_would_listen_to_is_escaped(command: str, run: Any, tmp_
 
 
 def test_an_answers_reason_is_no_word_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    tell("http://a.test/", "404 \x9b31m\r\x1b[2J")
+    tell("penstock: http://a.test/: 404 \x9b31m\r\x1b[2J")
     assert capsys.readouterr().err == "penstock: http://a.test/: 404 \\x9b31m\\r\\x1b[2J\n"
 
 
