@@ -332,6 +332,20 @@ def test_check_tells_of_each_problem_with_its_offset(run: Any) -> None:
     )
 
 
+def test_check_goes_on_behind_a_file_that_cannot_be_opened(run: Any) -> None:
+    done = run("check", "plain.barc", "gone.barc", ".", "bad_hex.barc")
+    assert done.status == 2
+    assert [line.partition(":")[0] for line in done.out.splitlines()] == ["plain.barc", "bad_hex.barc", "bad_hex.barc"]
+    assert [line.partition(" the archive ")[2].partition(":")[0] for line in done.err.splitlines()] == [
+        "gone.barc",
+        ".",
+    ]
+    done = run("check", "--json", "gone.barc", "plain.barc")
+    gone, good = map(json.loads, done.out.splitlines())
+    assert (done.status, good) == (2, {"file": "plain.barc", "good": 1, "damaged": 0})
+    assert gone == {"file": "gone.barc", "error": done.err.removeprefix("penstock: ").rstrip()}
+
+
 def test_check_and_repair_tell_machines_the_same(run: Any) -> None:
     done = run("check", "--json", "truncated_body.barc", "plain.barc")
     problem, first, second = map(json.loads, done.out.splitlines())

@@ -253,8 +253,11 @@ def cp(
 
 
 def reading(files: tuple[str, ...], quiet: bool) -> Progress:
-    """For a command that reads all of these."""
-    total = sum(Path(name).stat().st_size for name in files)
+    """For a command that reads all of these; one that can't be read is told of when it is its turn."""
+    total = 0
+    for name in files:
+        with contextlib.suppress(OSError):
+            total += Path(name).stat().st_size
     return Progress("record", total, by_size=True, quiet=quiet)
 
 
@@ -338,7 +341,15 @@ def check(files: tuple[str, ...], as_json: bool, quiet: bool) -> int:
     with reading(files, quiet) as progress:
         for name in files:
             good = bad = 0
-            with barc.open(name) as archive:
+            try:
+                archive = barc.open(name)
+            except OSError as error:
+                damaged = True
+                tell(f"penstock: {error}")
+                if as_json:
+                    print_json(file=name, error=str(error))
+                continue
+            with archive:
                 for found in archive.check():
                     if not isinstance(found, ArchiveError):
                         good += 1
