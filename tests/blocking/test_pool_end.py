@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import gc
 import subprocess
 import threading
@@ -97,6 +98,19 @@ async def test_join_ends_when_a_shutdown_cancels_what_is_queued(gate: Gate) -> N
     await joining
     assert all(future.cancelled() for future in queued)
     await pool.aclose()
+
+
+def test_who_waits_for_what_a_shutdown_cancels_is_told(gate: Gate) -> None:
+    pool = DispatchPool(threads=1)
+    pool.dispatch(gate)
+    gate.wait_entered()
+    queued = {pool.submit(int) for _ in range(3)}
+    pool.shutdown(wait=False, cancel_futures=True)
+    done, _ = concurrent.futures.wait(queued, timeout=10)
+    assert done == queued
+    assert all(future.cancelled() for future in queued)
+    gate.open.set()
+    pool.close()
 
 
 @pytest.mark.asyncio

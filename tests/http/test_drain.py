@@ -152,6 +152,7 @@ async def test_without_a_descriptor_for_the_worker_the_loop_receives(drained: St
     async with serve(script) as server, drained.client(budget=budget, timeout=penstock.Timeouts(budget=5)) as client:
         first = await client.get(server.url)
         assert await first.read() == BODY
+        assert drained.pool.stats()["drain_threads"] == 0
 
 
 async def test_a_slow_disk_stalls_no_loop(drained: Storing, slow_disk: Callable[[float], None]) -> None:
