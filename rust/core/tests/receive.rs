@@ -182,8 +182,20 @@ fn bytes_behind_a_response_are_noticed_whenever_they_come() {
     receiver.begin(plan(100, false));
     assert!(run(&mut receiver, &mut scratch, &by_length(b"abc"), &mut || usize::MAX, true).reusable);
     assert!(!receiver.has_excess());
-    receive(&mut receiver, &mut scratch, b"x", usize::MAX).1.unwrap();
+    assert_eq!(receive(&mut receiver, &mut scratch, b"x", usize::MAX).1.unwrap(), Event::Close);
     assert!(receiver.has_excess());
+}
+
+#[test]
+fn a_body_that_only_its_connection_ends_is_cut_if_a_reset_is_heard_of_after_the_end() {
+    for (how, is_cut) in [(Framed::Close, true), (Framed::Length, false)] {
+        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        receiver.begin(plan(100, false));
+        receive(&mut receiver, &mut Scratch::default(), &framed(b"abc", "", how), usize::MAX).1.unwrap();
+        assert_eq!(receiver.eof(false).unwrap(), Event::Done);
+        assert_eq!(matches!(receiver.eof(true), Err(Error::Truncated { received: 3, expected: None })), is_cut);
+        assert_eq!(receiver.finish().is_err(), is_cut);
+    }
 }
 
 #[test]
