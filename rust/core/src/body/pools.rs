@@ -49,30 +49,30 @@ impl Pools {
 
     /// Has the pool's idle files closed when they are too old.
     pub(super) fn watch(&self, pool: &Arc<FilePool>) {
-        self.file_pools.lock().push(Arc::downgrade(pool));
+        let mut pools = self.file_pools.lock();
+        pools.retain(|pool| pool.strong_count() > 0);
+        pools.push(Arc::downgrade(pool));
+    }
+
+    fn file_pools(&self) -> Vec<Arc<FilePool>> {
+        self.file_pools.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Frees what has been idle for too long; true if anything is still idle. May take long.
     pub(super) fn trim(&self) -> bool {
-        let pools: Vec<_> = {
-            let mut pools = self.file_pools.lock();
-            pools.retain(|pool| pool.strong_count() > 0);
-            pools.iter().filter_map(Weak::upgrade).collect()
-        };
-        let files = pools.iter().map(|pool| pool.trim()).filter(|left| *left).count() > 0;
+        let files = self.file_pools().iter().map(|pool| pool.trim()).filter(|left| *left).count() > 0;
         self.slabs.trim(IDLE_AGE) || files
     }
 
     /// Closes an idle file for who needs some of this; false if none has any. May take long.
     pub(super) fn give_up(&self, budget: &Arc<Budget>, resource: Resource) -> bool {
-        let pools: Vec<_> = self.file_pools.lock().iter().filter_map(Weak::upgrade).collect();
-        pools.iter().any(|pool| pool.give_up(budget, resource))
+        self.file_pools().iter().any(|pool| pool.give_up(budget, resource))
     }
 
     /// Figures of all pools of files: bytes and files that are idle, and how often one was recycled.
     pub fn file_pool_stats(&self) -> FilePoolStats {
-        let pools: Vec<_> = self.file_pools.lock().iter().filter_map(Weak::upgrade).collect();
-        pools.iter().map(|pool| pool.stats()).fold(FilePoolStats::default(), |sum, stats| FilePoolStats {
+        let all = self.file_pools();
+        all.iter().map(|pool| pool.stats()).fold(FilePoolStats::default(), |sum, stats| FilePoolStats {
             idle: sum.idle + stats.idle,
             files: sum.files + stats.files,
             recycled: sum.recycled + stats.recycled,
@@ -111,5 +111,20 @@ impl Pools {
         }
         forget_unwritten();
         forget_undecoded();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn of_pools_that_are_gone_nothing_is_kept() {
+        for _ in 0..1000 {
+            FilePool::new(1 << 20, Duration::from_secs(60));
+        }
+        // Other tests may have some of their own.
+        assert!(Pools::current().file_pools.lock().len() < 100);
     }
 }
