@@ -30,6 +30,9 @@ impl Fields {
         if block.is_empty() {
             return Ok(Self::default());
         }
+        if !block.ends_with(b"\n") {
+            return Err(Damage::Headers { block: name, what: "no line end at its end".to_owned() });
+        }
         let lines = block.len();
         block.extend_from_slice(b"\r\n");
         check(&block, name)?;
@@ -213,7 +216,10 @@ mod tests {
             assert!(matches!(closed(block), Err(Damage::Headers { block: "meta", .. })), "{}", block.escape_ascii());
         }
         assert!(Fields::bare(b"a: b\r\n\r\n".to_vec(), "meta").is_err());
-        assert!(Fields::bare(b"a: b\r\nc".to_vec(), "meta").is_err());
+        for block in [&b"a: b"[..], b"a: b\r\nc: d", b"a: b\r"] {
+            let error = Fields::bare(block.to_vec(), "meta").unwrap_err();
+            assert_eq!(error.to_string(), "meta: no line end at its end");
+        }
     }
 
     proptest! {
