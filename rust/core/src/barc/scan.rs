@@ -105,7 +105,8 @@ impl Reader {
 
     /// Whether `at` is the end of the file, or has a head.
     pub(super) fn may_begin(&mut self, at: u64) -> Result<bool> {
-        Ok(at == self.file().look_again()? || self.head(at)?.is_some())
+        let size = self.file().look_again()?;
+        Ok(at == size || (at < size && self.head(at)?.is_some()))
     }
 
     fn head(&self, at: u64) -> Result<Option<Head>> {

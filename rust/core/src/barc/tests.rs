@@ -648,6 +648,18 @@ fn a_known_end_spares_following_the_heads() {
 }
 
 #[test]
+fn a_known_end_that_no_file_reaches_is_of_no_use_and_no_hindrance() {
+    let (place, _) = three();
+    let end = place.bytes().len() as u64;
+    for known in [end + 1, u64::MAX >> 1, u64::MAX] {
+        let mut writer = Writer::open(&place.0, known, false).unwrap();
+        assert_eq!(writer.append(&Record::default(), &Strategy::default()).unwrap(), end);
+        drop(writer);
+        std::fs::write(&place.0, &place.bytes()[..end as usize]).unwrap();
+    }
+}
+
+#[test]
 fn the_two_bytes_after_a_plain_body_are_dropped_whatever_they_are() {
     let head = Head {
         len: 11,
