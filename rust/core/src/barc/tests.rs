@@ -660,6 +660,15 @@ fn a_known_end_that_no_file_reaches_is_of_no_use_and_no_hindrance() {
 }
 
 #[test]
+fn another_writer_is_not_to_blame_where_there_are_no_locks() {
+    use rustix::io::Errno;
+
+    let told = |errno| super::writer::unlocked("a.barc".as_ref(), errno).to_string();
+    assert!(told(Errno::WOULDBLOCK).starts_with("cannot open for writing, as another writer has it, a.barc: "));
+    assert!(told(Errno::NOLCK).starts_with("cannot lock a.barc: "));
+}
+
+#[test]
 fn the_two_bytes_after_a_plain_body_are_dropped_whatever_they_are() {
     let head = Head {
         len: 11,

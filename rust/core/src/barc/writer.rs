@@ -17,6 +17,7 @@ use crate::body::{BodyImage, Budget, Tunables};
 use crate::{Error, Result};
 use bytes::Bytes;
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
@@ -220,9 +221,14 @@ pub(super) fn lock(path: &Path) -> Result<Locked> {
         // A device takes what is written, and has nothing of it.
         return Err(Error::file("append to", path)(io::Error::other("it is not a regular file")));
     }
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .map_err(Error::file("open for writing, as another writer has it,", path))?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| unlocked(path, errno))?;
     Ok(Locked(Arc::new(BodyFile::opened(file, path, false)?)))
+}
+
+/// There are file systems without locks.
+pub(super) fn unlocked(path: &Path, errno: Errno) -> Error {
+    let taken = errno == Errno::WOULDBLOCK;
+    Error::file(if taken { "open for writing, as another writer has it," } else { "lock" }, path)(errno)
 }
 
 /// Whether what the file ends with is the beginning of a reserved head.
