@@ -2,8 +2,8 @@
 
 use super::*;
 use super::{Strategy, head::Kind};
-use crate::Error;
 use crate::body::{BodyImage, Budget, Tunables, reaper};
+use crate::{Error, Resource};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::io::Write as _;
@@ -198,6 +198,35 @@ fn a_stream_bomb_stops_at_max_body() {
         at = entry.end();
     }
     assert_eq!(at, place.bytes().len() as u64);
+}
+
+#[test]
+fn a_small_body_in_a_stream_has_the_same_limit() {
+    let place = Place::new();
+    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    for strategy in &strategies()[1..] {
+        let offset = writer.append(&record("http://x/", b"", &[7; 101]), strategy).unwrap();
+        let read = |max_body| place.reader(Tunables { max_body, ..Tunables::default() }).read(offset);
+        assert_eq!(read(101).unwrap().unwrap().1.res_body.len(), 101);
+        assert!(matches!(read(100), Err(Error::BodyTooLong { seen: 101, limit: 100 })));
+    }
+}
+
+#[test]
+fn bodies_in_memory_count_until_their_record_is_dropped() {
+    for strategy in strategies() {
+        let place = Place::new();
+        Writer::open(&place.0, 0, false)
+            .unwrap()
+            .append(&record("http://x/", &[1; 300], &[2; 500]), &strategy)
+            .unwrap();
+        let budget = Budget::new(None, None, None);
+        let mut reader = Reader::open(&place.0, Arc::default(), budget.clone()).unwrap();
+        let found = reader.read(0).unwrap().unwrap();
+        assert_eq!(budget.meter(Resource::Ram).used(), 800);
+        drop(found);
+        assert_eq!(budget.meter(Resource::Ram).used(), 0);
+    }
 }
 
 #[test]
@@ -453,6 +482,28 @@ fn text_that_looks_like_a_head_is_not_taken_for_a_record() {
 }
 
 #[test]
+fn a_record_is_found_wherever_its_head_lies_in_what_is_read_at_once() {
+    let found = inner(1);
+    for before in (256 << 10) - 7..=(256 << 10) + 1 {
+        let place = Place::holding(&[&vec![b'x'; before], &found[..]].concat());
+        assert_eq!(place.reader(Tunables::default()).find(0).unwrap(), Some(before as u64));
+    }
+}
+
+#[test]
+fn a_request_body_that_is_longer_than_its_column_is_refused_before_anything_is_written() {
+    let sparse = Place::holding(b"");
+    let limits = |len: u64| {
+        std::fs::File::options().write(true).open(&sparse.0).unwrap().set_len(len).unwrap();
+        let req_body = BodyImage::from_path(&sparse.0, 0, None, false).unwrap();
+        super::writer::check_limits(&Record { req_body, ..Record::default() })
+    };
+    limits(Head::MOST_REQ_BODY - 2).unwrap();
+    let refused = limits(Head::MOST_REQ_BODY - 1).unwrap_err().to_string();
+    assert_eq!(refused, "request body=1099511627774 bytes: a record holds at most 1099511627773");
+}
+
+#[test]
 fn what_follows_a_stream_within_its_record_is_ignored() {
     let place = Place::new();
     let mut writer = Writer::open(&place.0, 0, false).unwrap();
@@ -586,10 +637,11 @@ fn a_writer_goes_on_after_a_write_that_failed() {
     let mut writer = Writer::open(&place.0, 0, false).unwrap();
     writer.append(&record("http://a/", b"", b"text"), &Strategy::default()).unwrap();
     let before = place.bytes();
-    let gone = Place::holding(&[0; 700_000]);
+    // Some of it is written before it turns out to be cut.
+    let gone = Place::holding(&vec![0; 3_000_000]);
     let mut cut = record("http://b/", b"", b"");
     cut.res_body = BodyImage::from_path(&gone.0, 0, None, false).unwrap();
-    std::fs::write(&gone.0, [0; 600_000]).unwrap();
+    std::fs::write(&gone.0, vec![0; 2_500_000]).unwrap();
     for strategy in strategies() {
         assert!(matches!(writer.append(&cut, &strategy), Err(Error::Truncated { .. })));
         assert!(place.bytes() == before);

@@ -238,7 +238,7 @@ fn is_begun(file: &BodyFile, at: u64) -> Result<bool> {
     Ok(bytes.get(..n).is_some_and(Head::is_begun))
 }
 
-fn check_limits(record: &Record) -> Result<()> {
+pub(super) fn check_limits(record: &Record) -> Result<()> {
     let (req_body, res_body) = (record.req_body.len(), record.res_body.len());
     let most = Head::MOST_REQ_BODY - LINE_END.len() as u64;
     if req_body > most {

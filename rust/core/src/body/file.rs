@@ -599,6 +599,28 @@ mod tests {
     }
 
     #[test]
+    fn a_file_counts_as_what_it_has_and_not_as_what_each_write_brought_it_to() {
+        let budget = budget();
+        let file = BodyFile::temporary(Path::new("/var/tmp"), &budget, None).unwrap();
+        for at in [0, 10, 20] {
+            file.reserve(at + 10).unwrap();
+            file.write_slices_at(&mut [IoSlice::new(&[1; 10])], at).unwrap();
+        }
+        if !file.is_in_memory() {
+            assert_eq!(budget.meter(Resource::Disk).used(), 30);
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_in_memory_counts_as_the_blocks_that_it_takes() {
+        let budget = budget();
+        let file = BodyFile::temporary(Path::new("/dev/shm"), &budget, None).unwrap();
+        write(&file, &[Bytes::from_static(b"abc")]);
+        assert!(budget.meter(Resource::Ram).used() >= 4096);
+    }
+
+    #[test]
     fn without_o_tmpfile_a_file_loses_its_name_at_once_and_is_its_owners_alone() {
         use std::io::{Read, Seek, Write};
         use std::os::unix::fs::{MetadataExt, PermissionsExt};

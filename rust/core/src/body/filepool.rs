@@ -295,6 +295,31 @@ mod tests {
     }
 
     #[test]
+    fn a_body_gets_the_smallest_file_that_holds_it_and_one_of_unknown_length_the_file_used_last() {
+        let files = pool(1 << 20);
+        drop([10_000, 50_000, 30_000].map(|len| body(&files, &vec![1; len])));
+        let taken = |length| {
+            let (file, writer) = files.take(Path::new("/var/tmp"), length, &Budget::shared()).unwrap();
+            drop(writer);
+            file.size()
+        };
+        let lengths = [Some(20_000), Some(5_000), Some(60_000), None];
+        assert_eq!(lengths.map(taken), [30_000, 10_000, 50_000, 50_000]);
+    }
+
+    #[test]
+    fn a_body_in_a_larger_file_is_saved_without_what_that_had_before() {
+        let files = pool(1 << 20);
+        let path = std::env::temp_dir().join(format!("penstock-larger-{}", std::process::id()));
+        drop(body(&files, &[1; 50_000]));
+        let image = body(&files, &[2; 10_000]);
+        assert_eq!(files.stats().recycled, 1);
+        image.save(&path, true, false).unwrap();
+        assert!(std::fs::read(&path).unwrap() == [2; 10_000]);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
     fn a_saved_file_is_not_recycled() {
         let files = pool(1 << 20);
         let path = std::env::temp_dir().join(format!("penstock-pool-{}", std::process::id()));

@@ -163,6 +163,14 @@ mod tests {
         assert!(taken.to_string().starts_with(&format!("cannot save a body as {}: ", path.display())), "{taken}");
         save(&content, &path, true, true).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"abc");
+        let mapped = BodyFile::temporary(&dir, &Budget::new(None, None, None), None).unwrap();
+        mapped.reserve(3).unwrap();
+        mapped.write_slices_at(&mut [IoSlice::new(b"xyz")], 0).unwrap();
+        assert!(mapped.claim_map());
+        save(&Content::Range { file: &mapped, offset: 0, len: 3 }, &path, true, false).unwrap();
+        // Whoever cuts what has the name doesn't cut what is mapped.
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        assert_eq!(mapped.look_again().unwrap(), 3);
         std::fs::remove_file(&path).unwrap();
     }
 }

@@ -158,6 +158,32 @@ fn a_failed_write_back_keeps_the_body_in_memory() {
 }
 
 #[test]
+fn memory_counts_again_when_its_write_has_failed() {
+    let tunables = Tunables { temp_dir: Some("/nonexistent".into()), ..Tunables::default() };
+    let budget = budget();
+    let mut sink = BodySink::new(Arc::new(tunables), budget.clone());
+    sink.push_copy(b"abc").unwrap();
+    sink.spill();
+    sink.run_work(true).unwrap_err();
+    assert_eq!(budget.meter(Resource::Ram).used(), 3);
+    drop(sink.salvage());
+    assert_eq!(budget.meter(Resource::Ram).used(), 0);
+}
+
+#[test]
+fn pieces_that_are_digested_already_are_not_moved_together_with_those_that_are_not() {
+    let sent: Vec<u8> = (0..200_000).map(|i| (i / 1000) as u8).collect();
+    let mut sink = BodySink::new(tunables(1 << 20, 1 << 20), budget());
+    sink.push_copy(&sent[..100_000]).unwrap();
+    sink.run_work(false).unwrap();
+    sink.push_copy(&sent[100_000..]).unwrap();
+    sink.compact(0).unwrap();
+    let image = sink.prepare().unwrap();
+    assert!(contents(&image) == sent);
+    assert_eq!(image.digests(), &sha256(&sent)[..]);
+}
+
+#[test]
 fn what_is_written_through_follows_what_was_pushed() {
     let mut sink = BodySink::new(tunables(100, 100), budget());
     sink.push_copy(b"ab").unwrap();
