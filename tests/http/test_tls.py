@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import penstock
 import pytest
+from penstock.http.writer import Writer
 
 from tests.http.conftest import Storing
 from tests.http.serving import chunked, head, response, until
@@ -292,3 +294,43 @@ async def test_a_connection_cancelled_at_any_turn_leaves_no_socket_to_asyncio(ce
                 await asyncio.wait([asking])
                 # It has the descriptor that the other had.
                 assert await (await client.get(f"{url}0")).read() == b"x"
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_reset_ends_the_sending_of_what_never_waits(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    gone, taken = threading.Event(), 0
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    write = Writer._write
+
+    def refuse(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        with context.wrap_socket(peer, server_side=True) as tls:
+            tls.recv(10)
+            tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        gone.set()
+
+    def count(writer: Writer, data: bytes | memoryview) -> None:
+        nonlocal taken
+        # The loop stands still on purpose: it is to write before it looks at the socket.
+        assert gone.wait(10)
+        write(writer, data)
+        taken += len(data)
+
+    async def source() -> AsyncIterator[bytes]:
+        for _ in range(64):
+            yield bytes(1 << 20)
+
+    monkeypatch.setattr(Writer, "_write", count)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        refusing = threading.Thread(target=refuse, args=(listener,))
+        refusing.start()
+        async with penstock.Client(ssl_context=trusting(certificate)) as client:
+            url = f"https://localhost:{listener.getsockname()[1]}/"
+            with pytest.raises(penstock.ConnectionLost):
+                await client.put(url, content=bytes(64 << 20) if whole else source())
+        refusing.join()
+    # The loop has heard of it a turn or two after the first MiB.
+    assert taken < 8 << 20

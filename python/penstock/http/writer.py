@@ -9,7 +9,7 @@ from typing import Any
 from penstock._native import Upload
 from penstock.blocking._ops import perform
 from penstock.blocking.policy import Policy
-from penstock.body.image import BodyImage
+from penstock.body.image import TURN, BodyImage
 from penstock.http.content import Content, piece_of
 
 __all__ = ["Stopped", "Writer", "settle"]
@@ -33,6 +33,8 @@ class Writer:
         self._transport = transport
         self._plain = plain
         self._given = 0
+        self._turn_at = TURN
+        """What is given until the loop has a turn."""
         self._room: asyncio.Future[None] | None = None
         self.waiting = False
         """Whether the peer is to take something before more can be sent."""
@@ -103,6 +105,11 @@ class Writer:
 
     async def _send_view(self, view: memoryview) -> None:
         for start in range(0, len(view), PIECE):
+            if self._given >= self._turn_at:
+                # TLS doesn't know that its connection is gone before the loop has told it: it takes all, and waits for
+                # nothing, for as long as there is something.
+                self._turn_at = self._given + TURN
+                await asyncio.sleep(0)
             self._write(view[start : start + PIECE])
             await self._drained()
 
