@@ -429,7 +429,8 @@ impl Reader {
     /// Whether a plain record that seems good ends within another one: neither a line end stands at its end, nor a head
     /// behind that. To go on from there would pass over the other one.
     fn has_lost_bytes(&self, entry: &Entry) -> Result<bool> {
-        if entry.head.compression != Compression::Plain || entry.head.len == 0 {
+        let is_followed = self.window.get(entry.end(), PREFIX.len() as u64) == Some(PREFIX);
+        if is_followed || entry.head.compression != Compression::Plain || entry.head.len == 0 {
             return Ok(false);
         }
         let mut bytes = [0; LINE_END as usize + PREFIX.len()];
