@@ -21,7 +21,7 @@ fn body(len: usize) -> Vec<u8> {
 }
 
 fn image(bytes: &[u8]) -> BodyImage {
-    BodyImage::from_pieces(vec![bytes.to_vec().into()])
+    BodyImage::from_piece(bytes.to_vec().into())
 }
 
 fn contents(image: &BodyImage) -> Vec<u8> {

@@ -425,7 +425,7 @@ fn text(len: usize) -> Vec<u8> {
 }
 
 fn coded(body: &[u8], coding: Coding) -> Vec<u8> {
-    let image = BodyImage::from_pieces(vec![body.to_vec().into()]);
+    let image = BodyImage::from_piece(body.to_vec().into());
     let (tunables, budget) = (Arc::new(Tunables::default()), Budget::new(None, None, None));
     encode(&image, &[coding], None, tunables, budget).unwrap().read_range(0, u64::MAX).unwrap().to_vec()
 }

@@ -292,7 +292,7 @@ fn text(len: usize) -> Vec<u8> {
 }
 
 fn coded(body: &[u8], codings: &[Coding]) -> Vec<u8> {
-    let image = BodyImage::from_pieces(vec![body.to_vec().into()]);
+    let image = BodyImage::from_piece(body.to_vec().into());
     let encoded = encode(&image, codings, None, Arc::default(), Budget::new(None, None, None)).unwrap();
     contents(&encoded)
 }

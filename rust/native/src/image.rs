@@ -94,7 +94,7 @@ impl Image {
 
     #[staticmethod]
     fn from_buffer(data: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(Self::of(BodyImage::from_pieces(vec![buffer::bytes_of(data)?])))
+        Ok(Self::of(BodyImage::from_piece(buffer::bytes_of(data)?)))
     }
 
     /// Of several buffers, which stay apart.

@@ -112,7 +112,7 @@ fn archive(criterion: &mut Criterion) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("records.barc");
     let mut writer = Writer::open(&path, 0, false).expect("a new archive");
-    let record = Record { res_body: BodyImage::from_pieces(vec![Bytes::from(vec![b'x'; 4096])]), ..Record::default() };
+    let record = Record { res_body: BodyImage::from_piece(Bytes::from(vec![b'x'; 4096])), ..Record::default() };
     for _ in 0..RECORDS {
         writer.append(&record, &Strategy::default()).expect("it is written");
     }

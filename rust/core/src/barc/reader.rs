@@ -423,7 +423,7 @@ impl Reader {
         }
         let body = Bytes::copy_from_slice(decoder.ready()?.get(..len).unwrap_or_default());
         decoder.take(len);
-        Ok(Some(BodyImage::from_pieces(vec![body]).holding(lease)))
+        Ok(Some(BodyImage::from_piece(body).holding(lease)))
     }
 
     /// Whether a plain record that seems good ends within another one: neither a line end stands at its end, nor a head
@@ -515,7 +515,7 @@ impl Body {
     fn image(self, file: &Arc<BodyFile>) -> BodyImage {
         match self {
             Self::There { at, len } => BodyImage::from_file(file.clone(), at, len),
-            Self::Here { room, len, lease } => BodyImage::from_pieces(vec![room.freeze(len)]).holding(lease),
+            Self::Here { room, len, lease } => BodyImage::from_piece(room.freeze(len)).holding(lease),
         }
     }
 }

@@ -112,7 +112,7 @@ mod tests {
     use bytes::Bytes;
 
     fn body(len: usize) -> BodyImage {
-        BodyImage::from_pieces(vec![Bytes::from(vec![b'x'; len])])
+        BodyImage::from_piece(Bytes::from(vec![b'x'; len]))
     }
 
     fn fields(pairs: &[(&str, &str)]) -> Fields {

@@ -44,7 +44,7 @@ pub struct BodyImage {
 
 impl Default for BodyImage {
     fn default() -> Self {
-        Self::from_pieces(Vec::new())
+        Self::of(Arc::default(), 0)
     }
 }
 
@@ -52,7 +52,19 @@ impl BodyImage {
     pub fn from_pieces(mut pieces: Vec<Bytes>) -> Self {
         pieces.retain(|piece| !piece.is_empty());
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { state: State::Ram(pieces.into()), len, digests: Arc::default(), piece: PIECE, lease: None }
+        Self::of(pieces.into(), len)
+    }
+
+    pub fn from_piece(piece: Bytes) -> Self {
+        if piece.is_empty() {
+            return Self::default();
+        }
+        let len = piece.len() as u64;
+        Self::of([piece].into(), len)
+    }
+
+    fn of(pieces: Arc<[Bytes]>, len: u64) -> Self {
+        Self { state: State::Ram(pieces), len, digests: Arc::default(), piece: PIECE, lease: None }
     }
 
     /// A range of a file; an empty one is an image in memory, as upstream's.

@@ -170,6 +170,6 @@ mod tests {
     #[test]
     fn a_body_in_memory_is_not_sent_so() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        assert!(Upload::new(&BodyImage::from_pieces(vec![b"x"[..].into()]), ours.as_raw_fd()).unwrap().is_none());
+        assert!(Upload::new(&BodyImage::from_piece(b"x"[..].into()), ours.as_raw_fd()).unwrap().is_none());
     }
 }
