@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import functools
 import http
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from penstock._native import Fields, Head
 from penstock.body.image import BodyImage
+from penstock.headers import Headers
 
 if TYPE_CHECKING:
-    from penstock.http.response import Headers, Response
+    from penstock.http.response import Response
 
 __all__ = ["Dialog", "Epilog", "Pairs", "Prolog", "RequestRecord", "Trace", "headers_of", "with_history"]
 
@@ -39,14 +39,6 @@ def _check_body(name: str, body: object) -> None:
         raise TypeError(f"{name}={type(body).__name__}: takes a BodyImage, as BodyImage.from_bytes(data)")
 
 
-@functools.cache
-def headers_class() -> type[Headers]:
-    """Its class comes with the client, and to import it again takes longer than to make one."""
-    from penstock.http.response import Headers
-
-    return Headers
-
-
 def headers_of(fields: Headers | Pairs | Fields | None) -> Headers:
     """Header fields as an archive holds them: names in lower case, repeated ones together, values without the
     whitespace around them.
@@ -55,16 +47,15 @@ def headers_of(fields: Headers | Pairs | Fields | None) -> Headers:
         ValueError: A name or value that HTTP has no form for.
         HeadTooLong: More than 128 lines, or a MiB; no more can be archived.
     """
-    headers = headers_class()
     if not isinstance(fields, Fields):
-        if isinstance(fields, headers):
+        if isinstance(fields, Headers):
             pairs: Any = fields.raw
         elif isinstance(fields, Mapping):
             pairs = fields.items()
         else:
             pairs = fields or ()
         fields = Fields([(_bytes(name), _bytes(value)) for name, value in pairs])
-    return headers(fields)
+    return Headers(fields)
 
 
 class _Value:

@@ -25,8 +25,8 @@ from penstock.blocking._ops import default_policy
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.dialog import Dialog, with_history
+from penstock.headers import Headers
 from penstock.http.charset import charset_of
-from penstock.http.response import Headers
 
 __all__ = ["entry", "write"]
 

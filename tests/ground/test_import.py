@@ -65,6 +65,15 @@ def test_the_client_comes_with_its_first_use(script: Script) -> None:
     assert done.stdout == "False True True\n"
 
 
+def test_records_and_dialogs_do_without_the_client(script: Script) -> None:
+    done = script(
+        "import sys, penstock; prolog = penstock.Prolog(method='GET', url='http://a/'); "
+        "record = penstock.barc.Record(meta=[('Url', prolog.url)], req_headers=prolog.req_headers); "
+        "print(record.meta['url'], 'penstock.http' in sys.modules)"
+    )
+    assert (done.stdout, done.stderr) == ("http://a/ False\n", "")
+
+
 @pytest.mark.parametrize("module", ["barc", "har", "http", "replay"])
 def test_a_module_comes_with_its_first_use(script: Script, module: str) -> None:
     done = script(f"import penstock; print(penstock.{module}.__name__)")

@@ -258,7 +258,7 @@ class Echo:
         again = penstock.Prolog(method="GET", url=prolog.url, req_headers=prolog.req_headers)
         other = penstock.Prolog(method="GET", url=prolog.url, req_headers={"accept": "*/*"}, req_body=prolog.req_body)
         plain = penstock.Epilog(version="HTTP/1.1", status=200, res_headers={"content-type": "text/plain"})
-        reveal_type(other.req_headers)  # penstock.http.response.Headers
+        reveal_type(other.req_headers)  # penstock.headers.Headers
         penstock.Epilog(version="HTTP/1.1", status=200, res_headers="text/plain")  # type: ignore[arg-type]
         penstock.Dialog(again, penstock.Epilog(version="HTTP/1.1", status=404, res_headers=headers))
         return penstock.Dialog(other, plain)

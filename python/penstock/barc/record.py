@@ -7,16 +7,14 @@ import datetime
 import http
 import math
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from penstock import _native
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
-from penstock.dialog import EMPTY, Dialog, Epilog, Pairs, Prolog, Trace, headers_class, headers_of
+from penstock.dialog import EMPTY, Dialog, Epilog, Pairs, Prolog, Trace, headers_of
 from penstock.errors import ArchiveError, HeadTooLong
-
-if TYPE_CHECKING:
-    from penstock.http.response import Headers
+from penstock.headers import Headers
 
 __all__ = ["Entry", "Record", "Repair", "archived_url"]
 
@@ -111,11 +109,11 @@ class Record:
     @property
     def meta(self) -> Headers:
         """URL, method, version, status, decoded codings, and whatever else a writer put there."""
-        return headers_class()(self.native.meta)
+        return Headers(self.native.meta)
 
     @property
     def req_headers(self) -> Headers:
-        return headers_class()(self.native.req_headers)
+        return Headers(self.native.req_headers)
 
     @property
     def req_body(self) -> BodyImage:
@@ -124,7 +122,7 @@ class Record:
 
     @property
     def res_headers(self) -> Headers:
-        return headers_class()(self.native.res_headers)
+        return Headers(self.native.res_headers)
 
     @property
     def res_body(self) -> BodyImage:

@@ -6,7 +6,7 @@ import collections
 import heapq
 import urllib.parse
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -23,9 +23,7 @@ from penstock.cli.common import (
     shown,
     tunables_of,
 )
-
-if TYPE_CHECKING:
-    from penstock.http.response import Headers
+from penstock.headers import Headers
 
 __all__ = ["stats"]
 
