@@ -45,7 +45,7 @@ def test_importing_loads_neither_client_nor_command_line(added: set[str]) -> Non
 def test_importing_loads_only_penstock_and_a_few_small_modules(added: set[str]) -> None:
     # Each module of the standard library that is loaded for penstock costs every program that only dispatches.
     foreign = {name for name in added if not name.startswith("penstock")}
-    assert foreign <= {"__future__", "_compat_pickle", "_pickle", "atexit", "pickle"}
+    assert foreign <= {"__future__", "atexit"}
     assert len(added - foreign) <= 16
 
 

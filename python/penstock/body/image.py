@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import pickle
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any, BinaryIO, Protocol, Self
 
@@ -287,7 +286,10 @@ class BodyImage(_native.Image):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         if protocol >= 5:
-            return _unpickled, ([pickle.PickleBuffer(view) for view in self.views()], self.digests)
+            # Whoever pickles has it; nobody else is to wait for it at `import penstock`.
+            from pickle import PickleBuffer
+
+            return _unpickled, ([PickleBuffer(view) for view in self.views()], self.digests)
         return _unpickled, ([bytes(self)], self.digests)
 
 
