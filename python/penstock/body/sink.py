@@ -24,9 +24,6 @@ __all__ = ["AsyncBodySink", "BodySink"]
 class _Sink(_native.Sink):
     """What the two have in common."""
 
-    def __new__(cls, tunables: Tunables | None = None, **options: Any) -> Self:
-        return super().__new__(cls, tunables, options.get("budget"), options.get("size_hint"))
-
     @property
     def state(self) -> Literal["ram", "file"]:
         """Where the body is."""
@@ -55,7 +52,7 @@ class BodySink(_Sink):
     def __new__(
         cls, tunables: Tunables | None = None, *, budget: Budget | None = None, size_hint: int | None = None
     ) -> Self:
-        return super().__new__(cls, tunables, budget=budget, size_hint=size_hint)
+        return super().__new__(cls, tunables, budget, size_hint)
 
     def write(self, data: Any) -> None:
         """Takes `bytes` without a copy, and a copy of any other buffer.
@@ -134,7 +131,7 @@ class AsyncBodySink(_Sink):
         budget: Budget | None = None,
         size_hint: int | None = None,
     ) -> Self:
-        sink = super().__new__(cls, tunables, budget=budget, size_hint=size_hint)
+        sink = super().__new__(cls, tunables, budget, size_hint)
         sink._policy = policy
         sink._writing = None
         return sink
