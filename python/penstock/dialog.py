@@ -15,7 +15,7 @@ from penstock.headers import Headers
 if TYPE_CHECKING:
     from penstock.http.response import Response
 
-__all__ = ["Dialog", "Epilog", "Pairs", "Prolog", "RequestRecord", "Trace", "headers_of", "with_history"]
+__all__ = ["Dialog", "Epilog", "Pairs", "Prolog", "RequestRecord", "Trace", "headers_of", "phrase_of", "with_history"]
 
 Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 """Header fields as they may be given: a mapping or pairs of names and values, each bytes or text (latin-1)."""
@@ -241,13 +241,17 @@ class Dialog:
         return response
 
     def _head(self) -> bytes:
-        try:
-            phrase = http.HTTPStatus(self.status).phrase
-        except ValueError:
-            phrase = ""
         version = "HTTP/1.0" if self.version == "HTTP/1.0" else "HTTP/1.1"
         lines = b"".join(b"%s: %s\r\n" % pair for pair in self.res_headers.raw)
-        return f"{version} {self.status} {phrase}\r\n".encode() + lines + b"\r\n"
+        return f"{version} {self.status} {phrase_of(self.status)}\r\n".encode() + lines + b"\r\n"
+
+
+def phrase_of(status: int) -> str:
+    """The usual reason phrase; empty if there is none."""
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return ""
 
 
 def with_history(last: Dialog) -> tuple[Dialog, ...]:

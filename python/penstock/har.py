@@ -9,7 +9,6 @@ import asyncio
 import base64
 import contextlib
 import datetime
-import http
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from penstock._native import __version__, read_limit
 from penstock.blocking._ops import default_policy
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
-from penstock.dialog import Dialog, with_history
+from penstock.dialog import Dialog, phrase_of, with_history
 from penstock.headers import Headers
 from penstock.http.charset import charset_of
 
@@ -201,10 +200,9 @@ def _response(dialog: Dialog, body: bytes | None) -> dict[str, Any]:
         content["compression"] = size - came
     if size:
         content.update(_text(body, fields, size, "encoding"))
-    response = dialog.response()
     return {
         "status": dialog.status,
-        "statusText": response.reason or _phrase(dialog.status),
+        "statusText": dialog.response().reason or phrase_of(dialog.status),
         "httpVersion": dialog.version,
         "cookies": [_set_cookie(line) for line in fields.get_all("set-cookie")],
         "headers": _fields(fields),
@@ -213,13 +211,6 @@ def _response(dialog: Dialog, body: bytes | None) -> dict[str, Any]:
         "headersSize": len(head) or -1,
         "bodySize": came,
     }
-
-
-def _phrase(status: int) -> str:
-    try:
-        return http.HTTPStatus(status).phrase
-    except ValueError:
-        return ""
 
 
 def _fields(fields: Headers) -> list[dict[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import http
 import math
 import re
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 from penstock import _native
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
-from penstock.dialog import EMPTY, Dialog, Epilog, Pairs, Prolog, Trace, headers_of
+from penstock.dialog import EMPTY, Dialog, Epilog, Pairs, Prolog, Trace, headers_of, phrase_of
 from penstock.errors import ArchiveError, HeadTooLong
 from penstock.headers import Headers
 
@@ -144,11 +143,12 @@ class Record:
         url = archived_url(dialog.url)
         if not URL.fullmatch(url):
             raise ValueError(f"url={dialog.url!r}: a URL has no spaces, and nothing outside ASCII: percent-encode them")
+        phrase = PHRASES.get(dialog.status) or phrase_of(dialog.status) or UNKNOWN
         meta = [
             ("url", url),
             ("method", dialog.method),
             ("response-version", dialog.version),
-            ("response-status", f"{dialog.status} {_phrase(dialog.status)}"),
+            ("response-status", f"{dialog.status} {phrase}"),
         ]
         if dialog.res_decoded:
             meta.append(("response-decoded", ", ".join(dialog.res_decoded)))
@@ -256,10 +256,3 @@ def _fields(block: Pairs | None) -> _native.Fields:
     head: Any = headers_of(block)._head
     fields: _native.Fields = head
     return fields
-
-
-def _phrase(status: int) -> str:
-    try:
-        return PHRASES.get(status) or http.HTTPStatus(status).phrase
-    except ValueError:
-        return UNKNOWN

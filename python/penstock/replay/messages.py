@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http
 import re
 import socket
 from collections.abc import AsyncIterator
@@ -13,7 +12,7 @@ from penstock._native import Tunables
 from penstock.blocking.policy import Policy
 from penstock.body.collect import collect
 from penstock.body.image import BodyImage
-from penstock.dialog import EMPTY, Dialog
+from penstock.dialog import EMPTY, Dialog, phrase_of
 from penstock.http.transport import codings_left
 from penstock.http.writer import settle
 
@@ -203,7 +202,7 @@ class Reply(NamedTuple):
 def plain(status: int, text: str) -> Reply:
     """A response in a few words."""
     body = text.encode()
-    head = f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    head = f"HTTP/1.1 {status} {phrase_of(status)}\r\ncontent-type: text/plain; charset=utf-8\r\n"
     return Reply(status, f"{head}content-length: {len(body)}\r\n\r\n".encode(), BodyImage.from_bytes(body))
 
 
