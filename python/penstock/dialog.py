@@ -5,20 +5,17 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import http
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from penstock._native import Fields, Head
+from penstock._native import Head
 from penstock.body.image import BodyImage
-from penstock.headers import Headers
+from penstock.headers import Headers, Pairs, headers_of, lines_of
 
 if TYPE_CHECKING:
     from penstock.http.response import Response
 
-__all__ = ["Dialog", "Epilog", "Pairs", "Prolog", "RequestRecord", "Trace", "headers_of", "phrase_of", "with_history"]
-
-Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
-"""Header fields as they may be given: a mapping or pairs of names and values, each bytes or text (latin-1)."""
+__all__ = ["Dialog", "Epilog", "Prolog", "RequestRecord", "Trace", "phrase_of", "with_history"]
 
 CODINGS = frozenset({"chunked", "deflate", "gzip", "br", "compress", "zstd", "identity"})
 """Names of what may have been removed from a body, or, last, `identity`: that nothing is left to remove."""
@@ -26,36 +23,9 @@ CODINGS = frozenset({"chunked", "deflate", "gzip", "br", "compress", "zstd", "id
 EMPTY = BodyImage.from_bytes(b"")
 
 
-def _bytes(text: object) -> bytes:
-    if isinstance(text, str):
-        return text.encode("latin-1")
-    if isinstance(text, bytes):
-        return text
-    raise TypeError(f"a header's name and value are text or bytes, not {type(text).__name__}")
-
-
 def _check_body(name: str, body: object) -> None:
     if not isinstance(body, BodyImage):
         raise TypeError(f"{name}={type(body).__name__}: takes a BodyImage, as BodyImage.from_bytes(data)")
-
-
-def headers_of(fields: Headers | Pairs | Fields | None) -> Headers:
-    """Header fields as an archive holds them: names in lower case, repeated ones together, values without the
-    whitespace around them.
-
-    Raises:
-        ValueError: A name or value that HTTP has no form for.
-        HeadTooLong: More than 128 lines, or a MiB; no more can be archived.
-    """
-    if not isinstance(fields, Fields):
-        if isinstance(fields, Headers):
-            pairs: Any = fields.raw
-        elif isinstance(fields, Mapping):
-            pairs = fields.items()
-        else:
-            pairs = fields or ()
-        fields = Fields([(_bytes(name), _bytes(value)) for name, value in pairs])
-    return Headers(fields)
 
 
 class _Value:
@@ -242,8 +212,7 @@ class Dialog:
 
     def _head(self) -> bytes:
         version = "HTTP/1.0" if self.version == "HTTP/1.0" else "HTTP/1.1"
-        lines = b"".join(b"%s: %s\r\n" % pair for pair in self.res_headers.raw)
-        return f"{version} {self.status} {phrase_of(self.status)}\r\n".encode() + lines + b"\r\n"
+        return f"{version} {self.status} {phrase_of(self.status)}\r\n".encode() + lines_of(self.res_headers)
 
 
 def phrase_of(status: int) -> str:

@@ -1,12 +1,16 @@
-"""`Headers`: the fields of a message, for the client and for what is recorded."""
+"""`Headers`: the fields of a message, for the client and for what is recorded, and their way from lines and back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from penstock._native import Fields, Head
 
-__all__ = ["Headers"]
+__all__ = ["Headers", "Pairs", "headers_in", "headers_of", "lines_of"]
+
+Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
+"""Header fields as they may be given: a mapping or pairs of names and values, each bytes or text (latin-1)."""
 
 
 class Headers(Mapping[str, str]):
@@ -44,3 +48,41 @@ class Headers(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"Headers({[(name.decode('latin-1'), value.decode('latin-1')) for name, value in self.raw]})"
+
+
+def headers_of(fields: Headers | Pairs | Fields | None) -> Headers:
+    """Header fields as an archive holds them: names in lower case, repeated ones together, values without the
+    whitespace around them.
+
+    Raises:
+        ValueError: A name or value that HTTP has no form for.
+        HeadTooLong: More than 128 lines, or a MiB; no more can be archived.
+    """
+    if not isinstance(fields, Fields):
+        if isinstance(fields, Headers):
+            pairs: Any = fields.raw
+        elif isinstance(fields, Mapping):
+            pairs = fields.items()
+        else:
+            pairs = fields or ()
+        fields = Fields([(_bytes(name), _bytes(value)) for name, value in pairs])
+    return Headers(fields)
+
+
+def headers_in(lines: Iterable[bytes]) -> Headers:
+    """Those that the lines of a head have, as `headers_of` has them."""
+    pairs = (line.partition(b":") for line in lines)
+    return headers_of([(name, value.strip(b" \t")) for name, _, value in pairs])
+
+
+def lines_of(headers: Headers) -> bytes:
+    """The lines of a head, with the empty one behind them."""
+    return b"".join(b"%s: %s\r\n" % pair for pair in headers.raw) + b"\r\n"
+
+
+def _bytes(text: object) -> bytes:
+    if isinstance(text, str):
+        return text.encode("latin-1")
+    if isinstance(text, bytes):
+        return text
+    raise TypeError(f"a header's name and value are text or bytes, not {type(text).__name__}")

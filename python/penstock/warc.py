@@ -23,8 +23,9 @@ from typing import Any
 from penstock._native import Budget, Head, Tunables, __version__, read_limit, refuse_in_loop
 from penstock.body.image import BodyImage
 from penstock.body.sink import BodySink
-from penstock.dialog import CODINGS, Dialog, Epilog, Prolog, Trace, headers_of, with_history
+from penstock.dialog import CODINGS, Dialog, Epilog, Prolog, Trace, with_history
 from penstock.errors import ArchiveError, BudgetExceeded, HeadTooLong, PenstockError, StorageFull
+from penstock.headers import Headers, headers_in, lines_of
 
 try:
     from warcio.archiveiterator import WARCIterator
@@ -118,7 +119,7 @@ def _request(writer: Any, dialog: Dialog, limit: int | None) -> Any:
     if not head:
         # Not by `urlsplit`, which refuses some.
         target = re.sub("^[^/?]*/?", "/", dialog.url.partition("#")[0].partition("://")[2])
-        head = f"{dialog.method} {target} HTTP/1.1\r\n".encode() + _lines(dialog.req_headers)
+        head = f"{dialog.method} {target} HTTP/1.1\r\n".encode() + lines_of(dialog.req_headers)
     chunked = "chunked" in dialog.req_headers.get("transfer-encoding", "").lower()
     return _record(writer, dialog, "request", head, dialog.req_body, ("chunked",) if chunked else (), limit)
 
@@ -128,10 +129,6 @@ def _response(writer: Any, dialog: Dialog, limit: int | None) -> Any:
     if not dialog.trace.res_head:
         head = dialog.version.encode() + head[head.index(b" ") :]
     return _record(writer, dialog, "response", head, dialog.res_body, dialog.res_decoded, limit)
-
-
-def _lines(fields: Any) -> bytes:
-    return b"".join(b"%s: %s\r\n" % pair for pair in fields.raw) + b"\r\n"
 
 
 def _record(
@@ -311,21 +308,17 @@ class _Message:
         if request is not None:
             trace = dataclasses.replace(trace, req_head=b"\r\n".join([request.first, *request.lines, b"", b""]))
             method = request.first.split(b" ")[0].decode("latin-1")
-            prolog = Prolog(method=method, url=response.url, req_headers=_fields(request.lines), req_body=request.body)
+            fields = headers_in(request.lines)
+            prolog = Prolog(method=method, url=response.url, req_headers=fields, req_body=request.body)
         version, status = response.first.split(b" ")[:2]
         epilog = Epilog(
             version=VERSIONS.get(version, version).decode("latin-1"),
             status=int(status),
-            res_headers=_fields(response.lines),
+            res_headers=headers_in(response.lines),
             res_body=response.body,
             res_decoded=response.decoded,
         )
         return Dialog(prolog, epilog, trace)
-
-
-def _fields(lines: Lines) -> Any:
-    pairs = (line.partition(b":") for line in lines)
-    return headers_of([(name, value.strip(b" \t")) for name, _, value in pairs])
 
 
 def _is_head(head: bytes) -> bool:
@@ -356,7 +349,7 @@ def _message(record: Any, options: tuple[Tunables, Budget], decode: bool) -> _Me
     ours = get(DECODED)
     if ours is not None and (renamed := get(RENAMED)):
         lines = _restored(lines, set(renamed.split(", ")))
-    fields = _fields(lines)
+    fields = headers_in(lines)
     chunked = ours is None and "chunked" in fields.get("transfer-encoding", "").lower()
     pieces = _joined(stream, get("WARC-Truncated") is not None) if chunked else _pieces(stream)
     body = _collect(pieces, options)
@@ -444,7 +437,9 @@ def _collect(pieces: Iterable[bytes], options: tuple[Tunables, Budget]) -> BodyI
         return sink.prepare()
 
 
-def _decoded(body: BodyImage, fields: Any, options: tuple[Tunables, Budget]) -> tuple[BodyImage, tuple[str, ...], bool]:
+def _decoded(
+    body: BodyImage, fields: Headers, options: tuple[Tunables, Budget]
+) -> tuple[BodyImage, tuple[str, ...], bool]:
     """The body, the codings that were taken off it, and whether any are left."""
     names = ",".join(fields.get_all("content-encoding")).lower().split(",")
     codings = [name.strip().removeprefix("x-") for name in names if name.strip() not in ("", "identity")]

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from penstock import _native
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
-from penstock.dialog import EMPTY, Dialog, Epilog, Pairs, Prolog, Trace, headers_of, phrase_of
+from penstock.dialog import EMPTY, Dialog, Epilog, Prolog, Trace, phrase_of
 from penstock.errors import ArchiveError, HeadTooLong
-from penstock.headers import Headers
+from penstock.headers import Headers, Pairs, headers_of
 
 __all__ = ["Entry", "Record", "Repair", "archived_url"]
 

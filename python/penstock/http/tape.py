@@ -8,12 +8,14 @@ import datetime
 import functools
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.body.sink import AsyncBodySink
-from penstock.dialog import EMPTY, Dialog, Prolog, RequestRecord, Trace, headers_of
+from penstock.dialog import EMPTY, Dialog, Prolog, RequestRecord, Trace
 from penstock.errors import BudgetExceeded
+from penstock.headers import headers_in
 from penstock.http.content import Content, piece_of
 from penstock.http.deadlines import with_patience
 from penstock.http.exchange import Exchange
@@ -66,7 +68,7 @@ class Take:
     def __init__(
         self, request: Request, head: bytes, settings: Settings, on_head: OnHead, sink: AsyncBodySink | None
     ) -> None:
-        self._headers = headers_of(_fields(head))
+        self._headers = headers_in(head.split(b"\r\n")[1:-2])
         self.request = request
         """What is to be sent: the same, with what wouldn't be at hand afterwards kept on its way."""
         if request.content is not None and sink is not None:
@@ -142,16 +144,10 @@ async def _keep(content: Content, settings: Settings, sink: AsyncBodySink) -> As
             await close()
 
 
-async def _parts(content: Content, policy: Any) -> AsyncIterator[bytes]:
+async def _parts(content: Content, policy: Policy) -> AsyncIterator[bytes]:
     for part in content.parts:
         if isinstance(part, bytes):
             yield part
         else:
             async for view in part.stream(PIECE, policy=policy):
                 yield bytes(view)
-
-
-def _fields(head: bytes) -> list[tuple[bytes, bytes]]:
-    """The fields of a head of our own making."""
-    pairs = (line.partition(b":") for line in head.split(b"\r\n")[1:-2])
-    return [(name, value.strip(b" \t")) for name, _, value in pairs]

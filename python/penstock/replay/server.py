@@ -14,8 +14,9 @@ from typing import Any, Self
 
 from penstock._native import Tunables
 from penstock.blocking.policy import Policy
-from penstock.dialog import Prolog, headers_of
+from penstock.dialog import Prolog
 from penstock.errors import LimitExceeded, NotRecorded
+from penstock.headers import headers_of
 from penstock.replay.keys import behind_host, by_path, by_url, by_url_and_path
 from penstock.replay.messages import PIECE, Peer, Reply, plain, read_body, read_head, recorded
 from penstock.replay.store import Key, Keys, Source, Store
