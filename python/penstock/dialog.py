@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from penstock._native import Head
 from penstock.body.image import BodyImage
-from penstock.headers import Headers, Pairs, headers_of, lines_of
+from penstock.headers import Headers, Pairs, codings_in, headers_of, lines_of
 
 if TYPE_CHECKING:
     from penstock.http.response import Response
@@ -267,15 +267,10 @@ class RequestRecord:
 
 def _removed(response: Response) -> Iterator[str]:
     """Chunked framing is gone, and so are the codings that the client took off; `identity`, if those were all."""
-
-    def named(field: str) -> list[str]:
-        items = ",".join(response.headers.get_all(field)).lower().split(",")
-        return [item.strip() for item in items if item.strip() not in ("", "identity")]
-
-    transfer = named("transfer-encoding")
+    transfer = codings_in(response.headers, "transfer-encoding")
     if "chunked" in transfer:
         yield "chunked"
         transfer.remove("chunked")
     yield from reversed(response.decoded)
-    if len(response.decoded) == len(transfer) + len(named("content-encoding")):
+    if len(response.decoded) == len(transfer) + len(codings_in(response.headers, "content-encoding")):
         yield "identity"

@@ -7,7 +7,7 @@ from typing import Any
 
 from penstock._native import Fields, Head
 
-__all__ = ["Headers", "Pairs", "headers_in", "headers_of", "lines_of"]
+__all__ = ["Headers", "Pairs", "codings_in", "headers_in", "headers_of", "lines_of"]
 
 Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 """Header fields as they may be given: a mapping or pairs of names and values, each bytes or text (latin-1)."""
@@ -73,6 +73,13 @@ def headers_in(lines: Iterable[bytes]) -> Headers:
     """Those that the lines of a head have, as `headers_of` has them."""
     pairs = (line.partition(b":") for line in lines)
     return headers_of([(name, value.strip(b" \t")) for name, _, value in pairs])
+
+
+def codings_in(fields: Headers | Head, *names: str) -> list[str]:
+    """The codings that the fields of these names have, in order and in lower case; `identity` is none."""
+    values = [value for name in names for value in fields.get_all(name)]
+    codings = (coding.strip() for coding in ",".join(values).lower().split(","))
+    return [coding for coding in codings if coding not in ("", "identity")]
 
 
 def lines_of(headers: Headers) -> bytes:

@@ -25,7 +25,7 @@ from penstock.body.image import BodyImage
 from penstock.body.sink import BodySink
 from penstock.dialog import CODINGS, Dialog, Epilog, Prolog, Trace, with_history
 from penstock.errors import ArchiveError, BudgetExceeded, HeadTooLong, PenstockError, StorageFull
-from penstock.headers import Headers, headers_in, lines_of
+from penstock.headers import Headers, codings_in, headers_in, lines_of
 
 try:
     from warcio.archiveiterator import WARCIterator
@@ -441,8 +441,7 @@ def _decoded(
     body: BodyImage, fields: Headers, options: tuple[Tunables, Budget]
 ) -> tuple[BodyImage, tuple[str, ...], bool]:
     """The body, the codings that were taken off it, and whether any are left."""
-    names = ",".join(fields.get_all("content-encoding")).lower().split(",")
-    codings = [name.strip().removeprefix("x-") for name in names if name.strip() not in ("", "identity")]
+    codings = [coding.removeprefix("x-") for coding in codings_in(fields, "content-encoding")]
     if not codings or not len(body):
         return body, (), bool(codings)
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from penstock._native import Op
 from penstock.blocking._ops import perform
 from penstock.blocking.policy import Policy
+from penstock.headers import codings_in
 from penstock.http.response import Answer, Response
 from penstock.http.stream import TAKEN, StreamedResponse
 
@@ -75,9 +76,8 @@ def codings_left(dialog: Dialog) -> tuple[str, ...]:
     """The codings that are still on a response's body, in the order in which they were applied."""
     if "identity" in dialog.res_decoded:
         return ()
-    fields = dialog.res_headers.get_all("content-encoding") + dialog.res_headers.get_all("transfer-encoding")
-    names = (name.strip().lower() for name in ",".join(fields).split(","))
-    applied = [name for name in names if name not in ("", "chunked", "identity")]
+    named = codings_in(dialog.res_headers, "content-encoding", "transfer-encoding")
+    applied = [coding for coding in named if coding != "chunked"]
     removed = sum(coding != "chunked" for coding in dialog.res_decoded)
     return tuple(applied[: len(applied) - removed])
 

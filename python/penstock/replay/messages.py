@@ -13,6 +13,7 @@ from penstock.blocking.policy import Policy
 from penstock.body.collect import collect
 from penstock.body.image import BodyImage
 from penstock.dialog import EMPTY, Dialog, phrase_of
+from penstock.headers import codings_in
 from penstock.http.transport import codings_left
 from penstock.http.writer import settle
 
@@ -210,9 +211,7 @@ def recorded(dialog: Dialog, method: str) -> Reply:
     """A recorded response, with what is about its connection and framing made anew."""
     head = dialog.response()._head
     line, *lines = (dialog.trace.res_head or head.raw)[:-4].split(b"\r\n")
-    declared = ",".join(head.get_all("content-encoding")).lower().split(",")
-    left = codings_left(dialog)
-    coded = tuple(name.strip() for name in declared if name.strip() not in ("", "identity"))
+    left, coded = codings_left(dialog), tuple(codings_in(head, "content-encoding"))
     gone = OURS | {name.strip().lower().encode("latin-1") for name in ",".join(head.get_all("connection")).split(",")}
     if left != coded:
         gone |= {b"content-encoding"}
