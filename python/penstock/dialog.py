@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import http
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from penstock._native import Head
@@ -15,7 +17,17 @@ from penstock.headers import Headers, Pairs, codings_in, headers_of, lines_of
 if TYPE_CHECKING:
     from penstock.http.response import Response
 
-__all__ = ["Dialog", "Epilog", "Prolog", "RequestRecord", "Trace", "phrase_of", "with_history"]
+__all__ = [
+    "Dialog",
+    "Epilog",
+    "Prolog",
+    "RequestRecord",
+    "Trace",
+    "phrase_of",
+    "read_seconds",
+    "seconds_of",
+    "with_history",
+]
 
 CODINGS = frozenset({"chunked", "deflate", "gzip", "br", "compress", "zstd", "identity"})
 """Names of what may have been removed from a body, or, last, `identity`: that nothing is left to remove."""
@@ -127,6 +139,22 @@ class Trace:
     """Fields that followed a chunked body."""
     history: tuple[Dialog, ...] = ()
     """The dialogs whose redirects led here, in order."""
+
+
+def seconds_of(trace: Trace) -> dict[str, str]:
+    """What is known of a trace's seconds, by the names that archives have for them, to the microsecond."""
+    seconds = {"sent": trace.sent, "first-byte": trace.first_byte, "done": trace.done}
+    return {name: f"{value:.6f}" for name, value in seconds.items() if value is not None}
+
+
+def read_seconds(found: Mapping[str, str]) -> dict[str, float]:
+    """The same for a `Trace`; what isn't in that form, someone else has written."""
+    seconds = {}
+    for name in ("sent", "first-byte", "done"):
+        with contextlib.suppress(KeyError, ValueError):
+            if math.isfinite(value := float(found[name])):
+                seconds[name.replace("-", "_")] = value
+    return seconds
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from typing import Any
 from penstock._native import Budget, Head, Tunables, __version__, read_limit, refuse_in_loop
 from penstock.body.image import BodyImage
 from penstock.body.sink import BodySink
-from penstock.dialog import CODINGS, Dialog, Epilog, Prolog, Trace, with_history
+from penstock.dialog import CODINGS, Dialog, Epilog, Prolog, Trace, read_seconds, seconds_of, with_history
 from penstock.errors import ArchiveError, BudgetExceeded, HeadTooLong, PenstockError, StorageFull
 from penstock.headers import Headers, codings_in, headers_in, lines_of
 
@@ -188,8 +188,7 @@ def _date(when: datetime.datetime) -> str:
 
 
 def _timing(trace: Trace) -> str:
-    seconds = (("sent", trace.sent), ("first-byte", trace.first_byte), ("done", trace.done))
-    known = [f"{name}={value:.6f}" for name, value in seconds if value is not None]
+    known = [f"{name}={value}" for name, value in seconds_of(trace).items()]
     if trace.peer is not None:
         known.append(f"port={trace.peer[1]}")
     return "; ".join(known)
@@ -454,15 +453,12 @@ def _decoded(
 
 
 def _trace(get: Callable[[str], str | None], url: str) -> Trace:
-    known: dict[str, Any] = {}
     timing = dict(part.split("=", 1) for part in (get(TIMING) or "").split("; ") if "=" in part)
+    known: dict[str, Any] = {**read_seconds(timing)}
     with contextlib.suppress(ValueError, OverflowError):
         started = datetime.datetime.fromisoformat(get("WARC-Date") or "")
         started = started.astimezone(datetime.UTC) if started.tzinfo else started.replace(tzinfo=datetime.UTC)
         known["started"] = started if started != EPOCH else None
-    for name in ("sent", "first-byte", "done"):
-        with contextlib.suppress(KeyError, ValueError):
-            known[name.replace("-", "_")] = float(timing[name])
     if address := get("WARC-IP-Address"):
         with contextlib.suppress(ValueError):
             parts = urllib.parse.urlsplit(url)

@@ -330,6 +330,12 @@ def test_a_date_that_is_none_in_utc_is_left_out(others: Others) -> None:
     assert found.isoformat() == "2020-01-02T02:04:05+00:00"
 
 
+def test_seconds_that_are_none_are_left_out(others: Others) -> None:
+    others.add("response", OK, Penstock_Timing="sent=nan; first-byte=inf; done=1.5")
+    (dialog,) = warc.read(others.save())
+    assert (dialog.trace.sent, dialog.trace.first_byte, dialog.trace.done) == (None, None, 1.5)
+
+
 @pytest.mark.parametrize(
     "fields", [{"Penstock_Decoded": "rot13"}, {"Penstock_Decoded": "gzip", "Penstock_Renamed": "a, , b"}]
 )

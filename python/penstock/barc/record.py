@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import math
 import re
 from typing import Any, NamedTuple
 
 from penstock import _native
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
-from penstock.dialog import EMPTY, Dialog, Epilog, Prolog, Trace, phrase_of
+from penstock.dialog import EMPTY, Dialog, Epilog, Prolog, Trace, phrase_of, read_seconds, seconds_of
 from penstock.errors import ArchiveError, HeadTooLong
 from penstock.headers import Headers, Pairs, headers_of
 
@@ -223,8 +222,7 @@ def _timing(trace: Trace) -> list[tuple[str, str]]:
     lines = []
     if trace.started is not None:
         lines.append(("started", trace.started.isoformat(timespec="microseconds")))
-    seconds = (("sent", trace.sent), ("first-byte", trace.first_byte), ("done", trace.done))
-    lines += [(name, f"{value:.6f}") for name, value in seconds if value is not None]
+    lines += seconds_of(trace).items()
     if trace.peer is not None:
         address, port = trace.peer
         lines.append(("peer", f"[{address}]:{port}" if ":" in address else f"{address}:{port}"))
@@ -233,11 +231,7 @@ def _timing(trace: Trace) -> list[tuple[str, str]]:
 
 def _trace(meta: Headers) -> Trace:
     """What these lines say; what isn't in their form, someone else has written."""
-    found: dict[str, Any] = {}
-    for name in ("sent", "first-byte", "done"):
-        with contextlib.suppress(KeyError, ValueError):
-            if math.isfinite(seconds := float(meta[name])):
-                found[name.replace("-", "_")] = seconds
+    found: dict[str, Any] = {**read_seconds(meta)}
     with contextlib.suppress(KeyError, ValueError, OverflowError):
         if (started := datetime.datetime.fromisoformat(meta["started"])).tzinfo is not None:
             found["started"] = started.astimezone(datetime.UTC)
