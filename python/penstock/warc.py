@@ -208,7 +208,8 @@ def read(
     """The dialogs of a WARC file, compressed or not: each response, with its request if that is its neighbour.
 
     Other records, those without HTTP, and `revisit`s, which refer to bodies elsewhere, are passed over. A response
-    without a request gets one of its own: a GET without fields. Chunked bodies are joined.
+    without a request gets one of its own: a GET without fields. Chunked bodies are joined. A record that goes on in
+    others, as its `WARC-Segment-Number` says, is an `ArchiveError`.
 
     Args:
         path: The file.
@@ -339,6 +340,8 @@ def _message(record: Any, options: tuple[Tunables, Budget], decode: bool) -> _Me
     stream, kind = record.raw_stream, record.rec_type
     # Others may have an IRI there.
     url = re.sub("[^!-~]+", lambda bad: urllib.parse.quote(bad.group()), get("WARC-Target-URI"))
+    if get("WARC-Segment-Number") is not None:
+        raise ValueError("it goes on in other records (WARC-Segment-Number), which aren't put together here")
     first, *lines = _read_head(stream)
     if kind == "response":
         if not STATUS_LINE.fullmatch(first):

@@ -402,6 +402,15 @@ def test_a_record_that_is_no_message_is_an_error_or_passed_over(
     assert len(wrong) == 1
 
 
+def test_a_record_that_goes_on_in_others_is_no_dialog_with_a_part_of_the_body(others: Others) -> None:
+    others.add("response", OK + b"begun", url="http://a.test/long", WARC_Segment_Number="1")
+    others.add("continuation", b" and ended", url="http://a.test/long", WARC_Segment_Number="2")
+    others.add("response", OK + b"good")
+    wrong: list[penstock.ArchiveError] = []
+    assert [bytes(dialog.res_body) for dialog in warc.read(others.save(), skipped=wrong.append)] == [b"good"]
+    assert [("goes on in other records" in str(error), error.kind) for error in wrong] == [(True, "warc")]
+
+
 def test_a_file_that_is_cut_off_or_no_warc_is_an_error(others: Others, tmp_path: Path) -> None:
     others.add("response", OK + b"x" * 1000)
     with pytest.raises(penstock.ArchiveError, match="cut off"):
