@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
+import unicodedata
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -42,8 +43,11 @@ _BEYOND = re.compile(r"(?i:https?)://([^/?#:@\[]*[%\x80-\U0010ffff][^/?#:@\[]*)"
 _USER = re.compile(r"((?:[^/?#@:]*:)?//)?(?:[^/?#@:\[]*:(?!\d*[/?#]).*|[^/?#]*)@", re.DOTALL)
 """Up to what a URL has before its host, a password perhaps, in which `/`, `?` and `#` may have been left as they are:
 where a port would be, and isn't."""
-_APART = re.compile("[\u00df\u03c2\u1e9e\u200c\u200d]")
-"""The two forms of a sharp s, the final sigma, and the joiners."""
+_APART = re.compile(
+    "[\u00df\u03c2\u1e9e\u200c\u200d\u115f\u1160\u17b4\u17b5\u180f\u2064\u3164\uffa0\U000e0100-\U000e01ef"
+    "\u13a0-\u13fd\uab70-\uabbf]"
+)
+"""The two forms of a sharp s, the final sigma, joiners, fillers and selectors that aren't seen, and Cherokee."""
 LONGEST = 253
 """Characters that a name in DNS may have."""
 
@@ -111,10 +115,13 @@ def to_ascii(url: str) -> str:
             # The codec takes the square of that.
             raise UnicodeError(f"it has more than {LONGEST} characters")
         name = host.encode("idna").decode()
+        # What Unicode has had only since 3.2 has forms that the codec takes for other letters.
+        newer = unicodedata.normalize("NFKC", host.casefold()).encode("idna").decode()
     except UnicodeError as error:
         raise refused(url, f"the host {host!r} is not a name: {error}") from None
-    if apart := _APART.search(host):
-        why = f"IDNA 2003 and 2008 differ about {apart.group()!r} in a host: give its name in ASCII, xn--..."
+    if (apart := _APART.search(host)) or newer != name.lower():
+        about = repr(apart.group()) if apart else f"a letter of {host!r}"
+        why = f"IDNA 2003 and 2008 differ about {about} in a host: give its name in ASCII, xn--..."
         raise refused(url, why)
     if not _HOST.fullmatch(name):
         raise refused(url, f"the host {host!r} is not a name")
