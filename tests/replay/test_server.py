@@ -176,6 +176,22 @@ async def test_bodies_of_requests_are_read_however_they_are_framed() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_line_end_behind_a_body_is_no_request() -> None:
+    dialogs = [recorded(f"{SITE}/p", b"posted", method="POST"), recorded(f"{SITE}/g", b"got")]
+    async with ReplayServer(dialogs) as server:
+        posted = b"POST /p HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc\r\n"
+        told = await say(server, posted, b"GET /g HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert (told.count(b"HTTP/1.1 200 OK\r\n"), told.endswith(b"\r\n\r\ngot")) == (2, True)
+
+
+@pytest.mark.asyncio
+async def test_a_client_of_http_1_0_gets_nothing_before_its_answer() -> None:
+    async with ReplayServer([recorded(f"{SITE}/p", b"posted", method="POST")]) as server:
+        told = await say(server, b"POST /p HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc")
+    assert (told.startswith(b"HTTP/1.1 200 OK\r\n"), told.endswith(b"\r\n\r\nposted")) == (True, True)
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("request_", "why"),
     [

@@ -118,7 +118,9 @@ async def read_head(peer: Peer, own: str) -> Asked:
         ValueError: It isn't one that can be answered; the message says why.
         TimeoutError, ConnectionError: There is none.
     """
-    line, *lines = (await peer.until(b"\r\n\r\n")).split(b"\r\n")
+    # Some send a line end behind a body (RFC 9112 section 2.2).
+    head = (await peer.until(b"\r\n\r\n")).removeprefix(b"\r\n")
+    line, *lines = head.split(b"\r\n")
     match line.decode("latin-1").split(" "):
         case [method, target, ("HTTP/1.1" | "HTTP/1.0") as version] if method and target:
             pass
@@ -152,7 +154,8 @@ async def read_head(peer: Peer, own: str) -> Asked:
         raise ValueError(f"{method!r} of {url!r} has control characters")
     options = b",".join(value for name, value in fields if name == b"connection").lower().split(b",")
     keep = version == "HTTP/1.1" and b"close" not in (option.strip() for option in options)
-    waits = known.get(b"expect", b"").lower() == b"100-continue"
+    # One of HTTP/1.0 would take a word for the answer (RFC 9110 section 10.1.1).
+    waits = version == "HTTP/1.1" and known.get(b"expect", b"").lower() == b"100-continue"
     return Asked(method, url, whole, fields, None if coding is not None else int(announced), waits, keep)
 
 
