@@ -111,6 +111,7 @@ class Epilog(_Value):
         if unknown := set(self.res_decoded) - CODINGS:
             raise ValueError(f"res_decoded={self.res_decoded!r}: {sorted(unknown)[0]!r} is no coding that is known")
         _check_body("res_body", self.res_body)
+        object.__setattr__(self, "res_decoded", tuple(self.res_decoded))
         object.__setattr__(self, "res_headers", headers_of(self.res_headers))
 
 

@@ -29,6 +29,11 @@ def test_a_dialog_is_a_value(dialog: MakeDialog) -> None:
     assert (changed.status, changed.method, changed.url, len(changed.res_body)) == (404, "HEAD", one.url, 0)
     assert (one.prolog.method, one.epilog.status, one.version) == ("GET", 200, "HTTP/1.1")
     assert one.req_headers["ACCEPT"] == "*/*"
+    removed = ["gzip", "identity"]
+    decoded = one.replace(res_decoded=removed)
+    removed.clear()
+    assert decoded == one.replace(res_decoded=("gzip", "identity"))
+    assert hash(decoded) == hash(one.replace(res_decoded=("gzip", "identity")))
 
 
 @pytest.mark.parametrize(
