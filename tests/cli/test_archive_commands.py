@@ -110,6 +110,9 @@ def test_cat_prints_only_the_parts_that_are_asked_for(run: Any) -> None:
     assert "url:" not in rest
     assert len(run("cat", "--res-body", "plain.barc").out.split("\n", 1)[1]) == 16
     assert run("cat", "--req-body", "plain.barc").out.count("\n") == 1
+    # What upstream's tool called it once, and takes still.
+    assert run("cat", "--meta-head", "plain.barc") == run("cat", "--meta", "plain.barc")
+    assert run("cat", "--meta-head", "plain.barc").out.split("\n", 1)[1].startswith("url: ")
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import dataclasses
 import inspect
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -339,3 +340,41 @@ def test_the_figures_that_the_reference_has_are_those_of_stats(name: str) -> Non
     figures = penstock.Client().stats() if name == "client" else penstock.stats()[name]
     assert figures_of(name) == set(figures)
     assert {type(figure) for figure in figures.values()} == {int}
+
+
+async def _handover_stats() -> dict[str, Any]:
+    return asyncio.get_running_loop().handover_stats()  # type: ignore[attr-defined,no-any-return]
+
+
+CALLS: dict[str, Callable[[], dict[str, Any]]] = {
+    "penstock": penstock.stats,
+    "loop": lambda: penstock.run(_handover_stats()),
+    "budget": lambda: penstock.Budget().stats(),
+    "pool": lambda: penstock.default_pool().stats(),
+    "semaphore": lambda: penstock.Semaphore(1).stats(),
+    "policy": lambda: penstock.Direct().stats(),
+    "monitor": lambda: penstock.LoopMonitor().stats(),
+    "file_pool": lambda: penstock.FilePool().stats(),
+}
+"""What has figures, by how the first table of the page about them calls it."""
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_figures_that_the_reference_has_of_a_call_are_all_that_it_gives(name: str) -> None:
+    page = (DOCS / "reference/stats.md").read_text()
+    row = re.search(rf"^\| `{name}\.(?:handover_)?stats\(\)` \|(.*)\|$", page, re.MULTILINE)
+    assert row is not None
+    figures = CALLS[name]()
+    told = set(re.findall(r"`(\w+)`", row[1]))
+    if name == "budget":
+        # Each has the same.
+        figures |= figures["ram"]
+    assert told - {"LoopMonitor"} == set(figures)
+
+
+@pytest.mark.parametrize("policy", [penstock.Direct(), penstock.Permit(penstock.Semaphore(1)), penstock.Dispatch()])
+def test_every_policy_has_the_same_figures(policy: penstock.Policy) -> None:
+    histogram = {"count", "sum", "max", "p50", "p99", "buckets"}
+    figures = policy.stats()
+    assert figures.keys() == penstock.Direct().stats().keys()
+    assert [figures[name].keys() for name in ("wait", "run", "lag")] == [histogram] * 3

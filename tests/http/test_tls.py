@@ -234,6 +234,20 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Pat
         assert client.stats()["open"] == 0
 
 
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+async def test_by_default_the_systems_trust_counts_and_the_name_does(
+    host: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where OpenSSL looks for the system's authorities.
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    async with serve_tls(certificate, response(b"x")) as url, penstock.Client() as client:
+        if host == "localhost":
+            assert await (await client.get(f"{url}0")).read() == b"x"
+        else:
+            with pytest.raises(penstock.TLSError, match="IP address mismatch"):
+                await client.get(f"{url}0".replace("localhost", host))
+
+
 async def test_a_certificate_for_another_name_is_refused(certificate: Path) -> None:
     async with (
         serve_tls(certificate, response(b"x")) as url,
