@@ -18,7 +18,7 @@ from penstock.blocking._ops import perform
 from penstock.body.image import BodyImage
 from penstock.errors import BudgetExceeded, PenstockError, RequestError, Timeout, Truncated
 from penstock.http.content import Content
-from penstock.http.deadlines import BUDGET_RETRY, TICK, Deadlines
+from penstock.http.deadlines import BUDGET_RETRY, Deadlines
 from penstock.http.exchange import Exchange
 from penstock.http.route import Route
 from penstock.http.watch import Watch
@@ -28,6 +28,9 @@ __all__ = ["Connection"]
 
 CONTINUE = 1.0
 """Seconds that a body waits for a `100 Continue`; not all servers send one (RFC 9110 section 10.1.1)."""
+
+PATIENCE = 0.05
+"""Seconds that a timeout waits for what was received to be written, so that its error has it."""
 
 
 class Connection(Receiver, asyncio.BufferedProtocol):
@@ -553,7 +556,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._failure = exchange, error
         if isinstance(error, Timeout):
             # It is not to be late for the sake of the bytes.
-            self._loop.call_later(TICK, self._lose_patience, exchange)
+            self._loop.call_later(PATIENCE, self._lose_patience, exchange)
         self._begin_salvage()
 
     def _lose_patience(self, exchange: Exchange) -> None:

@@ -14,8 +14,8 @@ __all__ = ["BUDGET_RETRY", "TICK", "Deadlines", "with_patience"]
 
 T = TypeVar("T")
 
-TICK = 0.05
-"""Seconds between two looks: how late a deadline may be noticed."""
+TICK = 0.02
+"""Seconds between two looks. One notices what came, and another that nothing came since: both may be late by 50 ms."""
 
 BUDGET_RETRY = 0.02
 """Seconds between two tries of a write for which there was no budget."""
@@ -36,9 +36,9 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, watched: Watched, shortest: float) -> None:
-        """Checks often enough for a timeout of `shortest` seconds: late by `TICK` or 2 %, whichever is more; until
+        """Checks often enough for a timeout of `shortest` seconds, each `TICK` or 1 % of that, whichever is more; until
         told to forget it."""
-        every = max(TICK, shortest * 0.02)
+        every = max(TICK, shortest * 0.01)
         known = self._watched.get(watched)
         if known is not None and known[1] <= every:
             return
@@ -52,9 +52,9 @@ class Deadlines:
     def _tick(self) -> None:
         self._timer = None
         now = self._loop.time()
-        # What is due a moment after this look would wait for the next.
+        # What is due before the next look would wait for that.
         for watched, (due, every) in tuple(self._watched.items()):
-            if due <= now + TICK / 2 and watched in self._watched:
+            if due <= now + TICK and watched in self._watched:
                 self._watched[watched] = (now + every, every)
                 watched.check(now)
         if self._watched:

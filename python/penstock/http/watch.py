@@ -11,10 +11,13 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from penstock.errors import FirstByteTimeout, IdleTimeout, Timeout, TooSlow, TotalTimeout, WriteTimeout
-from penstock.http.deadlines import TICK, Deadlines
+from penstock.http.deadlines import Deadlines
 from penstock.http.exchange import Exchange
 
 __all__ = ["Watch"]
+
+BRIEF = 0.1
+"""Seconds below which a timeout has a timer of its own."""
 
 LATE: dict[type[Timeout], tuple[str, str]] = {
     TotalTimeout: ("total", "the response was not complete"),
@@ -71,24 +74,26 @@ class Watch:
         """The shortest timeout that the coarse timer looks for."""
         self._expiring: type[Timeout] | None = None
         self._seen = self._rated = self._taken = 0
-        self._seen_at = self._rated_at = self._taken_at = 0.0
+        self._seen_at = self._rated_at = self._taken_at = math.inf
+        """Since when nothing came, too little, or nothing was taken; endless while nobody could be blamed."""
 
     def begin(self, connection: Watched, exchange: Exchange, progress: int) -> None:
         """An exchange begins, with so many bytes received before it."""
         self._expiring = None
         self._seen = self._rated = progress
-        exchange.sent = self._seen_at = self._rated_at = self._loop.time()
+        exchange.sent = self._seen_at = self._loop.time()
+        self._rated_at = math.inf
         watched = exchange.settings.timeout._watched
         if watched:
             if watched[0] < self._shortest:
                 self._shortest = watched[0]
                 self._deadlines.watch(connection, watched[0])
-            if watched[0] < 2 * TICK:
+            if watched[0] < BRIEF:
                 self._check_after(connection, watched, exchange)
 
     def begin_sending(self, taken: int) -> None:
         """The request's body is being sent, with so many bytes taken by the peer before."""
-        self._taken, self._taken_at = taken, self._loop.time()
+        self._taken, self._taken_at = taken, math.inf
 
     def stop(self, connection: Watched) -> None:
         """There will be no other exchange."""
@@ -116,14 +121,18 @@ class Watch:
         if (taken := connection.accepted) is not None and self._is_stuck(connection, exchange, taken, now):
             return WriteTimeout
         seen = connection.progress
-        # While it is held up here, the peer can't be blamed.
+        # While it is held up here, the peer can't be blamed: its time begins when that is seen to be over.
         held_up = connection.is_held_up
-        if seen != self._seen or held_up:
+        if held_up:
+            self._seen_at = math.inf
+        elif seen != self._seen or self._seen_at == math.inf:
             self._seen, self._seen_at = seen, now
         has_head = connection.has_head
         if timeouts.min_rate is not None:
             rate, seconds = timeouts.min_rate
             if not has_head or held_up:
+                self._rated_at = math.inf
+            elif self._rated_at == math.inf:
                 self._rated, self._rated_at = seen, now
             elif now - self._rated_at >= seconds:
                 if seen - self._rated >= rate * seconds:
@@ -144,8 +153,9 @@ class Watch:
         if taken != self._taken or connection.gives:
             # The response may take its time once all of the request is sent.
             exchange.sent = now
-        if taken != self._taken or not connection.waits:
-            self._taken, self._taken_at = taken, now
+        waits = connection.waits
+        if taken != self._taken or not waits or self._taken_at == math.inf:
+            self._taken, self._taken_at = taken, now if waits else math.inf
         write = exchange.settings.timeout.write
         return write is not None and now - self._taken_at >= write
 
@@ -172,5 +182,5 @@ class Watch:
                 connection.check(self._loop.time())
                 self._loop.call_later(max(seconds / 4, 0.001), check, seconds)
 
-        for seconds in itertools.takewhile(lambda seconds: seconds < 2 * TICK, watched):
+        for seconds in itertools.takewhile(lambda seconds: seconds < BRIEF, watched):
             self._loop.call_later(seconds, check, seconds)

@@ -1,0 +1,144 @@
+"""When deadlines are found to have passed, by a clock of the test's own."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import penstock
+import pytest
+from penstock.http.deadlines import Deadlines
+from penstock.http.watch import Watch
+
+TIMER = 0.001
+"""Seconds that a timer is late, as on a loop that has other things to do."""
+
+
+class Loop:
+    """What is asked of an event loop here; time passes when nothing is to be done."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._timers: list[tuple[float, int, Callable[[], Any]]] = []
+        self._number = itertools.count()
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> None:
+        # What is called soon comes before a timer, all of which are a bit late.
+        late = TIMER if delay else 0
+        heapq.heappush(self._timers, (self.now + delay + late, next(self._number), lambda: callback(*args)))
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
+        self.call_later(0, callback, *args)
+
+    def run(self, until: Callable[[], bool]) -> None:
+        end = self.now + 1000
+        while not until():
+            due, _, callback = heapq.heappop(self._timers)
+            self.now = max(self.now, due)
+            assert self.now < end
+            callback()
+
+
+class Connection:
+    """One that a watch looks at, with a request that was begun."""
+
+    def __init__(self, loop: Loop, timeout: penstock.Timeouts) -> None:
+        self.accepted: int | None = None
+        self.waits = self.gives = self.is_held_up = self.has_head = self.is_behind = False
+        self.progress = 0
+        self.exchange: Any = SimpleNamespace(settings=SimpleNamespace(timeout=timeout), began=loop.now, sent=0)
+        self.failed: tuple[float, BaseException] | None = None
+        self._loop = loop
+        self.watch = Watch(loop, Deadlines(loop))  # type: ignore[arg-type]
+        self.watch.begin(self, self.exchange, 0)
+
+    def check(self, now: float) -> None:
+        self.watch.check(self, now)
+
+    def fail(self, error: BaseException) -> None:
+        self.failed, self.exchange = (self._loop.now, error), None
+
+    def get_head(self) -> None:
+        self.has_head, self.progress = True, 100
+
+    def get_some(self) -> None:
+        self.progress += 1
+
+    def begin_to_send(self) -> None:
+        self.accepted, self.gives = 0, True
+        self.watch.begin_sending(0)
+
+    def fill_up(self) -> None:
+        """The peer takes some, and nothing more."""
+        self.accepted, self.waits = 7, True
+
+    def be_held_up(self) -> None:
+        self.is_held_up = True
+
+    def go_on(self) -> None:
+        self.is_held_up = False
+
+
+GET, SOME, SEND, FULL = Connection.get_head, Connection.get_some, Connection.begin_to_send, Connection.fill_up
+HELD, ON = Connection.be_held_up, Connection.go_on
+
+CASES: dict[str, tuple[type[penstock.Timeout], list[Callable[[Connection], None]]]] = {
+    "first_byte": (penstock.FirstByteTimeout, []),
+    "total": (penstock.TotalTimeout, []),
+    "idle": (penstock.IdleTimeout, [GET, SOME]),
+    "idle, after it was held up": (penstock.IdleTimeout, [GET, HELD, ON]),
+    "write": (penstock.WriteTimeout, [SEND, FULL]),
+    "min_rate": (penstock.TooSlow, [GET]),
+    "min_rate, after it was held up": (penstock.TooSlow, [GET, HELD, ON]),
+}
+"""By the timeout: its error, and what happens before its time begins to run."""
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.06, 0.099, 0.1, 0.5, 1, 3.76, 3.9, 6, 20])
+@pytest.mark.parametrize("case", CASES)
+def test_a_deadline_is_never_early_and_late_by_what_is_said(case: str, seconds: float) -> None:
+    error, happens = CASES[case]
+    name = case.partition(",")[0]
+    none: dict[str, Any] = dict.fromkeys(("first_byte", "idle", "write", "total", "min_rate"))
+    timeout = penstock.Timeouts(**{**none, name: (1e6, seconds) if name == "min_rate" else seconds})
+    # By whichever part of the time between two looks it begins before the next.
+    for phase in range(20):
+        loop = Loop()
+        connection = Connection(loop, timeout)
+        left = list(happens)
+        for number in range(1, len(happens) + 1):
+            after = number * seconds * (0.25 + phase * 0.00713)
+            loop.call_later(after, lambda left=left, connection=connection: left.pop(0)(connection))  # type: ignore[misc]
+        loop.run(lambda left=left: not left)  # type: ignore[misc]
+        began = loop.now
+        loop.run(lambda connection=connection: connection.failed is not None)  # type: ignore[misc]
+        assert connection.failed is not None
+        at, found = connection.failed
+        assert type(found) is error
+        # The briefest have timers of their own.
+        most = 2 * TIMER if not happens and seconds < 0.1 else max(0.05, 0.02 * seconds)
+        assert 0 <= at - began - seconds <= most, phase
+
+
+@pytest.mark.parametrize("seconds", [0.05, 1])
+def test_what_lies_in_the_socket_is_read_before_a_deadline_counts(seconds: float) -> None:
+    loop = Loop()
+    connection = Connection(loop, penstock.Timeouts(idle=seconds))
+    connection.get_head()
+    connection.check(loop.now)
+    # The loop stands still meanwhile, and has a turn, in which it reads, after the one that looks.
+    loop.now += seconds + 0.01
+    connection.check(loop.now)
+    loop.call_soon(connection.get_some)
+    turns: list[int] = []
+    for _ in range(4):
+        loop.call_soon(turns.append, 0)
+        loop.run(lambda: bool(turns))
+        turns.clear()
+    assert connection.failed is None
