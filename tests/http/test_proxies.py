@@ -218,7 +218,7 @@ async def test_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("HTTPS_PROXY", "http://secure:3128")
     monkeypatch.setenv("ALL_PROXY", "other:8080")
-    monkeypatch.setenv("NO_PROXY", "internal.test,.sub.test,10.0.0.1:81")
+    monkeypatch.setenv("NO_PROXY", "internal.test,.sub.test, 10.0.0.1:81,2001:db8::1")
     proxies = EnvironmentProxies()
 
     def chosen(scheme: str, host: str, port: int = 80) -> str | None:
@@ -232,6 +232,11 @@ async def test_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> Non
     assert chosen("https", "x.sub.test") is None
     assert chosen("http", "10.0.0.1", 81) is None
     assert chosen("http", "10.0.0.1", 80) == "other"
+    assert chosen("http", "notinternal.test") == "other"
+    assert chosen("http", "2001:db8::1", 8080) is None
+    monkeypatch.setenv("NO_PROXY", "*")
+    proxies = EnvironmentProxies()
+    assert chosen("https", "example.test") is None
 
 
 async def test_an_environment_that_names_no_proxy_is_an_error_about_its_variable(

@@ -259,7 +259,8 @@ class AsyncRecords(Records[T]):
 class Archive(_Archive):
     """An archive for threads: see `open`. Any number of threads may read from it, and appends are made one by one.
 
-    On the thread of a running event loop its methods raise `BlockingInLoop`.
+    On the thread of a running event loop its methods raise `BlockingInLoop`, but for `close`, which waits there for an
+    append of another thread.
     """
 
     def __iter__(self) -> Records[Record]:
@@ -325,7 +326,8 @@ class Archive(_Archive):
             yield ArchiveError(message, offset=records.offset, kind="unfinished", end=left)
 
     def close(self) -> None:
-        """Gives the lock on the file back. Bodies that are slices of it stay good."""
+        """Gives the lock on the file back, when an append of another thread is over. Bodies that are slices of it stay
+        good."""
         writer, self._writer, self._reader = self._writer, None, None
         if writer is not None:
             writer.close_op()()
