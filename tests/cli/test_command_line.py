@@ -24,10 +24,9 @@ def test_help(command: str, run: Callable[..., Done], snapshot: Callable[[str, s
     done = run(*command.split(), "--help")
     assert (done.status, done.err) == (0, "")
     assert run(*command.split(), "-h") == done
-    if command:
-        assert "Examples:\n  " in done.out
-        assert f"penstock {command} " in done.out.split("Examples:")[1]
-        assert "Exit status:\n  0 done, 1 wrong usage, 2 " in done.out
+    assert "Examples:\n  " in done.out
+    assert f"penstock {command}" in done.out.split("Examples:")[1]
+    assert "Exit status:\n  0 done, 1 wrong usage, 2 " in done.out
     snapshot(f"help-{command}" if command else "help", done.out)
 
 

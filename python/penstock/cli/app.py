@@ -45,7 +45,7 @@ def _told() -> Iterator[None]:
     raise click.exceptions.Exit(status)
 
 
-class Commands(click.Group):
+class Commands(Command, click.Group):
     """Its errors, also those of printing help, are told of as those of all commands."""
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
@@ -59,7 +59,16 @@ class Commands(click.Group):
             return status
 
 
-@click.group("penstock", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    "penstock",
+    cls=Commands,
+    examples="""\
+penstock get -o page.html https://example.com/
+penstock record -z https://example.com/ https://example.org/ pages.barc
+penstock ls pages.barc
+penstock replay pages.barc""",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(penstock.__version__, "-V", "--version", message="%(prog)s %(version)s")
 def commands() -> None:
     """Fetch bodies, record HTTP exchanges in archives, read these and replay them."""

@@ -29,7 +29,8 @@ def _seconds(owner: str, name: str, value: object) -> None:
 class Timeouts:
     """How long a request may wait, in seconds; `None` is no limit.
 
-    A timeout is never early, and late by at most 50 ms or 2 %, whichever is more.
+    A timeout is never early, and late by at most 50 ms or 2 %, whichever is more; by 50 ms more if what was received
+    has still to be written.
     """
 
     connect: float | None = 10
