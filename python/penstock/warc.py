@@ -45,12 +45,12 @@ TIMING = "Penstock-Timing"
 HEAD = 1 << 20
 """Bytes of a message's head."""
 LINE = 64 << 10
-VERSIONS = {b"HTTP/2": b"HTTP/2.0", b"HTTP/3": b"HTTP/3.0"}
-"""As an archive has them."""
+VERSIONS = {b"HTTP/2": b"HTTP/2.0", b"HTTP/3": b"HTTP/3.0", **{b"HTTP/1.%d" % n: b"HTTP/1.1" for n in range(2, 10)}}
+"""As an archive has them; a later minor version is the last that is known (RFC 9110 section 2.5)."""
 PIECE = 256 << 10
 """Bytes that are read at once."""
 
-STATUS_LINE = re.compile(rb"HTTP/[^ ]+ [1-9][0-9]{2}( .*)?", re.DOTALL)
+STATUS_LINE = re.compile(rb"HTTP/(0\.9|1\.[0-9]|[23](\.0)?) [1-9][0-9]{2}( .*)?", re.DOTALL)
 REQUEST_LINE = re.compile(rb"[0-9A-Za-z!#$%&'*+.^_`|~-]+( .*){2}", re.DOTALL)
 # `int` would take signs and underscores, too. With another line end it is rather a text's first line.
 CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\n]*)?\r\n")

@@ -373,6 +373,8 @@ def test_requests_and_responses_are_paired_by_what_they_say_or_by_where_they_are
         ("response", b"HTTP/1.1 200OK\r\n\r\n", "no status line"),
         ("response", b"HTTP/1.1 404\tNo\r\n\r\n", "no status line"),
         ("response", b"HTTP/1.1 2000 OK\r\n\r\n", "no status line"),
+        ("response", b"HTTP/1.01 200 OK\r\n\r\n", "no status line"),
+        ("response", b"HTTP/1 200 OK\r\n\r\n", "no status line"),
         ("response", b"HTTP/1.1 200 OK\r\n: no name\r\n\r\n", "no header line"),
         ("response", b"HTTP/1.1 200 OK\r\nUnfinished: 1", "has no end"),
         ("response", b"HTTP/1.1 200 OK\r\n" + b"A: 1\r\n" * 200 + b"\r\n", "128"),
@@ -400,6 +402,13 @@ def test_a_record_that_is_no_message_is_an_error_or_passed_over(
     wrong: list[penstock.ArchiveError] = []
     assert [bytes(dialog.res_body) for dialog in warc.read(path, skipped=wrong.append)] == [b"good", b"good too"]
     assert len(wrong) == 1
+
+
+@pytest.mark.parametrize("version", ["0.9", "1.0", "1.1", "1.2", "1.9", "2", "2.0", "3", "3.0"])
+def test_a_version_that_is_read_can_be_archived(others: Others, version: str) -> None:
+    others.add("response", b"HTTP/%s 200 OK\r\n\r\n" % version.encode())
+    (dialog,) = warc.read(others.save())
+    assert penstock.barc.Record.from_dialog(dialog).dialog().version == dialog.version
 
 
 def test_a_record_that_goes_on_in_others_is_no_dialog_with_a_part_of_the_body(others: Others) -> None:
