@@ -20,6 +20,7 @@ import penstock
 import pytest
 from penstock import barc
 from penstock.replay import ReplayServer, messages, serving
+from penstock.replay import server as server_module
 
 from tests.http.serving import serve
 from tests.replay.test_transport import LARGE, recorded
@@ -259,6 +260,30 @@ async def test_a_peer_that_goes_leaves_nothing(monkeypatch: pytest.MonkeyPatch) 
     writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
+
+
+@pytest.mark.asyncio
+async def test_no_more_connections_are_open_than_the_bound_and_the_next_has_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_module, "CONNECTIONS", 2)
+    request = b"GET /a HTTP/1.1\r\nHost: site.test\r\n\r\n"
+    async with ReplayServer([recorded(f"{SITE}/a", b"1")]) as server, asyncio.timeout(10):
+        taken = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
+        for reader, writer in taken:
+            writer.write(request)
+            await reader.readuntil(b"\r\n\r\n1")
+        asking = asyncio.create_task(say(server, request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")))
+        # Those that are open go on meanwhile.
+        for reader, writer in taken:
+            writer.write(request)
+            await reader.readuntil(b"\r\n\r\n1")
+        assert (server.answered, len(server._conversations)) == (4, 2)
+        taken[0][1].close()
+        assert (await asking).endswith(b"\r\n\r\n1")
+        taken[1][1].close()
+        for _, writer in taken:
+            await writer.wait_closed()
 
 
 @pytest.mark.asyncio
