@@ -177,6 +177,21 @@ async def test_what_surrounds_a_request_is_as_with_a_connection() -> None:
     assert told == ["http://a.test/", 200, 200] * 2
 
 
+async def test_a_body_that_is_in_a_file_is_told_as_spilled_but_for_a_stream(tmp_path: Path) -> None:
+    path = tmp_path / "a.barc"
+    async with barc.AsyncArchive(path, "a") as archive:
+        await archive.append(recorded("http://a/", LARGE))
+        await archive.append(recorded("http://a/small", b"1"))
+    told: list[Any] = []
+    hooks = penstock.Hooks(spilled=lambda request, size: told.append((request.url, size)))
+    async with penstock.Replay(path) as replay, penstock.Client(transport=replay, hooks=hooks) as replayed:
+        assert (await replayed.get("http://a/")).body.state == "file"
+        await replayed.get("http://a/small")
+        async with replayed.stream("GET", "http://a/") as answer:
+            assert await answer.read() == LARGE
+    assert told == [("http://a/", len(LARGE))]
+
+
 async def test_a_body_that_was_recorded_as_it_came_is_decoded_as_the_client_says() -> None:
     zipped = gzip.compress(b"text")
     coded = recorded("http://a/", zipped, res_headers=[("Content-Encoding", "gzip")])

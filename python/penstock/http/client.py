@@ -489,8 +489,8 @@ class Client:
                     tape.dialogs.append(await take.dialog(exchange, peer, response))
             if self._cookies is not None:
                 keep_cookies(self._cookies, request, response)
-            if hooks is not None and hooks.spilled is not None and body.state == "file":
-                hooks.spilled(request, len(body))
+            if hooks is not None:
+                _tell_spilled(hooks, request, body)
             return response
 
     async def _ask(
@@ -511,7 +511,11 @@ class Client:
             response = await ask(transport, request, head, settings, began, on_head, tape)
         if self._cookies is not None:
             keep_cookies(self._cookies, request, response)
-        return StoredResponse(response, settings.policy) if streamed else response
+        if streamed:
+            return StoredResponse(response, settings.policy)
+        if self._hooks is not None:
+            _tell_spilled(self._hooks, request, response.body)
+        return response
 
     async def _begin_stream(self, connection: Connection, exchange: Exchange) -> StreamedResponse:
         assert exchange.incoming is not None  # it is streamed
@@ -651,6 +655,11 @@ class Client:
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
         if not getattr(self, "_closed", True) and self._supply.pool.open:
             warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+
+
+def _tell_spilled(hooks: Hooks, request: Request, body: BodyImage) -> None:
+    if hooks.spilled is not None and body.state == "file":
+        hooks.spilled(request, len(body))
 
 
 def _base(url: str) -> str:
