@@ -321,15 +321,7 @@ class Client:
                 prepared = self._prepared.get((method, url)) or self._prepare(method, url)
                 request = prepared.request
             else:
-                made = self._make(method, url, options)
-                if BODIES & options.keys():
-                    bodies = (options.get("content"), options.get("json"), options.get("form"), options.get("files"))
-                    # A file is opened by the policy, which may be busy.
-                    opening = Exchange(made, b"", settings, began, asyncio.get_running_loop().create_future(), None)
-                    async with self._supply.within(opening, "content to send"):
-                        made.content = await encode(*bodies, settings.policy)
-                made.check()
-                request = made
+                request = await self._make(method, url, options, settings, began)
             while True:
                 response = await self._send(request, settings, began, streamed, tape, prepared)
                 response.history = history
@@ -396,7 +388,8 @@ class Client:
         self._prepared[key] = prepared = Prepared(request, route, request.head())
         return prepared
 
-    def _make(self, method: str, url: str, options: Options) -> Request:
+    async def _make(self, method: str, url: str, options: Options, settings: Settings, began: float) -> Request:
+        """A request with options, and with its content."""
         url = self._whole(url)
         if (params := options.get("params")) is not None:
             url = with_params(url, params)
@@ -412,7 +405,15 @@ class Client:
             if auth:
                 fields["authorization"] = authorization(auth)
             lines = field_lines(fields)
-        return Request(method, url, parse(url), fields, lines)
+        request = Request(method, url, parse(url), fields, lines)
+        if BODIES & options.keys():
+            bodies = (options.get("content"), options.get("json"), options.get("form"), options.get("files"))
+            # A file is opened by the policy, which may be busy.
+            opening = Exchange(request, b"", settings, began, asyncio.get_running_loop().create_future(), None)
+            async with self._supply.within(opening, "content to send"):
+                request.content = await encode(*bodies, settings.policy)
+        request.check()
+        return request
 
     async def _send(
         self,
