@@ -8,11 +8,14 @@ import asyncio
 import itertools
 import math
 from collections.abc import Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from penstock.errors import FirstByteTimeout, IdleTimeout, Timeout, TooSlow, TotalTimeout, WriteTimeout
 from penstock.http.deadlines import Deadlines
 from penstock.http.exchange import Exchange
+
+if TYPE_CHECKING:
+    from penstock.http.connection import Connection
 
 __all__ = ["Watch"]
 
@@ -26,29 +29,6 @@ LATE: dict[type[Timeout], tuple[str, str]] = {
     WriteTimeout: ("write", "nothing of the request's body was taken"),
 }
 """The setting behind an error, and what didn't happen."""
-
-
-class Watched(Protocol):
-    """A connection, as far as it is looked at."""
-
-    @property
-    def exchange(self) -> Exchange | None: ...
-    @property
-    def progress(self) -> int: ...
-    @property
-    def accepted(self) -> int | None: ...
-    @property
-    def waits(self) -> bool: ...
-    @property
-    def gives(self) -> bool: ...
-    @property
-    def is_held_up(self) -> bool: ...
-    @property
-    def has_head(self) -> bool: ...
-    @property
-    def is_behind(self) -> bool: ...
-    def check(self, now: float) -> None: ...
-    def fail(self, error: BaseException) -> None: ...
 
 
 class Watch:
@@ -77,7 +57,7 @@ class Watch:
         self._seen_at = self._rated_at = self._taken_at = math.inf
         """Since when nothing came, too little, or nothing was taken; endless while nobody could be blamed."""
 
-    def begin(self, connection: Watched, exchange: Exchange, progress: int) -> None:
+    def begin(self, connection: Connection, exchange: Exchange, progress: int) -> None:
         """An exchange begins, with so many bytes received before it."""
         self._expiring = None
         self._seen = self._rated = progress
@@ -95,11 +75,11 @@ class Watch:
         """The request's body is being sent, with so many bytes taken by the peer before."""
         self._taken, self._taken_at = taken, math.inf
 
-    def stop(self, connection: Watched) -> None:
+    def stop(self, connection: Connection) -> None:
         """There will be no other exchange."""
         self._deadlines.forget(connection)
 
-    def check(self, connection: Watched, now: float) -> None:
+    def check(self, connection: Connection, now: float) -> None:
         """Looks whether a deadline has passed."""
         exchange = connection.exchange
         if exchange is None:
@@ -114,7 +94,7 @@ class Watch:
             self._expiring = late
             self._loop.call_soon(self._loop.call_soon, self._expire, connection, exchange)
 
-    def _late(self, connection: Watched, exchange: Exchange, now: float) -> type[Timeout] | None:
+    def _late(self, connection: Connection, exchange: Exchange, now: float) -> type[Timeout] | None:
         timeouts = exchange.settings.timeout
         if timeouts.total is not None and now - exchange.began >= timeouts.total:
             return TotalTimeout
@@ -148,7 +128,7 @@ class Watch:
             self._seen_at = now
         return None
 
-    def _is_stuck(self, connection: Watched, exchange: Exchange, taken: int, now: float) -> bool:
+    def _is_stuck(self, connection: Connection, exchange: Exchange, taken: int, now: float) -> bool:
         """Whether the peer has taken nothing of the request's body for too long."""
         if taken != self._taken or connection.gives:
             # The response may take its time once all of the request is sent.
@@ -159,7 +139,7 @@ class Watch:
         write = exchange.settings.timeout.write
         return write is not None and now - self._taken_at >= write
 
-    def _expire(self, connection: Watched, exchange: Exchange) -> None:
+    def _expire(self, connection: Connection, exchange: Exchange) -> None:
         if connection.exchange is not exchange or self._expiring is None:
             return
         self._expiring = None
@@ -174,7 +154,7 @@ class Watch:
             seconds = getattr(exchange.settings.timeout, name)
             connection.fail(late(f"{what} within {seconds} s (Timeouts.{name})"))
 
-    def _check_after(self, connection: Watched, watched: Iterable[float], exchange: Exchange) -> None:
+    def _check_after(self, connection: Connection, watched: Iterable[float], exchange: Exchange) -> None:
         """Timers of their own, for timeouts that the coarse one would be late for."""
 
         def check(seconds: float) -> None:
