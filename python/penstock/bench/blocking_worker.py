@@ -98,14 +98,11 @@ class Worker:
     async def obey(self, command: str) -> dict[str, Any]:
         match command.split():
             case ["batch", count]:
-                return await self._batches(lambda walls: len(walls) < int(count))
+                return await timed(self._batch, lambda walls: len(walls) < int(count))
             case ["lag"]:
                 return await self._lag()
             case _:
                 raise ValueError(f"unknown command {command!r}")
-
-    async def _batches(self, more: Callable[[list[float]], bool]) -> dict[str, Any]:
-        return await timed(self._batch, more)
 
     async def _lag(self) -> dict[str, Any]:
         lags: list[float] = []
@@ -113,7 +110,7 @@ class Worker:
         # Each has begun to wait for its first tick before work comes.
         await asyncio.sleep(0.002)
         end = time.perf_counter() + LAG_SECONDS
-        figures = await self._batches(lambda _: time.perf_counter() < end)
+        figures = await timed(self._batch, lambda _: time.perf_counter() < end)
         await asyncio.sleep(0.002)
         for ticker in tickers:
             ticker.cancel()

@@ -292,19 +292,8 @@ class Rounds(ABC):
             # What a row holds in memory doesn't depend on who else computes.
             "noisy": child.variant.kind != "memory" and stolen > max(NOISE_MS, self._pace.noise * elapsed),
         }
-        if "lag_p50_ms" in answer:
-            sample["lag_p50_ms"] = answer["lag_p50_ms"]
-        if "request_p99_ms" in answer:
-            sample["request_p99_ms"] = answer["request_p99_ms"]
-            sample["request_spread_ms"] = answer["request_spread_ms"]
-        if "writes" in answer:
-            sample["writes"] = answer["writes"]
-        if "major_faults" in answer:
-            sample["major_faults"] = answer["major_faults"]
-        if "peak_bytes" in answer:
-            sample["peak_bytes"] = answer["peak_bytes"]
-        if "peak_swap_bytes" in answer:
-            sample["peak_swap_bytes"] = answer["peak_swap_bytes"]
+        for name in sorted(Sample.__optional_keys__ & answer.keys()):
+            sample[name] = answer[name]  # type: ignore[literal-required]
         return sample
 
     def _others_ms(self, child: Child) -> float | None:
