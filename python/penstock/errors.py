@@ -6,7 +6,11 @@ attributes, so that a program need not parse the message. All of them pickle, at
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from penstock.body.image import BodyImage
+    from penstock.http.response import Answer
 
 __all__ = [
     "ArchiveError",
@@ -99,7 +103,7 @@ class LimitExceeded(PenstockError):
 class BodyTooLong(LimitExceeded):
     """A body grew past `Tunables.max_body`; `.partial` is the image of what was received, where there is one."""
 
-    partial: Any = None
+    partial: BodyImage | None = None
 
 
 class ContentLengthTooLong(LimitExceeded):
@@ -115,7 +119,7 @@ class DecodedTooLong(LimitExceeded):
     """A coded body grew past `Tunables.max_body`, or past `Tunables.max_ratio` times its length, when decoded;
     `.setting` says which."""
 
-    partial: Any = None
+    partial: BodyImage | None = None
 
 
 class BudgetExceeded(PenstockError):
@@ -140,9 +144,9 @@ class StorageFull(PenstockError, OSError):
 class RequestError(PenstockError):
     """A request failed."""
 
-    request: Any = None
+    request: str | None = None
     """Its method."""
-    url: Any = None
+    url: str | None = None
     elapsed: float | None = None
     """Seconds since the call."""
 
@@ -185,7 +189,7 @@ class Truncated(RequestError):
 
     received: int
     expected: int | None
-    partial: Any = None
+    partial: BodyImage | None = None
     retryable = True
 
 
@@ -198,7 +202,7 @@ class ProtocolError(RequestError):
 class TooManyRedirects(RequestError):
     """More redirects than `max_redirects`; `.history` has the responses on the way."""
 
-    history: tuple[Any, ...] = ()
+    history: tuple[Answer, ...] = ()
 
 
 class UnsupportedEncoding(RequestError):
@@ -214,7 +218,7 @@ class DecodeError(RequestError):
 
     coding: str = ""
     at: int = 0
-    partial: Any = None
+    partial: BodyImage | None = None
 
 
 class HTTPStatusError(RequestError):
@@ -232,7 +236,7 @@ class NotRecorded(RequestError):
 class Timeout(RequestError, TimeoutError):
     """A deadline of `Timeouts` passed. `.partial` is what was received of the body, where there is any."""
 
-    partial: Any = None
+    partial: BodyImage | None = None
     retryable = True
 
 

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -58,7 +58,7 @@ def penstock_replay() -> Iterator[Callable[..., Replayed]]:
     """
     with contextlib.ExitStack() as stack:
 
-        def replay(source: Any, *, key: Any = None) -> Replayed:
+        def replay(source: Source, *, key: Key | None = None) -> Replayed:
             return Replayed(source, key, stack)
 
         yield replay

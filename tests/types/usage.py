@@ -283,10 +283,12 @@ def failures(error: BaseException) -> None:
     if isinstance(error, penstock.Truncated):
         reveal_type(error.received)  # int
         reveal_type(error.expected)  # int | None
+        reveal_type(error.partial)  # penstock.body.image.BodyImage | None
     if isinstance(error, penstock.ProtocolError):
         reveal_type(error.at)  # int
+        reveal_type(error.url)  # str | None
     if isinstance(error, penstock.TooManyRedirects):
-        reveal_type(error.history)  # tuple[Any, ...]
+        reveal_type(error.history)  # tuple[penstock.http.response.Answer, ...]
     if isinstance(error, penstock.ProxyError):
         reveal_type(error.status)  # int | None
     if isinstance(error, penstock.PoolFull):
