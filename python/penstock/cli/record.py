@@ -230,12 +230,10 @@ class Recording:
         writing = asyncio.create_task(self._archive.append(dialog))
         cancelled = None
         try:
-            await asyncio.shield(writing)
+            await asyncio.wait([writing])
         except asyncio.CancelledError as error:
             await asyncio.wait([writing])
             cancelled = error
-        except (HeadTooLong, ValueError):
-            pass
         try:
             offset = writing.result()
         except (HeadTooLong, ValueError) as error:
