@@ -50,8 +50,7 @@ def client(output: Output, quick: bool, peers: bool, url: str | None = None, sto
 def blocking(output: Output, quick: bool, peers: bool) -> int:
     """Short blocking functions from one loop; the exit status is 2 if a row of ours could not run."""
     sessions = [
-        [row for row in session if _plain(row) and (row.client.startswith(report.OURS) or peers)]
-        for session in work.sessions(("asyncio",), None)
+        [row for row in session if _plain(row) and _wanted(row, peers)] for session in work.sessions(("asyncio",), None)
     ]
     pace = QUICK_PACE if quick else PACE
     rounds = work.Blocking([session for session in sessions if session], pace, packages=PACKAGES)
@@ -59,7 +58,7 @@ def blocking(output: Output, quick: bool, peers: bool) -> int:
 
 
 def _wanted(row: Variant, peers: bool) -> bool:
-    return peers or row.client.startswith(report.OURS)
+    return peers or report.ours(row.client)
 
 
 def _rare(row: Variant) -> bool:
@@ -82,7 +81,7 @@ def _measure(rounds: Rounds, title: str, output: Output) -> int:
         output.json.write_text(json.dumps(results, indent=1) + "\n")
     if output.html:
         output.html.write_text(_page(shown, title, table, left_out))
-    failed = [row for row in results["rows"] if row["unavailable"] and row["client"].startswith(report.OURS)]
+    failed = [row for row in results["rows"] if row["unavailable"] and report.ours(row["client"])]
     return 2 if failed else 0
 
 
@@ -93,9 +92,8 @@ def _table(results: Results) -> str:
         for row in group.rows:
             lags = values(row, lag_p99)
             lag = f"{spread(lags).median:.2f}" if lags else ""
-            name = f"**{row['client']}**" if row["client"].startswith(report.OURS) else row["client"]
             most = f"{peak(row) / 2**20:.0f}"
-            lines.append((group.title, name, _spread(row, cpu), _spread(row, wall), lag, most))
+            lines.append((group.title, report.name_of(row), _spread(row, cpu), _spread(row, wall), lag, most))
     return report.markdown(("what", "how", "CPU ms", "wall ms", "loop lag p99 ms", "peak MiB"), lines)
 
 

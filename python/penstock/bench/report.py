@@ -58,7 +58,11 @@ class Group:
     def lost(self) -> bool:
         """A peer costs less than the best of ours."""
         clients = [row["client"] for row in self.rows if BY_HAND not in row["client"]]
-        return any(client.startswith(OURS) for client in clients) and not clients[0].startswith(OURS)
+        return any(map(ours, clients)) and not ours(clients[0])
+
+
+def ours(client: str) -> bool:
+    return client.startswith(OURS)
 
 
 def _cpu(row: Row) -> float:
@@ -137,7 +141,7 @@ def _times(results: Results, rows: list[Row]) -> str:
             lines.append(
                 (
                     group.title,
-                    _name(row),
+                    name_of(row),
                     _spread(spread(values(row, cpu))),
                     _ratio(ratio(row, base, cpu, wall) if base else None),
                     _spread(spread(values(row, wall))),
@@ -157,7 +161,7 @@ def _lags(rows: Iterable[Row]) -> str:
         for row in group.rows:
             worst = values(row, lag_worst)
             p99 = values(row, lag_p99)
-            lines.append((group.title, _name(row), f"{max(worst):.1f}", _spread(spread(worst)), _spread(spread(p99))))
+            lines.append((group.title, name_of(row), f"{max(worst):.1f}", _spread(spread(worst)), _spread(spread(p99))))
     return markdown(("scenario", "client", "worst ms", "worst of a round", "p99 of a round"), lines)
 
 
@@ -166,7 +170,7 @@ def _memory(rows: Iterable[Row]) -> str:
     for group in groups(rows):
         for row in group.rows:
             growth = values(row, lambda sample: sample["growth_bytes"])
-            lines.append((group.title, _name(row), f"{max(growth) / MIB:.0f}", f"{median(growth) / MIB:.0f}"))
+            lines.append((group.title, name_of(row), f"{max(growth) / MIB:.0f}", f"{median(growth) / MIB:.0f}"))
     return markdown(("scenario", "client", "most MiB", "median MiB"), lines)
 
 
@@ -200,9 +204,10 @@ def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines))
 
 
-def _name(row: Row) -> str:
+def name_of(row: Row) -> str:
+    """The client as tables have it: ours in bold, and its loop if that isn't asyncio's."""
     name = row["client"] if row["loop"] == "asyncio" else f"{row['client']} ({row['loop']} loop)"
-    return f"**{name}**" if row["client"].startswith(OURS) else name
+    return f"**{name}**" if ours(row["client"]) else name
 
 
 def _spread(figure: Spread) -> str:
@@ -259,6 +264,6 @@ def short(number: float) -> str:
 
 def colour(row: Row) -> str:
     """What its language, and whose it is, look like in all pictures."""
-    if row["client"].startswith(OURS):
+    if ours(row["client"]):
         return OUR_RUST_COLOUR if row["loop"] == "tokio" else OUR_COLOUR
     return RUST_COLOUR if row["loop"] == "tokio" else PEER_COLOUR
