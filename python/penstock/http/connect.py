@@ -175,10 +175,9 @@ async def _race(addresses: Sequence[str], connect: Reach) -> socket.socket:
                 running, timeout=HEAD_START if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )
             for task in done:
-                if task.exception() is None:
-                    running.discard(task)
-                    return task.result()
                 running.discard(task)
+                if task.exception() is None:
+                    return task.result()
                 failure = failure or cast("OSError", task.exception())
         assert failure is not None  # there was an address, and none of them answered
         raise failure
