@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, overload
 
 from penstock._native import Direct, Dispatch, Future, Permit, Semaphore, default_pool
+from penstock.blocking._ops import default_policy
 from penstock.blocking.policy import Policy
 from penstock.blocking.pool import DispatchPool
 
@@ -22,7 +23,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _pool: ContextVar[DispatchPool | None] = ContextVar("penstock.registered", default=None)
-_default = Dispatch()
 
 
 def register(pool: DispatchPool | None, /) -> DispatchPool | None:
@@ -83,7 +83,7 @@ def run_blocking(  # type: ignore[misc]
         PoolFull: The pool's queue is full, and its overflow policy is not to wait.
         PoolClosed: The pool takes no more jobs.
     """
-    return (policy or _pool.get() or _default).run(fn, *args, **kwargs)
+    return (policy or _pool.get() or default_policy).run(fn, *args, **kwargs)
 
 
 def dispatch_or_permit(
