@@ -8,7 +8,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import penstock
 from penstock.bench.reading import PIECE, Fetch, Summary, Take
@@ -89,7 +89,6 @@ async def open_client(
     if max_body_ram is None:
         max_body_ram = "64MiB" if scenario.startswith("ram") else 0
     reader = READERS.get(scenario, _dropped)
-    options: dict[str, Any] = {"file_pool": penstock.FilePool(max_bytes=FILE_POOL)} if file_pool else {}
     async with AsyncExitStack() as stack:
         chosen = await chosen_policy(policy, stack)
         client = await stack.enter_async_context(
@@ -99,7 +98,7 @@ async def open_client(
                 policy=chosen,
                 limits=penstock.Limits(connections=connections),
                 ssl_context=ssl.create_default_context(cafile=certificate) if certificate else None,
-                **options,
+                file_pool=penstock.FilePool(max_bytes=FILE_POOL) if file_pool else None,
             )
         )
 
