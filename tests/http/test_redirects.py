@@ -86,6 +86,16 @@ async def test_where_a_location_leads(location: str) -> None:
 
 @pytest.mark.parametrize(
     ("location", "then"),
+    [("?", "/dir/page"), ("?#t", "/dir/page"), ("", "/dir/page?q=1"), ("#t", "/dir/page?q=1"), ("?r", "/dir/page?r")],
+)
+async def test_an_empty_query_of_a_location_takes_the_place_of_the_old_one(location: str, then: str) -> None:
+    async with serve(redirect(302, location), [response(b"")]) as server, penstock.Client() as client:
+        await client.get(f"{server.url}dir/page?q=1")
+        assert first_lines(server)[1] == f"GET {then}"
+
+
+@pytest.mark.parametrize(
+    ("location", "then"),
     [("/there", "there#part"), ("/there#own", "there#own"), ("/there#", "there"), ("", "#part"), ("/a?#b", "a#b")],
 )
 async def test_a_fragment_holds_for_where_a_redirect_leads_unless_that_has_its_own(location: str, then: str) -> None:

@@ -219,6 +219,9 @@ def join(base: str, location: str) -> str:
     # All at once: a call for each character of a long one would hold the loop up.
     location = urllib.parse.quote(location, safe=_INSIDE, encoding="latin-1", errors="replace")
     base, mark, fragment = base.partition("#")
+    if location.startswith("?"):
+        # `urljoin` would take an empty query for none, and keep the base's (RFC 3986 section 5.2.2).
+        base = base.partition("?")[0]
     try:
         url = urllib.parse.urljoin(base, location)
     except ValueError as error:
