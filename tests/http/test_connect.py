@@ -482,6 +482,14 @@ async def test_a_unix_socket_in_place_of_an_address(tmp_path: Path, storing: Sto
     server.close()
 
 
+async def test_an_error_names_the_proxy_and_the_socket_at_which_it_was_to_be(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    async with penstock.Client(uds=nowhere, proxy="http://proxy.test:8080") as client:
+        with pytest.raises(penstock.ConnectError) as caught:
+            await client.get("http://any.host/")
+    assert str(caught.value).startswith(f"cannot connect to http://any.host by proxy proxy.test:8080 at {nowhere}: ")
+
+
 async def test_what_is_no_path_of_a_socket_is_refused_and_not_cut(tmp_path: Path) -> None:
     # The system takes what is before a NUL for the path.
     server = await asyncio.start_unix_server(lambda _reader, writer: writer.close(), str(tmp_path / "socket"))

@@ -22,5 +22,6 @@ class Route(NamedTuple):
     """The path of a Unix socket that is connected to in place of the origin's address."""
 
     def __str__(self) -> str:
-        way = f" by {self.proxy}" if self.proxy is not None else f" at {self.socket}" if self.socket else ""
-        return f"{self.origin}{way}"
+        way = f" by {self.proxy}" if self.proxy is not None else ""
+        place = f" at {self.socket}" if self.socket is not None else ""
+        return f"{self.origin}{way}{place}"
