@@ -289,6 +289,23 @@ fn windows_beyond_what_content_may_have_are_refused() {
 }
 
 #[test]
+fn a_window_is_refused_however_the_frame_is_cut_and_whatever_room_there_is() {
+    // Of 8 MiB, one more, and 16 MiB, with a content of 3 bytes that the head tells.
+    for (window, fits) in [(0x68, true), (0x69, false), (0x70, false)] {
+        let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x80, window, 3, 0, 0, 0, 0x19, 0, 0, b'a', b'b', b'c'];
+        let wire = [&frame[..], &frame].concat();
+        for size in 1..=wire.len() {
+            for room in [1, 3, 4096] {
+                let pieces: Vec<&[u8]> = wire.chunks(size).collect();
+                let (out, result) = decode(&[Coding::Zstd], ROOM, &pieces, room);
+                let expected: &[u8] = if fits { b"abcabc" } else { b"" };
+                assert_eq!((&out[..], result.is_ok()), (expected, fits), "{window:#x} by {size}, into {room}: {result:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn an_image_is_decoded_to_where_its_tunables_say() {
     let sent = body(900_000);
     for codings in stacks() {

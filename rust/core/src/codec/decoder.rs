@@ -97,6 +97,9 @@ impl Decoder {
                 // RFC 8878 section 3: frames follow one another. One is asked without input only if there may be `more`, as
                 // its last output was full: asked in vain too often, zstd fails.
                 while !input.is_empty() || (*more && !*between) {
+                    if *between && is_wide(input) {
+                        return Err("Frame requires too much memory for decoding".to_owned());
+                    }
                     let mut source = InBuffer::around(input);
                     let mut sink = OutBuffer::around_pos(output, *produced);
                     let hint = frame.run(&mut source, &mut sink);
@@ -144,6 +147,14 @@ impl Deflate {
         }
         if matches!(self, Self::Ended) && !input.is_empty() { Err(BEYOND.to_owned()) } else { Ok(()) }
     }
+}
+
+/// Whether a zstd frame that begins here has a window over the limit. zstd itself sees that, but not of a frame that is
+/// here as a whole and has room for all of its content.
+fn is_wide(frame: &[u8]) -> bool {
+    // RFC 8878 section 3.1.1: magic number, descriptor (with bit 5 there is no window), exponent and mantissa of the window.
+    matches!(frame, [0x28, 0xb5, 0x2f, 0xfd, descriptor, window, ..]
+        if descriptor & 0x20 == 0 && u32::from(*window) > (ZSTD_WINDOW - 10) << 3)
 }
 
 /// Whether the stream has ended.
