@@ -322,15 +322,15 @@ def test_ls_tells_machines_of_no_status_that_is_no_number(run: Any) -> None:
 def test_check_tells_of_each_problem_with_its_offset(run: Any) -> None:
     assert run("check", "plain.barc", "multi.barc") == (
         0,
-        "plain.barc: 1 good records, 0 damaged places\nmulti.barc: 5 good records, 0 damaged places\n",
+        "plain.barc: 1 good record, 0 damaged places\nmulti.barc: 5 good records, 0 damaged places\n",
         "",
     )
     assert run("check", "truncated_body.barc", "plain.barc") == (
         2,
         "truncated_body.barc: 0x0000000000: short: record at byte 0 of the archive: the record needs 258 bytes and the "
         "file has 252 more\n"
-        "truncated_body.barc: 0 good records, 1 damaged places\n"
-        "plain.barc: 1 good records, 0 damaged places\n",
+        "truncated_body.barc: 0 good records, 1 damaged place\n"
+        "plain.barc: 1 good record, 0 damaged places\n",
         "",
     )
 
@@ -372,7 +372,7 @@ def test_repair_tells_what_it_did_and_then_check_is_content(run: Any) -> None:
         0,
         "reserved_middle.barc: 0x0000000138: 94 bytes covered: record at byte 312 of the archive: a writer never "
         "finished this record, and there are others behind it\n"
-        "reserved_middle.barc: 1 places mended\n",
+        "reserved_middle.barc: 1 place mended\n",
         "",
     )
     assert run("check", "reserved_middle.barc").status == 0

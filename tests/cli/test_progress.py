@@ -60,7 +60,7 @@ def test_the_cursor_is_there_whatever_ends_or_stops_it(archive: Path) -> None:
 def test_output_goes_above_it(archive: Path) -> None:
     _, sent = in_terminal("check", archive.name, cwd=archive.parent)
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent).replace("\r\n", "\n").splitlines()
-    assert "a.barc: 1200 good records, 0 damaged places" in [line.split("\r")[-1] for line in lines]
+    assert "a.barc: 1,200 good records, 0 damaged places" in [line.split("\r")[-1] for line in lines]
     assert "1,200 records" in last_line(sent)
 
 
@@ -68,7 +68,7 @@ def test_a_line_above_it_is_left_whole_for_the_terminal_to_break(archive: Path) 
     name = f"{'a long name ' * 12}.barc"
     archive.rename(archive.with_name(name))
     _, sent = in_terminal("check", name, cwd=archive.parent)
-    assert f"{name}: 1200 good records, 0 damaged places\r\n" in sent
+    assert f"{name}: 1,200 good records, 0 damaged places\r\n" in sent
     assert len(last_line(sent)) <= 100
 
 
@@ -76,7 +76,7 @@ def test_quiet_shows_nothing(archive: Path) -> None:
     assert in_terminal("cp", "--quiet", archive.name, "out.barc", cwd=archive.parent) == (0, "")
     assert in_terminal("check", "-q", archive.name, cwd=archive.parent) == (
         0,
-        "a.barc: 1200 good records, 0 damaged places\r\n",
+        "a.barc: 1,200 good records, 0 damaged places\r\n",
     )
     assert in_terminal("repair", "-q", archive.name, cwd=archive.parent) == (0, "a.barc: 0 places mended\r\n")
     status, sent = in_terminal("stats", "-q", archive.name, cwd=archive.parent)
@@ -93,7 +93,7 @@ def test_without_a_terminal_nothing_is_shown_and_rich_is_not_loaded(archive: Pat
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with start("check", archive.name, cwd=archive.parent, env=environment, **pipes) as process:
         out, err = process.communicate()
-    assert out == b"a.barc: 1200 good records, 0 damaged places\n"
+    assert out == b"a.barc: 1,200 good records, 0 damaged places\n"
     told = [line for line in err.decode().splitlines() if not line.startswith("import time:")]
     assert told == []
     assert "penstock.cli.archives" in err.decode()

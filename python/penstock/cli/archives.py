@@ -22,6 +22,7 @@ from penstock.body.image import BodyImage
 from penstock.cli.common import (
     Command,
     Failure,
+    counted,
     exclusive,
     json_option,
     limited,
@@ -363,7 +364,7 @@ def check(files: tuple[str, ...], as_json: bool, quiet: bool) -> int:
             if as_json:
                 print_json(file=name, good=good, damaged=bad)
             else:
-                print(f"{name}: {good} good records, {bad} damaged places")
+                print(f"{name}: {counted(good, 'good record')}, {counted(bad, 'damaged place')}")
             damaged |= bad > 0
     return 2 if damaged else 0
 
@@ -380,11 +381,12 @@ def repair(file: str, as_json: bool, quiet: bool) -> int:
         if as_json:
             print_json(file=file, offset=offset, end=end, cut=cut, error=str(error))
         else:
-            print(f"{file}: 0x{offset:010x}: {end - offset} bytes {'cut off' if cut else 'covered'}: {error}")
+            done = f"{counted(end - offset, 'byte')} {'cut off' if cut else 'covered'}"
+            print(f"{file}: 0x{offset:010x}: {done}: {error}")
     if as_json:
         print_json(file=file, mended=len(mended))
     else:
-        print(f"{file}: {len(mended)} places mended")
+        print(f"{file}: {counted(len(mended), 'place')} mended")
     return 0
 
 

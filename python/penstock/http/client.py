@@ -334,7 +334,7 @@ class Client:
                     await response.aclose()
                 if len(history) >= settings.max_redirects:
                     raise TooManyRedirects(
-                        f"redirected to {following.url} after {len(history)} redirects (max_redirects)",
+                        f"redirected to {following.url}, beyond max_redirects={settings.max_redirects}",
                         history=(*history, response),
                     )
                 log.debug("%s %s: %d, on to %s", request.method, request.url, response.status, following.url)
