@@ -27,7 +27,7 @@ async def test_a_full_queue_makes_the_await_wait() -> None:
         futures = [pool.run(gate) for _ in range(10)]
         gate.wait_entered()
         assert (pool.stats()["queued"], pool.stats()["waiting"]) == (2, 7)
-        with pytest.raises(PoolFull, match=r"2 jobs.*queue_length") as caught:
+        with pytest.raises(PoolFull, match=r"is full \(DispatchPool.queue_length=2\)") as caught:
             pool.dispatch(int)
         assert caught.value.limit == 2
         with pytest.raises(PoolFull):

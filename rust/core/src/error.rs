@@ -78,7 +78,7 @@ pub enum Error {
     SemaphoreClosed,
     #[error("{0}")]
     Permit(&'static str),
-    #[error("the pool's queue of {limit} jobs is full (DispatchPool.queue_length){}", without_threads(*limit))]
+    #[error("the pool's queue is full (DispatchPool.queue_length={limit}){}", without_threads(*limit))]
     PoolFull { limit: usize },
     #[error("the pool is closed")]
     PoolClosed,

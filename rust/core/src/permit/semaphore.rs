@@ -193,7 +193,7 @@ impl Semaphore {
         Error::Setting {
             name: "n",
             value: n.to_string(),
-            reason: format!("must be from 1 to the semaphore's {} permits", self.0.total),
+            reason: format!("must be from 1 to {}, the semaphore's permits", self.0.total),
         }
     }
 
