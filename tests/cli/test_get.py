@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -193,3 +194,17 @@ def test_a_reader_that_goes_ends_it_without_a_word(site: str) -> None:
         assert process.stderr is not None
         assert process.stderr.read() == b""
     assert process.returncode == 2
+
+
+def test_failures_that_nobody_reads_keep_nobody_from_interrupting(site: str, tmp_path: Path) -> None:
+    urls = [f"{site}/gone?{number}" for number in range(2000)]
+    with start("get", *urls, cwd=tmp_path, stderr=subprocess.PIPE, bufsize=0) as process:
+        assert process.stderr is not None
+        fcntl.fcntl(process.stderr.fileno(), fcntl.F_SETPIPE_SZ, 4096)
+        still = 0
+        while still == 0 or still != asked(site):
+            still = asked(site)
+            time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 130
+    assert still < 2000

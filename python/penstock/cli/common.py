@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import json
 import re
+import select
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
@@ -20,8 +21,10 @@ __all__ = [
     "counted",
     "exclusive",
     "human",
+    "is_writable",
     "json_option",
     "limited",
+    "line_writable",
     "print_json",
     "quiet_option",
     "readable",
@@ -115,6 +118,16 @@ async def writable(file: Any) -> None:
     """As `readable`, until it takes more."""
     loop = asyncio.get_running_loop()
     await _called(file, loop.add_writer, loop.remove_writer)
+
+
+def is_writable(out: TextIO) -> bool:
+    return bool(select.select([], [out], [], 0)[1])
+
+
+async def line_writable(out: TextIO) -> None:
+    """Waits until it takes a line: only a pipe, a socket or a terminal has one wait."""
+    while not is_writable(out):
+        await writable(out)
 
 
 async def _called(file: Any, add: Callable[..., None], remove: Callable[..., bool]) -> None:

@@ -21,6 +21,7 @@ from penstock.cli.common import (
     Failure,
     json_option,
     limited,
+    line_writable,
     print_json,
     quiet_option,
     tell,
@@ -132,6 +133,8 @@ class Fetched:
                     raise
                 except (Failure, PenstockError, OSError, ValueError) as error:
                     status = 2
+                    # Here, not in the call, is Ctrl-C heard.
+                    await line_writable(sys.stderr)
                     tell(f"penstock: {url}: {error}")
                     if as_json:
                         print_json(url=url, error=str(error))

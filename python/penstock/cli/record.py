@@ -7,7 +7,6 @@ import codecs
 import contextlib
 import errno
 import os
-import select
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -23,14 +22,15 @@ from penstock.cli.common import (
     Command,
     Failure,
     counted,
+    is_writable,
     json_option,
     limited,
+    line_writable,
     print_json,
     quiet_option,
     readable,
     tell,
     tunables_of,
-    writable,
 )
 from penstock.cli.progress import Progress
 from penstock.errors import HeadTooLong, InvalidURL, PenstockError, UnsupportedEncoding
@@ -121,7 +121,7 @@ def record(
             asyncio.run(recording.run(_wanted(urls, listed), concurrency, resume))
         except KeyboardInterrupt:
             done = counted(progress.count, "record")
-            if _is_writable(sys.stderr):
+            if is_writable(sys.stderr):
                 tell(f"penstock: interrupted after {done}; --resume goes on")
             raise
     return 2 if recording.failed else 0
@@ -261,19 +261,9 @@ class Recording:
         """A line. Whoever reads it is waited for without keeping the loop; at the end, or `now`, a line that is not
         taken at once is lost."""
         try:
-            if not now and not _is_writable(out):
+            if not now and not is_writable(out):
                 async with self._saying:
-                    await _writable(out)
+                    await line_writable(out)
         finally:
-            if _is_writable(out):
+            if is_writable(out):
                 line()
-
-
-def _is_writable(out: TextIO) -> bool:
-    return bool(select.select([], [out], [], 0)[1])
-
-
-async def _writable(out: TextIO) -> None:
-    """Waits until it takes more: only a pipe, a socket or a terminal has one wait."""
-    while not _is_writable(out):
-        await writable(out)
