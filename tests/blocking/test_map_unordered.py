@@ -297,3 +297,20 @@ def test_a_loop_closed_half_way_is_quietly_forgotten(
     del loop
     gc.collect()
     assert dead() is None
+
+
+@pytest.mark.asyncio
+async def test_what_gives_the_items_cannot_ask_for_results_and_spoils_nothing(pool: DispatchPool) -> None:
+    refused = []
+
+    def items() -> Iterator[int]:
+        yield 1
+        try:
+            results.__anext__().send(None)
+        except RuntimeError as error:
+            refused.append(str(error))
+        yield from (2, 3, 4)
+
+    results = pool.map_unordered(lambda number: number * 10, items(), window=2)
+    assert sorted([result async for result in results]) == [10, 20, 30, 40]
+    assert refused == ["another task, or what gives the items, waits for the next result of this iterator"]

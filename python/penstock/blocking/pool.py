@@ -102,19 +102,12 @@ class Unordered(AsyncIterator[T], Generic[T]):
     async def __anext__(self) -> T:
         """The result of the call that ends next. For one task at a time."""
         if self._waiting:
-            raise RuntimeError("another task waits for the next result of this iterator")
-        try:
-            for item in itertools.islice(self._items, self._window - len(self._pending)):
-                future = self._start(item)
-                self._pending.add(future)
-                future.add_done_callback(self._ended.put_nowait)
-        except BaseException:
-            self._end()
-            raise
-        if not self._pending:
-            raise StopAsyncIteration
+            raise RuntimeError("another task, or what gives the items, waits for the next result of this iterator")
         self._waiting = True
         try:
+            self._fill()
+            if not self._pending:
+                raise StopAsyncIteration
             future = await self._ended.get()
         finally:
             self._waiting = False
@@ -128,6 +121,16 @@ class Unordered(AsyncIterator[T], Generic[T]):
             self._end()
             # As it is, it would look like the end of the items.
             raise RuntimeError("a call raised StopAsyncIteration") from error
+        except BaseException:
+            self._end()
+            raise
+
+    def _fill(self) -> None:
+        try:
+            for item in itertools.islice(self._items, self._window - len(self._pending)):
+                future = self._start(item)
+                self._pending.add(future)
+                future.add_done_callback(self._ended.put_nowait)
         except BaseException:
             self._end()
             raise
