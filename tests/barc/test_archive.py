@@ -488,6 +488,8 @@ def test_an_offset_that_no_file_has_is_refused_by_name(path: Path, number: int) 
             archive.read(number)
         with pytest.raises(ValueError, match=f"start={number}: not between 0 and"):
             list(archive.records(number))
+        with pytest.raises(ValueError, match=f"start={number}: not between 0 and"):
+            list(archive.check(number))
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])

@@ -311,9 +311,9 @@ class Archive(_Archive):
         damage: deque[ArchiveError] = deque()
         reader = self._reading()
         records = Records(self, reader.walk("verified", True), start, Entry._make, damage)
-        reached = -1
+        reached: int | None = None
         # What is there is unfinished only if nothing came of it once more: a writer may be at work.
-        while (left := reader.size()) > records.offset != reached:
+        while records.offset != reached:
             reached = records.offset
             for entry in records:
                 while damage:
@@ -321,9 +321,10 @@ class Archive(_Archive):
                 yield entry
             while damage:
                 yield damage.popleft()
-        if left > records.offset:
-            message = f"record at byte {records.offset} of the archive: its writer hasn't finished it"
-            yield ArchiveError(message, offset=records.offset, kind="unfinished", end=left)
+            if (left := reader.size()) <= records.offset:
+                return
+        message = f"record at byte {records.offset} of the archive: its writer hasn't finished it"
+        yield ArchiveError(message, offset=records.offset, kind="unfinished", end=left)
 
     def close(self) -> None:
         """Gives the lock on the file back, when an append of another thread is over. Bodies that are slices of it stay
