@@ -40,6 +40,11 @@ def test_a_setting_that_makes_no_sense_is_named(settings: dict[str, object], err
         DispatchPool(**settings)  # type: ignore[arg-type]
 
 
+def test_a_stack_that_no_thread_starts_with_is_named() -> None:
+    with pytest.raises(OSError, match="cannot start a thread with a stack of stack_size: "):
+        DispatchPool(threads=1, stack_size=1 << 63)
+
+
 def test_max_workers_is_another_name_of_threads() -> None:
     with DispatchPool(max_workers=3) as pool:
         assert pool.threads == 3

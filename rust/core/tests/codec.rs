@@ -299,7 +299,11 @@ fn a_window_is_refused_however_the_frame_is_cut_and_whatever_room_there_is() {
                 let pieces: Vec<&[u8]> = wire.chunks(size).collect();
                 let (out, result) = decode(&[Coding::Zstd], ROOM, &pieces, room);
                 let expected: &[u8] = if fits { b"abcabc" } else { b"" };
-                assert_eq!((&out[..], result.is_ok()), (expected, fits), "{window:#x} by {size}, into {room}: {result:?}");
+                assert_eq!(
+                    (&out[..], result.is_ok()),
+                    (expected, fits),
+                    "{window:#x} by {size}, into {room}: {result:?}"
+                );
             }
         }
     }

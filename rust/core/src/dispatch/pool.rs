@@ -230,10 +230,15 @@ impl<R: Runner> Pool<R> {
         let (report, reports) = mpsc::channel();
         let spawned = (0..self.threads()).try_for_each(|index| {
             let size = self.config.stack_size.unwrap_or_else(platform_stack);
+            let doing = if self.config.stack_size.is_some() {
+                "start a thread with a stack of stack_size"
+            } else {
+                "start a thread"
+            };
             let builder = thread::Builder::new().name(format!("{}{index}", self.prefix)).stack_size(size);
             let (shared, report) = (Arc::clone(&self.shared), report.clone());
             *self.shared.living.lock() += 1;
-            let spawned = builder.spawn(move || shared.live(index, report)).map_err(Error::io("start a thread"));
+            let spawned = builder.spawn(move || shared.live(index, report)).map_err(Error::io(doing));
             threads.push(spawned.inspect_err(|_| self.shared.ended())?);
             Ok(())
         });
