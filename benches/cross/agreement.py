@@ -67,9 +67,9 @@ def _multiples(part: str, old: Results, new: Results) -> Iterator[Figure]:
         if row["kind"] == "echo" or (was := before.get((row["id"], base["id"]))) is None:
             continue
         for measure, metric in verdict.MEASURES:
-            times = (verdict.paired(*was, metric), verdict.paired(row, base, metric))
-            if times[0] and times[1]:
-                yield Figure(part, f"{row['id']} ÷ {base['client']}", f"{measure}, multiples", *times)
+            earlier, later = verdict.paired(*was, metric), verdict.paired(row, base, metric)
+            if earlier and later:
+                yield Figure(part, f"{row['id']} ÷ {base['client']}", f"{measure}, multiples", earlier, later)
 
 
 def tables(old: Mapping[str, Results], new: Mapping[str, Results]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from operator import itemgetter
 from statistics import median
 from typing import Any
 
@@ -308,9 +309,7 @@ def _table(part: str, results: Results, groups: Iterable[Group]) -> str:
     for group in groups:
         base = _base(group)
         for row in group.rows:
-            user, system = (
-                median(values(row, lambda sample, key=key: sample[key])) for key in ("user_ms", "system_ms")
-            )
+            user, system = (median(values(row, itemgetter(key))) for key in ("user_ms", "system_ms"))
             times = [ratio(row, base, metric) if base and row is not base else None for metric in (cpu, wall)]
             lines.append(
                 (

@@ -310,7 +310,7 @@ def _streamed(framing: Framing | None) -> Iterator[Variant]:
 
 def _with_allocators(rows: Sequence[Variant]) -> Iterator[Variant]:
     """The tuned peers in RAM once more: with an allocator that is told to keep memory, and with another allocator."""
-    wrappers = {"MALLOC_ set": ("env", *MALLOC)}
+    wrappers: dict[str, tuple[str, ...]] = {"MALLOC_ set": ("env", *MALLOC)}
     if jemalloc := find_library("jemalloc"):
         wrappers["jemalloc"] = ("env", f"LD_PRELOAD={jemalloc}")
     peers = [row for row in rows if row.scenario == "ram" and row.client.endswith(" tuned")]

@@ -24,7 +24,7 @@ from penstock.bench import machine
 from penstock.bench.progress import Progress
 from penstock.bench.results import Settings
 from penstock.bench.rounds import Child, DebugBuildError, Pace, Rounds, RowError, Variant
-from penstock.dialog import headers_of
+from penstock.headers import headers_of
 
 from benches import archive_report
 from benches.archive_targets import BY_HAND, CORE, PYTHON, UPSTREAM

@@ -117,14 +117,17 @@ def sessions(loops: Sequence[str]) -> Iterator[list[Variant]]:
     clients = ("penstock", "aiohttp", "pyreqwest")
     yield [_row(f"chunks of {chunk}", client, "asyncio", client) for chunk, client in product(CHUNKS, clients)]
     for loop in loops:
-        compressed = [
+        compressed: list[tuple[str, str, dict[str, Any]]] = [
             ("penstock", "penstock", {}),
             ("aiohttp", "aiohttp", {}),
             ("aiohttp isal", "aiohttp", {"zlib": "isal"}),
             ("aiohttp zlib-ng", "aiohttp", {"zlib": "zlib_ng"}),
             ("pyreqwest", "pyreqwest", {"gzip": True}),
         ]
-        alone = [("zlib-rs alone", "decoder", {}), ("isal alone", "decoder", {"zlib": "isal"})]
+        alone: list[tuple[str, str, dict[str, Any]]] = [
+            ("zlib-rs alone", "decoder", {}),
+            ("isal alone", "decoder", {"zlib": "isal"}),
+        ]
         yield [_row("gzip", client, loop, factory, **options) for client, factory, options in (*compressed, *alone)]
         yield [_row("gzip", client, loop, factory, "lag", **options) for client, factory, options in compressed[:3]]
         yield [_row("tls", client, loop, client) for client in clients]

@@ -65,7 +65,7 @@ def response(path: str) -> memoryview:
         case [size, chunk]:
             return memoryview(server.response(int(size), int(chunk)))
         case _:
-            return memoryview(server.plain("404 Not Found", "try /SIZE/CHUNK").encode())
+            return memoryview(server.plain("404 Not Found", "try /SIZE/CHUNK"))
 
 
 def converse(connection: socket.socket, context: ssl.SSLContext | None) -> None:

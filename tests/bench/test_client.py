@@ -10,7 +10,7 @@ from penstock.bench.results import Results
 from penstock.bench.rounds import Pace
 
 from benches import client_report, client_targets, targets
-from benches.python import client
+from benches.python import client, origin
 
 SCHEMA = Path(__file__).parents[2] / "benches" / "schema.json"
 PACE = Pace(rounds=1, warmup=0, batches=1, noise=1000.0)
@@ -34,6 +34,10 @@ ALL = {row.id: row for session in client.sessions(client.LOOPS) for row in sessi
 
 # Whichever test is first in its process waits for the run.
 pytestmark = pytest.mark.timeout(120)
+
+
+def test_the_origin_answers_a_path_that_it_does_not_know() -> None:
+    assert bytes(origin.response("/elsewhere")).startswith(b"HTTP/1.1 404 Not Found\r\n")
 
 
 def smaller(load: client.Load) -> client.Load:
