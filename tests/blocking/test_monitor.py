@@ -274,6 +274,13 @@ def test_settings_that_contradict_each_other_or_are_no_times_are_refused(options
         LoopMonitor(**options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("option", ["interval", "patience", "threshold"])
+def test_a_time_that_is_no_number_is_refused_by_its_name(option: str) -> None:
+    for wrong in ("1", None):
+        with pytest.raises(TypeError, match=f"^{option}={wrong!r}: seconds are a number"):
+            LoopMonitor(**{option: wrong})  # type: ignore[arg-type]
+
+
 def test_what_a_stall_cannot_be_told_to_is_refused() -> None:
     # On the monitor's thread it would be too late to say so.
     async def awaited(stall: penstock.Stall) -> None:

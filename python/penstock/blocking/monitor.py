@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import inspect
 import logging
+import numbers
 import os
 import selectors
 import sys
@@ -121,6 +122,9 @@ class LoopMonitor:
         threshold: float = 0.1,
         on_stall: Callable[[Stall], object] | None = None,
     ) -> None:
+        for option, seconds in (("interval", interval), ("patience", patience), ("threshold", threshold)):
+            if not isinstance(seconds, numbers.Real):
+                raise TypeError(f"{option}={seconds!r}: seconds are a number")
         if not 0 < patience < interval:
             raise ValueError(f"patience={patience}: must be positive and less than interval={interval}")
         if not interval <= LONGEST:
