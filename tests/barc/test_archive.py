@@ -409,6 +409,70 @@ def test_a_forked_child_may_read_but_not_write_and_leaves_the_lock_alone(path: P
     assert done.stdout == "refused 1\nstill locked 2\n", done.stderr
 
 
+FORKED_MEANWHILE = """
+import asyncio, os, sys, threading, time, warnings, penstock
+from penstock import barc
+from penstock._native import _delay_writes
+
+dialog = penstock.Dialog(
+    penstock.Prolog(method="GET", url="http://a/"), penstock.Epilog(version="HTTP/1.1", status=200))
+path = sys.argv[1]
+# CPython >= 3.12 warns of forks beside threads.
+warnings.simplefilter("ignore", DeprecationWarning)
+
+def fork_while_it_writes():
+    while not os.path.getsize(path):
+        time.sleep(0.001)
+    return os.fork()
+
+def refused(error):
+    assert "forked" in str(error), error
+    print("refused", flush=True)
+
+def in_a_thread():
+    with barc.open(path, "a") as archive:
+        writer = threading.Thread(target=archive.append, args=(dialog,))
+        writer.start()
+        if child := fork_while_it_writes():
+            writer.join()
+            return child
+        try:
+            archive.append(dialog)
+        except ValueError as error:
+            refused(error)
+
+async def in_a_task():
+    async with barc.AsyncArchive(path, "a") as archive:
+        writing = asyncio.create_task(archive.append(dialog))
+        await asyncio.sleep(0)
+        if child := fork_while_it_writes():
+            await writing
+            return child
+        # For asyncio no loop runs in this process.
+        async def use():
+            try:
+                await archive.append(dialog)
+            except ValueError as error:
+                refused(error)
+            await archive.aclose()
+        asyncio.run(use())
+        os._exit(0)
+
+_delay_writes(0.5)
+child = in_a_thread() if sys.argv[2] == "thread" else asyncio.run(in_a_task())
+if child:
+    _, status = os.waitpid(child, 0)
+    print(status, len(list(barc.open(path))))
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("where", ["thread", "task"])
+def test_a_forked_child_does_not_wait_for_what_its_parent_is_writing(path: Path, where: str, script: Any) -> None:
+    done = script(FORKED_MEANWHILE, str(path), where)
+    assert done.stdout == "refused\n0 1\n", done.stderr
+
+
 def test_what_is_to_be_stored_is_stored_before_its_head_says_so(path: Path, tmp_path: Path) -> None:
     if (strace := shutil.which("strace")) is None:
         pytest.skip("strace is not installed")

@@ -75,6 +75,7 @@ def open(
     archive = Archive(path, mode, strategy, keep_going)
     if mode == "a":
         archive._writer = ArchiveWriter.open_op(os.fspath(path), known_end, fsync)()
+        archive._process = os.getpid()
     try:
         archive._reader = ArchiveReader.open_op(os.fspath(path), tunables, budget)()
     except BaseException:
@@ -146,6 +147,8 @@ class _Archive:
         on."""
         self._reader: ArchiveReader | None = None
         self._writer: ArchiveWriter | None = None
+        self._process = 0
+        """That which opened the writer."""
 
     def _reading(self) -> ArchiveReader:
         if self._reader is None:
@@ -156,7 +159,15 @@ class _Archive:
         self._reading()
         if self._writer is None:
             raise ValueError(f"{self!r}: open for reading; mode 'a' appends")
+        if self._process != os.getpid():
+            # A thread of the parent's may be in it, and stay there in this process.
+            raise ValueError(f"{self!r}: it was opened before this process was forked, and its lock is the parent's")
         return self._writer
+
+    def _let_go(self) -> ArchiveWriter | None:
+        """The writer that is to be closed: not the parent's."""
+        writer, self._writer, self._reader = self._writer, None, None
+        return writer if self._process == os.getpid() else None
 
     def _walk(self, what: Literal["records", "metas", "entries"]) -> ArchiveWalk:
         return self._reading().walk(what, self.keep_going)
@@ -329,8 +340,7 @@ class Archive(_Archive):
     def close(self) -> None:
         """Gives the lock on the file back, when an append of another thread is over. Bodies that are slices of it stay
         good."""
-        writer, self._writer, self._reader = self._writer, None, None
-        if writer is not None:
+        if (writer := self._let_go()) is not None:
             writer.close_op()()
 
     def __enter__(self) -> Self:
@@ -375,6 +385,7 @@ class AsyncArchive(_Archive):
         path = os.fspath(self.path)
         if self.mode == "a":
             self._writer = await perform(self._policy, ArchiveWriter.open_op(path, known_end, fsync))
+            self._process = os.getpid()
         try:
             self._reader = await perform(self._policy, ArchiveReader.open_op(path, tunables, budget))
         except BaseException:
@@ -411,14 +422,15 @@ class AsyncArchive(_Archive):
         """As `Archive.append`. Cancelled before it has begun, nothing is written; after that the record is written to
         its end, and its offset is lost to the caller."""
         record = _record(dialog)
+        # Before its turn, which in a forked child may never come.
+        self._writing()
         async with self._turn:
             return await perform(self._policy, self._writing().append_op(record, strategy or self.strategy))
 
     async def aclose(self) -> None:
         """Gives the lock on the file back when the append in flight is over. Bodies that are slices of it stay good.
         Cancelled, it goes on without you."""
-        writer, self._writer, self._reader = self._writer, None, None
-        if writer is not None:
+        if (writer := self._let_go()) is not None:
             # Not to be interrupted: the next writer waits for this one.
             closing = asyncio.ensure_future(perform(self._policy, writer.close_op()))
             await asyncio.shield(closing)
