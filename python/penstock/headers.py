@@ -72,7 +72,8 @@ def headers_of(fields: Headers | Pairs | Fields | None) -> Headers:
 def headers_in(lines: Iterable[bytes]) -> Headers:
     """Those that the lines of a head have, as `headers_of` has them."""
     pairs = (line.partition(b":") for line in lines)
-    return headers_of([(name, value.strip(b" \t")) for name, _, value in pairs])
+    # What others received may have whitespace before a colon; it isn't the name's (RFC 9112 section 5.1).
+    return headers_of([(name.rstrip(b" \t"), value.strip(b" \t")) for name, _, value in pairs])
 
 
 def codings_in(fields: Headers | Head, *names: str) -> list[str]:

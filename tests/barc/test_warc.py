@@ -404,6 +404,13 @@ def test_a_record_that_is_no_message_is_an_error_or_passed_over(
     assert len(wrong) == 1
 
 
+def test_a_name_that_does_not_touch_its_colon_is_a_name(others: Others) -> None:
+    others.add("response", b"HTTP/1.1 200 OK\r\nA : 1\r\nTransfer-Encoding\t: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n")
+    (dialog,) = warc.read(others.save())
+    assert (dialog.res_headers["a"], bytes(dialog.res_body)) == ("1", b"body")
+    assert penstock.barc.Record.from_dialog(dialog).dialog().res_headers == dialog.res_headers
+
+
 @pytest.mark.parametrize("version", ["0.9", "1.0", "1.1", "1.2", "1.9", "2", "2.0", "3", "3.0"])
 def test_a_version_that_is_read_can_be_archived(others: Others, version: str) -> None:
     others.add("response", b"HTTP/%s 200 OK\r\n\r\n" % version.encode())
