@@ -261,7 +261,7 @@ def _messages(
                 raise ArchiveError(message, offset=records.offset, kind="warc")
             if record.rec_type not in ("request", "response"):
                 continue
-            if not (record.rec_headers.get_header("WARC-Target-URI") or "").startswith(("http:", "https:")):
+            if not (record.rec_headers.get_header("WARC-Target-URI") or "").lower().startswith(("http:", "https:")):
                 continue
             offset = records.offset
             try:

@@ -321,6 +321,13 @@ def test_an_iri_of_a_record_becomes_a_url(others: Others, path: Path) -> None:
     assert record.dialog().url == dialog.url == "http://a.test/%E4%B8%AD%C3%A4?x"
 
 
+def test_a_scheme_in_capitals_is_http_too(others: Others) -> None:
+    others.add("response", OK + b"body", url="HTTP://a.test/x")
+    assert [(dialog.url, bytes(dialog.res_body)) for dialog in warc.read(others.save())] == [
+        ("HTTP://a.test/x", b"body")
+    ]
+
+
 def test_a_date_that_is_none_in_utc_is_left_out(others: Others) -> None:
     others.add("response", OK, WARC_Date="0001-01-01T00:00:00+14:00")
     others.add("response", OK, WARC_Date="2020-01-02T03:04:05+01:00")
