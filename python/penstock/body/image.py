@@ -91,6 +91,9 @@ class BodyImage(_native.Image):
         """Read-only views of at most `size` bytes, without a copy where the body is in memory or mapped.
 
         `None` is 64 KiB, or what `Tunables.buffer_size_fs` was for a body that was moved to a file.
+
+        Raises, when iterated over:
+            Truncated: The file has become shorter than the body.
         """
         return self.reader(self.piece if size is None else piece_size(size))
 
@@ -99,11 +102,20 @@ class BodyImage(_native.Image):
         return self if self.state != "ram" or self.contiguous else BodyImage(self.gather_now(), self._policy)
 
     def mmap(self) -> BodyImage:
-        """The body mapped and populated, if it is in a file, or read to memory, if that isn't trusted; else itself."""
+        """The body mapped and populated, if it is in a file, or read to memory, if that isn't trusted; else itself.
+
+        Raises: As `to_mmap`.
+        """
         return BodyImage(self.mmap_now(), self._policy) if self.state == "file" else self
 
     def write_to(self, file: Writable) -> int:
-        """Writes all of it to a binary file; returns the bytes written."""
+        """Writes all of it to a binary file; returns the bytes written.
+
+        Raises:
+            Truncated: The body's file has become shorter than the body.
+            BlockingIOError: `file` is a raw one, and takes nothing now.
+            Exception: What `file.write` raises.
+        """
         total = 0
         for piece in self.chunks(1 << 20):
             left = piece
@@ -137,6 +149,9 @@ class BodyImage(_native.Image):
 
         A few that the kernel's page cache holds are given at once, as are those of a body in memory or mapped.
         Cancelled, the read runs to its end and its result is dropped.
+
+        Raises:
+            Truncated: The file has become shorter than the body.
         """
         most = None if limit is None else read_limit(limit)
         if self.state != "file" or isinstance(self._policy, Direct):
@@ -183,7 +198,11 @@ class BodyImage(_native.Image):
     async def to_ram(self) -> BodyImage:
         """The body in memory in one piece; itself, if it is that.
 
-        It isn't counted against a budget: the caller has chosen it.
+        It isn't counted against a budget: the caller has chosen it. Cancelled, the read runs to its end and its result
+        is dropped.
+
+        Raises:
+            Truncated: The file has become shorter than the body.
         """
         if self.state == "ram":
             return self.gather()
@@ -191,7 +210,12 @@ class BodyImage(_native.Image):
 
     async def to_mmap(self) -> BodyImage:
         """The body mapped, and read in off the loop, if it is in a file; else itself. A file that isn't trusted is read
-        to memory instead."""
+        to memory instead. Cancelled, that runs to its end and its result is dropped.
+
+        Raises:
+            Truncated: The file has become shorter than the body.
+            OSError: It can't be mapped or read.
+        """
         if self.state != "file":
             return self
         return BodyImage(await perform(self._policy, self.to_mmap_op()), self._policy)
@@ -267,6 +291,8 @@ class BodyImage(_native.Image):
             FileExistsError: `path` is there and `overwrite` is false.
             StorageFull: No space.
             OSError: Anything else that the file system says.
+
+        Cancelled once it has begun, it goes on: the file may be there, complete.
         """
         await perform(self._policy, self.save_op(path, overwrite, fsync))
 

@@ -85,12 +85,23 @@ class BodySink(_Sink):
                 del op
 
     def write_back(self) -> None:
-        """Moves the body to a file now, whatever its size."""
+        """Moves the body to a file now, whatever its size.
+
+        Raises:
+            BudgetExceeded, StorageFull, OSError, BlockingInLoop: As `write`.
+            ValueError: The sink is closed.
+        """
         self.spill()
         self._work(all_of_it=True)
 
     def prepare(self) -> BodyImage:
-        """The image of all that was written; an empty one is in memory. The sink is closed afterwards."""
+        """The image of all that was written; an empty one is in memory. The sink is closed afterwards.
+
+        Raises:
+            BudgetExceeded, StorageFull, OSError, BlockingInLoop: As `write`. The sink keeps what it has, and may be
+                asked again.
+            ValueError: The sink is closed.
+        """
         self.retry()
         self._work(all_of_it=True)
         return BodyImage(self.finish())
@@ -191,7 +202,10 @@ class AsyncBodySink(_Sink):
                 del writing
 
     async def write_back(self) -> None:
-        """Moves the body to a file now, whatever its size."""
+        """Moves the body to a file now, whatever its size. Cancelled, the write that is under way goes on.
+
+        Raises: As `BodySink.write_back`, except `BlockingInLoop`.
+        """
         self.spill()
         await self._flush()
 
@@ -207,6 +221,8 @@ class AsyncBodySink(_Sink):
 
     async def prepare(self) -> BodyImage:
         """The image of all that was written; an empty one is in memory. The sink is closed afterwards.
+
+        Raises: As `BodySink.prepare`, except `BlockingInLoop`.
 
         Cancelled, the sink is as it was.
         """
