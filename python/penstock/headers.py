@@ -7,7 +7,7 @@ from typing import Any
 
 from penstock._native import Fields, Head
 
-__all__ = ["Headers", "Pairs", "codings_in", "headers_in", "headers_of", "lines_of"]
+__all__ = ["Headers", "Pairs", "codings_in", "fields_of", "headers_in", "headers_of", "lines_of"]
 
 Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 """Header fields as they may be given: a mapping or pairs of names and values, each bytes or text (latin-1)."""
@@ -51,6 +51,11 @@ class Headers(Mapping[str, str]):
 
 
 def headers_of(fields: Headers | Pairs | Fields | None) -> Headers:
+    """What `fields_of` gives, with the errors of that."""
+    return Headers(fields_of(fields))
+
+
+def fields_of(fields: Headers | Pairs | Fields | None) -> Fields:
     """Header fields as an archive holds them: names in lower case, repeated ones together, values without the
     whitespace around them.
 
@@ -58,15 +63,15 @@ def headers_of(fields: Headers | Pairs | Fields | None) -> Headers:
         ValueError: A name or value that HTTP has no form for.
         HeadTooLong: More than 128 lines, or a MiB; no more can be archived.
     """
-    if not isinstance(fields, Fields):
-        if isinstance(fields, Headers):
-            pairs: Any = fields.raw
-        elif isinstance(fields, Mapping):
-            pairs = fields.items()
-        else:
-            pairs = fields or ()
-        fields = Fields([(_bytes(name), _bytes(value)) for name, value in pairs])
-    return Headers(fields)
+    if isinstance(fields, Fields):
+        return fields
+    if isinstance(fields, Headers):
+        pairs: Any = fields.raw
+    elif isinstance(fields, Mapping):
+        pairs = fields.items()
+    else:
+        pairs = fields or ()
+    return Fields([(_bytes(name), _bytes(value)) for name, value in pairs])
 
 
 def headers_in(lines: Iterable[bytes]) -> Headers:

@@ -12,7 +12,7 @@ from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.dialog import EMPTY, Dialog, Epilog, Prolog, Trace, phrase_of, read_seconds, seconds_of
 from penstock.errors import ArchiveError, HeadTooLong
-from penstock.headers import Headers, Pairs, headers_of
+from penstock.headers import Headers, Pairs, fields_of
 
 __all__ = ["Entry", "Record", "Repair", "archived_url"]
 
@@ -78,8 +78,9 @@ class Record:
         res_headers: Pairs | None = None,
         res_body: BodyImage = EMPTY,
     ) -> None:
-        blocks = [_fields(block) for block in (meta, req_headers, res_headers)]
-        self.native = _native.Record(blocks[0], blocks[1], req_body, blocks[2], res_body)
+        self.native = _native.Record(
+            fields_of(meta), fields_of(req_headers), req_body, fields_of(res_headers), res_body
+        )
         self._policy: Policy | None = None
 
     @classmethod
@@ -244,9 +245,3 @@ def _trace(meta: Headers) -> Trace:
 
 def _unpickled(meta: Pairs, req_headers: Pairs, req_body: BodyImage, res_headers: Pairs, res_body: BodyImage) -> Record:
     return Record(meta=meta, req_headers=req_headers, req_body=req_body, res_headers=res_headers, res_body=res_body)
-
-
-def _fields(block: Pairs | None) -> _native.Fields:
-    head: Any = headers_of(block)._head
-    fields: _native.Fields = head
-    return fields
