@@ -32,7 +32,7 @@ from penstock.http.connection import Connection
 from penstock.http.content import encode
 from penstock.http.cookies import cookies_for, keep_cookies
 from penstock.http.deadlines import with_patience
-from penstock.http.exchange import Exchange
+from penstock.http.exchange import Exchange, OnHead
 from penstock.http.hooks import Hooks
 from penstock.http.options import Decode, Limits, Timeouts
 from penstock.http.proxy import EnvironmentProxies, parse_proxy
@@ -503,7 +503,7 @@ class Client:
         settings: Settings,
         began: float,
         streamed: bool,
-        on_head: Callable[[int], object] | None,
+        on_head: OnHead,
         tape: Tape | None,
     ) -> Response | StreamedResponse:
         from penstock.http.transport import StoredResponse, ask

@@ -12,7 +12,10 @@ from penstock.http.request import Request
 from penstock.http.settings import Settings
 from penstock.http.stream import Incoming
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "OnHead"]
+
+OnHead = Callable[[int], object] | None
+"""Told the status when the response's head is complete."""
 
 
 class Exchange:
@@ -24,7 +27,7 @@ class Exchange:
         settings: What holds for it.
         began: When the call began.
         result: Of head, body, and the body's codings, of which `settings.decode` says whether they are off it by now.
-        on_head: Told the status when the head is complete.
+        on_head: See `OnHead`.
     """
 
     __slots__ = ("began", "head", "incoming", "on_head", "request", "result", "sent", "settings")
@@ -36,7 +39,7 @@ class Exchange:
         settings: Settings,
         began: float,
         result: asyncio.Future[tuple[Head, BodyImage, tuple[str, ...]]],
-        on_head: Callable[[int], object] | None,
+        on_head: OnHead,
     ) -> None:
         self.request = request
         self.head = head

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import datetime
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
@@ -18,14 +18,12 @@ from penstock.errors import BudgetExceeded
 from penstock.headers import headers_in
 from penstock.http.content import Content, piece_of
 from penstock.http.deadlines import with_patience
-from penstock.http.exchange import Exchange
+from penstock.http.exchange import Exchange, OnHead
 from penstock.http.request import Request
 from penstock.http.response import Response
 from penstock.http.settings import Settings
 
 __all__ = ["Tape"]
-
-OnHead = Callable[[int], object] | None
 
 PIECE = 256 << 10
 """Bytes of a part of a form that are read at once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Protocol
 
 from penstock._native import Op
@@ -15,6 +15,7 @@ from penstock.http.stream import TAKEN, StreamedResponse
 
 if TYPE_CHECKING:
     from penstock.dialog import Dialog, Prolog
+    from penstock.http.exchange import OnHead
     from penstock.http.request import Request
     from penstock.http.settings import Settings
     from penstock.http.tape import Tape
@@ -35,7 +36,7 @@ async def ask(
     head: bytes,
     settings: Settings,
     began: float,
-    on_head: Callable[[int], object] | None,
+    on_head: OnHead,
     tape: Tape | None,
 ) -> Response:
     """The response to a request by a transport. Codings that are still on its body are taken off as by a connection."""
