@@ -148,14 +148,15 @@ def entry(dialog: Dialog, req_body: bytes | None, res_body: bytes | None) -> dic
     sent = trace.sent or 0.0
     first_byte = max(trace.first_byte or 0.0, sent)
     done = max(trace.done or 0.0, first_byte)
+    # Of the way to a connection no part is known by itself: it is in `send`.
+    timings = {"send": _ms(sent), "wait": _ms(first_byte - sent), "receive": _ms(done - first_byte)}
     found: dict[str, Any] = {
         "startedDateTime": (trace.started or EPOCH).isoformat(timespec="milliseconds"),
-        "time": _ms(sent) + _ms(first_byte - sent) + _ms(done - first_byte),
+        "time": sum(timings.values()),
         "request": _request(dialog, req_body),
         "response": _response(dialog, res_body),
         "cache": {},
-        # Of the way to a connection no part is known by itself: it is in `send`.
-        "timings": {"send": _ms(sent), "wait": _ms(first_byte - sent), "receive": _ms(done - first_byte)},
+        "timings": timings,
     }
     if trace.started is None:
         found["comment"] = "when it was isn't known"
