@@ -19,6 +19,9 @@ __all__ = ["EnvironmentProxies", "Proxy", "parse_proxy", "tunnel"]
 # The URL of a proxy may hold a password, so messages don't hold the URL.
 UNCLEAR = "isn't http://user:password@host:port; what is special in a password is percent-encoded, / as %2F"
 
+REMEMBERED = 1024
+"""Origins of which the environment's proxy is remembered."""
+
 
 class Proxy(NamedTuple):
     """An HTTP proxy."""
@@ -77,7 +80,7 @@ class EnvironmentProxies:
             url = self._found.get(kind)
             address = f"{origin.host}:{origin.port}"
             bypassed = urllib.request.proxy_bypass_environment(address, self._found)  # type: ignore[attr-defined]
-            if len(self._known) >= 1024:
+            if len(self._known) >= REMEMBERED:
                 self._known.clear()
             self._known[origin] = None if url is None or bypassed else parse_proxy(url, f"{kind.upper()}_PROXY")
         return self._known[origin]
