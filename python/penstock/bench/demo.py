@@ -9,13 +9,12 @@ from pathlib import Path
 from statistics import median
 
 from penstock.bench import report
-from penstock.bench.driver import Driver, Plan
+from penstock.bench.driver import MIB, Driver, Plan
 from penstock.bench.figures import at_least_noisy, cpu, quiet, values, wall
 from penstock.bench.progress import Progress
 from penstock.bench.results import Row
 from penstock.bench.rounds import Variant
 
-MIB = 1024 * 1024
 HEAD = ("stored in", "time ms", "CPU ms", "peak MiB", "loop lag p99 ms", "worst ms")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from penstock.bench import blocking as work
 from penstock.bench import machine, page, report, scenarios
-from penstock.bench.driver import Driver, Plan
+from penstock.bench.driver import MIB, Driver, Plan
 from penstock.bench.figures import Metric, at_least_noisy, cpu, lag_p99, peak, spread, values, wall
 from penstock.bench.progress import Progress
 from penstock.bench.results import Results, Row
@@ -43,7 +43,7 @@ def client(output: Output, quick: bool, peers: bool, url: str | None = None, sto
             for session in scenarios.sessions(("length",), stores, "asyncio", plan)
         ]
         driver = Driver(sessions, plan, packages=PACKAGES, stores=list(stores.values()), url=url)
-        title = f"{plan.connections} concurrent GETs of {plan.size >> 20} MiB, each stored, read back and summarised"
+        title = f"{plan.connections} concurrent GETs of {plan.size // MIB} MiB, each stored, read back and summarised"
         return _measure(driver, title, output)
 
 
@@ -92,7 +92,7 @@ def _table(results: Results) -> str:
         for row in group.rows:
             lags = values(row, lag_p99)
             lag = f"{spread(lags).median:.2f}" if lags else ""
-            most = f"{peak(row) / 2**20:.0f}"
+            most = f"{peak(row) / MIB:.0f}"
             lines.append((group.title, report.name_of(row), _spread(row, cpu), _spread(row, wall), lag, most))
     return report.markdown(("what", "how", "CPU ms", "wall ms", "loop lag p99 ms", "peak MiB"), lines)
 
