@@ -80,7 +80,7 @@ def write(
         max_body: Bytes of a body that are written. A longer one is cut, and its record has `WARC-Truncated: length`.
 
     Returns:
-        How many dialogs were written.
+        How many dialogs were written. Interrupted, by Ctrl-C too, the file ends behind the last complete one.
 
     Raises:
         OSError: The file can't be written; the last dialog may be there in part.
@@ -92,15 +92,23 @@ def write(
     name = os.fspath(path)
     with open(name, "ab") as file:
         writer = WARCWriter(file, gzip=name.endswith(".gz") if gzip is None else gzip, warc_version="1.1")
-        if not file.tell():
-            about = {"software": f"penstock/{__version__}", "format": "WARC File Format 1.1"}
-            writer.write_record(writer.create_warcinfo_record(os.path.basename(name), about))  # noqa: PTH119
-        count = 0
-        for last in dialogs:
-            for dialog in with_history(last):
-                request, response = _request(writer, dialog, limit), _response(writer, dialog, limit)
-                writer.write_request_response_pair(request, response)
-                count += 1
+        end, count = file.tell(), 0
+        try:
+            if not end:
+                about = {"software": f"penstock/{__version__}", "format": "WARC File Format 1.1"}
+                writer.write_record(writer.create_warcinfo_record(os.path.basename(name), about))  # noqa: PTH119
+                end = file.tell()
+            for last in dialogs:
+                for dialog in with_history(last):
+                    request, response = _request(writer, dialog, limit), _response(writer, dialog, limit)
+                    writer.write_request_response_pair(request, response)
+                    end = file.tell()
+                    count += 1
+        except BaseException:
+            # Whatever was appended behind a part of a record would be taken for the rest of it.
+            with contextlib.suppress(OSError):
+                file.truncate(end)
+            raise
     return count
 
 

@@ -495,6 +495,27 @@ def test_a_body_that_cannot_be_read_leaves_what_came_before_it(tmp_path: Path) -
     check(path)
 
 
+@pytest.mark.parametrize("name", ["a.warc", "a.warc.gz"])
+def test_an_interrupt_between_two_records_of_a_dialog_leaves_complete_ones_to_append_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = tmp_path / name
+
+    def interrupted(writer: WARCWriter, request: Any, response: Any) -> None:
+        writer.write_record(response)
+        raise KeyboardInterrupt
+
+    dialogs = [make_dialog(number, LARGE[number:]) for number in range(3)]
+    for dialog in dialogs:
+        with monkeypatch.context() as patch:
+            patch.setattr(WARCWriter, "write_request_response_pair", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                warc.write(path, [dialog])
+        assert warc.write(path, [dialog]) == 1
+    assert [bytes(dialog.res_body) for dialog in warc.read(path)] == [bytes(dialog.res_body) for dialog in dialogs]
+    assert check(path).count("digest pass") == 1 + 2 * 3
+
+
 @pytest.mark.asyncio
 async def test_on_a_loop_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(penstock.BlockingInLoop, match=r"warc\.write"):
