@@ -489,6 +489,22 @@ async def test_left_early_its_connection_is_closed() -> None:
         await until(lambda: server.closed == 2)
 
 
+async def test_one_that_is_still_open_when_the_loop_ends_is_ended_without_an_error() -> None:
+    told: list[Any] = []
+    left: list[Any] = []
+
+    async def leave_open(url: str) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        async with penstock.Client() as client:
+            left.append(client.stream("GET", url))
+            await left[0].__aenter__()
+
+    async with serve([response(BODY)]) as server:
+        await asyncio.to_thread(asyncio.run, leave_open(server.url))
+        await until(lambda: server.closed == 1)
+    assert not told
+
+
 class FailingJar(http.cookiejar.CookieJar):
     def extract_cookies(self, response: Any, request: Any) -> None:
         raise OSError("the disk is full")

@@ -11,7 +11,7 @@ import logging
 import os
 import ssl
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 
@@ -260,10 +260,11 @@ class Client:
         """
         from penstock.http.tape import Tape
 
-        async with self._counted() as began, Tape() as tape:
-            await self._follow(method, url, began, options, streamed=False, tape=tape)
-            *history, dialog = tape.dialogs
-            return dialog.replace(trace=dataclasses.replace(dialog.trace, history=tuple(history)))
+        with self._counted() as began:
+            async with Tape() as tape:
+                await self._follow(method, url, began, options, streamed=False, tape=tape)
+                *history, dialog = tape.dialogs
+                return dialog.replace(trace=dataclasses.replace(dialog.trace, history=tuple(history)))
 
     @contextlib.asynccontextmanager
     async def stream(self, method: str, url: str, **options: Unpack[Options]) -> AsyncIterator[StreamedResponse]:
@@ -278,7 +279,7 @@ class Client:
 
         Left before the body's end, or cancelled, the connection is closed.
         """
-        async with self._counted() as began:
+        with self._counted() as began:
             response = await self._follow(method, url, began, options, streamed=True)
             assert isinstance(response, StreamedResponse)
             try:
@@ -286,8 +287,8 @@ class Client:
             finally:
                 await response.aclose()
 
-    @contextlib.asynccontextmanager
-    async def _counted(self) -> AsyncIterator[float]:
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[float]:
         """Counts what is under way; gives when it began."""
         began = self._bind().time()
         self._requests += 1
