@@ -26,7 +26,6 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
@@ -299,8 +298,8 @@ impl Worker {
         let Some(active) = self.jobs.get_mut(&token) else { return false };
         let waiting = active.until.is_some();
         let mut more = false;
-        let step = catch_unwind(AssertUnwindSafe(|| active.job.step(buffers, waiting)));
-        match step.unwrap_or_else(|panic| Step::End(Err(Error::from_panic(&*panic)))) {
+        let step = Error::caught(|| active.job.step(buffers, waiting));
+        match step.unwrap_or_else(|error| Step::End(Err(error))) {
             Step::Again => more = true,
             Step::Short if active.urgent => more = true,
             Step::Short | Step::Wait if active.ending => self.ready.push_back(token),
@@ -333,7 +332,7 @@ impl Worker {
         drop((socket, lease));
         self.shared.active.fetch_sub(1, Relaxed);
         // A report that panics must not take the other bodies with it.
-        let _ = catch_unwind(AssertUnwindSafe(|| report(Outcome { body, result })));
+        let _ = Error::caught(|| report(Outcome { body, result }));
     }
 
     fn abandon(&mut self, why: &str) {

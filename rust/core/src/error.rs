@@ -4,6 +4,7 @@
 use crate::barc::Damage;
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
@@ -119,13 +120,16 @@ impl Error {
         Self::Protocol { what: what.into(), at }
     }
 
-    /// Turns what `catch_unwind` caught into a value that can cross threads.
-    pub fn from_panic(payload: &(dyn std::any::Any + Send)) -> Self {
-        let text = payload
-            .downcast_ref::<&str>()
-            .map(|s| (*s).to_owned())
-            .or_else(|| payload.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "without a message".to_owned());
-        Self::Panic(text)
+    /// Runs what others wrote; a panic in it is an error. To be called by who looks at nothing afterwards that it may have
+    /// left half changed.
+    pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T> {
+        catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
+            let text = payload
+                .downcast_ref::<&str>()
+                .map(|s| (*s).to_owned())
+                .or_else(|| payload.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "without a message".to_owned());
+            Self::Panic(text)
+        })
     }
 }

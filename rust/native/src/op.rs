@@ -14,7 +14,6 @@ use penstock_core::sync::Mutex;
 use penstock_core::{Error, Result};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 type Convert = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
@@ -56,8 +55,7 @@ impl Op {
         let work = self.take()?;
         let running = figures.map(|figures| figures.run(py, || What::Operation(self.name)));
         // As on a pool's thread: a panic is the result.
-        let caught = || catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Error::from_panic(&*panic)));
-        let done = py.detach(caught);
+        let done = py.detach(|| Error::caught(work).and_then(|done| done));
         drop(running);
         buffer::give_back(py);
         done.raise(py)?(py)

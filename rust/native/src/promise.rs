@@ -1,7 +1,6 @@
 //! A [`Promise`] settles a future from any thread, and [`run_native`] makes one of an operation that a pool's worker runs
 //! without the interpreter.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use penstock_core::dispatch::Native;
@@ -87,8 +86,7 @@ impl Operation {
 
 impl Native for Operation {
     fn run(self: Box<Self>) -> bool {
-        let run = |work| catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Error::from_panic(&*panic)));
-        self.finish(|work| Finished::Native(run(work)))
+        self.finish(|work| Finished::Native(Error::caught(work).and_then(|done| done)))
     }
 
     fn cancel(self: Box<Self>) -> bool {

@@ -20,7 +20,6 @@
 //! - **A job's panic ends the job.** The thread goes on with the next one.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -412,8 +411,8 @@ impl<R: Runner> Shared<R> {
                     seat
                 }
                 Found::Attached(mut seat) => {
-                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.runner.run(&mut seat))) {
-                        self.runner.panicked(Error::from_panic(&*panic));
+                    if let Err(error) = Error::caught(|| self.runner.run(&mut seat)) {
+                        self.runner.panicked(error);
                     }
                     seat
                 }
@@ -422,10 +421,10 @@ impl<R: Runner> Shared<R> {
     }
 
     fn run_native(&self, job: NativeJob) {
-        match catch_unwind(AssertUnwindSafe(|| job.run())) {
+        match Error::caught(|| job.run()) {
             Ok(true) => {}
             Ok(false) => self.queue.buried(),
-            Err(panic) => self.runner.panicked(Error::from_panic(&*panic)),
+            Err(error) => self.runner.panicked(error),
         }
     }
 }
