@@ -197,9 +197,7 @@ enum Step {
     Short,
     /// Wait for the next edge.
     Wait,
-    /// Wait for the budget.
-    Blocked(Error),
-    End(Result<Drained>),
+    End(Drained),
 }
 
 impl Worker {
@@ -298,24 +296,28 @@ impl Worker {
         let Some(active) = self.jobs.get_mut(&token) else { return false };
         let waiting = active.until.is_some();
         let mut more = false;
-        let step = Error::caught(|| active.job.step(buffers, waiting));
-        match step.unwrap_or_else(|error| Step::End(Err(error))) {
-            Step::Again => more = true,
-            Step::Short if active.urgent => more = true,
-            Step::Short | Step::Wait if active.ending => self.ready.push_back(token),
-            Step::Short | Step::Wait => active.queued = false,
-            Step::Blocked(error) => {
+        match Error::caught(|| active.job.step(buffers, waiting)).and_then(|step| step) {
+            Ok(Step::Again) => more = true,
+            Ok(Step::Short) if active.urgent => more = true,
+            Ok(Step::Short | Step::Wait) if active.ending => self.ready.push_back(token),
+            Ok(Step::Short | Step::Wait) => active.queued = false,
+            Ok(Step::End(drained)) => {
+                self.finish(token, Ok(drained));
+                return false;
+            }
+            // What others give back may be enough: it waits.
+            Err(error @ Error::BudgetExceeded { hopeless, .. }) => {
                 active.job.progress.fetch_add(1, Relaxed);
                 let until = *active.until.get_or_insert_with(|| Instant::now() + active.job.patience);
-                if matches!(error, Error::BudgetExceeded { hopeless: true, .. }) || Instant::now() >= until {
+                if hopeless || Instant::now() >= until {
                     self.finish(token, Err(error));
                 } else {
                     self.blocked.push(token);
                 }
                 return false;
             }
-            Step::End(result) => {
-                self.finish(token, result);
+            Err(error) => {
+                self.finish(token, Err(error));
                 return false;
             }
         }
@@ -345,58 +347,56 @@ impl Worker {
 }
 
 impl Job {
-    fn step(&mut self, buffers: &mut Buffers, waiting: bool) -> Step {
+    fn step(&mut self, buffers: &mut Buffers, waiting: bool) -> Result<Step> {
         if waiting {
-            match self.body.sink.run_work(true) {
-                Ok(()) if self.is_over() => return self.over(),
-                Ok(()) => {}
-                Err(error @ Error::BudgetExceeded { .. }) => return Step::Blocked(error),
-                Err(error) => return Step::End(Err(error)),
+            self.body.sink.run_work(true)?;
+            if self.is_over() {
+                return self.over();
             }
         }
         // One turn's worth at a time, so that no body holds up the others.
-        if self.body.inflow.as_ref().is_some_and(Inflow::has_backlog) {
-            return match self.decode(buffers) {
-                Ok(()) if self.is_over() => self.over(),
-                Ok(()) => Step::Again,
-                Err(error @ Error::BudgetExceeded { .. }) => Step::Blocked(error),
-                Err(error) => Step::End(Err(error)),
-            };
+        if self.has_backlog() {
+            self.decode(buffers)?;
+            return if self.is_over() { self.over() } else { Ok(Step::Again) };
         }
         self.receive(buffers)
     }
 
-    fn receive(&mut self, buffers: &mut Buffers) -> Step {
+    fn receive(&mut self, buffers: &mut Buffers) -> Result<Step> {
         let Away { response, sink, inflow } = &mut self.body;
         let left = response.remaining().map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
         let most = left.min(buffers.received.len());
-        let mapping = if inflow.is_none() { sink.mapped_spare(most) } else { Ok(None) };
+        let mapping = if inflow.is_none() { sink.mapped_spare(most)? } else { None };
         let (mapped, window) = match mapping {
-            Ok(Some(window)) => (true, window),
-            Ok(None) => (false, buffers.received.get_mut(..most).unwrap_or_default()),
-            Err(error @ Error::BudgetExceeded { .. }) => return Step::Blocked(error),
-            Err(error) => return Step::End(Err(error)),
+            Some(window) => (true, window),
+            None => (false, buffers.received.get_mut(..most).unwrap_or_default()),
         };
         let room = window.len();
         match recv(&self.socket, window, RecvFlags::DONTWAIT) {
             Ok((_, 0)) => self.ended(Response::eof),
             Ok((_, n)) => {
                 self.progress.fetch_add(n as u64, Relaxed);
-                let taken = if mapped { self.take_in(n, buffers) } else { self.store(n, buffers) };
-                match taken {
-                    Ok(()) if self.is_over() => self.over(),
-                    // What is left to be decoded doesn't wait for an edge.
-                    Ok(()) if n == room || self.body.inflow.as_ref().is_some_and(Inflow::has_backlog) => Step::Again,
-                    Ok(()) => Step::Short,
-                    Err(error @ Error::BudgetExceeded { .. }) => Step::Blocked(error),
-                    Err(error) => Step::End(Err(error)),
+                if mapped {
+                    self.take_in(n, buffers)?
+                } else {
+                    self.store(n, buffers)?
                 }
+                if self.is_over() {
+                    return self.over();
+                }
+                // What is left to be decoded doesn't wait for an edge.
+                Ok(if n == room || self.has_backlog() { Step::Again } else { Step::Short })
             }
-            Err(Errno::AGAIN) => Step::Wait,
-            Err(Errno::INTR) => Step::Again,
+            Err(Errno::AGAIN) => Ok(Step::Wait),
+            Err(Errno::INTR) => Ok(Step::Again),
             // Whatever has become of the connection: reset, timed out, no route any more.
             Err(_) => self.ended(Response::reset_by_peer),
         }
+    }
+
+    /// Whether something that came is still to be decoded.
+    fn has_backlog(&self) -> bool {
+        self.body.inflow.as_ref().is_some_and(Inflow::has_backlog)
     }
 
     /// Whether all of the body is received and decoded.
@@ -406,24 +406,17 @@ impl Job {
 
     /// Nothing more will come: what is still unwritten may have come before the body was handed over, and waits for the
     /// budget as anything else does.
-    fn over(&mut self) -> Step {
-        match self.body.sink.run_work(true) {
-            Ok(()) => Step::End(Ok(Drained { excess: self.excess })),
-            Err(error @ Error::BudgetExceeded { .. }) => Step::Blocked(error),
-            Err(error) => Step::End(Err(error)),
-        }
+    fn over(&mut self) -> Result<Step> {
+        self.body.sink.run_work(true)?;
+        Ok(Step::End(Drained { excess: self.excess }))
     }
 
     /// The connection has ended; `tell` the response.
-    fn ended(&mut self, tell: fn(&mut Response) -> Result<()>) -> Step {
-        match (tell(&mut self.body.response), &mut self.body.inflow) {
-            (Err(error), _) => Step::End(Err(error)),
-            (Ok(()), Some(inflow)) => {
-                inflow.end();
-                Step::Again
-            }
-            (Ok(()), None) => self.over(),
-        }
+    fn ended(&mut self, tell: fn(&mut Response) -> Result<()>) -> Result<Step> {
+        tell(&mut self.body.response)?;
+        let Some(inflow) = &mut self.body.inflow else { return self.over() };
+        inflow.end();
+        Ok(Step::Again)
     }
 
     /// Takes in what was received into the file's own mapping.
