@@ -214,8 +214,8 @@ impl Worker {
             match epoll::wait(&self.shared.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => {
-                    self.abandon(&format!("epoll_wait: {errno}"));
-                    return;
+                    self.shared.inbox.lock().stop = true;
+                    return self.finish_all(|| Error::Panic(format!("epoll_wait: {errno}")));
                 }
             }
             let mut woken = false;
@@ -258,16 +258,15 @@ impl Worker {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.shared.wake, &mut count);
         self.shared.urgent.store(false, Relaxed);
-        let (mut cancelled, stop) = {
+        let (cancelled, stop) = {
             let mut inbox = self.shared.inbox.lock();
             (std::mem::take(&mut inbox.cancelled), inbox.stop)
         };
         if stop {
-            cancelled = self.jobs.keys().copied().collect();
-            cancelled.extend(self.shared.inbox.lock().jobs.keys());
+            self.finish_all(|| Error::PoolClosed);
         }
         for token in cancelled {
-            self.finish(token, Err(if stop { Error::PoolClosed } else { Error::Cancelled }));
+            self.finish(token, Err(Error::Cancelled));
         }
         stop
     }
@@ -337,12 +336,11 @@ impl Worker {
         let _ = Error::caught(|| report(Outcome { body, result }));
     }
 
-    fn abandon(&mut self, why: &str) {
-        self.shared.inbox.lock().stop = true;
-        let waiting: Vec<u64> = self.shared.inbox.lock().jobs.keys().copied().collect();
-        for token in self.jobs.keys().copied().chain(waiting).collect::<Vec<_>>() {
-            self.finish(token, Err(Error::Panic(why.to_owned())));
-        }
+    /// Ends all jobs, also those in the inbox. No other comes: it is to be stopped before.
+    fn finish_all(&mut self, error: impl Fn() -> Error) {
+        let mut tokens: Vec<u64> = self.jobs.keys().copied().collect();
+        tokens.extend(self.shared.inbox.lock().jobs.keys());
+        tokens.into_iter().for_each(|token| self.finish(token, Err(error())));
     }
 }
 
