@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -21,18 +22,13 @@ pub fn _nap(py: Python<'_>, pool: &Bound<'_, DispatchPool>, seconds: f64) -> PyR
         }
         Ok(())
     };
-    promise::run_native(py, pool.get(), op, |py, ()| Ok(py.None()))
+    pool.get().start_native(py, promise::work(op, |py, ()| Ok(py.None())))
 }
 
 /// Shuffles and sorts 300 numbers on one of the pool's threads, detached; gives the greatest.
 #[pyfunction]
 pub fn _sort(py: Python<'_>, pool: &Bound<'_, DispatchPool>) -> PyResult<Py<Future>> {
-    promise::run_native(
-        py,
-        pool.get(),
-        || Ok(shuffle_and_sort()),
-        |py, most| Ok(most.into_pyobject(py)?.into_any().unbind()),
-    )
+    pool.get().start_native(py, promise::work(|| Ok(shuffle_and_sort()), |py, most| most.into_py_any(py)))
 }
 
 fn shuffle_and_sort() -> u64 {

@@ -8,16 +8,13 @@ use crate::figures::Figures;
 use crate::future::Future;
 use crate::pool::DispatchPool;
 use crate::process;
-use crate::promise::run_native;
+use crate::promise::{self, Work};
 use crate::running::What;
 use penstock_core::sync::Mutex;
 use penstock_core::{Error, Result};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use std::sync::Arc;
-
-type Convert = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
-type Work = Box<dyn FnOnce() -> Result<Convert> + Send>;
 
 #[pyclass(frozen, module = "penstock._native")]
 pub struct Op {
@@ -28,17 +25,13 @@ pub struct Op {
 }
 
 impl Op {
-    /// `work` runs anywhere, once; `convert` makes a Python value of its result, on the awaiting thread.
+    /// See [`promise::work`].
     pub fn new<T: Send + 'static>(
         name: &'static str,
         work: impl FnOnce() -> Result<T> + Send + 'static,
         convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
     ) -> Self {
-        let work: Work = Box::new(move || {
-            let value = work()?;
-            Ok(Box::new(move |py: Python<'_>| convert(py, value)) as Convert)
-        });
-        Self { name, computes: false, work: Mutex::new(Some(work)) }
+        Self { name, computes: false, work: Mutex::new(Some(promise::work(work, convert))) }
     }
 
     /// It waits for nothing.
@@ -71,7 +64,7 @@ impl Op {
             drop(stay);
             done
         };
-        run_native(py, pool, counted, |py, convert| convert(py))
+        pool.start_native(py, Box::new(counted))
     }
 }
 

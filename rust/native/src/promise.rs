@@ -1,5 +1,5 @@
-//! A [`Promise`] settles a future from any thread, and [`run_native`] makes one of an operation that a pool's worker runs
-//! without the interpreter.
+//! A [`Promise`] settles a future from any thread, and an [`Operation`] does so when a pool's worker has run it, without the
+//! interpreter.
 
 use std::sync::Arc;
 
@@ -9,7 +9,6 @@ use pyo3::prelude::*;
 
 use crate::future::{Future, Source};
 use crate::loops::{Completion, Convert, Finished};
-use crate::pool::DispatchPool;
 
 /// A promise to settle one future from any thread, attached or not. Dropped unkept, it fails the future with
 /// InternalError.
@@ -52,18 +51,15 @@ impl Drop for Promise {
 /// What a native operation does on a worker, detached.
 pub type Work = Box<dyn FnOnce() -> Result<Convert> + Send>;
 
-/// Runs a native operation on the pool's threads, detached, and converts its result on the loop's thread.
-pub fn run_native<T: Send + 'static>(
-    py: Python<'_>,
-    pool: &DispatchPool,
+/// `op` runs anywhere, once; `convert` makes a Python value of its result, on the awaiting thread.
+pub fn work<T: Send + 'static>(
     op: impl FnOnce() -> Result<T> + Send + 'static,
     convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
-) -> PyResult<Py<Future>> {
-    let work = move || {
+) -> Work {
+    Box::new(move || {
         let value = op()?;
         Ok(Box::new(move |py: Python<'_>| convert(py, value)) as Convert)
-    };
-    pool.start_native(py, Box::new(work))
+    })
 }
 
 /// A native operation in the queue. Its work lies in the future until a worker or a cancellation takes it, whichever is

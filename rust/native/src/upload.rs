@@ -5,6 +5,7 @@ use crate::image::Image;
 use crate::op::Op;
 use penstock_core::body::Upload as Core;
 use penstock_core::sync::Mutex;
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -33,6 +34,6 @@ impl Upload {
     /// Sends what the socket takes now, without waiting for the peer: how many bytes that were.
     fn step(&self) -> Op {
         let core = self.core.clone();
-        Op::new("Upload.step", move || core.lock().step(), |py, sent| Ok(sent.into_pyobject(py)?.into_any().unbind()))
+        Op::new("Upload.step", move || core.lock().step(), |py, sent| sent.into_py_any(py))
     }
 }
