@@ -16,7 +16,7 @@ mod scratch;
 pub use scratch::Scratch;
 
 use crate::body::sink::{SMALL_PIECE, close_up};
-use crate::body::slab::{self, SlabPool, SlabWriter, Window};
+use crate::body::slab::{self, SlabWriter, Window};
 use crate::body::writer::unwritten;
 use crate::body::{BodyImage, BodySink, Budget, Errand, FilePool, Pools, SharedSink, Tunables, WINDOW};
 use crate::codec::{BACKLOG, Caps, Coding, Decoding, Inflow, SharedInflow, When, undecoded};
@@ -62,10 +62,6 @@ const HUGE: u64 = 1 << 20;
 
 /// What an idle connection may keep of the room for ranges: a window of tiny chunks has tens of thousands.
 const KEPT_RANGES: usize = 256;
-
-fn take(pool: &Arc<SlabPool>, bytes: usize) -> Result<SlabWriter> {
-    pool.take(bytes).map_err(Error::io("map memory for a body"))
-}
 
 /// How a response is received.
 #[derive(Clone)]
@@ -271,7 +267,7 @@ impl Receiver {
                 WINDOW as u64 * 2
             };
             let size = left.unwrap_or(most).min(most) as usize;
-            self.own = Some(self.pay_for(take(&Pools::current().slabs, size)?));
+            self.own = Some(self.pay_for(Pools::current().slabs.take(size)?));
         }
         self.lent = Lent::Own;
         Ok(self.own.as_ref().map(|own| own.window(window_size())))

@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::errors::Raise;
 use bytes::Bytes;
 use penstock_core::body::Pools;
 use penstock_core::body::slab::{self, Window};
@@ -107,7 +108,8 @@ pub fn bytes_of(data: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     match data.cast_exact::<PyBytes>() {
         Ok(bytes) => Ok(Bytes::from_owner(Kept::new(bytes))),
         // A large copy is a slab's: recycled, and not unmapped by whoever drops it.
-        Err(_) => with_slice(data, |slice| Ok(slab::gather(&Pools::current().slabs, std::iter::once(slice))?)),
+        Err(_) => with_slice(data, |slice| Ok(slab::gather(&Pools::current().slabs, std::iter::once(slice))))?
+            .raise(data.py()),
     }
 }
 

@@ -337,7 +337,7 @@ impl Reader {
         if body > self.tunables.max_body_ram || lease.grow(body).is_err() {
             return Ok(Body::There { at, len: body });
         }
-        let room = Room::new(&Pools::current().slabs, size(len)).map_err(Error::io("map memory for a body"))?;
+        let room = Room::new(&Pools::current().slabs, size(len))?;
         Ok(Body::Here { room, len: size(body), lease })
     }
 

@@ -248,7 +248,7 @@ impl BodyImage {
             limit: usize::MAX as u64,
             hopeless: true,
         })?;
-        let mut room = slab::Room::new(&Pools::current().slabs, size).map_err(Error::io("map memory for a body"))?;
+        let mut room = slab::Room::new(&Pools::current().slabs, size)?;
         Ok(read(file, room.bytes(), start + offset)?.map(|n| room.freeze(n)))
     }
 
@@ -301,8 +301,7 @@ impl BodyImage {
 }
 
 fn gather(pieces: &[Bytes]) -> Result<Bytes> {
-    let whole = slab::gather(&Pools::current().slabs, pieces.iter().map(|piece| &piece[..]));
-    whole.map_err(Error::io("map memory for a body"))
+    slab::gather(&Pools::current().slabs, pieces.iter().map(|piece| &piece[..]))
 }
 
 /// The range of scattered pieces: a slice of one where it lies in one, else a copy.

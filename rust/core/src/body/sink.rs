@@ -203,8 +203,7 @@ impl BodySink {
         if total >= slab::SMALLEST {
             // Counted once it is there.
             self.admit(total as u64)?;
-            let whole = slab::gather(&Pools::current().slabs, parts).map_err(Error::io("map memory for a body"))?;
-            return self.push(whole);
+            return self.push(slab::gather(&Pools::current().slabs, parts)?);
         }
         self.account(total as u64)?;
         let mut left = total;
@@ -312,7 +311,7 @@ impl BodySink {
         // A piece half digested would be lost count of.
         let from = from.max(self.digested).min(self.pieces.len());
         let parts = self.pieces.get(from..).unwrap_or_default().iter().map(|piece| &piece[..]);
-        let whole = slab::gather(&Pools::current().slabs, parts).map_err(Error::io("map memory for a body"))?;
+        let whole = slab::gather(&Pools::current().slabs, parts)?;
         self.pieces.truncate(from);
         self.pieces.push(whole);
         Ok(())

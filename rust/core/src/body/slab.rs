@@ -10,6 +10,7 @@
 
 use super::reaper;
 use crate::sync::Mutex;
+use crate::{Error, Result};
 use bytes::Bytes;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::any::Any;
@@ -53,7 +54,7 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    fn map(size: usize) -> std::io::Result<Self> {
+    fn map(size: usize) -> rustix::io::Result<Self> {
         let align = if size >= HUGE_PAGE { HUGE_PAGE } else { PAGE };
         let spare = align - PAGE;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
@@ -135,7 +136,7 @@ impl SlabPool {
     }
 
     /// A slab of at least `bytes`, its contents anybody's.
-    pub fn take(self: &Arc<Self>, bytes: usize) -> std::io::Result<SlabWriter> {
+    pub fn take(self: &Arc<Self>, bytes: usize) -> Result<SlabWriter> {
         let size = class_size(bytes);
         let recycled = if self.abandoned.load(Relaxed) {
             None
@@ -150,7 +151,7 @@ impl SlabPool {
                 idle.region
             }
             None => {
-                let region = Region::map(size)?;
+                let region = Region::map(size).map_err(Error::io("map memory for a body"))?;
                 self.mapped.fetch_add(1, Relaxed);
                 region
             }
@@ -318,7 +319,7 @@ pub enum Room {
 }
 
 impl Room {
-    pub fn new(slabs: &Arc<SlabPool>, size: usize) -> std::io::Result<Self> {
+    pub fn new(slabs: &Arc<SlabPool>, size: usize) -> Result<Self> {
         if size < SMALLEST { Ok(Self::Heap(Vec::new(), size)) } else { Ok(Self::Slab(slabs.take(size)?, size)) }
     }
 
@@ -392,7 +393,7 @@ impl Window {
 }
 
 /// Copies parts into one contiguous buffer of their size: the heap for small ones, a recycled slab for large ones.
-pub fn gather<'a>(pool: &Arc<SlabPool>, parts: impl Iterator<Item = &'a [u8]> + Clone) -> std::io::Result<Bytes> {
+pub fn gather<'a>(pool: &Arc<SlabPool>, parts: impl Iterator<Item = &'a [u8]> + Clone) -> Result<Bytes> {
     let total = parts.clone().map(<[u8]>::len).sum();
     if total < SMALLEST {
         let mut buffer = Vec::with_capacity(total);

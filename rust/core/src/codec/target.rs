@@ -1,6 +1,5 @@
 //! Where decoded bytes go: room to decode into, and what becomes of it once it is filled.
 
-use crate::Error;
 use crate::Result;
 use crate::body::slab::SlabWriter;
 use crate::body::{BodySink, Errand, Pools, SharedSink, WINDOW};
@@ -23,7 +22,7 @@ pub(super) struct Slabs {
 
 impl Slabs {
     pub(super) fn new(sink: SharedSink) -> Result<Self> {
-        Ok(Self { sink, slab: take()? })
+        Ok(Self { sink, slab: Pools::current().slabs.take(WINDOW)? })
     }
 
     /// Brings what is in the slab to the sink.
@@ -44,7 +43,7 @@ impl Slabs {
         // Decoding would keep a processor for as long as the kernel lets it: a loop that is waiting for one goes first.
         std::thread::yield_now();
         if !self.slab.reset() {
-            self.slab = take()?;
+            self.slab = Pools::current().slabs.take(WINDOW)?;
         }
         Ok(())
     }
@@ -56,10 +55,6 @@ impl Slabs {
         }
         Ok(())
     }
-}
-
-fn take() -> Result<SlabWriter> {
-    Pools::current().slabs.take(WINDOW).map_err(Error::io("map memory for a body"))
 }
 
 impl Target for Slabs {

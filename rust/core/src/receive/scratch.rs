@@ -1,6 +1,6 @@
 //! What the connections of a client share: memory to receive into while little is expected, and time.
 
-use super::{take, window_size};
+use super::window_size;
 use crate::Result;
 use crate::body::slab::{SlabWriter, Window};
 use crate::body::{Pools, WINDOW};
@@ -21,7 +21,7 @@ impl Scratch {
         if let Some(writer) = &self.writer {
             return Ok((writer.window(window_size()), false));
         }
-        let writer = take(&Pools::current().slabs, WINDOW)?;
+        let writer = Pools::current().slabs.take(WINDOW)?;
         Ok((self.writer.insert(writer).window(window_size()), true))
     }
 
