@@ -106,14 +106,13 @@ const fn without_threads(limit: usize) -> &'static str {
 
 impl Error {
     /// For `map_err`: names what was being done when the system call failed.
-    pub fn io<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> Self {
+    pub fn io<E: Into<io::Error>>(doing: &'static str) -> impl Fn(E) -> Self + Copy {
         move |source| Self::Io { doing, source: source.into() }
     }
 
     /// As `io`, for what was done to a file that has a name.
-    pub fn file<E: Into<io::Error>>(doing: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
-        let path = path.to_owned();
-        move |source| Self::File { doing, path, source: source.into() }
+    pub fn file<E: Into<io::Error>>(doing: &'static str, path: &Path) -> impl Fn(E) -> Self + Copy {
+        move |source| Self::File { doing, path: path.to_owned(), source: source.into() }
     }
 
     pub fn protocol(what: impl Into<String>, at: u64) -> Self {

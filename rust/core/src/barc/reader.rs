@@ -20,7 +20,7 @@ use crate::body::{BodyImage, BodySink, Budget, Lease, Pools, Tunables};
 use crate::{Error, Resource, Result};
 use bytes::Bytes;
 use std::fs::File;
-use std::io::{IoSliceMut, Read as _};
+use std::io::{self, IoSliceMut, Read as _};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -139,16 +139,16 @@ pub enum Walk<T> {
 
 impl Reader {
     pub fn open(path: &Path, tunables: Arc<Tunables>, budget: Arc<Budget>) -> Result<Self> {
-        let failed = || Error::file("open the archive", path);
+        let failed = Error::file::<io::Error>("open the archive", path);
         // Looked at before: opening a pipe would wait for its writer.
-        let kind = std::fs::metadata(path).map_err(failed())?.file_type();
+        let kind = std::fs::metadata(path).map_err(failed)?.file_type();
         if kind.is_fifo() {
             return Err(Error::file("open as an archive the pipe", path)(rustix::io::Errno::SPIPE));
         }
         if kind.is_dir() {
-            return Err(failed()(rustix::io::Errno::ISDIR.into()));
+            return Err(failed(rustix::io::Errno::ISDIR.into()));
         }
-        let file = File::open(path).map_err(failed())?;
+        let file = File::open(path).map_err(failed)?;
         Ok(Self::of(Arc::new(BodyFile::opened(file, path, false)?), tunables, budget))
     }
 

@@ -409,7 +409,7 @@ fn umask() -> rustix::fs::RawMode {
 
 /// Opens a file whose length can be known. Pipes and devices have none, and a folder's is of no use.
 fn of_known_length(path: &Path) -> Result<File> {
-    let failed = |source: io::Error| Error::File { doing: "open as a body", path: path.to_owned(), source };
+    let failed = Error::file::<io::Error>("open as a body", path);
     // Looked at before: opening a pipe would wait for its writer.
     let about = std::fs::metadata(path).map_err(failed)?;
     if about.is_dir() {
@@ -424,8 +424,7 @@ fn of_known_length(path: &Path) -> Result<File> {
             return Ok(file);
         }
     }
-    let (doing, source) = ("open as a body what has no length of its own,", rustix::io::Errno::SPIPE.into());
-    Err(Error::File { doing, path: path.to_owned(), source })
+    Err(Error::file("open as a body what has no length of its own,", path)(rustix::io::Errno::SPIPE))
 }
 
 fn unnamed(dir: &Path) -> io::Result<File> {

@@ -21,7 +21,7 @@ pub enum Content<'a> {
 /// Makes `path` a file with this content: by giving the body's own file a name where that is possible, else by a
 /// reflink, else by copying; never half written. May wait for the disk.
 pub fn save(content: &Content<'_>, path: &Path, overwrite: bool, fsync: bool) -> Result<()> {
-    let failed = |source: io::Error| Error::File { doing: "save a body as", path: path.to_owned(), source };
+    let failed = Error::file::<io::Error>("save a body as", path);
     if !overwrite && path.symlink_metadata().is_ok() {
         return Err(failed(rustix::io::Errno::EXIST.into()));
     }

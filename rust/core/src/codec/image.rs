@@ -64,17 +64,17 @@ pub fn encode(
 }
 
 fn put_on(image: &BodyImage, codings: &[Coding], level: Option<i64>, last: Box<dyn Encode>) -> Result<()> {
-    let failed = || Error::io::<io::Error>("encode a body");
+    let failed = Error::io("encode a body");
     let mut encoder = last;
     for (at, coding) in codings.iter().enumerate().rev() {
         let size = (at == 0).then(|| image.len());
-        encoder = encoder_of(*coding, coding.level(level)?, size, encoder).map_err(failed())?;
+        encoder = encoder_of(*coding, coding.level(level)?, size, encoder).map_err(failed)?;
     }
     let mut reader = image.reader(image.piece());
     while let Some(piece) = reader.next_piece()? {
-        encoder.write_all(&piece).map_err(failed())?;
+        encoder.write_all(&piece).map_err(failed)?;
     }
-    encoder.finish().map_err(failed())
+    encoder.finish().map_err(failed)
 }
 
 impl Coding {
