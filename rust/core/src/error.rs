@@ -115,6 +115,11 @@ impl Error {
         move |source| Self::File { doing, path: path.to_owned(), source: source.into() }
     }
 
+    /// `value` is shown as it was given.
+    pub fn setting(name: &'static str, value: impl ToString, reason: impl Into<String>) -> Self {
+        Self::Setting { name, value: value.to_string(), reason: reason.into() }
+    }
+
     pub fn protocol(what: impl Into<String>, at: u64) -> Self {
         Self::Protocol { what: what.into(), at }
     }

@@ -262,7 +262,7 @@ impl DispatchPool {
         let stack_size = size::optional("stack_size", stack_size)?;
         if let Some(size) = stack_size.filter(|size| *size < MIN_STACK) {
             let reason = format!("at least {MIN_STACK} bytes are needed");
-            return Err(errors::to_py(py, Error::Setting { name: "stack_size", value: size.to_string(), reason }));
+            return Err(errors::to_py(py, Error::setting("stack_size", size, reason)));
         }
         let config = Config {
             threads,

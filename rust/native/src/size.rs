@@ -42,7 +42,7 @@ pub fn up_to(most: u64, name: &'static str, value: &Bound<'_, PyAny>) -> PyResul
 fn refused(name: &'static str, value: &Bound<'_, PyAny>, reason: String) -> PyErr {
     // Python doesn't write more than some thousand digits.
     let shown = value.repr().map_or_else(|_| "<a huge int>".to_owned(), |repr| repr.to_string());
-    to_py(value.py(), Error::Setting { name, value: shown, reason })
+    to_py(value.py(), Error::setting(name, shown, reason))
 }
 
 /// A number as a float; `name` is the setting that an error names.

@@ -44,10 +44,9 @@ impl Fields {
     pub fn from_pairs<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<Self> {
         let mut lines: Vec<(Cow<'a, [u8]>, &'a [u8])> = Vec::new();
         for (name, value) in pairs {
-            let refuse = |reason: &str| Error::Setting {
-                name: "header",
-                value: format!("\"{}: {}\"", name.escape_ascii(), value.escape_ascii()),
-                reason: reason.to_owned(),
+            let refuse = |reason: &str| {
+                let line = format!("\"{}: {}\"", name.escape_ascii(), value.escape_ascii());
+                Error::setting("header", line, reason)
             };
             if name.is_empty() || !name.iter().all(is_tchar) {
                 return Err(refuse("its name is not a token (RFC 9110 section 5.6.2)"));

@@ -118,11 +118,7 @@ fn cover(&Repair { offset, end, .. }: &Repair) -> Result<(u64, Head)> {
     let len = (end - offset).checked_sub(Head::LEN as u64).filter(|len| *len == 0 || *len > 2);
     let Some(len) = len.filter(|len| *len <= Head::MOST_LEN) else {
         let reason = "too few bytes for a record in their place: copy the good records to another file";
-        return Err(Error::Setting {
-            name: "repair",
-            value: format!("bytes {offset} to {end}"),
-            reason: reason.to_owned(),
-        });
+        return Err(Error::setting("repair", format!("bytes {offset} to {end}"), reason));
     };
     let (kind, compression) = (Kind::Dialog, Compression::Plain);
     let head = Head { len, kind, compression, meta: 0, req_headers: 0, req_body: 0, res_headers: 0 };

@@ -86,8 +86,8 @@ impl Writer {
     /// Writes a record behind the last one, and returns its offset. Failed, the file is as it was. May wait for the disk.
     pub fn append(&mut self, record: &Record, strategy: &Strategy) -> Result<u64> {
         if self.file.is_inherited() {
-            let reason = "it was opened before this process was forked, and its lock is the parent's".to_owned();
-            return Err(Error::Setting { name: "archive", value: "\"a\"".to_owned(), reason });
+            let reason = "it was opened before this process was forked, and its lock is the parent's";
+            return Err(Error::setting("archive", "\"a\"", reason));
         }
         self.clean()?;
         if self.file.look_again()? != self.end {
@@ -250,7 +250,7 @@ pub(super) fn check_limits(record: &Record) -> Result<()> {
 }
 
 fn too_long(name: &'static str, seen: u64, most: u64) -> Error {
-    Error::Setting { name, value: format!("{seen} bytes"), reason: format!("a record holds at most {most}") }
+    Error::setting(name, format!("{seen} bytes"), format!("a record holds at most {most}"))
 }
 
 /// A full disk is the archive's here, not that of a place for bodies.

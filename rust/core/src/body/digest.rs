@@ -25,11 +25,8 @@ impl Algorithm {
     }
 
     pub fn parse(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|a| a.name() == name).ok_or_else(|| Error::Setting {
-            name: "digests",
-            value: format!("{name:?}"),
-            reason: "not one of md5, sha1, sha256, sha512".to_owned(),
-        })
+        let refuse = || Error::setting("digests", format!("{name:?}"), "not one of md5, sha1, sha256, sha512");
+        Self::ALL.into_iter().find(|a| a.name() == name).ok_or_else(refuse)
     }
 }
 

@@ -83,7 +83,7 @@ impl BodyImage {
         if left.is_none_or(|left| len > left) {
             let (name, value) = if length.is_some() { ("length", len) } else { ("offset", offset) };
             let reason = format!("the file has {} bytes, {} from offset {offset}", file.size(), left.unwrap_or(0));
-            return Err(Error::Setting { name, value: value.to_string(), reason });
+            return Err(Error::setting(name, value, reason));
         }
         Ok(Self::from_file(Arc::new(file), offset, len))
     }

@@ -192,8 +192,7 @@ pub struct Map {
 impl Map {
     /// Maps and reads in, unless the file has become shorter. Waits for the disk: not for a loop's thread.
     pub fn new(file: &Arc<BodyFile>, offset: u64, len: u64) -> Result<Self> {
-        let too_large =
-            || Error::Setting { name: "length", value: len.to_string(), reason: "more than can be mapped".into() };
+        let too_large = || Error::setting("length", len, "more than can be mapped");
         let skip = offset % rustix::param::page_size() as u64;
         let total = usize::try_from(skip + len).map_err(|_| too_large())?;
         let (skip, len) = (skip as usize, len as usize);

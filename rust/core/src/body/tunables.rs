@@ -51,11 +51,7 @@ impl TryFrom<Given> for Tunables {
         let usual = Self::default();
         let (max_body_ram, max_body) = match (given.max_body_ram, given.max_body) {
             (Some(ram), Some(all)) if ram > all => {
-                return Err(Error::Setting {
-                    name: "max_body_ram",
-                    value: ram.to_string(),
-                    reason: format!("more than max_body={all}"),
-                });
+                return Err(Error::setting("max_body_ram", ram, format!("more than max_body={all}")));
             }
             (ram, all) => {
                 let ram_or_usual = ram.unwrap_or(usual.max_body_ram);
@@ -66,22 +62,14 @@ impl TryFrom<Given> for Tunables {
         let buffer_size_fs = match given.buffer_size_fs {
             None => usual.buffer_size_fs,
             Some(n @ 1..=0x1000_0000) => n as usize,
-            Some(n) => {
-                return Err(Error::Setting {
-                    name: "buffer_size_fs",
-                    value: n.to_string(),
-                    reason: "not between 1 and 256 MiB".to_owned(),
-                });
-            }
+            Some(n) => return Err(Error::setting("buffer_size_fs", n, "not between 1 and 256 MiB")),
         };
         let Given { max_ratio, temp_dir, digests, .. } = given;
         if max_ratio == Some(0) {
-            let reason = "not at least 1".to_owned();
-            return Err(Error::Setting { name: "max_ratio", value: "0".to_owned(), reason });
+            return Err(Error::setting("max_ratio", 0, "not at least 1"));
         }
         if temp_dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
-            let reason = "empty, no directory (None is the system's)".to_owned();
-            return Err(Error::Setting { name: "temp_dir", value: "\"\"".to_owned(), reason });
+            return Err(Error::setting("temp_dir", "\"\"", "empty, no directory (None is the system's)"));
         }
         Ok(Self { max_body_ram, max_body, max_ratio, buffer_size_fs, temp_dir, digests })
     }

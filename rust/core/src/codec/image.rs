@@ -88,11 +88,10 @@ impl Coding {
         let Some(level) = given else { return Ok(usual) };
         match u32::try_from(level) {
             Ok(level) if (least..=most).contains(&level) => Ok(level),
-            _ => Err(Error::Setting {
-                name: "level",
-                value: level.to_string(),
-                reason: format!("not between {least} and {most}, as {} has them", self.name()),
-            }),
+            _ => {
+                let reason = format!("not between {least} and {most}, as {} has them", self.name());
+                Err(Error::setting("level", level, reason))
+            }
         }
     }
 }

@@ -150,16 +150,15 @@ thread_local! {
 impl<R: Runner> Pool<R> {
     /// A pool that has no threads yet.
     pub fn new(config: Config, runner: R) -> Result<Self> {
-        let setting = |name, value: String, reason: &str| Error::Setting { name, value, reason: reason.to_owned() };
         if config.queue_length == 0 && config.overflow != Overflow::Caller {
             let reason = "a queue of length 0 has no threads: it needs overflow=\"caller\"";
-            return Err(setting("queue_length", "0".to_owned(), reason));
+            return Err(Error::setting("queue_length", 0, reason));
         }
         if config.threads == 0 && config.queue_length > 0 {
-            return Err(setting("threads", "0".to_owned(), "at least 1 is needed (or queue_length=0)"));
+            return Err(Error::setting("threads", 0, "at least 1 is needed (or queue_length=0)"));
         }
         if let Some(prefix) = config.name_prefix.as_ref().filter(|prefix| prefix.contains('\0')) {
-            return Err(setting("name_prefix", format!("{prefix:?}"), "a thread's name can't hold a NUL"));
+            return Err(Error::setting("name_prefix", format!("{prefix:?}"), "a thread's name can't hold a NUL"));
         }
         let prefix = config.name_prefix.clone().unwrap_or_else(|| {
             let n = NEXT_NAME.fetch_add(1, Ordering::Relaxed);

@@ -190,11 +190,7 @@ impl Semaphore {
 
     #[cold]
     fn not_so_many(&self, n: usize) -> Error {
-        Error::Setting {
-            name: "n",
-            value: n.to_string(),
-            reason: format!("must be from 1 to {}, the semaphore's permits", self.0.total),
-        }
+        Error::setting("n", n, format!("must be from 1 to {}, the semaphore's permits", self.0.total))
     }
 
     /// To be called when permits came back, or a waiter left the queue. Mostly nobody waits.
