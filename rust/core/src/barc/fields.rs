@@ -3,7 +3,7 @@
 
 use super::damage::{Checked, Damage};
 use super::head::Head;
-use crate::http::fields::{Fields as Lines, is_tchar, validate};
+use crate::http::fields::{Fields as Lines, is_tchar, is_text, validate};
 use crate::{Error, Result};
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -52,7 +52,7 @@ impl Fields {
                 return Err(refuse("its name is not a token (RFC 9110 section 5.6.2)"));
             }
             let value = trim(value);
-            if value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+            if !value.iter().all(is_text) {
                 return Err(refuse("a control character in its value"));
             }
             let name = lower(name);

@@ -188,7 +188,6 @@ fn invalid_line(line: &[u8], at: u64) -> Error {
     let Some((name, value)) = colon.and_then(|colon| line.split_at_checked(colon)) else {
         return Error::protocol(format!("header line without a colon: {}", shown(line)), at);
     };
-    let is_control = |&byte: &u8| byte.is_ascii_control() && byte != b'\t';
     if name.is_empty() {
         Error::protocol(format!("header without a name: {}", shown(line)), at)
     } else if name.ends_with(b" ") || name.ends_with(b"\t") {
@@ -196,7 +195,7 @@ fn invalid_line(line: &[u8], at: u64) -> Error {
     } else if !name.iter().all(is_tchar) {
         Error::protocol(format!("header name {}", shown(name)), at)
     } else {
-        let bad = value.iter().position(is_control).unwrap_or_default();
+        let bad = value.iter().position(|byte| !is_text(byte)).unwrap_or_default();
         let found = value.get(bad..).unwrap_or_default();
         let what = format!("control character in the value of the header {}: {}", shown(name), shown(found));
         Error::protocol(what, at + (name.len() + bad) as u64)
@@ -209,7 +208,7 @@ pub(crate) fn is_tchar(byte: &u8) -> bool {
 }
 
 /// SP, HTAB, visible characters and obs-text: what values, reasons and quoted strings consist of.
-pub(super) fn is_text(byte: &u8) -> bool {
+pub(crate) fn is_text(byte: &u8) -> bool {
     !byte.is_ascii_control() || *byte == b'\t'
 }
 
