@@ -50,7 +50,8 @@ pub struct Head {
     pub res_headers: u64,
 }
 
-const PREFIX: &[u8] = b"BARC2 ";
+/// What a head starts with.
+pub(super) const PREFIX: &[u8] = b"BARC2 ";
 /// Where the head has a space, apart from the prefix.
 const SPACES: [usize; 5] = [18, 21, 27, 33, 44];
 

@@ -10,9 +10,8 @@
 
 use super::damage::Damage;
 use super::fields::Fields;
-use super::head::{Compression, Head, Kind};
+use super::head::{Compression, Head, Kind, PREFIX};
 use super::record::{Entry, Record};
-use super::scan::PREFIX;
 use super::stream::{Decoder, Section, Tried, Trouble};
 use crate::body::file::BodyFile;
 use crate::body::slab::Room;
@@ -526,7 +525,7 @@ fn size(len: u64) -> usize {
 }
 
 fn block(decoder: &mut Decoder, len: u64, name: &'static str) -> Tried<Fields> {
-    let mut lines = vec![0; usize::try_from(len).unwrap_or_default()];
+    let mut lines = vec![0; size(len)];
     if decoder.read(&mut lines)? < lines.len() {
         return Err(Damage::StreamEnds.into());
     }

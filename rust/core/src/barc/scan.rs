@@ -1,13 +1,13 @@
 //! Finding where records go on behind damage. Bodies may hold text that looks like a head, or a whole archive, so a
 //! place counts only if a few heads in a row lead from it, or to the end of the file.
 
-use super::head::{Head, Kind};
+use super::head::{Head, Kind, PREFIX};
 use super::reader::Reader;
+use super::record::Entry;
 use crate::Result;
 use memchr::memmem;
 use std::collections::HashSet;
 
-pub(super) const PREFIX: &[u8] = b"BARC2 ";
 /// Bytes looked through at once.
 const STRIDE: usize = 256 << 10;
 /// Heads in a row that make a place credible.
@@ -25,8 +25,8 @@ impl Reader {
     /// may be of the payload that the head announces, a place counts only if it leads to the end of the file: an
     /// archive within that payload was cut off where its writer died.
     pub(super) fn find_behind(&mut self, at: u64) -> Result<Option<u64>> {
-        let announced = self.head(at)?.map_or(0, |head| head.len);
-        if self.file().look_again()? > at + Head::LEN as u64 + announced {
+        let end = self.begun(at)?.map_or(at + Head::LEN as u64, |entry| entry.end());
+        if self.file().look_again()? > end {
             return self.find(at + 1);
         }
         let mut nowhere = HashSet::new();
@@ -87,9 +87,9 @@ impl Reader {
 
     /// What a head at `at` leads to.
     fn step_from(&self, at: u64) -> Result<Step> {
-        Ok(match self.head(at)? {
-            Some(head) if head.kind == Kind::Dialog && head.check_lengths().is_ok() => {
-                let next = at + Head::LEN as u64 + head.len;
+        Ok(match self.begun(at)? {
+            Some(entry) if entry.head.kind == Kind::Dialog && entry.head.check_lengths().is_ok() => {
+                let next = entry.end();
                 if next < self.file().size() || next < self.file().look_again()? {
                     Step::On(next)
                 } else if next == self.file().size() {
@@ -98,7 +98,7 @@ impl Reader {
                     Step::Nowhere
                 }
             }
-            Some(head) if head.kind == Kind::Reserved => Step::Reserved,
+            Some(entry) if entry.head.kind == Kind::Reserved => Step::Reserved,
             _ => Step::Nowhere,
         })
     }
@@ -106,13 +106,14 @@ impl Reader {
     /// Whether `at` is the end of the file, or has a head.
     pub(super) fn may_begin(&mut self, at: u64) -> Result<bool> {
         let size = self.file().look_again()?;
-        Ok(at == size || (at < size && self.head(at)?.is_some()))
+        Ok(at == size || (at < size && self.begun(at)?.is_some()))
     }
 
-    fn head(&self, at: u64) -> Result<Option<Head>> {
+    /// What the head at `at` says of its record, complete or not.
+    fn begun(&self, at: u64) -> Result<Option<Entry>> {
         let mut bytes = [0; Head::LEN];
         let n = self.file().read_at(&mut bytes, at)?;
-        Ok(bytes.get(..n).and_then(|bytes| Head::parse(bytes).ok()))
+        Ok(bytes.get(..n).and_then(|bytes| Head::parse(bytes).ok()).map(|head| Entry { offset: at, head }))
     }
 }
 
