@@ -138,45 +138,50 @@ impl Crews {
     }
 }
 
-static DEFAULT: PyOnceLock<Py<DispatchPool>> = PyOnceLock::new();
+/// A pool of the process's own.
+type Own = PyOnceLock<Py<DispatchPool>>;
+
+/// The pool, made at first use.
+fn own<'py>(
+    pool: &'static Own,
+    py: Python<'py>,
+    options: impl FnOnce(&Bound<'py, PyDict>) -> PyResult<()>,
+) -> PyResult<&'static Py<DispatchPool>> {
+    if let Some(pool) = pool.get(py) {
+        return Ok(pool);
+    }
+    let given = PyDict::new(py);
+    options(&given)?;
+    // Made outside of the lock: making it lets the interpreter go, and a fork may come in between.
+    let class = py.import("penstock.blocking")?.getattr("DispatchPool")?;
+    let made = class.call((), Some(&given))?.cast_into::<DispatchPool>()?.unbind();
+    if let Err(superfluous) = pool.set(py, made) {
+        superfluous.get().close(py)?;
+    }
+    pool.get(py).ok_or_else(|| errors::to_py(py, Error::PoolClosed))
+}
 
 /// The process's default pool, made at first use.
 #[pyfunction]
 pub fn default_pool(py: Python<'_>) -> PyResult<Py<DispatchPool>> {
-    if let Some(pool) = DEFAULT.get(py) {
-        return Ok(pool.clone_ref(py));
-    }
-    // Made outside of the lock: making it lets the interpreter go, and a fork may come in between.
-    let made = py.import("penstock.blocking")?.getattr("DispatchPool")?.call0()?.cast_into::<DispatchPool>()?.unbind();
-    if let Err(superfluous) = DEFAULT.set(py, made) {
-        superfluous.get().close(py)?;
-    }
-    DEFAULT.get(py).map(|pool| pool.clone_ref(py)).ok_or_else(|| errors::to_py(py, Error::PoolClosed))
+    static DEFAULT: Own = Own::new();
+    own(&DEFAULT, py, |_| Ok(())).map(|pool| pool.clone_ref(py))
 }
 
 /// So much less a decoding thread asks for than the thread that started it. Where others wait for a processor, one that
 /// runs a loop gets nine times as much of it (sched(7)), and takes it from a decoder when it wakes.
 const MODESTY: i32 = 10;
 
-static DECODERS: PyOnceLock<Py<DispatchPool>> = PyOnceLock::new();
-
 /// The pool whose threads take codings off what arrives, made at first use: as many as there are usable CPUs, as more
 /// would only push each other's bytes out of the caches.
 pub fn decoders(py: Python<'_>) -> PyResult<&Py<DispatchPool>> {
-    if let Some(pool) = DECODERS.get(py) {
-        return Ok(pool);
-    }
-    let options = PyDict::new(py);
-    options.set_item("threads", std::thread::available_parallelism().map_or(1, usize::from))?;
-    options.set_item("drain_threads", 0)?;
-    options.set_item("name_prefix", "penstock-decode")?;
-    options.set_item("after_start", wrap_pyfunction!(step_back, py)?)?;
-    let class = py.import("penstock.blocking")?.getattr("DispatchPool")?;
-    let made = class.call((), Some(&options))?.cast_into::<DispatchPool>()?.unbind();
-    if let Err(superfluous) = DECODERS.set(py, made) {
-        superfluous.get().close(py)?;
-    }
-    DECODERS.get(py).ok_or_else(|| errors::to_py(py, Error::PoolClosed))
+    static DECODERS: Own = Own::new();
+    own(&DECODERS, py, |options| {
+        options.set_item("threads", std::thread::available_parallelism().map_or(1, usize::from))?;
+        options.set_item("drain_threads", 0)?;
+        options.set_item("name_prefix", "penstock-decode")?;
+        options.set_item("after_start", wrap_pyfunction!(step_back, py)?)
+    })
 }
 
 /// Lowers the priority of the calling thread, where threads have one of their own.
