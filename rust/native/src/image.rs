@@ -3,6 +3,7 @@
 use crate::budget::Budget;
 use crate::buffer;
 use crate::errors::{Raise, declared};
+use crate::loops;
 use crate::op::Op;
 use crate::path::FilePath;
 use crate::policy::Direct;
@@ -15,7 +16,6 @@ use penstock_core::sync::Mutex;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict};
 use std::ffi::c_int;
 use std::sync::Arc;
@@ -71,8 +71,7 @@ const INSTEAD: &str = "await the method that has a policy, or give the image the
 /// `BlockingInLoop`, if a loop is running on this thread; it says what to do instead.
 #[pyfunction]
 pub fn refuse_in_loop(py: Python<'_>, call: &str, instead: &str) -> PyResult<()> {
-    static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    if RUNNING.import(py, "asyncio", "_get_running_loop")?.call0()?.is_none() {
+    if loops::running(py)?.is_none() {
         return Ok(());
     }
     let message = format!("{call} may block, and this thread runs an event loop: {instead}");

@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTraceback, PyTuple};
 
-use crate::errors::Raise;
+use crate::errors::{self, Raise};
 use crate::future::{self, Future, Source};
 use crate::gil;
 use crate::loops::{self, Completion, Finished};
@@ -404,10 +404,9 @@ impl Sync {
             return Ok(());
         }
         if loops::running(py)?.is_some() {
-            let class = py.import("penstock.errors")?.getattr("BlockingInLoop")?;
             let message =
                 "no permit is free, and sync() would stop the running event loop until one is: use `async with`";
-            return Err(PyErr::from_value(class.call1((message,))?));
+            return Err(errors::declared(py, "BlockingInLoop", (message,), &[]));
         }
         let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut place = self.core.enqueue(1).raise(py)?;
