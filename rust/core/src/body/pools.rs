@@ -10,7 +10,8 @@ use super::writer::forget_unwritten;
 use crate::Resource;
 use crate::codec::forget_undecoded;
 use crate::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 pub struct Pools {
@@ -19,10 +20,20 @@ pub struct Pools {
     file_pools: Mutex<Vec<Weak<FilePool>>>,
 }
 
-/// Slot `GENERATION % SLOTS` is current. A child moves on by one slot without touching a lock that its parent used.
+type Slot = RwLock<Option<Arc<Pools>>>;
+
 const SLOTS: usize = 64;
-static SLOT: [RwLock<Option<Arc<Pools>>>; SLOTS] = [const { RwLock::new(None) }; SLOTS];
+
+/// Changed by one thread at a time, after a fork. Who reads the number of a slot (Acquire) finds in it what was put there
+/// before (Release).
 static GENERATION: AtomicUsize = AtomicUsize::new(0);
+
+/// That of `GENERATION` is current. A child moves on by one slot without touching a lock that its parent used.
+fn slot(generation: usize) -> &'static Slot {
+    static SLOT: [Slot; SLOTS] = [const { RwLock::new(None) }; SLOTS];
+    let [first, ..] = &SLOT;
+    SLOT.get(generation % SLOTS).unwrap_or(first)
+}
 
 impl Pools {
     fn new() -> Arc<Self> {
@@ -35,7 +46,7 @@ impl Pools {
     }
 
     pub fn current() -> Arc<Self> {
-        let Some(slot) = SLOT.get(GENERATION.load(Relaxed) % SLOTS) else { return Self::new() };
+        let slot = slot(GENERATION.load(Acquire));
         if let Some(pools) = &*slot.read().unwrap_or_else(PoisonError::into_inner) {
             return pools.clone();
         }
@@ -83,10 +94,8 @@ impl Pools {
     pub fn after_fork_in_parent() {
         let old = Self::current();
         let next = GENERATION.load(Relaxed) + 1;
-        if let Some(slot) = SLOT.get(next % SLOTS) {
-            *slot.write().unwrap_or_else(PoisonError::into_inner) = Some(old);
-        }
-        GENERATION.store(next, Relaxed);
+        *slot(next).write().unwrap_or_else(PoisonError::into_inner) = Some(old);
+        GENERATION.store(next, Release);
     }
 
     /// To be called in a forked child before anything else of this crate.
@@ -95,14 +104,13 @@ impl Pools {
         // Where slots are used again, what an ancestor had lies in them. Waiting for a lock could be for a thread that is
         // gone, and destructors would unmap and close for nothing, under locks of unknown state.
         for next in old + 1..old + SLOTS {
-            if let Some(mut slot) = SLOT.get(next % SLOTS).and_then(|slot| slot.try_write().ok()) {
+            if let Ok(mut slot) = slot(next).try_write() {
                 std::mem::forget(slot.take());
-                GENERATION.store(next, Relaxed);
+                GENERATION.store(next, Release);
                 break;
             }
         }
-        if let Some(pools) = SLOT.get(old % SLOTS).and_then(|slot| slot.try_read().ok().and_then(|pools| pools.clone()))
-        {
+        if let Some(pools) = slot(old).try_read().ok().and_then(|pools| pools.clone()) {
             pools.slabs.abandon();
             if let Some(file_pools) = pools.file_pools.try_lock() {
                 file_pools.iter().filter_map(Weak::upgrade).for_each(|pool| pool.abandon());
