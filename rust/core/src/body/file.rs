@@ -447,39 +447,35 @@ fn unlinked(dir: &Path) -> io::Result<File> {
     Ok(File::from(fd))
 }
 
+/// Makes one call with a descriptor that somebody else owns.
+fn with_theirs<T>(fd: RawFd, call: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    if fd < 0 {
+        return Err(rustix::io::Errno::BADF);
+    }
+    // SAFETY: it isn't -1, and is borrowed for this one call, which its owner, our caller, doesn't close it in. Of a number that
+    // isn't open the kernel says so.
+    call(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
 /// A duplicate of a descriptor that somebody else owns, to be used and closed independently of it.
 pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
-    if fd < 0 {
-        return Err(rustix::io::Errno::BADF.into());
-    }
-    // SAFETY: borrowed for this one call; a number that isn't open gives EBADF.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    Ok(rustix::io::fcntl_dupfd_cloexec(borrowed, 0)?)
+    Ok(with_theirs(fd, |fd| rustix::io::fcntl_dupfd_cloexec(fd, 0))?)
 }
 
 /// Whether reading from a descriptor that somebody else owns would give something at once, its end included.
 pub fn is_readable(fd: RawFd) -> bool {
-    if fd < 0 {
-        return false;
-    }
-    // SAFETY: borrowed for this one call; a number that isn't open gives POLLNVAL.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    let mut polled = [PollFd::new(&borrowed, PollFlags::IN)];
-    matches!(rustix::event::poll(&mut polled, Some(&Timespec::default())), Ok(n) if n > 0)
+    let poll =
+        |fd: BorrowedFd<'_>| rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&Timespec::default()));
+    with_theirs(fd, poll).is_ok_and(|n| n > 0)
 }
 
 /// Receives what lies in a socket that somebody else owns, into a window that is lent for this. `None`: there is nothing at
 /// present, or its end.
 pub fn receive(socket: RawFd, window: Window) -> io::Result<Option<usize>> {
-    if socket < 0 {
-        return Err(rustix::io::Errno::BADF.into());
-    }
-    // SAFETY: borrowed for this one call; a number that isn't open gives EBADF.
-    let socket = unsafe { BorrowedFd::borrow_raw(socket) };
     // SAFETY: the window keeps these bytes alive. Nobody looks at them meanwhile: what a transport may still hold is a view of
     // the window before, which it has handed over.
     let room = unsafe { std::slice::from_raw_parts_mut(window.as_mut_ptr(), window.len()) };
-    match recv(socket, room, RecvFlags::DONTWAIT) {
+    match with_theirs(socket, |socket| recv(socket, room, RecvFlags::DONTWAIT)) {
         Ok((_, count)) => Ok(Some(count).filter(|&count| count > 0)),
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
         Err(errno) => Err(errno.into()),
