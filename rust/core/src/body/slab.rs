@@ -16,6 +16,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -157,7 +158,7 @@ impl SlabPool {
             }
         };
         self.lent.fetch_add(size as u64, Relaxed);
-        let slab = Arc::new(Slab { region: Some(region), pool: self.clone() });
+        let slab = Arc::new(Slab { region: ManuallyDrop::new(region), pool: self.clone() });
         Ok(SlabWriter { slab, frozen: 0, filled: 0 })
     }
 
@@ -205,26 +206,24 @@ impl SlabPool {
 }
 
 struct Slab {
-    /// Taken only when dropped.
-    region: Option<Region>,
+    region: ManuallyDrop<Region>,
     pool: Arc<SlabPool>,
 }
 
 impl Slab {
     fn base(&self) -> *mut u8 {
-        self.region.as_ref().map_or(ptr::null_mut(), |region| region.base.as_ptr())
+        self.region.base.as_ptr()
     }
 
     fn size(&self) -> usize {
-        self.region.as_ref().map_or(0, |region| region.size)
+        self.region.size
     }
 }
 
 impl Drop for Slab {
     fn drop(&mut self) {
-        if let Some(region) = self.region.take() {
-            self.pool.give_back(region);
-        }
+        // SAFETY: taken once, here, and never looked at again.
+        self.pool.give_back(unsafe { ManuallyDrop::take(&mut self.region) });
     }
 }
 
