@@ -119,7 +119,7 @@ impl Semaphore {
 
     /// [`Semaphore::take`] as a value whose drop gives the permits back.
     pub fn try_acquire(&self, n: usize) -> Result<Option<Grant>> {
-        Ok(self.take(n)?.then(|| Grant::new(self, n)))
+        Ok(self.take(n)?.then(|| Grant::adopt(self, n)))
     }
 
     /// Takes `n` permits, or queues `wake`, which is called from whatever thread hands them over.
@@ -130,7 +130,7 @@ impl Semaphore {
             return Err(Error::SemaphoreClosed);
         }
         if take(&mut state, n) {
-            return Ok(Acquire::Granted(Grant::new(self, n)));
+            return Ok(Acquire::Granted(Grant::adopt(self, n)));
         }
         let arrival = state.arrivals;
         state.arrivals += 1;
@@ -208,7 +208,7 @@ impl Semaphore {
         }
         while let Some(waiter) = next(&mut state) {
             drop(state);
-            (waiter.wake)(Ok(Grant::new(self, waiter.wanted)));
+            (waiter.wake)(Ok(Grant::adopt(self, waiter.wanted)));
             state = self.0.state.lock();
         }
         state.handing = false;
@@ -242,13 +242,9 @@ pub struct Grant {
 }
 
 impl Grant {
-    fn new(semaphore: &Semaphore, n: usize) -> Self {
-        Self { semaphore: Some(semaphore.clone()), n }
-    }
-
     /// Takes charge of permits that were taken for good.
     pub fn adopt(semaphore: &Semaphore, n: usize) -> Self {
-        Self::new(semaphore, n)
+        Self { semaphore: Some(semaphore.clone()), n }
     }
 
     /// Keeps the permits for good: [`Semaphore::release`] gives them back.
