@@ -153,7 +153,7 @@ impl Lease {
         Ok(())
     }
 
-    pub fn shrink(&mut self, by: u64) {
+    fn shrink(&mut self, by: u64) {
         let by = by.min(self.amount);
         self.amount -= by;
         self.budget.meter(self.resource).give(by);

@@ -355,10 +355,6 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn position(&self) -> u64 {
-        self.position
-    }
-
     /// How many bytes of a file the next piece is a copy of; of a view none.
     pub fn to_copy(&self) -> u64 {
         let next = (self.piece as u64).min(self.image.len.saturating_sub(self.position));

@@ -53,10 +53,6 @@ impl SharedMap {
     pub fn len(&self) -> usize {
         self.0.len
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.len == 0
-    }
 }
 
 /// A frozen range of a [`SharedMap`], with the file that it belongs to: the owner behind a `Bytes`.

@@ -1,19 +1,19 @@
 //! Bodies: received into slabs, collected by a sink, kept as an immutable image in memory, in a file or mapped.
 
-pub mod budget;
+mod budget;
 pub mod digest;
-pub mod errand;
+mod errand;
 pub mod file;
-pub mod filepool;
-pub mod image;
-pub mod mmap;
-pub mod pools;
+mod filepool;
+mod image;
+mod mmap;
+mod pools;
 pub mod reaper;
-pub mod save;
-pub mod sink;
+pub(crate) mod save;
+pub(crate) mod sink;
 pub mod slab;
 pub mod tunables;
-pub mod upload;
+mod upload;
 pub mod writer;
 
 pub use budget::{Budget, Lease};

@@ -27,17 +27,17 @@ use std::time::{Duration, Instant};
 pub const WINDOW: usize = 256 << 10;
 
 /// The smallest slab; what is smaller goes to the heap.
-pub const SMALLEST: usize = 64 << 10;
+pub(crate) const SMALLEST: usize = 64 << 10;
 
 const PAGE: usize = 4 << 10;
 const HUGE_PAGE: usize = 2 << 20;
 
 /// Idle slabs are kept for the next body up to this many bytes and for this long.
-pub const IDLE_CAP: usize = 256 << 20;
-pub const IDLE_AGE: Duration = Duration::from_secs(10);
+pub(super) const IDLE_CAP: usize = 256 << 20;
+pub(super) const IDLE_AGE: Duration = Duration::from_secs(10);
 
 /// Rounds up to a size class: eight to a doubling, so that at most an eighth is wasted.
-pub fn class_size(bytes: usize) -> usize {
+fn class_size(bytes: usize) -> usize {
     let bytes = bytes.max(SMALLEST);
     let step = (bytes.checked_next_power_of_two().unwrap_or(bytes) / 16).max(PAGE);
     bytes.next_multiple_of(step)

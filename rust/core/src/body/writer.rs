@@ -14,12 +14,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Above this many bytes handed to sinks and not yet written, of all sinks together, each writes what it has.
-pub const UNWRITTEN_CAP: u64 = 32 << 20;
+pub(super) const UNWRITTEN_CAP: u64 = 32 << 20;
 static UNWRITTEN: AtomicU64 = AtomicU64::new(0);
 
 /// A share of [`UNWRITTEN`].
 #[derive(Default)]
-pub struct Unwritten(pub(super) u64);
+pub(super) struct Unwritten(pub(super) u64);
 
 impl Unwritten {
     pub fn add(&mut self, n: u64) {
@@ -36,7 +36,7 @@ impl Drop for Unwritten {
 }
 
 /// In a forked child: what the parent's threads were about to write would count here for ever.
-pub fn forget_unwritten() {
+pub(super) fn forget_unwritten() {
     UNWRITTEN.store(0, Relaxed);
 }
 
@@ -46,7 +46,7 @@ pub fn unwritten() -> u64 {
 }
 
 /// The part of a sink that goes along with its work.
-pub struct Writer {
+pub(super) struct Writer {
     pub(super) tunables: Arc<Tunables>,
     pub(super) budget: Arc<Budget>,
     pub(super) files: Option<Arc<FilePool>>,

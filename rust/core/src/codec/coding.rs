@@ -12,7 +12,7 @@ pub enum Coding {
 }
 
 /// So many codings are taken off one body.
-pub const MOST: usize = 4;
+const MOST: usize = 4;
 
 impl Coding {
     pub const ALL: [Self; 4] = [Self::Gzip, Self::Deflate, Self::Br, Self::Zstd];

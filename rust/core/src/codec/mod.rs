@@ -14,7 +14,7 @@ mod inflow;
 mod target;
 
 pub use chain::{Caps, Chain, Step};
-pub use coding::{Coding, MOST};
+pub use coding::Coding;
 pub use image::{decode, encode};
 pub(crate) use inflow::forget_undecoded;
 pub use inflow::{BACKLOG, Decoding, INLINE, Inflow, SharedInflow, undecoded};

@@ -258,7 +258,7 @@ impl<R: Runner> Pool<R> {
     }
 
     /// Does by the overflow policy when the queue is full; on the pool's own threads it never waits.
-    pub fn spawn_native(&self, job: NativeJob) -> Result<()> {
+    fn spawn_native(&self, job: NativeJob) -> Result<()> {
         let mut displaced = self.push(Job::Native(job), self.when_full())?;
         while let Some(oldest) = displaced {
             match oldest {
