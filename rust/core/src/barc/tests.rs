@@ -672,7 +672,7 @@ fn the_lock_is_free_again_before_a_large_file_is_closed() {
     reaper::drop_large(reaper::LARGE, Closing(closing));
     let place = Place::new();
     let mut writer = Writer::open(&place.0, 0, false).unwrap();
-    writer.append(&record("http://a/", b"", &vec![b'x'; 2 * reaper::LARGE]), &Strategy::default()).unwrap();
+    writer.append(&record("http://a/", b"", &vec![b'x'; 2 * reaper::LARGE as usize]), &Strategy::default()).unwrap();
     drop(writer);
     std::fs::write(&place.0, [place.bytes(), vec![b'y'; 1000]].concat()).unwrap();
     assert!(matches!(Writer::open(&place.0, 0, false), Err(Error::Archive { .. })));

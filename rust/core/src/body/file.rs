@@ -391,7 +391,7 @@ impl Drop for BodyFile {
         match self.home.take().filter(|_| private && unused) {
             Some(home) => home.give_back(parts),
             // The leases go with the file: the space is free only once it is closed.
-            None => reaper::drop_large(usize::try_from(parts.size).unwrap_or(usize::MAX), parts),
+            None => reaper::drop_large(parts.size, parts),
         }
     }
 }

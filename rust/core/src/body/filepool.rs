@@ -24,6 +24,11 @@ struct Idle {
     since: Instant,
 }
 
+/// Bytes of all of them.
+fn size(idle: &[Idle]) -> u64 {
+    idle.iter().map(|idle| idle.parts.size).sum()
+}
+
 /// Figures of a pool, in bytes unless said otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FilePoolStats {
@@ -93,16 +98,13 @@ impl FilePool {
 
     /// Keeps a file whose last body is gone, or lets it go.
     pub(super) fn give_back(&self, parts: Parts) {
-        let size = parts.size;
-        let let_go = |parts: Parts| reaper::drop_large(usize::try_from(size).unwrap_or(usize::MAX), parts);
         if self.is_inherited() {
-            return let_go(parts);
+            return reaper::drop_large(parts.size, parts);
         }
         let mut idle = self.idle.lock();
-        let held: u64 = idle.iter().map(|idle| idle.parts.size).sum();
-        if parts.generation != Pools::generation() || held + size > self.max_bytes {
+        if parts.generation != Pools::generation() || size(&idle) + parts.size > self.max_bytes {
             drop(idle);
-            return let_go(parts);
+            return reaper::drop_large(parts.size, parts);
         }
         idle.push(Idle { parts, since: Instant::now() });
         drop(idle);
@@ -158,11 +160,7 @@ impl FilePool {
             return FilePoolStats { recycled: self.recycled.load(Relaxed), ..FilePoolStats::default() };
         }
         let idle = self.idle.lock();
-        FilePoolStats {
-            idle: idle.iter().map(|idle| idle.parts.size).sum(),
-            files: idle.len() as u64,
-            recycled: self.recycled.load(Relaxed),
-        }
+        FilePoolStats { idle: size(&idle), files: idle.len() as u64, recycled: self.recycled.load(Relaxed) }
     }
 }
 
@@ -175,8 +173,7 @@ impl Drop for FilePool {
             // Only in a forked child: a thread that is gone may have half changed them.
             return std::mem::forget(idle);
         }
-        let held: u64 = idle.iter().map(|idle| idle.parts.size).sum();
-        reaper::drop_large(usize::try_from(held).unwrap_or(usize::MAX), idle);
+        reaper::drop_large(size(&idle), idle);
     }
 }
 
@@ -418,7 +415,7 @@ mod tests {
     fn the_files_of_a_pool_that_is_dropped_are_closed_by_the_reaper() {
         let budget = Budget::new(None, None, None);
         let files = pool(1 << 30);
-        drop(body_within(&files, &[1; reaper::LARGE], &budget));
+        drop(body_within(&files, &[1; reaper::LARGE as usize], &budget));
         assert_eq!(files.stats().files, 1);
         drop_beside_a_busy_reaper(files, &budget);
     }
@@ -433,7 +430,7 @@ mod tests {
         let of_the_parent = made(1 << 30, 0);
         let too_small = made(0, std::process::id());
         for files in [of_the_parent, too_small] {
-            let image = body_within(&files, &[1; reaper::LARGE], &budget);
+            let image = body_within(&files, &[1; reaper::LARGE as usize], &budget);
             drop_beside_a_busy_reaper(image, &budget);
         }
     }

@@ -228,7 +228,7 @@ impl AsRef<[u8]> for Map {
 impl Drop for Map {
     fn drop(&mut self) {
         if let Some(mapping) = self.mapping.take() {
-            reaper::drop_large(mapping.len, mapping);
+            reaper::drop_large(mapping.len as u64, mapping);
         }
     }
 }

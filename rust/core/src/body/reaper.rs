@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// What is freed here rather than where it is dropped, in bytes.
-pub(crate) const LARGE: usize = 1 << 20;
+pub(crate) const LARGE: u64 = 1 << 20;
 
 const TICK: Duration = Duration::from_secs(1);
 const THREAD_NAME: &str = "penstock-reaper";
@@ -32,7 +32,7 @@ pub(super) struct Reaper {
 }
 
 /// Drops `value`, which holds `size` bytes: here if that is quick, else on the reaper's thread.
-pub(crate) fn drop_large(size: usize, value: impl Send + 'static) {
+pub(crate) fn drop_large(size: u64, value: impl Send + 'static) {
     if size >= LARGE {
         Pools::current().submit(Some(Box::new(value)));
     }

@@ -166,8 +166,7 @@ impl SlabPool {
         let size = region.size;
         self.lent.fetch_sub(size as u64, Relaxed);
         if self.abandoned.load(Relaxed) || self.idle.load(Relaxed) + size > self.idle_cap {
-            reaper::drop_large(size, region);
-            return;
+            return reaper::drop_large(size as u64, region);
         }
         self.idle.fetch_add(size, Relaxed);
         self.free.lock().entry(size).or_default().push(Idle { region, since: Instant::now() });
