@@ -1,7 +1,7 @@
 //! The class `FilePool`.
 
 use crate::size;
-use penstock_core::body::FilePool as Core;
+use penstock_core::body::{FilePool as Core, FilePoolStats};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::Arc;
@@ -14,6 +14,15 @@ pub struct FilePool {
     pub core: Arc<Core>,
     max_bytes: u64,
     max_age: f64,
+}
+
+/// Of one pool, or of all.
+pub fn dict(py: Python<'_>, figures: FilePoolStats) -> PyResult<Bound<'_, PyDict>> {
+    let stats = PyDict::new(py);
+    stats.set_item("idle", figures.idle)?;
+    stats.set_item("files", figures.files)?;
+    stats.set_item("recycled", figures.recycled)?;
+    Ok(stats)
 }
 
 fn max_age(value: &Bound<'_, PyAny>) -> PyResult<f64> {
@@ -43,12 +52,7 @@ impl FilePool {
 
     /// `idle` bytes in so many `files`, and how often one was `recycled`.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let figures = self.core.stats();
-        let stats = PyDict::new(py);
-        stats.set_item("idle", figures.idle)?;
-        stats.set_item("files", figures.files)?;
-        stats.set_item("recycled", figures.recycled)?;
-        Ok(stats)
+        dict(py, self.core.stats())
     }
 
     /// Closes the idle files. May take long: not for a loop's thread.

@@ -1,6 +1,7 @@
 //! Figures of what bodies share in a process, and the calls that tests and tidy programs use on it.
 
 use crate::buffer;
+use crate::filepool;
 use penstock_core::body::{Pools, file, reaper, writer};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -26,12 +27,7 @@ pub fn slab_stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 /// Of all pools of files: bytes and files that wait for the next body, and how often one was recycled.
 #[pyfunction]
 pub fn file_pool_stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
-    let files = Pools::current().file_pool_stats();
-    let stats = PyDict::new(py);
-    stats.set_item("idle", files.idle)?;
-    stats.set_item("files", files.files)?;
-    stats.set_item("recycled", files.recycled)?;
-    Ok(stats)
+    filepool::dict(py, Pools::current().file_pool_stats())
 }
 
 /// Unmaps the slabs that nobody uses. May take long: not for a loop's thread.

@@ -18,7 +18,7 @@ pub mod writer;
 
 pub use budget::{Budget, Lease};
 pub use errand::{Errand, SharedSink};
-pub use filepool::FilePool;
+pub use filepool::{FilePool, FilePoolStats};
 pub use image::{BodyImage, Reader, State};
 pub use pools::Pools;
 pub use sink::BodySink;
