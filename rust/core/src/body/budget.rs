@@ -19,11 +19,8 @@ pub struct Meter {
 
 impl Meter {
     fn new(limit: Option<u64>) -> Self {
-        let cell = OnceLock::new();
-        if let Some(limit) = limit {
-            let _ = cell.set(limit);
-        }
-        Self { limit: cell, used: AtomicU64::new(0), peak: AtomicU64::new(0) }
+        let limit = limit.map_or_else(OnceLock::new, OnceLock::from);
+        Self { limit, used: AtomicU64::new(0), peak: AtomicU64::new(0) }
     }
 
     pub fn used(&self) -> u64 {
