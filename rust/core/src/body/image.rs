@@ -256,20 +256,12 @@ impl BodyImage {
     pub fn copy_to(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let len = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
         let buffer = buffer.get_mut(..len).unwrap_or_default();
-        match &self.state {
-            State::File { file, offset: start } => match file.read_at(buffer, start + offset)? {
-                n if n < len => Err(self.ended(offset + n as u64)),
-                n => Ok(n),
-            },
-            State::Mmap { map, .. } => {
-                copy_pieces(std::slice::from_ref(map), buffer, offset);
-                Ok(len)
-            }
-            State::Ram(pieces) => {
-                copy_pieces(pieces, buffer, offset);
-                Ok(len)
-            }
-        }
+        let n = match &self.state {
+            State::File { file, offset: start } => file.read_at(buffer, start + offset)?,
+            State::Mmap { map, .. } => copy_pieces(std::slice::from_ref(map), buffer, offset),
+            State::Ram(pieces) => copy_pieces(pieces, buffer, offset),
+        };
+        if n < len { Err(self.ended(offset + n as u64)) } else { Ok(n) }
     }
 
     /// As `copy_to` from the start, but only if all of `buffer`, which isn't longer than the body, can be filled without
@@ -332,8 +324,10 @@ fn ram_range(pieces: &[Bytes], offset: u64, len: u64) -> Result<Bytes> {
     }
 }
 
-fn copy_pieces(pieces: &[Bytes], mut buffer: &mut [u8], offset: u64) {
+/// How many bytes were copied: fewer than the buffer takes only if there are no more.
+fn copy_pieces(pieces: &[Bytes], mut buffer: &mut [u8], offset: u64) -> usize {
     let mut skip = usize::try_from(offset).unwrap_or(usize::MAX);
+    let wanted = buffer.len();
     for piece in pieces {
         let part = piece.get(skip.min(piece.len())..).unwrap_or_default();
         skip -= skip.min(piece.len());
@@ -342,6 +336,7 @@ fn copy_pieces(pieces: &[Bytes], mut buffer: &mut [u8], offset: u64) {
         to.copy_from_slice(part.get(..n).unwrap_or_default());
         buffer = rest;
     }
+    wanted - buffer.len()
 }
 
 /// Goes through an image in pieces of at most a size, each a view where the body is in memory or mapped. Pieces of a
@@ -364,25 +359,21 @@ impl Reader {
 
     /// The next piece, `None` at the end. May wait for the disk if the image is a file.
     pub fn next_piece(&mut self) -> Result<Option<Bytes>> {
-        let piece = match self.next_scattered() {
-            Some(piece) => piece,
-            None => self.image.read_piece(self.position, self.piece as u64, false)?.unwrap_or_default(),
-        };
-        self.position += piece.len() as u64;
-        Ok(Some(piece).filter(|piece| !piece.is_empty()))
+        self.next(false).map(Option::flatten)
     }
 
     /// The next piece if it can be had without waiting: `None` says to call `next_piece` where waiting is allowed.
     pub fn next_cached(&mut self) -> Result<Option<Option<Bytes>>> {
+        self.next(true)
+    }
+
+    fn next(&mut self, cached: bool) -> Result<Option<Option<Bytes>>> {
         let piece = match self.next_scattered() {
-            Some(piece) => piece,
-            None => match self.image.read_piece(self.position, self.piece as u64, true)? {
-                Some(piece) => piece,
-                None => return Ok(None),
-            },
+            Some(piece) => Some(piece),
+            None => self.image.read_piece(self.position, self.piece as u64, cached)?,
         };
-        self.position += piece.len() as u64;
-        Ok(Some(Some(piece).filter(|piece| !piece.is_empty())))
+        self.position += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        Ok(piece.map(|piece| Some(piece).filter(|piece| !piece.is_empty())))
     }
 
     /// For an image in memory: the next slice of its pieces, empty at the end.
