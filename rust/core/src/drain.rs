@@ -11,11 +11,10 @@
 //! the end of any other is reported as `excess`, and that connection can't be used again. The worker holds a duplicate
 //! of the descriptor, so that its number isn't given to another socket while it reads.
 
-use crate::body::sink::close_up;
 use crate::body::{Lease, WINDOW};
 use crate::codec::{Inflow, Through};
 use crate::http::Response;
-use crate::receive::{Away, fit};
+use crate::receive::{Away, fit, take_in_mapped};
 use crate::sync::Mutex;
 use crate::{Error, Result};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -419,15 +418,8 @@ impl Job {
 
     /// Takes in what was received into the file's own mapping.
     fn take_in(&mut self, n: usize, buffers: &mut Buffers) -> Result<()> {
-        let ranges = &mut buffers.ranges;
-        ranges.clear();
-        let response = &mut self.body.response;
-        let mut fed = None;
-        self.body.sink.take_in(n, |input| {
-            fed = Some(response.feed_body(input, |range| ranges.push(range)));
-            close_up(input, ranges)
-        })?;
-        let Some(fed) = fed.transpose()? else { return Ok(()) };
+        let Away { response, sink, .. } = &mut self.body;
+        let fed = take_in_mapped(sink, response, &mut buffers.ranges, n)?;
         self.excess = fed.done && fed.consumed < n;
         Ok(())
     }

@@ -20,7 +20,7 @@ use crate::body::slab::{self, SlabWriter, Window};
 use crate::body::writer::unwritten;
 use crate::body::{BodyImage, BodySink, Budget, Errand, FilePool, Pools, SharedSink, Tunables, WINDOW};
 use crate::codec::{BACKLOG, Caps, Coding, Decoding, Inflow, SharedInflow, When, undecoded};
-use crate::http::{Asked, Framing, Head, HeadLimits, HeadStep, Response};
+use crate::http::{Asked, Body, Framing, Head, HeadLimits, HeadStep, Response};
 use crate::sync::Mutex;
 use crate::{Error, Result};
 use bytes::Bytes;
@@ -283,15 +283,9 @@ impl Receiver {
     /// Takes in what was received into a recycled file's mapping.
     fn mapped_received(&mut self, n: usize) -> Result<()> {
         let Some(sink) = &self.sink else { return Ok(()) };
-        let (response, ranges) = (&mut self.response, &mut self.ranges);
-        ranges.clear();
-        let mut fed = None;
-        sink.lock().take_in(n, |input| {
-            fed = Some(response.feed_body(input, |range| ranges.push(range)));
-            close_up(input, ranges)
-        })?;
-        if let Some(body) = fed.transpose()?.filter(|body| body.done) {
-            self.excess |= body.consumed < n;
+        let fed = take_in_mapped(&mut sink.lock(), &mut self.response, &mut self.ranges, n)?;
+        if fed.done {
+            self.excess |= fed.consumed < n;
             self.complete()?;
         }
         Ok(())
@@ -690,6 +684,22 @@ pub struct Away {
     pub response: Response,
     pub inflow: Option<Inflow>,
     pub sink: BodySink,
+}
+
+/// Takes in `n` bytes that were received into a recycled file's mapping. `ranges` is room.
+pub(crate) fn take_in_mapped(
+    sink: &mut BodySink,
+    response: &mut Response,
+    ranges: &mut Vec<Range<usize>>,
+    n: usize,
+) -> Result<Body> {
+    ranges.clear();
+    let mut fed = Ok(Body { consumed: 0, done: false });
+    sink.take_in(n, |input| {
+        fed = response.feed_body(input, |range| ranges.push(range));
+        close_up(input, ranges)
+    })?;
+    fed
 }
 
 /// Cuts off what of the ranges is over the limit of their body, which has room for `room` more bytes.
