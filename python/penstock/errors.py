@@ -86,7 +86,7 @@ class PenstockError(Exception):
 
 
 class InternalError(PenstockError):
-    """A panic in the Rust core, caught where it would have crossed into Python. It is a bug in penstock."""
+    """A bug in penstock: a panic in the Rust core, caught where it would cross into Python, or what can't happen."""
 
 
 # Limits

@@ -214,7 +214,7 @@ impl Worker {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => {
                     self.shared.inbox.lock().stop = true;
-                    return self.finish_all(|| Error::Panic(format!("epoll_wait: {errno}")));
+                    return self.finish_all(|| Error::internal(&format!("epoll_wait: {errno}")));
                 }
             }
             let mut woken = false;

@@ -93,8 +93,9 @@ pub enum Error {
     SinkFailed,
     #[error("cancelled")]
     Cancelled,
-    #[error("panic in penstock: {0}")]
-    Panic(String),
+    /// What can't happen did. Not [`Cancelled`](Self::Cancelled), which nobody would hear of.
+    #[error("{0}")]
+    Internal(String),
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -115,6 +116,10 @@ impl Error {
         move |source| Self::File { doing, path: path.to_owned(), source: source.into() }
     }
 
+    pub fn internal(what: &str) -> Self {
+        Self::Internal(format!("bug in penstock: {what}"))
+    }
+
     /// `value` is shown as it was given.
     pub fn setting(name: &'static str, value: impl ToString, reason: impl Into<String>) -> Self {
         Self::Setting { name, value: value.to_string(), reason: reason.into() }
@@ -133,7 +138,7 @@ impl Error {
                 .map(|s| (*s).to_owned())
                 .or_else(|| payload.downcast_ref::<String>().cloned())
                 .unwrap_or_else(|| "without a message".to_owned());
-            Self::Panic(text)
+            Self::Internal(format!("panic in penstock: {text}"))
         })
     }
 }

@@ -402,7 +402,7 @@ impl Receiver {
     }
 
     fn open_sink(&mut self) -> Result<()> {
-        let Some(plan) = &self.plan else { return Err(Error::Cancelled) };
+        let Some(plan) = &self.plan else { return Err(Error::internal("a head without a plan")) };
         let (tunables, budget) = (plan.tunables.clone(), plan.budget.clone());
         let decode = if self.response.is_done() { When::Never } else { plan.decode };
         if decode != When::Never {
@@ -648,12 +648,12 @@ impl Receiver {
     /// The complete response; the next one can begin.
     pub fn finish(&mut self) -> Result<Received> {
         let Some(sink) = self.sink.take().filter(|_| self.stage == Stage::Complete) else {
-            return Err(Error::Permit("the response is not complete"));
+            return Err(Error::internal("the response is not complete"));
         };
         let body = sink.lock().prepare()?;
         let trailers = self.response.trailers().to_vec();
         let reusable = self.response.keep_alive() && !self.excess;
-        let Some(head) = self.response.take_head() else { return Err(Error::Cancelled) };
+        let Some(head) = self.response.take_head() else { return Err(Error::internal("a response without a head")) };
         let mut codings = std::mem::take(&mut self.codings);
         if self.response.received() == 0 {
             codings.clear();

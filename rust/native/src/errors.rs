@@ -105,7 +105,7 @@ pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
             Ok(error) => PyErr::from_value(error),
             Err(error) => error,
         },
-        Error::Panic(_) => declared(py, "InternalError", (message,), &[]),
+        Error::Internal(_) => declared(py, "InternalError", (message,), &[]),
     }
 }
 

@@ -44,7 +44,7 @@ impl Drop for Promise {
         if self.is_cancelled() {
             return;
         }
-        self.settle(Finished::Native(Err(Error::Panic("an operation ended without a result".to_owned()))));
+        self.settle(Finished::Native(Err(Error::internal("an operation ended without a result"))));
     }
 }
 

@@ -422,7 +422,7 @@ impl BodySink {
     }
 
     fn try_write_through(&mut self, slices: &mut [IoSlice<'_>]) -> Result<()> {
-        let Some(writer) = &mut self.writer else { return Err(Error::Cancelled) };
+        let Some(writer) = &mut self.writer else { return Err(work_is_out()) };
         let n: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
         // Digested after the write, and the slices are advanced by it.
         let digested = (!writer.digests.is_empty()).then(|| slices.to_vec());
@@ -471,8 +471,8 @@ impl BodySink {
     /// front and says how much that is.
     pub fn take_in(&mut self, n: usize, look: impl FnOnce(&mut [u8]) -> usize) -> Result<()> {
         let (room, limit, len) = (self.room(), self.tunables.max_body, self.len);
-        let Some(writer) = &mut self.writer else { return Err(Error::Cancelled) };
-        let Some(map) = &mut writer.map else { return Err(Error::Cancelled) };
+        let Some(writer) = &mut self.writer else { return Err(work_is_out()) };
+        let Some(map) = &mut writer.map else { return Err(Error::internal("no mapping was received into")) };
         let received = map.spare(n);
         let came = look(received);
         let body = usize::try_from(room).unwrap_or(usize::MAX).min(came);
@@ -491,7 +491,7 @@ impl BodySink {
     pub fn prepare(&mut self) -> Result<BodyImage> {
         self.retry();
         self.run_work(true)?;
-        let Some(mut writer) = self.writer.take() else { return Err(Error::Cancelled) };
+        let Some(mut writer) = self.writer.take() else { return Err(work_is_out()) };
         self.tail.shrink_to_fit();
         self.close_tail();
         self.pieces.iter().skip(self.digested).for_each(|piece| writer.digests.update(piece));
@@ -518,6 +518,11 @@ impl BodySink {
             _ => BodyImage::from_pieces(std::mem::take(&mut self.pieces)).holding(self.ram.take()),
         }
     }
+}
+
+/// Who runs works elsewhere waits until they are back.
+fn work_is_out() -> Error {
+    Error::internal("a work of the sink is out")
 }
 
 /// Moves the ranges of a buffer to its front, in order; returns how many bytes they are.

@@ -80,7 +80,7 @@ impl Upload {
 
     #[cfg(not(target_os = "linux"))]
     pub fn step(&mut self) -> Result<u64> {
-        Err(Error::Cancelled)
+        Err(Error::internal("an upload from a file, where the system has none"))
     }
 }
 

@@ -262,7 +262,7 @@ impl Inflow {
 
     /// Decodes here, as far as one turn goes. May wait for the disk.
     pub(crate) fn run(&mut self, target: &mut impl Target) -> Result<()> {
-        let Some(decode) = &mut self.decode else { return Err(Error::Cancelled) };
+        let Some(decode) = &mut self.decode else { return Err(Error::internal("a decoding is out")) };
         decode.run(target, TURN, self.ended)
     }
 
