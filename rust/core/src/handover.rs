@@ -137,8 +137,11 @@ pub enum Standing {
 /// What the watch saw when it last looked.
 #[derive(Default)]
 struct Look {
+    /// The block that lasted then.
     block: Option<u64>,
+    /// Blocks that had begun.
     begun: u64,
+    /// Looks in a row in which none began.
     quiet: u32,
 }
 
@@ -152,7 +155,7 @@ pub struct Baton {
     arrivals: Condvar,
     ended: Condvar,
     limits: Limits,
-    // Changed under the lock, read by the holder without it.
+    // Changed under the lock, read by the holder without it, and so Relaxed: one that reads too early is woken after it.
     passages: AtomicU64,
     wanted: AtomicUsize,
     away: AtomicUsize,

@@ -50,7 +50,8 @@ pub struct Pulse {
     settings: Settings,
     signal: Signal,
     begun: Instant,
-    /// When the question was asked that is out, in nanoseconds since the beginning, and never 0; 0 if none is.
+    /// When the question was asked that is out, in nanoseconds since the beginning, and never 0; 0 if none is. Whoever sees
+    /// it cleared (Acquire) sees the lag that was stored before (Release); nothing goes along with a question.
     asked: AtomicU64,
     /// How long the last answer took, in nanoseconds.
     lag: AtomicU64,
@@ -87,7 +88,7 @@ impl Pulse {
     /// On the loop's thread.
     pub fn answer(&self) {
         self.signal.lower();
-        let asked = self.asked.load(Ordering::Acquire);
+        let asked = self.asked.load(Ordering::Relaxed);
         if asked != 0 {
             self.lag.store(self.now().saturating_sub(asked), Ordering::Relaxed);
             // Lost to the watch, if that withdraws it at this moment.

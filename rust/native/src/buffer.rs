@@ -177,6 +177,8 @@ struct Owed {
     next: *mut Self,
 }
 
+/// The newest of them. Who takes the list (Acquire) sees each node as it was pushed (Release); all of it is taken at once, so no
+/// node comes back under an address that somebody still compares with.
 static OWED: AtomicPtr<Owed> = AtomicPtr::new(ptr::null_mut());
 
 /// Gives back the references that other threads let go of. To be called where work of theirs has come to an end.

@@ -70,7 +70,10 @@ pub struct Future {
     /// a collection that found that locked in one of its passes alone would take for garbage what only the future keeps.
     operation: Mutex<Option<Work>>,
     state: Mutex<State>,
+    /// For the loop's thread alone, as `unseen`.
     blocking: AtomicBool,
+    /// Set once, when the source is taken out. Who reads it on another thread only saves itself work: whether a job is still
+    /// to be run is told by what is found there.
     cancelled: AtomicBool,
     /// An exception that nobody has looked at.
     unseen: AtomicBool,

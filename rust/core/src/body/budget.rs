@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// One resource: a limit and what is taken of it.
+/// One resource: a limit and what is taken of it. A number that nothing else depends on, so its atomics are Relaxed; no two
+/// threads together take more than the limit, as each changes `used` in one step.
 #[derive(Debug)]
 pub struct Meter {
     limit: OnceLock<u64>,

@@ -59,7 +59,7 @@ pub struct BodyFile {
     sharing: Mutex<Sharing>,
     trusted: bool,
     size: AtomicU64,
-    /// A socket may hold pages of it.
+    /// A socket may hold pages of it. Relaxed, as the size: whoever drops the file has heard of all that others did with it.
     sent: AtomicBool,
 }
 

@@ -113,6 +113,8 @@ pub struct SlabStats {
 /// Free lists of slabs. One serves the process; tests make their own.
 pub struct SlabPool {
     free: Mutex<BTreeMap<usize, Vec<Idle>>>,
+    /// Bytes in `free`, or about to be: counted before a slab is put there, and off after it was taken out, so never below 0.
+    /// Threads that give back at once may go past the cap, each by a slab.
     idle: AtomicUsize,
     idle_cap: usize,
     lent: AtomicU64,

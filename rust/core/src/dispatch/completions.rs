@@ -20,7 +20,8 @@
 //!
 //! # Closing
 //! When the loop is gone the list is closed: what lies in it is given back to be dropped, later pushes are refused, and
-//! the descriptors are closed at once, whoever still holds the list.
+//! the descriptors are closed at once, whoever still holds the list. They have a lock of their own; who takes both takes the
+//! list's first.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -46,7 +47,7 @@ struct List<T> {
 
 pub struct Completions<T> {
     list: Mutex<List<T>>,
-    /// Written under the list's lock.
+    /// Written under the list's lock; who reads it without that may do so too early, and finds out by a push.
     closed: AtomicBool,
     bells: Mutex<Option<(Signal, Alarm)>>,
 }

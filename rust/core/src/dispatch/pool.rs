@@ -133,6 +133,7 @@ pub struct Pool<R: Runner> {
     shared: Arc<Shared<R>>,
     config: Config,
     prefix: String,
+    /// Set under the lock of `threads`. Who sees it (Acquire) needn't take that, and has what `start` did (Release).
     started: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
     joining: Mutex<()>,
