@@ -203,13 +203,11 @@ impl Receiver {
             Ok(Event::Head) => intern!(py, "_on_head"),
             Ok(Event::Data) => intern!(py, "_on_data"),
             Ok(Event::Close) => intern!(py, "close"),
-            Err(error) => return slf.call_method1(intern!(py, "_on_failed"), (to_py(py, error),)).map(|_| ()),
+            Err(error) => return slf.call_method1(intern!(py, "_on_failed"), (to_py(py, error),)).map(drop),
         };
-        slf.call_method0(name).map(|_| ())
+        slf.call_method0(name).map(drop)
     }
-}
 
-impl Receiver {
     /// Does what is to be done, if it may be done here; else it is still to be done.
     fn work_here(&self, py: Python<'_>) -> Result<Event> {
         let Some(Here { figures, semaphore }) = self.here.lock().clone() else { return Ok(Event::Work) };
@@ -250,8 +248,8 @@ impl Receiver {
     }
 
     /// Expects a response, with no body if only its `head` is asked for. `socket` is the descriptor of one that may be read
-    /// beside its transport and handed over, or -1; `expect` tells of a `100 Continue`, `tell_head` of the complete head; a body that is `stream`ed is taken piece
-    /// by piece. Gives the progress so far.
+    /// beside its transport and handed over, or -1; `expect` tells of a `100 Continue`, `tell_head` of the complete head; a
+    /// body that is `stream`ed is taken piece by piece. Gives the progress so far.
     fn begin(&self, plan: &Plan, head: bool, socket: i32, expect: bool, tell_head: bool, stream: bool) -> u64 {
         let usual = &plan.core;
         self.socket.store(socket, Relaxed);
