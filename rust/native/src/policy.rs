@@ -64,6 +64,13 @@ impl Permit {
     pub fn core(&self) -> permit::Semaphore {
         self.semaphore.get().core().clone()
     }
+
+    /// On the pool, once there is a permit.
+    fn start<'py>(&self, py: Python<'py>, call: Call) -> PyResult<Bound<'py, PyAny>> {
+        let pool = pool_or_default(py, self.pool.as_ref())?;
+        let future = pool.get().start_permitted(py, self.semaphore.get().core(), call)?;
+        Ok(future.into_bound(py).into_any())
+    }
 }
 
 impl Dispatch {
@@ -73,15 +80,6 @@ impl Dispatch {
 
     pub fn pool_or_default(&self, py: Python<'_>) -> PyResult<Py<DispatchPool>> {
         pool_or_default(py, self.pool.as_ref())
-    }
-}
-
-impl Permit {
-    /// On the pool, once there is a permit.
-    fn start<'py>(&self, py: Python<'py>, call: Call) -> PyResult<Bound<'py, PyAny>> {
-        let pool = pool_or_default(py, self.pool.as_ref())?;
-        let future = pool.get().start_permitted(py, self.semaphore.get().core(), call)?;
-        Ok(future.into_bound(py).into_any())
     }
 }
 
@@ -126,12 +124,16 @@ struct Permitted {
     call: Mutex<Option<Call>>,
 }
 
+impl Permitted {
+    fn take(&self) -> PyResult<Call> {
+        self.call.lock().take().ok_or_else(|| PyRuntimeError::new_err("it was called before"))
+    }
+}
+
 #[pymethods]
 impl Permitted {
     fn __call__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let call = self.call.lock().take();
-        let call = call.ok_or_else(|| PyRuntimeError::new_err("it was called before"))?;
-        call.invoke(py, &mut Instant::now())
+        self.take()?.invoke(py, &mut Instant::now())
     }
 
     #[getter]
@@ -218,11 +220,8 @@ impl Permit {
 
     /// Runs on the pool what was to run in place.
     fn _dispatch<'py>(&self, py: Python<'py>, permitted: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let call = permitted.cast::<Permitted>()?.get().call.lock().take();
-        match call {
-            Some(call) => self.start(py, call.within(gil::copy_context(py)?)),
-            None => Err(PyRuntimeError::new_err("it was called before")),
-        }
+        let call = permitted.cast::<Permitted>()?.get().take()?;
+        self.start(py, call.within(gil::copy_context(py)?))
     }
 
     #[getter]
