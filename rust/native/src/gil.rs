@@ -89,6 +89,12 @@ pub fn class_of<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyType> {
     made.unwrap_or(class)
 }
 
+/// The calling thread, as `sys._current_frames` names it.
+pub fn this_thread(_: Python<'_>) -> std::ffi::c_ulong {
+    // SAFETY: it only asks which thread this is, which is attached, as the argument proves.
+    unsafe { ffi::PyThread_get_thread_ident() }
+}
+
 /// Raises an exception of a class in a thread, between two of its instructions; in native code, when it is back.
 pub fn throw(thread: std::ffi::c_ulong, class: &Bound<'_, PyType>) {
     // SAFETY: `class` proves that this thread is attached, and is a class; of a thread that is gone nothing is touched.
@@ -114,9 +120,7 @@ pub fn quietly<T: Default>(body: impl FnOnce(Python<'_>) -> PyResult<T>) -> T {
     let run = |py: Python<'_>| {
         body(py).unwrap_or_else(|error| {
             if is_interrupt(py, &error) {
-                // SAFETY: `py` proves that the thread is attached.
-                let here = unsafe { ffi::PyThread_get_thread_ident() };
-                throw(here, &class_of(py, &error));
+                throw(this_thread(py), &class_of(py, &error));
             }
             T::default()
         })

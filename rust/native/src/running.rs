@@ -5,6 +5,7 @@
 //! function that doesn't let the interpreter go is found that way, though it can be looked at only afterwards.
 
 use std::cell::RefCell;
+use std::ffi::c_ulong;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -12,6 +13,7 @@ use penstock_core::sync::Mutex;
 use pyo3::prelude::*;
 
 use crate::figures::Figures;
+use crate::gil;
 
 /// What is run.
 pub enum What {
@@ -47,8 +49,7 @@ type Question = OnceLock<Arc<Run>>;
 
 struct Place {
     registry: &'static Registry,
-    /// As `threading.get_ident` gives it.
-    thread: u64,
+    thread: c_ulong,
     #[cfg(target_os = "linux")]
     task: rustix::process::Pid,
     contents: Mutex<Contents>,
@@ -117,15 +118,15 @@ thread_local! {
 
 impl Place {
     /// This thread's.
-    fn current(py: Python<'_>, registry: &'static Registry) -> PyResult<Arc<Self>> {
+    fn current(py: Python<'_>, registry: &'static Registry) -> Arc<Self> {
         let known = PLACE
             .with_borrow(|place| place.as_ref().filter(|place| std::ptr::eq(place.registry, registry)).map(Arc::clone));
         if let Some(place) = known {
-            return Ok(place);
+            return place;
         }
         let place = Arc::new(Self {
             registry,
-            thread: py.import("threading")?.call_method0("get_ident")?.extract()?,
+            thread: gil::this_thread(py),
             #[cfg(target_os = "linux")]
             task: rustix::thread::gettid(),
             contents: Mutex::default(),
@@ -135,7 +136,7 @@ impl Place {
         places.push(Arc::downgrade(&place));
         drop(places);
         PLACE.set(Some(Arc::clone(&place)));
-        Ok(place)
+        place
     }
 
     fn ask(self: Arc<Self>) -> Option<Asked> {
@@ -172,7 +173,7 @@ pub fn mark(py: Python<'_>, figures: &Arc<Figures>, what: impl FnOnce() -> What)
     if registry.watchers.load(Relaxed) == 0 {
         return None;
     }
-    let place = Place::current(py, registry).ok()?;
+    let place = Place::current(py, registry);
     place.contents.lock().runs.push(Arc::new(Run { figures: Arc::clone(figures), what: what() }));
     Some(Mark(place))
 }
@@ -198,7 +199,8 @@ pub struct Asked {
 
 /// What a thread ran when it was asked.
 pub struct Answer {
-    pub thread: u64,
+    /// As `sys._current_frames` names it.
+    pub thread: c_ulong,
     /// It computed then, or is over since: it may have kept the interpreter from others.
     pub suspect: bool,
     pub figures: Arc<Figures>,
