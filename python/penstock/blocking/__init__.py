@@ -15,7 +15,6 @@ from penstock._native import (
     Semaphore,
     _after_fork_in_child,
     _after_fork_in_parent,
-    _forget_carriers,
     _join_carriers,
     _join_pools,
     default_pool,
@@ -45,7 +44,6 @@ __all__ = [
 
 collections.abc.Coroutine.register(Future)
 collections.abc.Coroutine.register(Acquire)
-os.register_at_fork(after_in_child=_forget_carriers)
 os.register_at_fork(after_in_child=_after_fork_in_child, after_in_parent=_after_fork_in_parent)
 
 # Twice: before the interpreter waits for its threads, as concurrent.futures does, while jobs may still use executors of

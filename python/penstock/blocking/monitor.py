@@ -10,7 +10,6 @@ import functools
 import inspect
 import logging
 import numbers
-import os
 import selectors
 import sys
 import threading
@@ -21,11 +20,9 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Self
 
-from penstock._native import Histogram, LoopWatch, _forget_running
+from penstock._native import Histogram, LoopWatch
 
 __all__ = ["LoopMonitor", "Stall"]
-
-os.register_at_fork(after_in_child=_forget_running)
 
 logger = logging.getLogger("penstock.monitor")
 

@@ -6,8 +6,6 @@
 //! the other. Where a thread waits it looks for signals itself; what they raise is kept until it has the loop again, and
 //! what they raise after that goes to the thread that keeps it waiting.
 
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -24,6 +22,7 @@ use crate::errors;
 use crate::gil;
 use crate::inplace;
 use crate::loops::Mailbox;
+use crate::process;
 use crate::size;
 use crate::worker;
 
@@ -32,9 +31,6 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Batons whose carriers may live, for the interpreter's exit. Locked only by threads that are attached.
 static ALIVE: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
-
-/// Forks of this process so far, as its children count. What the parent's threads left is never touched in a child.
-static FORKS: AtomicUsize = AtomicUsize::new(0);
 
 struct Shared {
     core: handover::Baton,
@@ -122,7 +118,7 @@ pub struct Baton {
 
 impl Shared {
     fn is_inherited(&self) -> bool {
-        self.fork != FORKS.load(Relaxed)
+        self.fork != process::forks()
     }
 
     fn reached(&self, py: Python<'_>, point: &str) {
@@ -337,7 +333,7 @@ impl Baton {
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
             threads: Mutex::default(),
             hook: Mutex::default(),
-            fork: FORKS.load(Relaxed),
+            fork: process::forks(),
         });
         names(py)?;
         inplace::names(py)?;
@@ -463,8 +459,6 @@ pub fn _join_carriers(py: Python<'_>) {
 }
 
 /// In a forked child: it has none of its parent's carriers.
-#[pyfunction]
-pub fn _forget_carriers() {
-    FORKS.fetch_add(1, Relaxed);
+pub fn forget() {
     std::mem::forget(std::mem::take(&mut *ALIVE.lock()));
 }

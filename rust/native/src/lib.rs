@@ -52,7 +52,7 @@ mod _native {
     #[pymodule_export]
     use super::archive::{ArchiveMender, ArchiveReader, ArchiveWalk, ArchiveWriter};
     #[pymodule_export]
-    use super::baton::{_forget_carriers, _join_carriers, Baton};
+    use super::baton::{_join_carriers, Baton};
     #[pymodule_export]
     use super::budget::Budget;
     #[pymodule_export]
@@ -91,8 +91,6 @@ mod _native {
     use super::receiver::{HeadLimits, Receiver, Scratch, is_readable};
     #[pymodule_export]
     use super::record::Record;
-    #[pymodule_export]
-    use super::running::_forget_running;
     #[pymodule_export]
     use super::semaphore::{Acquire, Semaphore};
     #[pymodule_export]

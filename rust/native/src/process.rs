@@ -19,12 +19,17 @@ use crate::pool::DispatchPool;
 use crate::semaphore::SIGNAL_INTERVAL;
 use crate::worker::Workers;
 
-/// Forks of this process so far, as its children count.
 static FORKS: AtomicUsize = AtomicUsize::new(0);
 /// Crews that may have threads. Locked only by threads that are attached, so that a fork finds it unlocked.
 static ALIVE: Mutex<Vec<Crew>> = Mutex::new(Vec::new());
 /// Threads that only wait for others to end.
 static CLOSING: AtomicUsize = AtomicUsize::new(0);
+
+/// Forks that lie between the process that loaded this library and this one. What was made at another number is a parent's: its
+/// threads aren't here, and what they had locked is so for ever.
+pub fn forks() -> usize {
+    FORKS.load(Ordering::Relaxed)
+}
 
 /// The threads of one pool in one process.
 #[derive(Clone)]
@@ -111,7 +116,7 @@ pub struct Crews {
 impl Crews {
     pub fn new(workers: Workers, drain_threads: usize) -> Self {
         let crew = Crew::enlist(workers, drain_threads);
-        Self { fork: FORKS.load(Ordering::Relaxed), crew, next: OnceLock::new() }
+        Self { fork: forks(), crew, next: OnceLock::new() }
     }
 
     /// The workers of the process that made the pool, with which those of its children share what they call.
@@ -121,9 +126,8 @@ impl Crews {
 
     /// This process's crew. One that is made here is closed if the pool `is_closed`.
     pub fn here(&self, is_closed: impl Fn() -> bool) -> &Crew {
-        let forks = FORKS.load(Ordering::Relaxed);
         let mut link = self;
-        while link.fork != forks {
+        while link.fork != forks() {
             link = link.next.get_or_init(|| {
                 let parents = &link.crew;
                 let workers = parents.workers.afresh(parents.workers.runner().clone());
@@ -236,4 +240,5 @@ pub fn _after_fork_in_child() {
     CLOSING.store(0, Ordering::Relaxed);
     Pools::after_fork_in_child();
     mem::forget(mem::take(&mut *ALIVE.lock()));
+    baton::forget();
 }

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 
 use crate::figures::Figures;
 use crate::gil;
+use crate::process;
 
 /// What is run.
 pub enum What {
@@ -64,29 +65,19 @@ struct Registry {
     next: OnceLock<Box<Registry>>,
 }
 
-/// Forks of this process so far, as its children count.
-static FORKS: AtomicUsize = AtomicUsize::new(0);
-
 impl Registry {
     fn new() -> Self {
-        let fork = FORKS.load(Relaxed);
-        Self { fork, watchers: AtomicUsize::new(0), places: Mutex::default(), next: OnceLock::new() }
+        Self { fork: process::forks(), watchers: AtomicUsize::new(0), places: Mutex::default(), next: OnceLock::new() }
     }
 
     fn current() -> &'static Self {
         static FIRST: OnceLock<Registry> = OnceLock::new();
         let mut registry = FIRST.get_or_init(Self::new);
-        while registry.fork != FORKS.load(Relaxed) {
+        while registry.fork != process::forks() {
             registry = registry.next.get_or_init(|| Box::new(Self::new()));
         }
         registry
     }
-}
-
-/// To be called in a forked child.
-#[pyfunction]
-pub fn _forget_running() {
-    FORKS.fetch_add(1, Relaxed);
 }
 
 /// Whoever has one watches.
