@@ -2,6 +2,9 @@
 //! step gives more than it was asked for.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod bodies;
+
+use bodies::{coded, contents, image, text as body};
 use penstock_core::body::{BodyImage, Budget, State, Tunables};
 use penstock_core::codec::{self, Caps, Chain, Coding};
 use penstock_core::{Error, Result};
@@ -10,31 +13,8 @@ use std::sync::Arc;
 
 const ROOM: Caps = Caps { max_body: 1 << 30, max_ratio: None };
 
-/// Compressible, but not to next to nothing.
-fn body(len: usize) -> Vec<u8> {
-    let mut state = 1_u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        b"aaabcd eefgh iijkl"[(state >> 33) as usize % 18]
-    };
-    (0..len).map(|_| next()).collect()
-}
-
-fn image(bytes: &[u8]) -> BodyImage {
-    BodyImage::from_piece(bytes.to_vec().into())
-}
-
-fn contents(image: &BodyImage) -> Vec<u8> {
-    image.read_range(0, u64::MAX).unwrap().to_vec()
-}
-
 fn plain() -> (Arc<Tunables>, Arc<Budget>) {
     (Arc::default(), Budget::new(None, None, None))
-}
-
-fn coded(bytes: &[u8], codings: &[Coding]) -> Vec<u8> {
-    let (tunables, budget) = plain();
-    contents(&codec::encode(&image(bytes), codings, None, tunables, budget).unwrap())
 }
 
 /// Feeds the pieces with `room` bytes of output at a time.

@@ -2,38 +2,27 @@
 //! body is what was sent, and what is retained of it is little more.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod bodies;
+
+use bodies::{body, coded, contents, text};
 use penstock_core::Error;
 use penstock_core::body::digest::Algorithm;
-use penstock_core::body::{BodyImage, Budget, Errand, FilePool, Pools, State, Tunables};
-use penstock_core::codec::{BACKLOG, Coding, INLINE, When, encode, undecoded};
+use penstock_core::body::{Budget, Errand, FilePool, Pools, State, Tunables};
+use penstock_core::codec::{BACKLOG, Coding, INLINE, When, undecoded};
 use penstock_core::http::{Asked, HeadLimits};
 use penstock_core::receive::{Event, Plan, Received, Receiver, Scratch};
 use proptest::prelude::*;
-use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The slab pool's figures are the process's.
 static ALONE: Mutex<()> = Mutex::new(());
 
-fn body(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 31 % 251) as u8).collect()
-}
-
 fn chunked(body: &[u8], size: usize) -> Vec<u8> {
-    let mut wire = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
-    for chunk in body.chunks(size) {
-        write!(wire, "{:x}\r\n", chunk.len()).unwrap();
-        wire.extend_from_slice(chunk);
-        wire.extend_from_slice(b"\r\n");
-    }
-    wire.extend_from_slice(b"0\r\n\r\n");
-    wire
+    framed(body, "", Framed::Chunks(size))
 }
 
 fn by_length(body: &[u8]) -> Vec<u8> {
-    let mut wire = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
-    wire.extend_from_slice(body);
-    wire
+    framed(body, "", Framed::Length)
 }
 
 fn plan(max_body_ram: u64, digests: bool) -> Plan {
@@ -97,10 +86,6 @@ fn run(
             return receiver.finish().unwrap();
         }
     }
-}
-
-fn contents(image: &BodyImage) -> Vec<u8> {
-    image.read_range(0, u64::MAX).unwrap().to_vec()
 }
 
 #[test]
@@ -281,22 +266,6 @@ proptest! {
     }
 }
 
-/// Compressible, but not to next to nothing.
-fn text(len: usize) -> Vec<u8> {
-    let mut state = 1_u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        b"aaabcd eefgh iijkl"[(state >> 33) as usize % 18]
-    };
-    (0..len).map(|_| next()).collect()
-}
-
-fn coded(body: &[u8], codings: &[Coding]) -> Vec<u8> {
-    let image = BodyImage::from_piece(body.to_vec().into());
-    let encoded = encode(&image, codings, None, Arc::default(), Budget::new(None, None, None)).unwrap();
-    contents(&encoded)
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Framed {
     Length,
@@ -311,8 +280,8 @@ fn framed(body: &[u8], fields: &str, how: Framed) -> Vec<u8> {
             [head.as_bytes(), body].concat()
         }
         Framed::Chunks(size) => {
-            let wire = chunked(body, size);
-            [format!("HTTP/1.1 200 OK\r\n{fields}").as_bytes(), &wire[17..]].concat()
+            let head = format!("HTTP/1.1 200 OK\r\n{fields}transfer-encoding: chunked\r\n\r\n");
+            [head.as_bytes(), &bodies::chunked(body, size)].concat()
         }
         Framed::Close => [format!("HTTP/1.1 200 OK\r\n{fields}\r\n").as_bytes(), body].concat(),
     }
