@@ -19,5 +19,7 @@ pub mod pulse;
 pub mod receive;
 pub mod size;
 pub mod sync;
+#[cfg(test)]
+mod testing;
 
 pub use error::{Error, Resource, Result};

@@ -3,42 +3,26 @@
 use super::*;
 use super::{Strategy, head::Kind};
 use crate::body::{BodyImage, Budget, Tunables, reaper};
+use crate::testing::Place;
 use crate::{Error, Resource};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::io::Write as _;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 
-/// A file of its own, gone in the end.
-struct Place(PathBuf);
-
 impl Place {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("penstock-barc-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
-        Self(std::env::temp_dir().join(name))
-    }
-
     fn holding(bytes: &[u8]) -> Self {
         let place = Self::new();
-        std::fs::write(&place.0, bytes).unwrap();
+        std::fs::write(&place, bytes).unwrap();
         place
     }
 
     fn reader(&self, tunables: Tunables) -> Reader {
-        Reader::open(&self.0, Arc::new(tunables), Budget::new(None, None, None)).unwrap()
+        Reader::open(self, Arc::new(tunables), Budget::new(None, None, None)).unwrap()
     }
 
     fn bytes(&self) -> Vec<u8> {
-        std::fs::read(&self.0).unwrap()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        std::fs::read(self).unwrap()
     }
 }
 
@@ -84,7 +68,7 @@ fn strategies() -> [Strategy; 3] {
 
 fn three() -> (Place, Vec<u64>) {
     let place = Place::new();
-    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let mut writer = Writer::open(&place, 0, false).unwrap();
     let records = ["http://a/", "http://b/", "http://c/"].map(|url| record(url, b"", b"some text"));
     let offsets = records.iter().map(|record| writer.append(record, &Strategy::default()).unwrap()).collect();
     (place, offsets)
@@ -116,7 +100,7 @@ proptest! {
         sizes in prop::collection::vec((0usize..3000, 0usize..400_000, 0usize..3), 1..5), max_body_ram in 0u64..200_000,
     ) {
         let place = Place::new();
-        let mut writer = Writer::open(&place.0, 0, false).unwrap();
+        let mut writer = Writer::open(&place, 0, false).unwrap();
         let mut written = Vec::new();
         for (req, res, which) in sizes {
             let body: Vec<u8> = (0..res).map(|i| (i * i / 7) as u8).collect();
@@ -150,8 +134,8 @@ proptest! {
     ) {
         let place = Place::holding(&pieces.concat());
         walk(&mut place.reader(Tunables::default()));
-        let _ = repair(&place.0);
-        let _ = Writer::open(&place.0, 0, false);
+        let _ = repair(&place);
+        let _ = Writer::open(&place, 0, false);
     }
 }
 
@@ -159,7 +143,7 @@ proptest! {
 fn an_empty_record_is_a_head_or_the_shortest_stream() {
     for (strategy, len) in strategies().iter().zip([54, 74, 57]) {
         let place = Place::new();
-        let mut writer = Writer::open(&place.0, 0, false).unwrap();
+        let mut writer = Writer::open(&place, 0, false).unwrap();
         writer.append(&Record::default(), strategy).unwrap();
         assert!(place.bytes().len() <= len, "{} {:?}", place.bytes().len(), strategy.compression);
         let (entry, found) = place.reader(Tunables::default()).read(0).unwrap().unwrap();
@@ -171,7 +155,7 @@ fn an_empty_record_is_a_head_or_the_shortest_stream() {
 #[test]
 fn a_slice_of_an_archive_can_be_appended_to_it() {
     let place = Place::new();
-    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let mut writer = Writer::open(&place, 0, false).unwrap();
     let large = record("http://x/", b"", &vec![7; 300_000]);
     writer.append(&large, &Strategy::default()).unwrap();
     let mut reader = place.reader(Tunables::default());
@@ -186,7 +170,7 @@ fn a_slice_of_an_archive_can_be_appended_to_it() {
 #[test]
 fn a_stream_bomb_stops_at_max_body() {
     let place = Place::new();
-    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let mut writer = Writer::open(&place, 0, false).unwrap();
     writer.append(&record("http://x/", b"", &vec![0; 5_000_000]), &strategies()[1]).unwrap();
     writer.append(&record("http://x/", &vec![0; 5_000_000], b""), &strategies()[2]).unwrap();
     writer.append(&record("http://x/", b"", &vec![0; 5_000_000]), &strategies()[0]).unwrap();
@@ -203,7 +187,7 @@ fn a_stream_bomb_stops_at_max_body() {
 #[test]
 fn a_small_body_in_a_stream_has_the_same_limit() {
     let place = Place::new();
-    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let mut writer = Writer::open(&place, 0, false).unwrap();
     for strategy in &strategies()[1..] {
         let offset = writer.append(&record("http://x/", b"", &[7; 101]), strategy).unwrap();
         let read = |max_body| place.reader(Tunables { max_body, ..Tunables::default() }).read(offset);
@@ -216,12 +200,9 @@ fn a_small_body_in_a_stream_has_the_same_limit() {
 fn bodies_in_memory_count_until_their_record_is_dropped() {
     for strategy in strategies() {
         let place = Place::new();
-        Writer::open(&place.0, 0, false)
-            .unwrap()
-            .append(&record("http://x/", &[1; 300], &[2; 500]), &strategy)
-            .unwrap();
+        Writer::open(&place, 0, false).unwrap().append(&record("http://x/", &[1; 300], &[2; 500]), &strategy).unwrap();
         let budget = Budget::new(None, None, None);
-        let mut reader = Reader::open(&place.0, Arc::default(), budget.clone()).unwrap();
+        let mut reader = Reader::open(&place, Arc::default(), budget.clone()).unwrap();
         let found = reader.read(0).unwrap().unwrap();
         assert_eq!(budget.meter(Resource::Ram).used(), 800);
         drop(found);
@@ -233,7 +214,7 @@ fn bodies_in_memory_count_until_their_record_is_dropped() {
 fn without_budget_for_memory_a_plain_body_stays_in_the_archive() {
     let (place, _) = three();
     let budget = Budget::new(Some(5), None, None);
-    let mut reader = Reader::open(&place.0, Arc::default(), budget.clone()).unwrap();
+    let mut reader = Reader::open(&place, Arc::default(), budget.clone()).unwrap();
     let (_, found) = reader.read(0).unwrap().unwrap();
     assert!(found.res_body.is_file());
     assert_eq!(content(&found.res_body), b"some text");
@@ -242,7 +223,7 @@ fn without_budget_for_memory_a_plain_body_stays_in_the_archive() {
 #[test]
 fn a_reader_sees_what_is_appended_later() {
     let place = Place::new();
-    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let mut writer = Writer::open(&place, 0, false).unwrap();
     let mut reader = place.reader(Tunables::default());
     assert!(reader.read(0).unwrap().is_none());
     let mut at = 0;
@@ -262,12 +243,12 @@ fn a_reader_sees_what_is_appended_later() {
 #[test]
 fn one_writer_at_a_time() {
     let (place, _) = three();
-    let writer = Writer::open(&place.0, 0, false).unwrap();
-    let refused = Writer::open(&place.0, 0, false).err().unwrap();
+    let writer = Writer::open(&place, 0, false).unwrap();
+    let refused = Writer::open(&place, 0, false).err().unwrap();
     assert!(matches!(refused, Error::File { source, .. } if source.kind() == std::io::ErrorKind::WouldBlock));
-    assert!(repair(&place.0).is_err());
+    assert!(repair(&place).is_err());
     drop(writer);
-    Writer::open(&place.0, 0, false).unwrap();
+    Writer::open(&place, 0, false).unwrap();
 }
 
 #[test]
@@ -282,8 +263,8 @@ fn wherever_a_writer_died_the_next_one_cuts_off_what_it_left() {
     for cut in last..=whole.len() {
         let head = if cut % 2 == 0 { &announcing[..] } else { Head::RESERVED };
         let unfinished = [&whole[..last], head, &whole[last + Head::LEN..]].concat();
-        std::fs::write(&place.0, &unfinished[..cut]).unwrap();
-        let mut writer = Writer::open(&place.0, 0, false).unwrap();
+        std::fs::write(&place, &unfinished[..cut]).unwrap();
+        let mut writer = Writer::open(&place, 0, false).unwrap();
         assert_eq!(place.bytes().len(), last, "{cut}");
         assert_eq!(writer.append(&record("http://d/", b"", b""), &Strategy::default()).unwrap(), offsets[2]);
         let (urls, damage) = walk(&mut place.reader(Tunables::default()));
@@ -294,7 +275,7 @@ fn wherever_a_writer_died_the_next_one_cuts_off_what_it_left() {
 /// The bytes of an archive of so many records.
 fn inner(count: usize) -> Vec<u8> {
     let place = Place::new();
-    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let mut writer = Writer::open(&place, 0, false).unwrap();
     for number in 0..count {
         writer.append(&record(&format!("http://inner/{number:03}"), b"", b""), &Strategy::default()).unwrap();
     }
@@ -305,7 +286,7 @@ fn inner(count: usize) -> Vec<u8> {
 fn left_with(body: &[u8]) -> (Place, Vec<u8>, usize) {
     let (place, _) = three();
     let last = place.bytes().len();
-    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let mut writer = Writer::open(&place, 0, false).unwrap();
     writer.append(&record("http://d/", b"", body), &Strategy::default()).unwrap();
     let mut left = place.bytes();
     left[last + 19] = b'R';
@@ -322,13 +303,13 @@ fn an_archive_within_what_a_writer_left_is_cut_off_with_it() {
         if cut > body && (cut - body).is_multiple_of(inner.len() / 9) {
             continue;
         }
-        std::fs::write(&place.0, &left[..cut]).unwrap();
+        std::fs::write(&place, &left[..cut]).unwrap();
         let (urls, damage) = walk(&mut place.reader(Tunables::default()));
         assert_eq!((urls.len(), damage), (3, Vec::new()), "{cut}");
         if cut % 2 == 0 {
-            Writer::open(&place.0, 0, false).unwrap();
+            Writer::open(&place, 0, false).unwrap();
         } else {
-            assert_eq!(repair(&place.0).unwrap().iter().map(|repair| repair.cut).collect::<Vec<_>>(), [true]);
+            assert_eq!(repair(&place).unwrap().iter().map(|repair| repair.cut).collect::<Vec<_>>(), [true]);
         }
         assert_eq!(place.bytes().len(), last, "{cut}");
     }
@@ -342,8 +323,8 @@ fn what_others_wrote_behind_an_unfinished_record_is_kept() {
     // Behind a part of the payload that was announced, behind all of it, and as others leave it when they die, too.
     for (cut, others) in [(last + 300, &others), (left.len(), &others), (last + 300, &unfinished)] {
         let whole = [&left[..cut], others].concat();
-        std::fs::write(&place.0, &whole).unwrap();
-        let refused = Writer::open(&place.0, 0, false).err().unwrap();
+        std::fs::write(&place, &whole).unwrap();
+        let refused = Writer::open(&place, 0, false).err().unwrap();
         assert!(matches!(refused, Error::Archive { offset, damage: Damage::Unfinished, .. } if offset == last as u64));
         assert!(place.bytes() == whole);
     }
@@ -353,8 +334,8 @@ fn what_others_wrote_behind_an_unfinished_record_is_kept() {
 fn heads_within_what_a_writer_left_are_gone_through_once_however_many_they_are() {
     let inner = inner(1).repeat(20_000);
     let (place, left, last) = left_with(&inner);
-    std::fs::write(&place.0, &left[..left.len() - 10]).unwrap();
-    Writer::open(&place.0, 0, false).unwrap();
+    std::fs::write(&place, &left[..left.len() - 10]).unwrap();
+    Writer::open(&place, 0, false).unwrap();
     assert_eq!(place.bytes().len(), last);
 }
 
@@ -365,19 +346,19 @@ fn an_archive_within_what_a_writer_left_that_announced_nothing_is_taken_for_reco
     left[last..last + Head::LEN].copy_from_slice(Head::RESERVED);
     let (whole, cut) = (left.len(), inner.len() / 2);
     // Its writer died when few of these heads were there: then they are no reason.
-    std::fs::write(&place.0, &left[..whole - cut]).unwrap();
-    Writer::open(&place.0, 0, false).unwrap();
+    std::fs::write(&place, &left[..whole - cut]).unwrap();
+    Writer::open(&place, 0, false).unwrap();
     assert_eq!(place.bytes().len(), last);
     // With eight of them in a row nobody knows whether others have written behind it.
-    std::fs::write(&place.0, &left).unwrap();
-    let refused = Writer::open(&place.0, 0, false).err().unwrap();
+    std::fs::write(&place, &left).unwrap();
+    let refused = Writer::open(&place, 0, false).err().unwrap();
     assert!(matches!(refused, Error::Archive { offset, damage: Damage::Unfinished, .. } if offset == last as u64));
     assert_eq!(place.bytes().len(), whole);
-    let repairs = repair(&place.0).unwrap();
+    let repairs = repair(&place).unwrap();
     assert_eq!(repairs.iter().map(|repair| repair.cut).collect::<Vec<_>>(), [false, true]);
     let (urls, damage) = walk(&mut place.reader(Tunables::default()));
     assert_eq!((urls.len(), &urls[3][..], &urls[4][..], damage), (3 + 1 + 9, "", "http://inner/000", Vec::new()));
-    Writer::open(&place.0, 0, false).unwrap();
+    Writer::open(&place, 0, false).unwrap();
 }
 
 #[test]
@@ -391,7 +372,7 @@ fn a_file_cut_anywhere_gives_its_complete_records_and_names_the_rest() {
         if begun && cut % 4 != 0 {
             continue;
         }
-        std::fs::write(&place.0, &whole[..cut]).unwrap();
+        std::fs::write(&place, &whole[..cut]).unwrap();
         let mut reader = place.reader(Tunables::default());
         let complete = offsets.iter().skip(1).filter(|end| **end <= cut as u64).count();
         let (urls, damage) = walk(&mut reader);
@@ -401,9 +382,9 @@ fn a_file_cut_anywhere_gives_its_complete_records_and_names_the_rest() {
             assert_eq!((*offset, *end), (offsets[complete], cut as u64));
             assert!(["short", "incomplete-head"].contains(name));
             // Nobody cuts off unasked what a writer had finished, if there is anything of it.
-            assert_eq!(Writer::open(&place.0, 0, false).is_err(), !begun, "{cut}");
-            std::fs::write(&place.0, &whole[..cut]).unwrap();
-            let repairs = repair(&place.0).unwrap();
+            assert_eq!(Writer::open(&place, 0, false).is_err(), !begun, "{cut}");
+            std::fs::write(&place, &whole[..cut]).unwrap();
+            let repairs = repair(&place).unwrap();
             assert!(repairs.len() == 1 && repairs[0].cut);
             assert_eq!(place.bytes(), whole[..*offset as usize]);
         }
@@ -428,13 +409,13 @@ fn damage_before_other_records_is_skipped_and_covered() {
         let mut damaged = place.bytes();
         let start = offsets[1] as usize + at;
         damaged[start..start + bytes.len()].copy_from_slice(bytes);
-        std::fs::write(&place.0, &damaged).unwrap();
+        std::fs::write(&place, &damaged).unwrap();
         let (urls, damage) = walk(&mut place.reader(Tunables::default()));
         assert_eq!(urls, ["http://a/", "http://c/"], "{name}");
         assert_eq!(damage, [(name, offsets[1], offsets[2])]);
         // Damage that doesn't hide where records end is no hindrance for a writer.
-        assert_eq!(Writer::open(&place.0, 0, false).is_ok(), name.starts_with("bad-headers") || name == "bad-lengths");
-        let repairs = repair(&place.0).unwrap();
+        assert_eq!(Writer::open(&place, 0, false).is_ok(), name.starts_with("bad-headers") || name == "bad-lengths");
+        let repairs = repair(&place).unwrap();
         assert!(repairs.len() == 1 && !repairs[0].cut, "{name}");
         let mut reader = place.reader(Tunables::default());
         let (urls, damage) = walk(&mut reader);
@@ -442,14 +423,14 @@ fn damage_before_other_records_is_skipped_and_covered() {
         let (_, covered) = reader.read(offsets[1]).unwrap().unwrap();
         let from = offsets[1] as usize + Head::LEN;
         assert_eq!(content(&covered.res_body), damaged[from..offsets[2] as usize - 2]);
-        assert!(repair(&place.0).unwrap().is_empty());
+        assert!(repair(&place).unwrap().is_empty());
     }
 }
 
 #[test]
 fn a_plain_record_that_has_lost_bytes_takes_no_other_with_it() {
     let place = Place::new();
-    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let mut writer = Writer::open(&place, 0, false).unwrap();
     writer.append(&record("http://a/", b"", &[b'x'; 1000]), &Strategy::default()).unwrap();
     let second = writer.append(&record("http://b/", b"", b"body"), &Strategy::default()).unwrap() as usize;
     writer.append(&record("http://c/", b"", &[b'x'; 1000]), &Strategy::default()).unwrap();
@@ -457,11 +438,11 @@ fn a_plain_record_that_has_lost_bytes_takes_no_other_with_it() {
     let whole = place.bytes();
     // One byte, so many that it ends within the other's head, and all of a body that was copied in part.
     for lost in [1, 2, 30, 500] {
-        std::fs::write(&place.0, [&whole[..second - lost], &whole[second..]].concat()).unwrap();
+        std::fs::write(&place, [&whole[..second - lost], &whole[second..]].concat()).unwrap();
         let (urls, damage) = walk(&mut place.reader(Tunables::default()));
         assert_eq!(urls, ["http://b/", "http://c/"], "{lost}");
         assert_eq!(damage, [("bad-lengths", 0, (second - lost) as u64)], "{lost}");
-        repair(&place.0).unwrap();
+        repair(&place).unwrap();
         assert_eq!(walk(&mut place.reader(Tunables::default())).0, ["", "http://b/", "http://c/"], "{lost}");
     }
 }
@@ -469,14 +450,14 @@ fn a_plain_record_that_has_lost_bytes_takes_no_other_with_it() {
 #[test]
 fn text_that_looks_like_a_head_is_not_taken_for_a_record() {
     let place = Place::new();
-    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let mut writer = Writer::open(&place, 0, false).unwrap();
     let head = Head { len: 100, ..Head::parse(Head::RESERVED).unwrap() };
     let looks = [Head { kind: Kind::Dialog, ..head }.write(), b"BARC2 ".to_vec(), Head::RESERVED.to_vec()].concat();
     writer.append(&record("http://a/", b"", &looks), &Strategy::default()).unwrap();
     let next = writer.append(&record("http://b/", b"", b""), &Strategy::default()).unwrap();
     let mut damaged = place.bytes();
     damaged[0] = b'x';
-    std::fs::write(&place.0, &damaged).unwrap();
+    std::fs::write(&place, &damaged).unwrap();
     let (urls, damage) = walk(&mut place.reader(Tunables::default()));
     assert_eq!((urls, damage), (vec!["http://b/".to_owned()], vec![("not-a-head", 0, next)]));
 }
@@ -494,8 +475,8 @@ fn a_record_is_found_wherever_its_head_lies_in_what_is_read_at_once() {
 fn a_request_body_that_is_longer_than_its_column_is_refused_before_anything_is_written() {
     let sparse = Place::holding(b"");
     let limits = |len: u64| {
-        std::fs::File::options().write(true).open(&sparse.0).unwrap().set_len(len).unwrap();
-        let req_body = BodyImage::from_path(&sparse.0, 0, None, false).unwrap();
+        std::fs::File::options().write(true).open(&sparse).unwrap().set_len(len).unwrap();
+        let req_body = BodyImage::from_path(&sparse, 0, None, false).unwrap();
         super::writer::check_limits(&Record { req_body, ..Record::default() })
     };
     limits(Head::MOST_REQ_BODY - 2).unwrap();
@@ -506,7 +487,7 @@ fn a_request_body_that_is_longer_than_its_column_is_refused_before_anything_is_w
 #[test]
 fn what_follows_a_stream_within_its_record_is_ignored() {
     let place = Place::new();
-    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let mut writer = Writer::open(&place, 0, false).unwrap();
     let written = record("http://a/", b"", b"text");
     for (strategy, junk) in strategies()[1..].iter().zip([&b"\x1f\x8b"[..], b"junk"]) {
         let start = writer.append(&written, strategy).unwrap() as usize;
@@ -516,11 +497,11 @@ fn what_follows_a_stream_within_its_record_is_ignored() {
         bytes[start..start + Head::LEN].copy_from_slice(&head.write());
         bytes.extend_from_slice(junk);
         drop(writer);
-        std::fs::write(&place.0, &bytes).unwrap();
+        std::fs::write(&place, &bytes).unwrap();
         let (entry, found) = place.reader(Tunables::default()).read(start as u64).unwrap().unwrap();
         assert_same(&found, &written);
         assert_eq!(entry.end(), bytes.len() as u64);
-        writer = Writer::open(&place.0, 0, false).unwrap();
+        writer = Writer::open(&place, 0, false).unwrap();
     }
 }
 
@@ -528,12 +509,12 @@ fn what_follows_a_stream_within_its_record_is_ignored() {
 fn a_stream_that_is_cut_is_damage() {
     for strategy in &strategies()[1..] {
         let place = Place::new();
-        Writer::open(&place.0, 0, false).unwrap().append(&record("http://a/", b"req", &[5; 500]), strategy).unwrap();
+        Writer::open(&place, 0, false).unwrap().append(&record("http://a/", b"req", &[5; 500]), strategy).unwrap();
         let whole = place.bytes();
         for len in 0..whole.len() - Head::LEN {
             let mut head = Head::parse(&whole).unwrap();
             head.len = len as u64;
-            std::fs::write(&place.0, [&head.write()[..], &whole[Head::LEN..Head::LEN + len]].concat()).unwrap();
+            std::fs::write(&place, [&head.write()[..], &whole[Head::LEN..Head::LEN + len]].concat()).unwrap();
             let error = place.reader(Tunables::default()).read(0).err().unwrap();
             let is_stream = |damage: &Damage| matches!(damage, Damage::StreamEnds | Damage::Stream(_));
             assert!(matches!(&error, Error::Archive { offset: 0, damage, .. } if is_stream(damage)), "{len} {error}");
@@ -546,12 +527,12 @@ fn a_stream_that_is_changed_is_damage_where_its_coding_has_a_checksum() {
     let written = record("http://a/", b"req", &[5; 500]);
     for strategy in &strategies()[1..] {
         let place = Place::new();
-        Writer::open(&place.0, 0, false).unwrap().append(&written, strategy).unwrap();
+        Writer::open(&place, 0, false).unwrap().append(&written, strategy).unwrap();
         let whole = place.bytes();
         for at in Head::LEN..whole.len() {
             let mut changed = whole.clone();
             changed[at] ^= 1;
-            std::fs::write(&place.0, &changed).unwrap();
+            std::fs::write(&place, &changed).unwrap();
             match place.reader(Tunables { max_body: 100_000, ..Tunables::default() }).read(0) {
                 Err(Error::Archive { offset: 0, damage, .. }) => {
                     // CRC and length.
@@ -574,7 +555,7 @@ fn a_complete_stream_that_is_shorter_than_its_head_says_is_damage() {
     let written = Record { res_headers: Fields::default(), ..record("http://a/", b"req", b"") };
     for strategy in &strategies()[1..] {
         let place = Place::new();
-        Writer::open(&place.0, 0, false).unwrap().append(&written, strategy).unwrap();
+        Writer::open(&place, 0, false).unwrap().append(&written, strategy).unwrap();
         let whole = place.bytes();
         let head = Head::parse(&whole).unwrap();
         for (wrong, max_body_ram) in [
@@ -583,7 +564,7 @@ fn a_complete_stream_that_is_shorter_than_its_head_says_is_damage() {
             (Head { meta: head.meta + 1000, ..head }, 1000),
             (Head { res_headers: 1, ..head }, 1000),
         ] {
-            std::fs::write(&place.0, [&wrong.write()[..], &whole[Head::LEN..]].concat()).unwrap();
+            std::fs::write(&place, [&wrong.write()[..], &whole[Head::LEN..]].concat()).unwrap();
             let mut reader = place.reader(Tunables { max_body_ram, ..Tunables::default() });
             let error = reader.read(0).err().unwrap();
             assert!(matches!(error, Error::Archive { offset: 0, damage: Damage::StreamEnds, .. }), "{error}");
@@ -634,14 +615,14 @@ fn the_shortest_brotli_stream_is_an_empty_record() {
 #[test]
 fn a_writer_goes_on_after_a_write_that_failed() {
     let place = Place::new();
-    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let mut writer = Writer::open(&place, 0, false).unwrap();
     writer.append(&record("http://a/", b"", b"text"), &Strategy::default()).unwrap();
     let before = place.bytes();
     // Some of it is written before it turns out to be cut.
     let gone = Place::holding(&vec![0; 3_000_000]);
     let mut cut = record("http://b/", b"", b"");
-    cut.res_body = BodyImage::from_path(&gone.0, 0, None, false).unwrap();
-    std::fs::write(&gone.0, vec![0; 2_500_000]).unwrap();
+    cut.res_body = BodyImage::from_path(&gone, 0, None, false).unwrap();
+    std::fs::write(&gone, vec![0; 2_500_000]).unwrap();
     for strategy in strategies() {
         assert!(matches!(writer.append(&cut, &strategy), Err(Error::Truncated { .. })));
         assert!(place.bytes() == before);
@@ -652,9 +633,9 @@ fn a_writer_goes_on_after_a_write_that_failed() {
 #[test]
 fn a_writer_without_a_lock_is_noticed() {
     let (place, _) = three();
-    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let mut writer = Writer::open(&place, 0, false).unwrap();
     let more = [place.bytes(), place.bytes()].concat();
-    std::fs::write(&place.0, &more).unwrap();
+    std::fs::write(&place, &more).unwrap();
     assert!(matches!(writer.append(&Record::default(), &Strategy::default()), Err(Error::Io { .. })));
     assert!(place.bytes() == more);
 }
@@ -671,14 +652,14 @@ fn the_lock_is_free_again_before_a_large_file_is_closed() {
     let (over, closing) = mpsc::channel::<()>();
     reaper::drop_large(reaper::LARGE, Closing(closing));
     let place = Place::new();
-    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let mut writer = Writer::open(&place, 0, false).unwrap();
     writer.append(&record("http://a/", b"", &vec![b'x'; 2 * reaper::LARGE as usize]), &Strategy::default()).unwrap();
     drop(writer);
-    std::fs::write(&place.0, [place.bytes(), vec![b'y'; 1000]].concat()).unwrap();
-    assert!(matches!(Writer::open(&place.0, 0, false), Err(Error::Archive { .. })));
-    assert_eq!(repair(&place.0).unwrap().len(), 1);
-    drop(Mender::open(&place.0).unwrap());
-    Writer::open(&place.0, 0, false).unwrap();
+    std::fs::write(&place, [place.bytes(), vec![b'y'; 1000]].concat()).unwrap();
+    assert!(matches!(Writer::open(&place, 0, false), Err(Error::Archive { .. })));
+    assert_eq!(repair(&place).unwrap().len(), 1);
+    drop(Mender::open(&place).unwrap());
+    Writer::open(&place, 0, false).unwrap();
     drop(over);
 }
 
@@ -687,15 +668,15 @@ fn a_known_end_spares_following_the_heads() {
     let (place, offsets) = three();
     let mut damaged = place.bytes();
     damaged[0] = b'x';
-    std::fs::write(&place.0, &damaged).unwrap();
-    assert!(Writer::open(&place.0, 0, false).is_err());
+    std::fs::write(&place, &damaged).unwrap();
+    assert!(Writer::open(&place, 0, false).is_err());
     let end = damaged.len() as u64;
     for known in [offsets[1], offsets[2], end] {
         assert_eq!(
-            Writer::open(&place.0, known, true).unwrap().append(&Record::default(), &Strategy::default()).unwrap(),
+            Writer::open(&place, known, true).unwrap().append(&Record::default(), &Strategy::default()).unwrap(),
             end
         );
-        std::fs::write(&place.0, &damaged).unwrap();
+        std::fs::write(&place, &damaged).unwrap();
     }
 }
 
@@ -704,10 +685,10 @@ fn a_known_end_that_no_file_reaches_is_of_no_use_and_no_hindrance() {
     let (place, _) = three();
     let end = place.bytes().len() as u64;
     for known in [end + 1, u64::MAX >> 1, u64::MAX] {
-        let mut writer = Writer::open(&place.0, known, false).unwrap();
+        let mut writer = Writer::open(&place, known, false).unwrap();
         assert_eq!(writer.append(&Record::default(), &Strategy::default()).unwrap(), end);
         drop(writer);
-        std::fs::write(&place.0, &place.bytes()[..end as usize]).unwrap();
+        std::fs::write(&place, &place.bytes()[..end as usize]).unwrap();
     }
 }
 
@@ -741,14 +722,14 @@ fn the_two_bytes_after_a_plain_body_are_dropped_whatever_they_are() {
 #[test]
 fn a_head_that_was_read_ahead_is_looked_at_again_once_its_record_is_complete() {
     let place = Place::new();
-    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let mut writer = Writer::open(&place, 0, false).unwrap();
     writer.append(&record("http://a/", b"", &[1; 20_000]), &Strategy::default()).unwrap();
     let first = place.bytes();
-    std::fs::write(&place.0, [&first[..], Head::RESERVED, &[2; 10_000]].concat()).unwrap();
+    std::fs::write(&place, [&first[..], Head::RESERVED, &[2; 10_000]].concat()).unwrap();
     let mut reader = place.reader(Tunables::default());
     let (entry, _) = reader.read(0).unwrap().unwrap();
     assert!(reader.read(entry.end()).unwrap().is_none());
-    std::fs::write(&place.0, [&first[..], &first[..]].concat()).unwrap();
+    std::fs::write(&place, [&first[..], &first[..]].concat()).unwrap();
     let (again, found) = reader.read(entry.end()).unwrap().unwrap();
     assert_eq!((again.head, &content(&found.res_body)[..]), (entry.head, &[1; 20_000][..]));
 }
@@ -764,14 +745,14 @@ fn alike(len: usize, strategy: &Strategy) -> (Place, Vec<u64>) {
     .take(len)
     .collect();
     let place = Place::new();
-    let mut writer = Writer::open(&place.0, 0, false).unwrap();
+    let mut writer = Writer::open(&place, 0, false).unwrap();
     let offsets = (0..5).map(|_| writer.append(&record("http://a/", b"", &body), strategy).unwrap()).collect();
     (place, offsets)
 }
 
 /// Whether a reader that was at work still finds the head at `offset` once that isn't in the file any more.
 fn has_read(reader: &mut Reader, place: &Place, offset: u64) -> bool {
-    let file = std::fs::OpenOptions::new().write(true).open(&place.0).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(place).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, b"X", offset).unwrap();
     let found = reader.entry(offset).is_ok();
     std::os::unix::fs::FileExt::write_all_at(&file, b"B", offset).unwrap();

@@ -219,6 +219,7 @@ fn descriptor_limit() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Place;
 
     #[test]
     fn a_dropped_lease_gives_back_all_it_took() {
@@ -287,7 +288,7 @@ mod tests {
 
     #[test]
     fn the_limits_of_control_groups_and_of_those_above_them_are_found() {
-        let root = std::env::temp_dir().join(format!("penstock-cgroup-{}", std::process::id()));
+        let root = Place::new();
         let put = |file: &str, text: &str| {
             let path = root.join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -306,6 +307,5 @@ mod tests {
         assert_eq!(found("5:cpu,cpuacct:/outer\n4:memory:/outer\n1:name=systemd:/outer\n"), [500, 9223372036854771712]);
         assert_eq!(found("4:cpu,memory:/outer\n0::/outer\n"), [500, 9223372036854771712, 1000]);
         assert_eq!(found("nonsense"), []);
-        fs::remove_dir_all(root).unwrap();
     }
 }

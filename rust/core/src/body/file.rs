@@ -544,6 +544,7 @@ pub fn default_temp_dir() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Place;
     use bytes::Bytes;
 
     fn budget() -> Arc<Budget> {
@@ -579,8 +580,7 @@ mod tests {
 
     #[test]
     fn a_temporary_file_has_no_name_and_counts_until_it_is_dropped() {
-        let dir = std::env::temp_dir().join(format!("penstock-file-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
+        let dir = Place::of_a_folder();
         let budget = Budget::new(None, Some(100), Some(1));
         let file = BodyFile::temporary(&dir, &budget, None).unwrap();
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
@@ -590,7 +590,6 @@ mod tests {
         assert!(matches!(BodyFile::temporary(&dir, &budget, None), Err(Error::BudgetExceeded { .. })));
         drop(file);
         assert_eq!((budget.meter(space).used(), budget.meter(Resource::Files).used()), (0, 0));
-        std::fs::remove_dir(&dir).unwrap();
     }
 
     #[test]
@@ -620,8 +619,7 @@ mod tests {
         use std::io::{Read, Seek, Write};
         use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-        let dir = std::env::temp_dir().join(format!("penstock-unlinked-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
+        let dir = Place::of_a_folder();
         let mut file = unlinked(&dir).unwrap();
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
         let about = file.metadata().unwrap();
@@ -631,7 +629,6 @@ mod tests {
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "abc");
-        std::fs::remove_dir(&dir).unwrap();
     }
 
     #[test]
@@ -661,7 +658,7 @@ mod tests {
 
     #[test]
     fn a_forked_child_needs_no_lock_of_a_file_that_a_thread_of_its_parent_may_have() {
-        let path = std::env::temp_dir().join(format!("penstock-inherited-{}", std::process::id()));
+        let path = Place::new();
         let mut file = BodyFile::temporary(Path::new("/tmp"), &budget(), None).unwrap();
         file.parts.process = 0;
         std::mem::forget(file.sharing.lock());

@@ -182,6 +182,7 @@ mod tests {
     use super::*;
     use crate::Error;
     use crate::body::{BodyImage, BodySink, State, Tunables};
+    use crate::testing::Place;
     use bytes::Bytes;
     use proptest::prelude::*;
     use std::sync::mpsc;
@@ -272,7 +273,7 @@ mod tests {
     #[test]
     fn a_recycled_file_that_has_a_name_is_not_looked_at_through_its_mapping() {
         let files = pool(1 << 20);
-        let path = std::env::temp_dir().join(format!("penstock-named-{}", std::process::id()));
+        let path = Place::new();
         drop(body(&files, &[1; 10_000]));
         let image = body(&files, &[2; 10_000]);
         image.save(&path, true, false).unwrap();
@@ -288,7 +289,6 @@ mod tests {
         image.save(&path, true, false).unwrap();
         std::fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
         assert_eq!(&view[..], [3; 10]);
-        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
@@ -307,24 +307,22 @@ mod tests {
     #[test]
     fn a_body_in_a_larger_file_is_saved_without_what_that_had_before() {
         let files = pool(1 << 20);
-        let path = std::env::temp_dir().join(format!("penstock-larger-{}", std::process::id()));
+        let path = Place::new();
         drop(body(&files, &[1; 50_000]));
         let image = body(&files, &[2; 10_000]);
         assert_eq!(files.stats().recycled, 1);
         image.save(&path, true, false).unwrap();
         assert!(std::fs::read(&path).unwrap() == [2; 10_000]);
-        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
     fn a_saved_file_is_not_recycled() {
         let files = pool(1 << 20);
-        let path = std::env::temp_dir().join(format!("penstock-pool-{}", std::process::id()));
+        let path = Place::new();
         body(&files, b"kept").save(&path, true, false).unwrap();
         assert_eq!(files.stats().files, u64::from(!std::fs::exists("/proc/self/fd").unwrap()));
         drop(body(&files, b"other"));
         assert_eq!(std::fs::read(&path).unwrap(), b"kept");
-        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

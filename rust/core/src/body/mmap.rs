@@ -236,10 +236,11 @@ impl Drop for Map {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+    use crate::testing::Place;
 
     #[test]
     fn what_cannot_be_read_in_is_an_error_and_not_the_end_of_the_process() {
-        let path = std::env::temp_dir().join(format!("penstock-cut-{}", std::process::id()));
+        let path = Place::new();
         let size = 3 * rustix::param::page_size();
         std::fs::write(&path, vec![1; size]).unwrap();
         let file = Arc::new(BodyFile::external(&path, true).unwrap());
@@ -254,6 +255,5 @@ mod tests {
         }
         let cut = Map::new(&file, 10, size as u64 - 10).map(drop);
         assert!(matches!(cut, Err(Error::Truncated { received: 0, expected: Some(_) })));
-        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -134,6 +134,7 @@ pub(super) fn draft_name(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use crate::body::Budget;
+    use crate::testing::Place;
     use std::io::IoSlice;
 
     #[cfg(target_os = "linux")]
@@ -152,7 +153,7 @@ mod tests {
     #[test]
     fn a_mapped_file_gets_a_copy_for_a_name_and_a_named_one_is_not_mapped() {
         let dir = std::env::temp_dir();
-        let path = dir.join(format!("penstock-save-{}", std::process::id()));
+        let path = Place::new();
         let file = BodyFile::temporary(&dir, &Budget::new(None, None, None), None).unwrap();
         file.reserve(3).unwrap();
         file.write_slices_at(&mut [IoSlice::new(b"abc")], 0).unwrap();
@@ -171,6 +172,5 @@ mod tests {
         // Whoever cuts what has the name doesn't cut what is mapped.
         File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
         assert_eq!(mapped.look_again().unwrap(), 3);
-        std::fs::remove_file(&path).unwrap();
     }
 }
