@@ -24,6 +24,7 @@ from penstock import DispatchPool
         ({"threads": 1, "max_workers": 1}, TypeError, "max_workers"),
         ({"threads": -1}, ValueError, "threads=-1: not between 0 and"),
         ({"threads": 1 << 64}, ValueError, f"threads={1 << 64}: not between 0 and"),
+        ({"threads": (1 << 15) + 1}, ValueError, "threads=32769: at most 32768"),
         ({"max_workers": -1}, ValueError, "max_workers=-1: not between 0 and"),
         ({"max_workers": 1 << 64}, ValueError, f"max_workers={1 << 64}: not between 0 and"),
         ({"queue_length": -1}, ValueError, "queue_length=-1: not between 0 and"),

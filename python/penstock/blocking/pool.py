@@ -25,7 +25,7 @@ class DispatchPool(_native.DispatchPool, Executor):
 
     Args:
         threads: How many; `max_workers` is another name. By default min(32, usable CPUs + 4), by affinity and cgroup
-            quota.
+            quota; 32,768 at most.
         queue_length: So many jobs may wait for a thread, 16,384 by default. 0 makes no threads and needs `"caller"`.
         overflow: What happens when the queue is full. `"wait"`: the await goes on waiting, threads that submit are
             blocked, and `dispatch` and `submit` on a loop's thread raise `PoolFull`. `"refuse"`: `PoolFull`.

@@ -120,6 +120,10 @@ fn platform_stack() -> usize {
     limit.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(8 << 20)
 }
 
+/// What Linux allows in a whole system, if nobody raised it (`kernel.pid_max`): more would starve the system rather than
+/// fail.
+const MOST_THREADS: usize = 1 << 15;
+
 struct Shared<R: Runner> {
     queue: Queue<R::Job>,
     runner: R,
@@ -154,6 +158,10 @@ impl<R: Runner> Pool<R> {
         if config.queue_length == 0 && config.overflow != Overflow::Caller {
             let reason = "a queue of length 0 has no threads: it needs overflow=\"caller\"";
             return Err(Error::setting("queue_length", 0, reason));
+        }
+        if config.threads > MOST_THREADS {
+            let reason = format!("at most {MOST_THREADS} are possible, as all of them start at once");
+            return Err(Error::setting("threads", config.threads, reason));
         }
         if config.threads == 0 && config.queue_length > 0 {
             return Err(Error::setting("threads", 0, "at least 1 is needed (or queue_length=0)"));
