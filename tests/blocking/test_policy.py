@@ -7,6 +7,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from penstock import Direct, Dispatch, DispatchPool, Permit, Policy, Semaphore, _native
@@ -136,3 +137,27 @@ def test_help_explains_what_users_call(made: type) -> None:
     called = {name: value for name, value in vars(made).items() if callable(value) and not name.startswith("_")}
     assert {"stats"} <= called.keys()
     assert [name for name, value in called.items() if not value.__doc__] == []
+
+
+def test_a_call_in_place_whose_loop_ended_before_it_began_is_collected_with_what_it_refers_to() -> None:
+    class Owner:
+        def job(self) -> None:
+            """Never runs."""
+
+    owners = weakref.WeakSet[Owner]()
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)
+
+    def begin() -> None:
+        owner: Any = Owner()
+        owner.waiting = Permit(Semaphore(1), on_unsupported="direct").run(owner.job)
+        owners.add(owner)
+        loop.stop()
+
+    loop.call_soon(begin)
+    loop.run_forever()
+    loop.close()
+    assert len(owners) == 1
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        gc.collect()
+    assert not owners
