@@ -18,6 +18,7 @@ import re
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from penstock._native import Budget, Head, Tunables, __version__, read_limit, refuse_in_loop
@@ -96,7 +97,7 @@ def write(
         try:
             if not end:
                 about = {"software": f"penstock/{__version__}", "format": "WARC File Format 1.1"}
-                writer.write_record(writer.create_warcinfo_record(os.path.basename(name), about))  # noqa: PTH119
+                writer.write_record(writer.create_warcinfo_record(Path(name).name, about))
                 end = file.tell()
             for last in dialogs:
                 for dialog in with_history(last):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import dataclasses
 import inspect
 import re
@@ -17,6 +16,8 @@ import penstock
 import pytest
 from penstock import _native, errors
 from penstock.http.settings import BODIES, Options
+
+from tests.blocking import handing
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -343,7 +344,7 @@ def test_the_figures_that_the_reference_has_are_those_of_stats(name: str) -> Non
 
 
 async def _handover_stats() -> dict[str, Any]:
-    return asyncio.get_running_loop().handover_stats()  # type: ignore[attr-defined,no-any-return]
+    return handing.stats()
 
 
 CALLS: dict[str, Callable[[], dict[str, Any]]] = {

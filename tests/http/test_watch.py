@@ -55,7 +55,8 @@ class Connection:
         self.exchange: Any = SimpleNamespace(settings=SimpleNamespace(timeout=timeout), began=loop.now, sent=0)
         self.failed: tuple[float, BaseException] | None = None
         self._loop = loop
-        self.watch = Watch(loop, Deadlines(loop))  # type: ignore[arg-type]
+        told: Any = loop
+        self.watch = Watch(told, Deadlines(told))
         self.watch.begin(self, self.exchange, 0)
 
     def check(self, now: float) -> None:
@@ -109,21 +110,27 @@ def test_a_deadline_is_never_early_and_late_by_what_is_said(case: str, seconds: 
     timeout = penstock.Timeouts(**{**none, name: (1e6, seconds) if name == "min_rate" else seconds})
     # By whichever part of the time between two looks it begins before the next.
     for phase in range(20):
-        loop = Loop()
-        connection = Connection(loop, timeout)
-        left = list(happens)
-        for number in range(1, len(happens) + 1):
-            after = number * seconds * (0.25 + phase * 0.00713)
-            loop.call_later(after, lambda left=left, connection=connection: left.pop(0)(connection))  # type: ignore[misc]
-        loop.run(lambda left=left: not left)  # type: ignore[misc]
-        began = loop.now
-        loop.run(lambda connection=connection: connection.failed is not None)  # type: ignore[misc]
-        assert connection.failed is not None
-        at, found = connection.failed
+        began, at, found = failed(timeout, happens, seconds * (0.25 + phase * 0.00713))
         assert type(found) is error
         # The briefest have timers of their own.
         most = 2 * TIMER if not happens and seconds < 0.1 else max(0.05, 0.02 * seconds)
         assert 0 <= at - began - seconds <= most, phase
+
+
+def failed(
+    timeout: penstock.Timeouts, happens: list[Callable[[Connection], None]], apart: float
+) -> tuple[float, float, BaseException]:
+    """When the last of what happens was over, when the connection failed, and how."""
+    loop = Loop()
+    connection = Connection(loop, timeout)
+    left = list(happens)
+    for number in range(1, len(happens) + 1):
+        loop.call_later(number * apart, lambda: left.pop(0)(connection))
+    loop.run(lambda: not left)
+    began = loop.now
+    loop.run(lambda: connection.failed is not None)
+    assert connection.failed is not None
+    return began, *connection.failed
 
 
 @pytest.mark.parametrize("seconds", [0.05, 1])

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from penstock.errors import BudgetExceeded
 
-__all__ = ["BUDGET_RETRY", "TICK", "Deadlines", "with_patience"]
+__all__ = ["BUDGET_RETRY", "Deadlines", "with_patience"]
 
 T = TypeVar("T")
 

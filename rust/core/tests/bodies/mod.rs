@@ -1,5 +1,5 @@
 //! Bodies to send, and what they are on the wire.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each file of tests is a crate of its own, and needs some of them")]
 
 use penstock_core::body::{BodyImage, Budget};
 use penstock_core::codec::{Coding, encode};
