@@ -8,6 +8,7 @@ from typing import Any
 
 import penstock
 import pytest
+from penstock.http import connection
 
 from tests.http.conftest import NOTHING, STORINGS, Storing, at_hand
 from tests.http.serving import CLOSE, HANG, RESET, TURN, UNREAD, chunked, head, response, serve, until
@@ -100,8 +101,10 @@ def expected(fault: str, framing: str, stage: str) -> tuple[type[BaseException],
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("storing", [*STORINGS, "recycled"], indirect=True)
 async def test_a_fault_is_an_error_with_what_came_and_the_client_goes_on(
-    storing: Storing, fault: str, framing: str
+    storing: Storing, fault: str, framing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # On a busy machine what came may take longer to be stored, and a timeout would go without it.
+    monkeypatch.setattr(connection, "PATIENCE", 5)
     timeout = TIMEOUTS.get(fault, penstock.Timeouts())
     async with serve([response(BODY)]) as sound, storing.client(timeout=timeout) as client:
 
