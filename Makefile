@@ -60,7 +60,7 @@ test-handover: say-test-handover $(VENV)/.develop $(VENV)/.test ## Run the Pytho
 .PHONY: lint
 lint: say-lint $(VENV)/.develop $(VENV)/.lint $(VENV)/.test ## Check formats, clippy, ruff, strict mypy, the stubs, where unsafe stands, and the documentation's tables
 	cargo fmt --check
-	PYO3_PYTHON=$(abspath $(BIN))/python cargo clippy --workspace --all-targets -- -D warnings
+	PYO3_PYTHON="$(abspath $(BIN))/python" cargo clippy --workspace --all-targets -- -D warnings
 	@# Workspaces of their own: all are formatted, and what calls the core must go on compiling when the core changes.
 	for manifest in benches/rust/*/Cargo.toml fuzz/Cargo.toml; do cargo fmt --check --manifest-path $$manifest || exit; done
 	for folder in core micro; do CARGO_TARGET_DIR=target/lint-benches \
@@ -112,7 +112,7 @@ bench-archives: say-bench-archives $(VENV)/.develop ## Read and write archives b
 
 .PHONY: bench-micro
 bench-micro: say-bench-micro $(VENV)/.develop $(VENV)/.bench ## Measure the smallest operations: Rust's by criterion, Python's by pyperf, and the import (5 minutes)
-	CARGO_TARGET_DIR=$(abspath target/micro) cargo bench --quiet --locked --manifest-path benches/rust/micro/Cargo.toml
+	CARGO_TARGET_DIR="$(abspath target/micro)" cargo bench --quiet --locked --manifest-path benches/rust/micro/Cargo.toml
 	$(BIN)/python -m benches.python.micro
 	$(BIN)/python -m benches.python.import_time
 
@@ -184,5 +184,5 @@ $(VENV)/.%: requirements/%.txt | $(VENV)/.venv
 	@touch $@
 
 $(VENV)/.develop: $(SOURCES) $(VENV)/.build
-	PATH="$(abspath $(BIN)):$$PATH" VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	PATH="$(abspath $(BIN)):$$PATH" VIRTUAL_ENV="$(abspath $(VENV))" $(BIN)/maturin develop --release --quiet
 	@touch $@
