@@ -11,7 +11,7 @@ from typing import Any
 from penstock._native import Image
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
-from penstock.http.url import Params, encoded
+from penstock.http.url import Params, encoded, pairs_of
 
 __all__ = ["Content", "Files", "Source", "encode", "piece_of"]
 
@@ -145,7 +145,7 @@ async def _multipart(files: Files, policy: Policy) -> Content:
         raise TypeError(f"files={type(files).__name__}: takes a mapping or a list of names and values")
     boundary = secrets.token_hex(16)
     parts: list[bytes | BodyImage] = []
-    for name, file in files.items() if isinstance(files, Mapping) else files:
+    for name, file in pairs_of(files, "files"):
         filename, value, kind = _file(name, file)
         head = f'--{boundary}\r\ncontent-disposition: form-data; name="{_quoted(name)}"'
         if filename is not None:

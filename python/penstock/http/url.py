@@ -7,8 +7,8 @@ import ipaddress
 import re
 import unicodedata
 import urllib.parse
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from penstock.errors import InvalidURL
 
@@ -19,12 +19,15 @@ __all__ = [
     "Target",
     "encoded",
     "join",
+    "pairs_of",
     "parse",
     "refused",
     "shown",
     "to_ascii",
     "with_params",
 ]
+
+T = TypeVar("T")
 
 LONGEST_REMEMBERED = 2048
 """Characters of a URL that may be remembered. Servers and pages make up longer ones, in any number."""
@@ -189,15 +192,32 @@ def encoded(params: Params, option: str) -> str:
     """Names and values, URL-encoded; `option` is what an error names.
 
     Raises:
-        TypeError: They are neither by name nor pairs, or there is a `None`, which would be sent as text.
+        TypeError: They are neither by name nor pairs, or a value is `None`, which would be sent as text, or a mapping.
     """
     if isinstance(params, str | bytes) or not isinstance(params, Mapping | Sequence):
         raise TypeError(f"{option}={type(params).__name__}: takes a mapping or a list of names and values")
-    text = urllib.parse.urlencode(params, doseq=True)
-    for name, value in params.items() if isinstance(params, Mapping) else params:
+    pairs = pairs_of(params, option)
+    for name, value in pairs:
         if value is None or (isinstance(value, list | tuple) and None in value):
             raise TypeError(f"{option}[{name!r}]=None: leave it out, or give ''")
-    return text
+        if isinstance(value, Mapping):
+            # urlencode would send its names, and leave its values out.
+            raise TypeError(f"{option}[{name!r}]={type(value).__name__}: takes a value or a list of values")
+    return urllib.parse.urlencode(pairs, doseq=True)
+
+
+def pairs_of(fields: Mapping[Any, T] | Iterable[tuple[Any, T]], option: str) -> list[tuple[Any, T]]:
+    """Names and values, one after the other; `option` is what an error names.
+
+    Raises:
+        TypeError: Something in a list isn't both.
+    """
+    pairs = list(fields.items() if isinstance(fields, Mapping) else fields)
+    for pair in pairs:
+        # Text of two letters could be taken apart, too.
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"{option}: a {type(pair).__name__} in the list, not a pair of a name and a value")
+    return pairs
 
 
 def with_params(url: str, params: Params) -> str:
