@@ -162,7 +162,7 @@ class ConnectError(RequestError, ConnectionError):
 
 
 class DNSError(ConnectError):
-    """The name did not resolve."""
+    """The name did not resolve; not `retryable` where it can't be one."""
 
 
 class TLSError(ConnectError):

@@ -65,7 +65,7 @@ class Names:
             found = await asyncio.shield(asking)
         if isinstance(found, DNSError):
             # One for each who asked: it is told which request it is about.
-            raise DNSError(*found.args) from found.__cause__
+            raise DNSError(*found.args, retryable=found.retryable) from found.__cause__
         return found
 
     async def _ask(self, host: str) -> list[str] | DNSError:
@@ -77,8 +77,8 @@ class Names:
             if not addresses:
                 raise OSError("the resolver gave none")
         except (OSError, UnicodeError) as cause:
-            # UnicodeError: not a name by the rules of IDNA.
-            error = DNSError(f"no address for {host}: {cause}")
+            # UnicodeError: not a name by the rules of IDNA, and never one.
+            error = DNSError(f"no address for {host}: {cause}", retryable=isinstance(cause, OSError))
             error.__cause__ = cause
             self._remember(host, loop.time() + self._failed_seconds, error)
             log.debug("%s", error)
