@@ -15,12 +15,12 @@ Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 
 class Headers(Mapping[str, str]):
     """Header fields: names in any case, values as latin-1 text (RFC 9110 section 5.5). A field that came more than once
-    gives its first value by `[]`, and all of them by `get_all`."""
+    gives its first value by `[]`, and all of them by `get_all`. Made of pairs or a mapping, in text or bytes."""
 
     __slots__ = ("_head",)
 
-    def __init__(self, head: Head | Fields) -> None:
-        self._head = head
+    def __init__(self, head: Head | Fields | Pairs) -> None:
+        self._head = head if isinstance(head, Head | Fields) else fields_of(head)
 
     def __getitem__(self, name: str) -> str:
         value = self._head.get(name)

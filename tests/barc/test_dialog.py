@@ -36,6 +36,16 @@ def test_a_dialog_is_a_value(dialog: MakeDialog) -> None:
     assert hash(decoded) == hash(one.replace(res_decoded=("gzip", "identity")))
 
 
+def test_headers_are_made_of_what_they_are_printed_as() -> None:
+    headers = penstock.Headers([("A", "1"), (b"b", b"2"), ("a", "3")])
+    assert repr(headers) == "Headers([('a', '1'), ('a', '3'), ('b', '2')])"
+    assert eval(repr(headers), {"Headers": penstock.Headers}).raw == headers.raw
+    assert penstock.Headers({"Accept": "*/*"})["accept"] == "*/*"
+    assert penstock.Headers(headers).raw == headers.raw
+    with pytest.raises(TypeError, match="text or bytes, not int"):
+        penstock.Headers({"a": 1})
+
+
 @pytest.mark.parametrize(
     ("field", "value", "why"),
     [
