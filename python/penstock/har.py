@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from penstock._native import __version__, read_limit
 from penstock.blocking._ops import default_policy
-from penstock.blocking.policy import Policy
+from penstock.blocking.policy import Policy, checked
 from penstock.body.image import BodyImage
 from penstock.dialog import Dialog, phrase_of, with_history
 from penstock.headers import Headers
@@ -62,7 +62,7 @@ async def write(
 
     Failed or cancelled, nothing is left; but cancelled at its very end, the file may be there, complete.
     """
-    run = (policy or default_policy).run
+    run = (checked(policy) or default_policy).run
     limit = read_limit(max_text)
     assert limit is not None  # a size was given
     path = Path(path)

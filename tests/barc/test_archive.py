@@ -39,6 +39,8 @@ def test_an_archive_that_is_not_there_cannot_be_read_and_is_made_by_appending(pa
     assert raised.value.filename == str(gone)
     with pytest.raises(ValueError, match="mode='w'"):
         barc.open(path, "w")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"strategy='gzip': takes a Strategy, as Strategy\.gzip\(\)"):
+        barc.open(path, "a", strategy="gzip")  # type: ignore[arg-type]
 
 
 def test_a_pipe_is_no_archive_and_is_not_waited_for(path: Path) -> None:

@@ -25,6 +25,13 @@ def test_records_are_found_by_number(three: tuple[Path, list[int]]) -> None:
         assert repr(again) == f"<Index of 3 records to {index.end}>"
 
 
+def test_an_index_is_of_an_archive_and_not_of_a_path(three: tuple[Path, list[int]]) -> None:
+    path, _ = three
+    for other in (path, barc.AsyncArchive(path)):
+        with pytest.raises(TypeError, match=r"takes an Archive, as barc\.open gives, not "):
+            barc.Index.of(other)  # type: ignore[arg-type]
+
+
 def test_an_index_grows_with_its_archive_and_spares_the_writer_the_heads(
     three: tuple[Path, list[int]], dialog: MakeDialog
 ) -> None:

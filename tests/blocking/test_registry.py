@@ -7,6 +7,7 @@ import gc
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import penstock
 import pytest
@@ -39,6 +40,14 @@ def test_nothing_is_registered_until_somebody_registers(named: DispatchPool) -> 
         assert penstock.register(other) is named
         assert penstock.registered() is other
         assert penstock.register(None) is other
+
+
+@pytest.mark.parametrize("other", ["pool", DispatchPool, penstock.Dispatch()])
+def test_what_is_no_pool_is_not_registered(named: DispatchPool, other: Any) -> None:
+    penstock.register(named)
+    with pytest.raises(TypeError, match="takes a DispatchPool, or None"):
+        penstock.register(other)
+    assert penstock.register(None) is named
 
 
 @pytest.mark.asyncio

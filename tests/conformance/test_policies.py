@@ -323,3 +323,26 @@ async def test_direct_adds_no_call_for_each_piece_that_an_image_gives(tmp_path: 
     in_memory = await read(50, "ram", tmp_path)
     assert in_memory >= 50
     assert await read(50, "file", tmp_path) == in_memory
+
+
+@pytest.mark.parametrize("other", ["dispatch", 5, Dispatch, Semaphore(1)])
+async def test_what_is_no_policy_is_refused_where_it_is_given(other: Any, tmp_path: Path) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield BODY
+
+    file = tmp_path / "file"
+    file.write_bytes(BODY)
+    keepers: list[Callable[[], object]] = [
+        lambda: penstock.AsyncBodySink(policy=other),
+        lambda: penstock.BodyImage.from_path(file, policy=other),
+        lambda: penstock.barc.AsyncArchive(file, policy=other),
+        lambda: penstock.Replay(file, policy=other),
+        lambda: penstock.replay.ReplayServer(file, policy=other),
+    ]
+    for keep in keepers:
+        with pytest.raises(TypeError, match=r"^policy=.*: takes a policy, as Dispatch\(pool\)"):
+            keep()
+    with pytest.raises(TypeError, match="takes a policy"):
+        await penstock.collect(pieces(), policy=other)
+    with pytest.raises(TypeError, match="takes a policy"):
+        await penstock.har.write(tmp_path / "a.har", [], policy=other)

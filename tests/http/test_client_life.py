@@ -196,6 +196,18 @@ async def test_whoever_closes_ends_the_wait_of_those_who_let_it_drain(drain: flo
         assert at_hand(client) == NOTHING
 
 
+@pytest.mark.parametrize("drain", ["5", True, -1, float("nan")])
+async def test_aclose_that_is_told_no_seconds_ends_nothing(drain: Any) -> None:
+    answer = asyncio.Event()
+    async with serve([answer, response(b"ok")]) as server, penstock.Client() as client:
+        asking = asyncio.create_task(client.get(server.url))
+        await until(lambda: len(server.requests) == 1)
+        with pytest.raises((TypeError, ValueError), match=f"^drain={drain!r}: "):
+            await client.aclose(drain=drain)
+        answer.set()
+        assert (await asking).status == 200
+
+
 async def test_aclose_with_nothing_in_flight_does_not_wait() -> None:
     async with serve([response(b"x")]) as server, penstock.Client() as client:
         await client.get(server.url)

@@ -23,7 +23,7 @@ from penstock._native import (
 )
 from penstock.barc.record import Entry, Record, Repair
 from penstock.blocking._ops import perform
-from penstock.blocking.policy import Policy
+from penstock.blocking.policy import Policy, checked
 from penstock.dialog import Dialog
 from penstock.errors import ArchiveError
 
@@ -138,6 +138,8 @@ class _Archive:
     def __init__(self, path: PathLike, mode: Mode, strategy: Strategy | None, keep_going: bool) -> None:
         if mode not in ("r", "a"):
             raise ValueError(f"mode={mode!r}: 'r' or 'a'")
+        if strategy is not None and not isinstance(strategy, Strategy):
+            raise TypeError(f"strategy={strategy!r}: takes a Strategy, as Strategy.gzip()")
         self.path = path
         self.mode: Mode = mode
         self.strategy = strategy or Strategy.plain()
@@ -375,7 +377,7 @@ class AsyncArchive(_Archive):
         known_end: int = 0,
     ) -> None:
         super().__init__(path, mode, strategy, keep_going)
-        self._policy = policy
+        self._policy = checked(policy)
         self._options = (tunables, budget, fsync, known_end)
         self._turn = asyncio.Lock()
 

@@ -58,6 +58,8 @@ class Index(Sequence[int]):
             ArchiveError: The archive is damaged, and wasn't opened with `keep_going`.
             OSError: A file can't be read or written.
         """
+        if not isinstance(archive, Archive):
+            raise TypeError(f"takes an Archive, as barc.open gives, not {type(archive).__name__}")
         path = os.fspath(archive.path) + ".index" if path is None else path
         index = cls()
         try:

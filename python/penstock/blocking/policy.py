@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from types import NoneType
 from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from penstock._native import Direct, Dispatch, Permit
 
-__all__ = ["Direct", "Dispatch", "Permit", "Policy"]
+__all__ = ["Direct", "Dispatch", "Permit", "Policy", "checked"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,3 +28,16 @@ class Policy(Protocol):
 
         `Direct` knows its lag, which is all that it runs. That of the others is found by a `LoopMonitor`.
         """
+
+
+def checked(policy: Policy | None) -> Policy | None:
+    """A policy as it was given, for who keeps it until something has to run.
+
+    Raises:
+        TypeError: It is none.
+    """
+    # The protocol by itself is slow to ask, and a policy's class has all of its methods, too.
+    known = isinstance(policy, (NoneType, Dispatch, Permit, Direct, Policy)) and not isinstance(policy, type)
+    if not known:
+        raise TypeError(f"policy={policy!r}: takes a policy, as Dispatch(pool)")
+    return policy

@@ -31,7 +31,12 @@ def register(pool: DispatchPool | None, /) -> DispatchPool | None:
     Returns:
         The pool that was registered before, if there was one. A registration keeps its pool alive; ending it doesn't
         close the pool.
+
+    Raises:
+        TypeError: It is no pool.
     """
+    if pool is not None and not isinstance(pool, DispatchPool):
+        raise TypeError(f"{pool!r}: takes a DispatchPool, or None to end the registration")
     before = _pool.get()
     _pool.set(pool)
     return before

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Protocol, Self
 from penstock import _native
 from penstock._native import Budget, Direct, Op, Tunables, read_limit
 from penstock.blocking._ops import default_policy, perform
-from penstock.blocking.policy import Policy
+from penstock.blocking.policy import Policy, checked
 from penstock.body.reader import ImageReader
 
 __all__ = ["BodyImage"]
@@ -83,7 +83,7 @@ class BodyImage(_native.Image):
             OSError: The file can't be opened, or has no length of its own, as pipes, devices and files of /proc.
             ValueError: `offset` and `length` lie outside it.
         """
-        return cls(_native.Image.open_path(path, offset, length, trusted), policy)
+        return cls(_native.Image.open_path(path, offset, length, trusted), checked(policy))
 
     # Synchronous, for threads
 

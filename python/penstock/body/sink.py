@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from penstock import _native
 from penstock._native import Budget, Direct, Tunables, refuse_in_loop
 from penstock.blocking._ops import perform
-from penstock.blocking.policy import Policy
+from penstock.blocking.policy import Policy, checked
 from penstock.body.image import BodyImage
 from penstock.errors import BodyTooLong
 
@@ -143,7 +143,7 @@ class AsyncBodySink(_Sink):
         size_hint: int | None = None,
     ) -> Self:
         sink = super().__new__(cls, tunables, budget, size_hint)
-        sink._policy = policy
+        sink._policy = checked(policy)
         sink._writing = None
         return sink
 

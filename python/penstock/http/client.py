@@ -622,9 +622,15 @@ class Client:
 
         Raises:
             ClientClosed: The client belongs to another event loop. It stays as it is.
+            TypeError, ValueError: `drain` is no number of seconds. It stays as it is.
 
         Cancelled, it closes at once. Whoever closes ends the wait of all who let it drain.
         """
+        if drain is not None:
+            if isinstance(drain, bool) or not isinstance(drain, int | float):
+                raise TypeError(f"drain={drain!r}: seconds are a number, or None not to wait")
+            if not drain >= 0:
+                raise ValueError(f"drain={drain!r}: not a number of seconds from 0 on")
         if self._loop not in (None, asyncio.get_running_loop()) and not self._closed:
             # Connections end by calls of their own loop, which would be waited for in vain.
             raise ClientClosed("the client belongs to another event loop: close it there, while that runs")

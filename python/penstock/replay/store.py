@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 
 from penstock._native import Tunables
 from penstock.barc import AsyncArchive, Record
-from penstock.blocking.policy import Policy
+from penstock.blocking.policy import Policy, checked
 from penstock.dialog import Dialog, Prolog, with_history
 from penstock.errors import ArchiveError, NotRecorded
 from penstock.replay.keys import whole
@@ -46,7 +46,7 @@ class Store:
     ) -> None:
         self._keys = keys
         self._tunables = tunables
-        self._policy = policy
+        self._policy = checked(policy)
         self._found: dict[Hashable, list[Dialog | int]] = {}
         self._turns: dict[Hashable, int] = {}
         self._asked = _Asked(near)
