@@ -16,6 +16,7 @@ import datetime
 import os
 import re
 import urllib.parse
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -30,6 +31,7 @@ from penstock.headers import Headers, codings_in, headers_in, lines_of
 
 try:
     from warcio.archiveiterator import WARCIterator
+    from warcio.bufferedreaders import DecompressingBufferedReader
     from warcio.exceptions import ArchiveLoadFailed
     from warcio.limitreader import LimitReader
     from warcio.warcwriter import WARCWriter
@@ -44,7 +46,7 @@ DECODED = "Penstock-Decoded"
 RENAMED = "Penstock-Renamed"
 TIMING = "Penstock-Timing"
 HEAD = 1 << 20
-"""Bytes of a message's head."""
+"""Bytes of a message's head, and of a record's own."""
 LINE = 64 << 10
 VERSIONS = {b"HTTP/2": b"HTTP/2.0", b"HTTP/3": b"HTTP/3.0", **{b"HTTP/1.%d" % n: b"HTTP/1.1" for n in range(2, 10)}}
 """As an archive has them; a later minor version is the last that is known (RFC 9110 section 2.5)."""
@@ -262,19 +264,23 @@ def _messages(
     file: Any, options: tuple[Tunables, Budget], decode: bool, skipped: Callable[[ArchiveError], object] | None
 ) -> Iterator[_Message]:
     records = WARCIterator(file, no_record_parse=True)
+    records.reader = reader = _Reader(file)
     try:
         for record in records:
+            reader.left = HEAD
             if record.length is None:
                 # It has swallowed the others.
                 message = f"record at byte {records.offset} of the WARC has no length"
                 raise ArchiveError(message, offset=records.offset, kind="warc")
-            if record.rec_type not in ("request", "response"):
-                continue
-            if not (record.rec_headers.get_header("WARC-Target-URI") or "").lower().startswith(("http:", "https:")):
-                continue
             offset = records.offset
             try:
-                yield _message(record, options, decode)
+                if _is_message(record):
+                    yield _message(record, options, decode)
+                else:
+                    for _ in _pieces(record.raw_stream):
+                        pass
+                    # It may have swallowed the others.
+                    _check_whole(record.raw_stream)
             except (ValueError, HeadTooLong) as error:
                 wrong = ArchiveError(f"record at byte {offset} of the WARC: {error}", offset=offset, kind="warc")
                 if skipped is None:
@@ -283,6 +289,43 @@ def _messages(
     except ArchiveLoadFailed as error:
         offset = records.offset
         raise ArchiveError(f"no WARC from byte {offset} on: {error}", offset=offset, kind="warc") from None
+
+
+class _Reader(DecompressingBufferedReader):  # type: ignore[misc]  # warcio has no types
+    """What lies between the blocks of records comes in lines of any length, and in any number, for warcio; and of
+    damage it tells standard error, and takes it for the file's end."""
+
+    left = HEAD
+    """Bytes of such lines that are to come, at most."""
+
+    def readline(self, length: int | None = None) -> bytes:
+        if length is not None:
+            return bytes(super().readline(length))
+        line = b""
+        while not line.endswith(b"\n") and (piece := super().readline(LINE)):
+            line += piece
+            self.left -= len(piece)
+            if self.left < 0:
+                raise ArchiveLoadFailed(f"a record's head, or what is before it, is over {HEAD} bytes")
+        return line
+
+    def _decompress(self, data: bytes) -> bytes:
+        if self.decompressor and self.num_block_read:
+            try:
+                return bytes(self.decompressor.decompress(data))
+            except zlib.error as error:
+                raise ArchiveLoadFailed(f"its compression is damaged: {error}") from None
+        return bytes(super()._decompress(data))
+
+
+def _is_message(record: Any) -> bool:
+    url = record.rec_headers.get_header("WARC-Target-URI") or ""
+    return record.rec_type in ("request", "response") and url.lower().startswith(("http:", "https:"))
+
+
+def _check_whole(stream: Any) -> None:
+    if getattr(stream, "limit", 0):
+        raise ValueError(f"it is cut off {stream.limit} bytes before its end")
 
 
 @dataclasses.dataclass
@@ -364,8 +407,7 @@ def _message(record: Any, options: tuple[Tunables, Budget], decode: bool) -> _Me
     chunked = ours is None and "chunked" in fields.get("transfer-encoding", "").lower()
     pieces = _joined(stream, get("WARC-Truncated") is not None) if chunked else _pieces(stream)
     body = _collect(pieces, options)
-    if getattr(stream, "limit", 0):
-        raise ValueError(f"it is cut off {stream.limit} bytes before its end")
+    _check_whole(stream)
     decoded: tuple[str, ...]
     if ours is not None:
         decoded = tuple(name for name in ours.split(", ") if name)

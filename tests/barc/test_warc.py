@@ -467,6 +467,56 @@ def test_a_record_without_a_length_does_not_hold_the_others(others: Others, kind
     assert (raised.value.kind, (raised.value.offset or 0) > 0) == ("warc", True)
 
 
+@pytest.mark.parametrize("kind", ["response", "metadata"])
+@pytest.mark.parametrize("skipped", [None, print])
+def test_compression_that_is_damaged_does_not_end_the_file(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str, skipped: Any
+) -> None:
+    others = Others(tmp_path / "damaged.warc.gz")
+    others.add(kind, OK + b"".join(b"%d," % (n * 7919 % 1000003) for n in range(60000)))
+    large = bytearray(gzip.compress(others.save().read_bytes()))
+    middle = len(large) // 2
+    large[middle : middle + 50] = bytes(byte ^ 0x5A for byte in large[middle : middle + 50])
+    others = Others(others.path)
+    others.add("response", OK)
+    small = gzip.compress(others.save().read_bytes())
+    others.path.write_bytes(small + large + small)
+    dialogs = warc.read(others.path, skipped=skipped)
+    assert next(dialogs).status == 200
+    with pytest.raises(penstock.ArchiveError, match="compression is damaged") as raised:
+        next(dialogs)
+    assert (raised.value.kind, raised.value.offset) == ("warc", len(small))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_record_that_is_passed_over_does_not_hide_those_that_it_would_swallow(others: Others) -> None:
+    others.add("response", OK)
+    others.add("resource", b"x" * 100)
+    others.add("response", OK)
+    path = others.save()
+    path.write_bytes(path.read_bytes().replace(b"Content-Length: 100", b"Content-Length: 999"))
+    dialogs = warc.read(path)
+    assert next(dialogs).status == 200
+    with pytest.raises(penstock.ArchiveError, match="cut off"):
+        next(dialogs)
+
+
+@pytest.mark.parametrize(
+    ("head", "more"),
+    [
+        (b"WARC/1.0\r\nX: ", b"a" * 64),
+        (b"WARC/1.0\r\n", b"X: a\r\n"),
+        (b"WARC/1.0\r\nWARC-Type: warcinfo\r\nContent-Length: 0\r\n\r\n", b"\r\n"),
+    ],
+    ids=["line", "lines", "between"],
+)
+def test_heads_of_records_without_an_end_are_not_collected(tmp_path: Path, head: bytes, more: bytes) -> None:
+    path = tmp_path / "bomb.warc.gz"
+    path.write_bytes(gzip.compress(head + more * ((4 << 20) // len(more))))
+    with pytest.raises(penstock.ArchiveError, match="is over 1048576 bytes"):
+        list(warc.read(path))
+
+
 def test_what_came_before_a_body_that_is_too_long_is_given(others: Others) -> None:
     others.add("response", OK + b"good")
     others.add("response", OK + b"x" * 1000, url="http://a.test/long")
