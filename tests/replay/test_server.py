@@ -126,6 +126,55 @@ async def test_the_host_that_is_named_answers_whichever_scheme_it_was_recorded_b
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_url_is_found_as_other_programs_escape_it(whole: bool) -> None:
+    spelt = ("/a|b?x[]=%7e1%c3%80&y={}", "/a%7Cb?x%5B%5D=~1%C3%80&y=%7B%7D")
+    request = "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    for path in spelt:
+        async with ReplayServer([recorded(SITE + path, b"found"), recorded(f"{SITE}/a%2Fb", b"other")]) as server:
+            for asked in spelt:
+                said = await say(server, (request % (SITE + asked if whole else asked)).encode())
+                assert said.endswith(b"\r\n\r\nfound")
+            # What is reserved has another meaning when it is escaped.
+            assert b" 404 " in await say(server, (request % (SITE + "/a/b" if whole else "/a/b")).encode())
+
+
+@pytest.mark.asyncio
+async def test_a_recorded_answer_that_is_none_by_itself_is_not_waited_for() -> None:
+    switching = recorded(SITE, status=101, res_headers=[("Upgrade", "websocket")])
+    async with ReplayServer([switching]) as server, penstock.Client() as client:
+        answer = await client.get(server.url)
+        assert answer.status == 501
+        assert await answer.text() == "what was recorded is a 101, which is no answer by itself\n"
+
+
+@pytest.mark.asyncio
+async def test_who_says_more_than_is_read_has_the_answer_all_the_same() -> None:
+    def post(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as peer:
+            peer.sendall(b"POST /p HTTP/1.1\r\nContent-Length: 16777216\r\n\r\n" + b"x" * 16777216)
+            return b"".join(iter(lambda: peer.recv(65536), b""))
+
+    async with ReplayServer([recorded(SITE)], tunables=penstock.Tunables(max_body=10)) as server:
+        said = await asyncio.to_thread(post, server.port)
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert b"max_body" in said
+
+
+@pytest.mark.asyncio
+async def test_a_peer_that_stays_behind_its_last_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "LINGER", 0.05)
+    async with ReplayServer([recorded(f"{SITE}/a", b"1")]) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /a HTTP/1.1\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).endswith(b"\r\n\r\n1")
+        while server._conversations:
+            await asyncio.sleep(0.01)
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("last", ["Connection: close\r\nConnection: TE", "Connection: TE , Close"])
 async def test_any_connection_line_may_say_that_it_is_the_last_request(last: str) -> None:
     asking = "GET /a HTTP/1.1\r\nHost: x\r\nConnection: %s\r\n\r\n"

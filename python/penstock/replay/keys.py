@@ -9,8 +9,11 @@ from penstock.dialog import Prolog
 from penstock.errors import InvalidURL
 from penstock.http.url import parse, to_ascii
 
-__all__ = ["behind_host", "by_path", "by_url", "by_url_and_path", "whole"]
+__all__ = ["behind_host", "by_path", "by_url", "by_url_and_path", "by_url_of_others", "whole"]
 
+_VARIED = re.compile(r"""%([0-9A-Fa-f]{2})|[\0- "%<>[\\\]^`{|}\x7f]""")
+"""What of a path and a query each program escapes as it likes."""
+_UNRESERVED = re.compile("[0-9A-Za-z._~-]")
 _PARTS = re.compile(r"(?:(.*?)://)?([^/?#]*)([^#]*)", re.DOTALL)
 
 
@@ -20,16 +23,22 @@ def by_url(prolog: Prolog) -> tuple[str, ...]:
     return prolog.method, scheme, authority, path
 
 
+def by_url_of_others(prolog: Prolog) -> tuple[str, ...]:
+    """The same for other programs, which escape characters of it that the client leaves as they are, or the reverse."""
+    method, scheme, authority, path = by_url(prolog)
+    return method, scheme, authority, _VARIED.sub(_escaped, path)
+
+
 def by_path(prolog: Prolog) -> Iterator[Hashable]:
     """By the host first, and by what follows that, whichever host it is on. The scheme isn't told by who asks for a
     path."""
-    _, authority, path = _split(prolog.url)
-    yield prolog.method, authority, path
-    yield prolog.method, path
+    method, _, authority, path = by_url_of_others(prolog)
+    yield method, authority, path
+    yield method, path
 
 
 def by_url_and_path(prolog: Prolog) -> Iterator[Hashable]:
-    yield by_url(prolog)
+    yield by_url_of_others(prolog)
     yield from by_path(prolog)
 
 
@@ -51,3 +60,9 @@ def _split(url: str) -> tuple[str, str, str]:
         assert found is not None  # all of it is optional
         return found[1] or "", found[2], found[3]
     return target.origin.scheme, target.origin.authority, target.path
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """In capitals, but not what is never escaped in need (RFC 3986 section 6.2.2)."""
+    char = chr(int(found[1], 16)) if found[1] else found[0]
+    return char if _UNRESERVED.fullmatch(char) else f"%{ord(char):02X}"

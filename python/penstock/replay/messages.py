@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import socket
 from collections.abc import AsyncIterator
@@ -23,6 +24,8 @@ HEAD = 64 << 10
 """Bytes of a request's head, and of a line, or the trailers, of a chunked body."""
 IDLE = 60.0
 """Seconds that a connection waits for more of a request, and for the peer to take more of an answer."""
+LINGER = 5.0
+"""Seconds that a peer has, from the last answer on, to stop talking and to read that."""
 PIECE = 256 << 10
 """Bytes that are read and written at once."""
 
@@ -84,6 +87,16 @@ class Peer:
                 left = left[self._connection.send(left) :]
             except BlockingIOError:
                 await self._room()
+
+    async def leave(self) -> None:
+        """Ends what is sent, and drops what comes until the peer has ended, too. To close the socket at once, with
+        something unread, would take the last answer away from the peer (RFC 9112 section 9.6)."""
+        with contextlib.suppress(OSError):
+            # It may have gone.
+            self._connection.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(LINGER):
+            while await self._loop.sock_recv(self._connection, PIECE):
+                pass
 
     async def _room(self) -> None:
         room = self._loop.create_future()
@@ -212,6 +225,9 @@ def plain(status: int, text: str) -> Reply:
 
 def recorded(dialog: Dialog, method: str) -> Reply:
     """A recorded response, with what is about its connection and framing made anew."""
+    if dialog.status < 200:
+        # A client would wait for the answer behind it.
+        return plain(501, f"what was recorded is a {dialog.status}, which is no answer by itself\n")
     head = dialog.response()._head
     line, *lines = (dialog.trace.res_head or head.raw)[:-4].split(b"\r\n")
     left, coded = codings_left(dialog), tuple(codings_in(head, "content-encoding"))

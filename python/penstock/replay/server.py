@@ -17,7 +17,7 @@ from penstock.blocking.policy import Policy
 from penstock.dialog import Prolog
 from penstock.errors import LimitExceeded, NotRecorded
 from penstock.headers import headers_of
-from penstock.replay.keys import behind_host, by_path, by_url, by_url_and_path
+from penstock.replay.keys import behind_host, by_path, by_url_and_path, by_url_of_others
 from penstock.replay.messages import PIECE, Peer, Reply, plain, read_body, read_head, recorded
 from penstock.replay.store import Key, Keys, Source, Store
 
@@ -35,8 +35,9 @@ class ReplayServer:
     """Serves recorded answers, for `async with`: `url` is where.
 
     A request for `/path?query` gets what was recorded for that on the host of its Host field, by http or https, and
-    else on any host; one for a whole URL, as clients send it to a proxy, what was recorded for that. Answers come in
-    turn, as from `Replay`. What isn't recorded is a 404 that names what has the nearest path.
+    else on any host; one for a whole URL, as clients send it to a proxy, what was recorded for that. Programs escape a
+    URL differently: `|` is `%7C`, `%c3` is `%C3`, and `%7E` is `~`. Answers come in turn, as from `Replay`. What isn't
+    recorded is a 404 that names what has the nearest path.
 
     The recorded head is sent byte for byte where the dialog has it in its trace, and else with the names in lower case
     that an archive keeps. Made anew are the version, the fields about connection and framing, and, when the body was
@@ -71,7 +72,7 @@ class ReplayServer:
         self._tunables = tunables if tunables is not None else Tunables()
         self._policy = policy
         self._on_answer = on_answer
-        compared = key if key is not None else by_url
+        compared = key if key is not None else by_url_of_others
 
         def whole(prolog: Prolog) -> Iterator[Hashable]:
             yield compared(prolog)
@@ -178,6 +179,7 @@ class ReplayServer:
         try:
             while await self._serve(peer):
                 pass
+            await peer.leave()
         except (ConnectionError, TimeoutError):
             # It has gone, or says nothing more.
             pass
