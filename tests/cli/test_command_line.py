@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def test_completion_prints_what_the_shell_reads(shell: str, run: Callable[..., D
 
 def test_bash_completes_a_command(run: Callable[..., Done], tmp_path: Path) -> None:
     (tmp_path / "completion").write_text(run("completion", "bash").out)
-    (tmp_path / "penstock").write_text(f'#!/bin/sh\nexec {sys.executable} -m penstock.cli "$@"\n')
+    (tmp_path / "penstock").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m penstock.cli "$@"\n')
     (tmp_path / "penstock").chmod(0o755)
     script = "source completion; COMP_WORDS=(penstock che); COMP_CWORD=1; _penstock_completion penstock; "
     script += 'echo "${COMPREPLY[@]}"'
