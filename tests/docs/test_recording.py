@@ -177,6 +177,28 @@ async def test_the_page_on_replay_keeps_redirects_and_compares_by_a_key(
     assert await howto["titles"](path, [url + "?b=2&session=1&a=1"]) == ["Example Domain"]
 
 
+@pytest.mark.asyncio
+async def test_a_key_looks_at_bodies_in_files_by_the_policy_that_the_page_names(tmp_path: Path) -> None:
+    key = page("how-to/replay.md")["without_session"]
+    path, sent = tmp_path / "posts.barc", tmp_path / "sent"
+    sent.write_bytes(bytes(300_000))
+    body = penstock.BodyImage.from_bytes(sent.read_bytes())
+    prolog = penstock.Prolog(method="POST", url="http://site.test/?session=1", req_body=body)
+    async with barc.AsyncArchive(path, "a") as archive:
+        await archive.append(penstock.Dialog(prolog, penstock.Epilog(version="HTTP/1.1", status=201)))
+
+    async def post(policy: penstock.Policy | None) -> int:
+        async with (
+            penstock.Replay(path, key=key, policy=policy) as replay,
+            penstock.Client(transport=replay, policy=policy) as client,
+        ):
+            return (await client.post("http://site.test/?session=2", content=sent)).status
+
+    assert await post(penstock.Direct()) == 201
+    with pytest.raises(penstock.BlockingInLoop):
+        await post(None)
+
+
 async def first_url(path: Path) -> str:
     async with barc.AsyncArchive(path) as archive:
         return (await anext(archive.records())).meta["url"]

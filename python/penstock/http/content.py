@@ -125,7 +125,7 @@ async def _part(value: object, what: str, policy: Policy) -> bytes | BodyImage:
     if isinstance(value, Image):
         return BodyImage(value, policy)
     if isinstance(value, Path):
-        return await policy.run(BodyImage.from_path, value)
+        return await policy.run(BodyImage.from_path, value, policy=policy)
     raise TypeError(
         f"{what}={type(value).__name__}: takes bytes, str, a pathlib.Path, a BodyImage"
         + (", or an asynchronous iterable of bytes" if what == "content" else "")
