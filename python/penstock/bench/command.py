@@ -2,6 +2,7 @@
 `penstock.cli`. It does with the standard library alone."""
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -48,8 +49,11 @@ class Parser(argparse.ArgumentParser):
         return self.offered[-1]
 
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: {message}\n")
+        # Some releases of CPython 3.11 let it through that nobody can be told.
+        with contextlib.suppress(OSError):
+            self.print_usage(sys.stderr)
+            self.exit(1, f"{self.prog}: {message}\n")
+        self.exit(1)
 
 
 def _parser(prog: str) -> Parser:

@@ -40,6 +40,7 @@ _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=-]+")
 _BRACKETED = re.compile(r"\[[^\[\]]*:[^\[\]]*\](?::.*)?")
 """An IPv6 address, and nothing around it but a port. Of more, `urlsplit` takes what is in the brackets for the host,
 and others take the rest."""
+_BRACKETS = "brackets are around an IPv6 address, and nothing but a port is beside them"
 _ZONE = re.compile(r"%[^\]]*")
 _BEYOND = re.compile(r"(?i:https?)://([^/?#:@\[]*[%\x80-\U0010ffff][^/?#:@\[]*)")
 """What begins with a host that isn't as DNS has it."""
@@ -148,8 +149,9 @@ def _split(url: str) -> Target:
         raise refuse(f"{bad.group()!r} at {bad.start()} must be percent-encoded")
     try:
         parts = urllib.parse.urlsplit(url)
-    except ValueError as error:
-        raise refuse(str(error)) from None
+    except ValueError:
+        # What it says of brackets that aren't an address's is another thing in each release.
+        raise refuse(_BRACKETS) from None
     try:
         port = parts.port
     except ValueError:
@@ -161,7 +163,7 @@ def _split(url: str) -> Target:
     if "@" in parts.netloc:
         raise refuse("credentials don't belong in a URL: give them as auth=")
     if not {"[", "]"}.isdisjoint(parts.netloc) and not _BRACKETED.fullmatch(parts.netloc):
-        raise refuse("brackets are around an IPv6 address, and nothing but a port is beside them")
+        raise refuse(_BRACKETS)
     host = (parts.hostname or "").rstrip(".")
     if not host:
         raise refuse("has no host")
@@ -244,6 +246,6 @@ def join(base: str, location: str) -> str:
         base = base.partition("?")[0]
     try:
         url = urllib.parse.urljoin(base, location)
-    except ValueError as error:
-        raise refused(location, str(error)) from None
+    except ValueError:
+        raise refused(location, _BRACKETS) from None
     return to_ascii(url if "#" in location else f"{url}{mark}{fragment}")
