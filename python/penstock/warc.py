@@ -55,6 +55,8 @@ PIECE = 256 << 10
 
 STATUS_LINE = re.compile(rb"HTTP/(0\.9|1\.[0-9]|[23](\.0)?) [1-9][0-9]{2}( .*)?", re.DOTALL)
 REQUEST_LINE = re.compile(rb"[0-9A-Za-z!#$%&'*+.^_`|~-]+( .*){2}", re.DOTALL)
+# A line end would begin another field, or another record.
+WRITABLE = re.compile(r"[^\0-\x1f\x7f]+")
 # `int` would take signs and underscores, too. With another line end it is rather a text's first line.
 CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\n]*)?\r\n")
 
@@ -88,6 +90,7 @@ def write(
     Raises:
         OSError: The file can't be written; the last dialog may be there in part.
         Truncated: A body's file was cut short. Of its dialog nothing is written.
+        ValueError: A method, URL or version is empty, or has control characters. Of that dialog nothing is written.
         BlockingInLoop: This thread runs an event loop.
     """
     refuse_in_loop("warc.write()", "await run_blocking(warc.write, path, dialogs)")
@@ -146,6 +149,9 @@ def _record(
     writer: Any, dialog: Dialog, kind: str, head: bytes, body: BodyImage, decoded: tuple[str, ...], limit: int | None
 ) -> Any:
     trace, length = dialog.trace, len(body)
+    for name in ("method", "url", "version"):
+        if not WRITABLE.fullmatch(value := getattr(dialog, name)):
+            raise ValueError(f"{name}={value!r}: is empty, or has control characters, which a WARC can't hold")
     fields = {"WARC-Type": kind, "WARC-Date": _date(trace.started or EPOCH), DECODED: ", ".join(decoded)}
     if trace.peer is not None:
         fields["WARC-IP-Address"] = trace.peer[0]

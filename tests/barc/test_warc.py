@@ -187,6 +187,19 @@ def test_whatever_dialogs_are_written_come_back(
         )
 
 
+@pytest.mark.parametrize(
+    "change", [{"url": ""}, {"url": "http://a.test/\r\nX: 1"}, {"method": "A\nB"}, {"version": "A\rB"}]
+)
+def test_what_would_be_read_as_something_else_is_not_written(tmp_path: Path, change: dict[str, str]) -> None:
+    path = tmp_path / "dialogs.warc"
+    good = make_dialog()
+    with pytest.raises(ValueError, match=f"{next(iter(change))}=.*control characters"):
+        warc.write(path, [good, good.replace(**change), good])
+    (dialog,) = warc.read(path)
+    assert state(dialog) == state(good)
+    check(path)
+
+
 def test_a_body_over_the_limit_is_cut_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "a.warc.gz"
     upload = make_dialog(3, req_body=penstock.BodyImage.from_bytes(LARGE), method="POST")
