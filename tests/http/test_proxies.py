@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import penstock
+import penstock.http.client
 import pytest
-from penstock.http.proxy import EnvironmentProxies, parse_proxy
+from penstock.http import settings
+from penstock.http.proxy import EnvironmentProxies, Proxy, parse_proxy
 from penstock.http.url import Origin
 
 from tests.http.conftest import NOTHING, Storing, at_hand
@@ -174,6 +176,26 @@ async def test_a_request_chooses_its_proxy_or_none() -> None:
         async with penstock.Client() as client:
             assert await (await client.get(direct.url, proxy=f"127.0.0.1:{proxy.port}")).read() == b"p"
             assert await (await client.get(direct.url)).read() == b"d"
+
+
+async def test_the_url_of_a_proxy_is_read_where_it_is_given_and_not_for_each_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[str] = []
+
+    def counted(url: str) -> Proxy:
+        read.append(url)
+        return parse_proxy(url)
+
+    for module in (settings, penstock.http.client):
+        monkeypatch.setattr(module, "parse_proxy", counted)
+    async with serve(redirect(302, "/on"), [response(b"p")], [response(b"p")]) as proxy:
+        async with penstock.Client(proxy=proxy.url) as client:
+            assert await (await client.get("http://one.test/", headers={"a": "b"}, max_redirects=3)).read() == b"p"
+        assert read == [proxy.url]
+        async with penstock.Client() as client:
+            await client.get("http://one.test/", proxy=proxy.url)
+        assert read == [proxy.url] * 2
 
 
 async def test_a_redirect_keeps_the_proxys_credentials_to_the_proxy() -> None:

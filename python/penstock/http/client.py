@@ -152,7 +152,7 @@ class Client:
             follow_redirects,
             max_redirects,
             decode,
-            proxy,
+            parse_proxy(proxy) if proxy else proxy,
             ssl_context,
         )
         self._env = EnvironmentProxies() if trust_env else None
@@ -549,7 +549,7 @@ class Client:
         if settings is self._settings and (known := self._routes.get(origin)) is not None:
             return known
         if settings.proxy is not None:
-            proxy = parse_proxy(settings.proxy) if settings.proxy else None
+            proxy = settings.proxy or None
         elif self._env is not None and self._uds is None:
             proxy = self._env.for_origin(origin)
         route = Route(origin, proxy, settings.ssl_context if origin.scheme == "https" else None, self._uds)

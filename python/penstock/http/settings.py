@@ -15,7 +15,7 @@ from penstock.http.auth import Auth
 from penstock.http.content import Files, Source
 from penstock.http.hooks import Hooks
 from penstock.http.options import Decode, Limits, Timeouts
-from penstock.http.proxy import parse_proxy
+from penstock.http.proxy import Proxy, parse_proxy
 from penstock.http.url import Params
 
 __all__ = ["Options", "Settings", "check_kind"]
@@ -97,7 +97,8 @@ class Settings:
     follow_redirects: bool
     max_redirects: int
     decode: Decode
-    proxy: str | None
+    proxy: Proxy | Literal[""] | None
+    """`""` is none, whatever the environment says."""
     ssl_context: ssl.SSLContext | None
     plan: Plan = dataclasses.field(init=False)
     """How bodies are received."""
@@ -105,8 +106,6 @@ class Settings:
     def __post_init__(self) -> None:
         for name in _CHECKED:
             check_kind(name, getattr(self, name))
-        if self.proxy:
-            parse_proxy(self.proxy)
         plan = Plan(self.tunables, self.budget, self.file_pool, self.policy, self.decode)
         object.__setattr__(self, "plan", plan)
         most = self.max_redirects
@@ -122,12 +121,15 @@ class Settings:
         """With what a request was given.
 
         Raises:
-            TypeError: There is no such option.
+            TypeError: There is no such option, or it takes something else.
+            ValueError: Its value isn't one that it takes.
         """
         if unknown := options.keys() - KNOWN:
             known = ", ".join(sorted(KNOWN))
             raise TypeError(f"there is no option {', '.join(sorted(unknown))}: a request takes {known}")
         own = {name: value for name, value in options.items() if name in _FIELDS and value is not None}
+        if proxy := options.get("proxy"):
+            own["proxy"] = parse_proxy(proxy)
         return dataclasses.replace(self, **own) if own else self  # type: ignore[arg-type]
 
 
