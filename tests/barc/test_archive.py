@@ -185,10 +185,11 @@ def test_meta_is_read_without_what_stands_behind_it(kind: str, path: Path, dialo
         offsets = [archive.append(dialog(number, os.urandom(number * 150_000))) for number in range(3)]
     # With which no body could be read.
     with barc.open(path, tunables=penstock.Tunables(max_body=0)) as archive:
-        found = archive._reading().walk("metas", False).batch_op(0)()
-    assert [(one.offset, one.meta.get("url")) for one in found] == [
-        (offset, f"http://sample.test/{number}") for number, offset in enumerate(offsets)
-    ]
+        entries = list(archive.entries())
+        found = list(archive.metas())
+        assert list(archive.metas(offsets[1])) == found[1:]
+    assert [entry for entry, _ in found] == entries
+    assert [meta["url"] for _, meta in found] == [f"http://sample.test/{number}" for number in range(3)]
 
 
 @pytest.mark.parametrize("kind", STRATEGIES)

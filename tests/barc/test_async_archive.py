@@ -26,6 +26,8 @@ async def test_what_is_appended_is_read_by_every_policy(path: Path, policy: Any,
         assert await archive.read(path.stat().st_size) is None
     async with barc.AsyncArchive(path, policy=policy) as archive:
         assert [entry.offset async for entry in archive.entries()] == offsets
+        metas = [(entry.offset, meta["url"]) async for entry, meta in archive.metas(offsets[1])]
+        assert metas == [(offsets[1], "http://sample.test/1"), (offsets[2], "http://sample.test/2")]
         found = [record async for record in archive]
         assert [await record.res_body.read() for record in found] == [b"", data[:200_000], data]
 

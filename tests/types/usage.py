@@ -226,6 +226,7 @@ def archives() -> None:
             reveal_type(archive.append(record))  # int
         reveal_type(archive.read(0))  # penstock.barc.record.Record | None
         reveal_type(next(archive.entries()).offset)  # int
+        reveal_type(next(archive.metas())[1]["url"])  # str
 
 
 async def archives_of_tasks(dialog: penstock.Dialog) -> None:

@@ -26,6 +26,7 @@ from penstock.blocking._ops import perform
 from penstock.blocking.policy import Policy, checked
 from penstock.dialog import Dialog
 from penstock.errors import ArchiveError
+from penstock.headers import Headers
 
 __all__ = ["Archive", "AsyncArchive", "Records", "open", "repair"]
 
@@ -130,6 +131,12 @@ def _record(source: Dialog | Record) -> _native.Record:
     if isinstance(source, Record):
         return source.native
     raise TypeError(f"takes a Dialog, as Client.record gives, or a Record, not {type(source).__name__}")
+
+
+def _place_and_meta(native: _native.Record) -> tuple[Entry, Headers]:
+    assert native.offset is not None  # it was read
+    assert native.end is not None
+    return Entry(native.offset, native.end, native.compression), Headers(native.meta)
 
 
 class _Archive:
@@ -293,6 +300,11 @@ class Archive(_Archive):
         """The places of the records from the offset `start` on: only heads are read."""
         return Records(self, self._walk("entries"), start, Entry._make)
 
+    def metas(self, start: int = 0) -> Records[tuple[Entry, Headers]]:
+        """The places of the records from the offset `start` on, each with its meta: what stands behind that isn't read,
+        and may be damaged or over any limit."""
+        return Records(self, self._walk("metas"), start, _place_and_meta)
+
     def read(self, offset: int) -> Record | None:
         """The record at `offset`; `None` at the end of the file, behind it, and where a record is being written.
 
@@ -411,9 +423,9 @@ class AsyncArchive(_Archive):
         """As `Archive.entries`, for `async for`."""
         return AsyncRecords(self, self._walk("entries"), start, Entry._make, policy=self._policy)
 
-    def _metas(self) -> AsyncRecords[Record]:
-        """The records with their meta only: nothing else of them is read, or decoded."""
-        return AsyncRecords(self, self._walk("metas"), 0, Record.of, policy=self._policy)
+    def metas(self, start: int = 0) -> AsyncRecords[tuple[Entry, Headers]]:
+        """As `Archive.metas`, for `async for`."""
+        return AsyncRecords(self, self._walk("metas"), start, _place_and_meta, policy=self._policy)
 
     async def read(self, offset: int) -> Record | None:
         """As `Archive.read`. Cancelled, nothing is left."""

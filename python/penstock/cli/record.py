@@ -199,8 +199,8 @@ class Recording:
         async with self._client, self._archive:
             recorded = set()
             if resume:
-                async for record in self._archive._metas():
-                    recorded.add(archived_url(record.meta.get("url", "")))
+                async for _, meta in self._archive.metas():
+                    recorded.add(archived_url(meta.get("url", "")))
             try:
                 async with asyncio.TaskGroup() as group:
                     async for url in urls:
