@@ -4,7 +4,6 @@ upstream's `barc`."""
 from __future__ import annotations
 
 import base64
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -17,7 +16,6 @@ from typing import Any, BinaryIO, TypeVar
 import click
 
 from penstock import barc
-from penstock._native import Tunables
 from penstock.body.image import BodyImage
 from penstock.cli.common import (
     Command,
@@ -32,20 +30,15 @@ from penstock.cli.common import (
     tell,
     tunables_of,
 )
-from penstock.cli.progress import Progress
-from penstock.errors import ArchiveError, BodyTooLong
+from penstock.cli.files import FILE, compressed, extent, opened, reading, several, strategy_of, told_of
+from penstock.errors import ArchiveError
 
-__all__ = ["COMMANDS", "FILE", "compressed", "extent", "opened", "reading", "several", "strategy_of"]
+__all__ = ["COMMANDS", "Span"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 PIECE = 3 << 14
 """Bytes of a body that are made into base64 at a time: a multiple of three, so that no padding comes between."""
-
-FILE = click.Path()
-"""A name that shells complete; whether there is such a file is found out when it is opened."""
-
-several = click.argument("files", metavar="FILE...", nargs=-1, required=True, type=FILE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,19 +57,6 @@ class Span:
                 return iter(())
             start = entries.offset
         return itertools.islice(archive.records(start), self.count)
-
-
-def compressed(command: F) -> F:
-    """Adds the options that choose how records are stored."""
-    command = click.option("-b", "--brotli", is_flag=True, help="The same with brotli.")(command)
-    return click.option("-z", "--gzip", is_flag=True, help="Compress what is worth it; plain by default.")(command)
-
-
-def strategy_of(gzip: bool, brotli: bool) -> barc.Strategy:
-    exclusive({"--gzip": gzip, "--brotli": brotli})
-    if gzip or brotli:
-        return barc.Strategy.gzip() if gzip else barc.Strategy.brotli()
-    return barc.Strategy.plain()
 
 
 def _number(name: str, text: str | None) -> int | None:
@@ -229,7 +209,7 @@ def cp(
         # A missing one makes no output.
         barc.open(name).close()
     damaged = False
-    with _told_of(out):
+    with told_of(out):
         target = barc.open(out, "a", strategy=strategy)
     with target, reading(files, quiet) as progress:
         for name in files:
@@ -251,38 +231,6 @@ def cp(
                     print_json(file=name, copied=copied, damaged=len(archive.damage))
                 damaged |= bool(archive.damage)
     return 2 if damaged else 0
-
-
-def reading(files: tuple[str, ...], quiet: bool) -> Progress:
-    """For a command that reads all of these; one that can't be read is told of when it is its turn."""
-    total = 0
-    for name in files:
-        with contextlib.suppress(OSError):
-            total += Path(name).stat().st_size
-    return Progress("record", total, by_size=True, quiet=quiet)
-
-
-@contextlib.contextmanager
-def opened(name: str, tunables: Tunables, *, keep_going: bool = False) -> Iterator[barc.Archive]:
-    """An archive to read, of whose errors one can tell in which file they are."""
-    with barc.open(name, tunables=tunables, keep_going=keep_going) as archive, _told_of(name):
-        yield archive
-
-
-@contextlib.contextmanager
-def _told_of(name: str) -> Iterator[None]:
-    """Says of what is wrong with an archive in which file it is."""
-    try:
-        yield
-    except (ArchiveError, BodyTooLong) as error:
-        raise Failure(f"{name}: {error}") from error
-
-
-def extent(record: barc.Record | barc.Entry) -> int:
-    """Bytes of the archive that a record, read from there, takes."""
-    assert record.offset is not None
-    assert record.end is not None
-    return record.end - record.offset
 
 
 def _place(name: str, error: ArchiveError) -> str:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 import penstock
-from penstock.cli.archives import FILE
 from penstock.cli.common import (
     Command,
     Failure,
@@ -28,6 +27,7 @@ from penstock.cli.common import (
     tunables_of,
     writable,
 )
+from penstock.cli.files import FILE
 from penstock.cli.progress import Progress
 from penstock.errors import PenstockError
 

@@ -17,7 +17,6 @@ import click
 import penstock
 from penstock import barc
 from penstock.barc.record import archived_url
-from penstock.cli.archives import FILE, compressed, strategy_of
 from penstock.cli.common import (
     Command,
     Failure,
@@ -32,6 +31,7 @@ from penstock.cli.common import (
     tell,
     tunables_of,
 )
+from penstock.cli.files import FILE, compressed, strategy_of
 from penstock.cli.progress import Progress
 from penstock.errors import HeadTooLong, InvalidURL, PenstockError, UnsupportedEncoding
 

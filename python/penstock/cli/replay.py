@@ -8,8 +8,8 @@ import sys
 import click
 
 from penstock._native import Tunables
-from penstock.cli.archives import FILE
 from penstock.cli.common import Command, json_option, limited, print_json, tunables_of
+from penstock.cli.files import FILE
 
 __all__ = ["replay"]
 

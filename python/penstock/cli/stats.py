@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from penstock import barc
-from penstock.cli.archives import extent, opened, reading, several
 from penstock.cli.common import (
     Command,
     counted,
@@ -23,6 +22,7 @@ from penstock.cli.common import (
     shown,
     tunables_of,
 )
+from penstock.cli.files import extent, opened, reading, several
 from penstock.headers import Headers
 
 __all__ = ["stats"]

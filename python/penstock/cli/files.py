@@ -1,0 +1,70 @@
+"""What commands on archives share: the files that they are given, how these are read, and how records are stored."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from penstock import barc
+from penstock._native import Tunables
+from penstock.cli.common import Failure, exclusive
+from penstock.cli.progress import Progress
+from penstock.errors import ArchiveError, BodyTooLong
+
+__all__ = ["FILE", "compressed", "extent", "opened", "reading", "several", "strategy_of", "told_of"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FILE = click.Path()
+"""A name that shells complete; whether there is such a file is found out when it is opened."""
+
+several = click.argument("files", metavar="FILE...", nargs=-1, required=True, type=FILE)
+
+
+def compressed(command: F) -> F:
+    """Adds the options that choose how records are stored."""
+    command = click.option("-b", "--brotli", is_flag=True, help="The same with brotli.")(command)
+    return click.option("-z", "--gzip", is_flag=True, help="Compress what is worth it; plain by default.")(command)
+
+
+def strategy_of(gzip: bool, brotli: bool) -> barc.Strategy:
+    exclusive({"--gzip": gzip, "--brotli": brotli})
+    if gzip or brotli:
+        return barc.Strategy.gzip() if gzip else barc.Strategy.brotli()
+    return barc.Strategy.plain()
+
+
+def reading(files: tuple[str, ...], quiet: bool) -> Progress:
+    """For a command that reads all of these; one that can't be read is told of when it is its turn."""
+    total = 0
+    for name in files:
+        with contextlib.suppress(OSError):
+            total += Path(name).stat().st_size
+    return Progress("record", total, by_size=True, quiet=quiet)
+
+
+@contextlib.contextmanager
+def opened(name: str, tunables: Tunables, *, keep_going: bool = False) -> Iterator[barc.Archive]:
+    """An archive to read, of whose errors one can tell in which file they are."""
+    with barc.open(name, tunables=tunables, keep_going=keep_going) as archive, told_of(name):
+        yield archive
+
+
+@contextlib.contextmanager
+def told_of(name: str) -> Iterator[None]:
+    """Says of what is wrong with an archive in which file it is."""
+    try:
+        yield
+    except (ArchiveError, BodyTooLong) as error:
+        raise Failure(f"{name}: {error}") from error
+
+
+def extent(record: barc.Record | barc.Entry) -> int:
+    """Bytes of the archive that a record, read from there, takes."""
+    assert record.offset is not None
+    assert record.end is not None
+    return record.end - record.offset
