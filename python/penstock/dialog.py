@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from penstock.http.response import Response
 
 __all__ = [
+    "CODINGS",
+    "EMPTY",
     "Dialog",
     "Epilog",
     "Prolog",

@@ -15,7 +15,7 @@ from typing import overload
 from penstock.barc.archive import Archive
 from penstock.errors import ArchiveError
 
-__all__ = ["Index"]
+__all__ = ["Index", "forget"]
 
 MAGIC = b"BARCIDX1"
 

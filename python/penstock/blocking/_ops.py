@@ -9,6 +9,8 @@ from typing import TypeVar
 from penstock._native import Direct, Dispatch, Op
 from penstock.blocking.policy import Policy
 
+__all__ = ["default_policy", "perform"]
+
 T = TypeVar("T")
 
 default_policy: Policy = Dispatch()

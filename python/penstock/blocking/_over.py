@@ -3,6 +3,8 @@
 import types
 from collections.abc import Generator
 
+__all__ = ["OVER"]
+
 
 @types.coroutine
 def _nothing() -> Generator[None, None, None]:

@@ -16,7 +16,7 @@ from penstock.blocking._ops import default_policy, perform
 from penstock.blocking.policy import Policy, checked
 from penstock.body.reader import ImageReader
 
-__all__ = ["BodyImage"]
+__all__ = ["TURN", "BodyImage", "piece_size"]
 
 SOON = 256 << 10
 """Bytes that a loop may copy out of the page cache in one go; more are for a thread."""

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+__all__ = ["main"]
+
 NEEDED = ("click", "rich")
 
 

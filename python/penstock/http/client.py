@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from penstock.http.tape import Tape
     from penstock.http.transport import Transport
 
-__all__ = ["Client"]
+__all__ = ["ACCEPT_ENCODING", "Client"]
 
 log = logging.getLogger(__name__)
 

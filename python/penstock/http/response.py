@@ -14,7 +14,7 @@ from penstock.errors import HTTPStatusError
 from penstock.headers import Headers
 from penstock.http.charset import charset_of
 
-__all__ = ["Answer", "Response"]
+__all__ = ["PIECE", "Answer", "Response"]
 
 PIECE = 256 << 10
 """Bytes that are decoded before the event loop gets a turn."""

@@ -18,7 +18,7 @@ from penstock.http.options import Decode, Limits, Timeouts
 from penstock.http.proxy import Proxy, parse_proxy
 from penstock.http.url import Params
 
-__all__ = ["Options", "Settings", "check_kind"]
+__all__ = ["BODIES", "Options", "Settings", "check_kind"]
 
 
 class Options(TypedDict, total=False):

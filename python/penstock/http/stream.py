@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from penstock.http.connection import Connection
     from penstock.http.exchange import Exchange
 
-__all__ = ["Incoming", "StreamedResponse"]
+__all__ = ["TAKEN", "Incoming", "StreamedResponse"]
 
 FULL = 512 << 10
 """Bytes that are received ahead of the reader; what the peer sends beyond stays in the kernel, and with the peer."""
