@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from penstock._native import Fields, Head
 
 __all__ = ["Headers", "Pairs", "codings_in", "fields_of", "headers_in", "headers_of", "lines_of"]
+
+T = TypeVar("T")
 
 Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 """Header fields as they may be given: a mapping or pairs of names and values, each bytes or text (latin-1)."""
@@ -27,6 +29,15 @@ class Headers(Mapping[str, str]):
         if value is None:
             raise KeyError(name)
         return value
+
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+    @overload
+    def get(self, name: str, /, default: str | T) -> str | T: ...
+    def get(self, name: str, /, default: str | T | None = None) -> str | T | None:
+        # A mapping's own would raise and catch an error for each field that isn't there.
+        value = self._head.get(name)
+        return default if value is None else value
 
     def get_all(self, name: str) -> list[str]:
         """All values of a field, in order; empty if there is none."""

@@ -6,7 +6,9 @@ import dataclasses
 import datetime
 import gzip
 import pickle
+import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import penstock
@@ -138,6 +140,23 @@ async def test_a_request_becomes_a_dialog_with_its_response() -> None:
     assert (await decoded.res_body.read(), decoded.res_decoded) == (b"zipped", ("gzip", "identity"))
     assert (await raw.res_body.read(), raw.res_decoded) == (zipped, ())
     assert told.res_decoded == ("gzip",)
+
+
+def test_a_field_that_is_not_there_is_asked_for_without_an_error_inside() -> None:
+    raised: list[Any] = []
+
+    def note(frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "exception":
+            raised.append(arg)
+        return note
+
+    headers = penstock.Prolog(method="GET", url="http://a/", req_headers={"Here": "1"}).req_headers
+    sys.settrace(note)
+    try:
+        found = headers.get("HERE"), headers.get("gone"), headers.get("gone", 2), headers.get("here", 2)
+    finally:
+        sys.settrace(None)
+    assert (found, raised) == (("1", None, 2, "1"), [])
 
 
 META = [("url", "http://a/b"), ("method", "GET"), ("response-version", "HTTP/1.1"), ("response-status", "200 OK")]
