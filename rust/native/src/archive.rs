@@ -91,8 +91,7 @@ impl Item {
         match self {
             Self::Found(entry, Some(record)) => Record::of(entry, *record).into_py_any(py),
             Self::Found(entry, None) => {
-                let compression: Compression = entry.head.compression;
-                (entry.offset, entry.end(), compression.name()).into_py_any(py)
+                (entry.offset, entry.end(), Compression::name_of(entry.head.compression)).into_py_any(py)
             }
             Self::Skipped(error, end) => {
                 let error = to_py(py, error).into_value(py);
@@ -144,7 +143,7 @@ impl ArchiveWalk {
 
 /// Bytes that were read for an item, or decoded; a plain body that stays in the archive isn't.
 fn cost(what: What, head: &Head, record: Option<&CoreRecord>) -> u64 {
-    let is_plain = head.compression == Compression::Plain;
+    let is_plain = head.compression.is_none();
     match (what, record) {
         (What::Verified, _) if !is_plain => head.len,
         (_, None) => 0,

@@ -44,7 +44,7 @@ impl Record {
 
     #[getter]
     fn compression(&self) -> &'static str {
-        self.entry.map_or(Compression::Plain, |entry| entry.head.compression).name()
+        Compression::name_of(self.entry.and_then(|entry| entry.head.compression))
     }
 
     #[getter]

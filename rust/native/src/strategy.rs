@@ -71,7 +71,7 @@ impl Strategy {
 
     #[getter]
     fn compression(&self) -> &'static str {
-        self.0.compression.name()
+        Compression::name_of(self.0.compression)
     }
 
     #[getter]
@@ -96,8 +96,8 @@ impl Strategy {
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let (py, Core { compression, level, min_len, check_identity, non_compressible_coef }) = (slf.py(), slf.get().0);
-        let mut maker = slf.get_type().getattr(compression.name())?;
-        if compression != Compression::Plain {
+        let mut maker = slf.get_type().getattr(Compression::name_of(compression))?;
+        if compression.is_some() {
             let fields = PyDict::new(py);
             fields.set_item("min_len", min_len)?;
             fields.set_item("level", level)?;
@@ -110,14 +110,14 @@ impl Strategy {
 
     fn __repr__(&self) -> String {
         let Core { compression, level, min_len, check_identity, non_compressible_coef } = self.0;
-        if compression == Compression::Plain {
+        if compression.is_none() {
             return "Strategy.plain()".to_owned();
         }
         let check_identity = if check_identity { "True" } else { "False" };
         format!(
             "Strategy.{}(min_len={min_len}, level={level}, check_identity={check_identity}, \
              non_compressible_coef={non_compressible_coef})",
-            compression.name()
+            Compression::name_of(compression)
         )
     }
 }

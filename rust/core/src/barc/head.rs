@@ -2,29 +2,20 @@
 
 use super::damage::{Checked, Damage};
 
-/// How the payload is stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The one stream that a payload is stored as, unless it is plain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    #[default]
-    Plain,
     Gzip,
     Brotli,
 }
 
 impl Compression {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Gzip => "gzip",
-            Self::Brotli => "brotli",
-        }
-    }
-
-    const fn letter(self) -> char {
-        match self {
-            Self::Plain => 'P',
-            Self::Gzip => 'Z',
-            Self::Brotli => 'B',
+    /// `None` is that of a plain record.
+    pub const fn name_of(compression: Option<Self>) -> &'static str {
+        match compression {
+            None => "plain",
+            Some(Self::Gzip) => "gzip",
+            Some(Self::Brotli) => "brotli",
         }
     }
 }
@@ -43,7 +34,8 @@ pub struct Head {
     /// Of the payload in the file.
     pub len: u64,
     pub kind: Kind,
-    pub compression: Compression,
+    /// `None`: plain.
+    pub compression: Option<Compression>,
     pub meta: u64,
     pub req_headers: u64,
     pub req_body: u64,
@@ -83,9 +75,9 @@ impl Head {
             other => return Err(Damage::Kind(other)),
         };
         let compression = match at(20) {
-            b'P' => Compression::Plain,
-            b'Z' => Compression::Gzip,
-            b'B' => Compression::Brotli,
+            b'P' => None,
+            b'Z' => Some(Compression::Gzip),
+            b'B' => Some(Compression::Brotli),
             other => return Err(Damage::Compression(other)),
         };
         let head = Self {
@@ -109,7 +101,11 @@ impl Head {
             Kind::Dialog => 'D',
             Kind::Reserved => 'R',
         };
-        let compression = compression.letter();
+        let compression = match compression {
+            None => 'P',
+            Some(Compression::Gzip) => 'Z',
+            Some(Compression::Brotli) => 'B',
+        };
         format!(
             "BARC2 {len:012x} {kind}{compression} {meta:05x} {req_headers:05x} {req_body:010x} {res_headers:05x}\r\n\r\n"
         )
@@ -139,7 +135,7 @@ impl Head {
     /// What can be said of the lengths without reading the payload.
     pub fn check_lengths(&self) -> Checked<()> {
         match self.compression {
-            Compression::Plain => self.plain_res_body().map(drop),
+            None => self.plain_res_body().map(drop),
             _ if self.len == 0 => Err(Damage::StreamEnds),
             _ => Ok(()),
         }
@@ -173,7 +169,7 @@ mod tests {
     #[test]
     fn the_lengths_of_a_head_are_read_from_their_columns() {
         let head = Head::parse(SAMPLE).unwrap();
-        assert_eq!((head.len, head.kind, head.compression), (0x102, Kind::Dialog, Compression::Plain));
+        assert_eq!((head.len, head.kind, head.compression), (0x102, Kind::Dialog, None));
         assert_eq!((head.meta, head.req_headers, head.req_body, head.res_headers), (0x67, 0x27, 0, 0x64));
         assert_eq!(head.plain_res_body(), Ok(16));
         assert_eq!(Head::parse(Head::RESERVED).unwrap().kind, Kind::Reserved);
@@ -224,7 +220,7 @@ mod tests {
             len in 0..=Head::MOST_LEN, meta in 0..=Head::MOST_BLOCK, req_headers in 0..=Head::MOST_BLOCK,
             req_body in 0..=Head::MOST_REQ_BODY, res_headers in 0..=Head::MOST_BLOCK, which in 0usize..3,
         ) {
-            let compression = [Compression::Plain, Compression::Gzip, Compression::Brotli][which];
+            let compression = [None, Some(Compression::Gzip), Some(Compression::Brotli)][which];
             let head = Head { len, kind: Kind::Dialog, compression, meta, req_headers, req_body, res_headers };
             prop_assert_eq!(head.write().len(), Head::LEN);
             prop_assert_eq!(Head::parse(&head.write()), Ok(head));

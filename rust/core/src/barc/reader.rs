@@ -246,8 +246,8 @@ impl Reader {
         self.try_end(entry)?;
         entry.head.check_lengths()?;
         match entry.head.compression {
-            Compression::Plain => self.plain(entry, keep),
-            _ => self.compressed(entry, keep),
+            None => self.plain(entry, keep),
+            Some(compression) => self.compressed(entry, compression, keep),
         }
     }
 
@@ -255,14 +255,14 @@ impl Reader {
         self.try_end(entry)?;
         let head = &entry.head;
         head.check_lengths()?;
-        if head.compression == Compression::Plain {
+        let Some(compression) = head.compression else {
             let mut lines = vec![0; size(head.meta)];
             if !self.window.load(&self.file, entry.payload(), [&mut lines, &mut [], &mut [], &mut []], 0)? {
                 return Err(self.short(entry));
             }
             return Ok(Fields::closed(lines.into(), "meta")?);
-        }
-        let mut decoder = self.decoder(entry)?;
+        };
+        let mut decoder = self.decoder(entry, compression)?;
         let meta = block(&mut decoder, head.meta, "meta")?;
         self.decoder = Some(decoder);
         Ok(meta)
@@ -346,7 +346,7 @@ impl Reader {
     }
 
     /// Decodes the record's stream; all of that is read here, if it is short.
-    fn decoder(&mut self, entry: &Entry) -> Tried<Decoder> {
+    fn decoder(&mut self, entry: &Entry, compression: Compression) -> Tried<Decoder> {
         let mut used = self.decoder.take();
         let mut section = Section::new(&self.file, (entry.payload(), entry.end()), used.as_mut());
         if let Some(room) = section.whole() {
@@ -355,12 +355,12 @@ impl Reader {
                 return Err(self.short(entry));
             }
         }
-        Ok(Decoder::new(section, entry.head.compression, used))
+        Ok(Decoder::new(section, compression, used))
     }
 
-    fn compressed(&mut self, entry: &Entry, keep: bool) -> Tried<Record> {
+    fn compressed(&mut self, entry: &Entry, compression: Compression, keep: bool) -> Tried<Record> {
         let head = &entry.head;
-        let mut decoder = self.decoder(entry)?;
+        let mut decoder = self.decoder(entry, compression)?;
         let record = Record {
             meta: block(&mut decoder, head.meta, "meta")?,
             req_headers: block(&mut decoder, head.req_headers, "request headers")?,
@@ -429,7 +429,7 @@ impl Reader {
     /// behind that. To go on from there would pass over the other one.
     fn has_lost_bytes(&self, entry: &Entry) -> Result<bool> {
         let is_followed = self.window.get(entry.end(), PREFIX.len() as u64) == Some(PREFIX);
-        if is_followed || entry.head.compression != Compression::Plain || entry.head.len == 0 {
+        if is_followed || entry.head.compression.is_some() || entry.head.len == 0 {
             return Ok(false);
         }
         let mut bytes = [0; LINE_END as usize + PREFIX.len()];

@@ -4,7 +4,7 @@
 //! body it is takes its place, so that all readers get past it and nothing is thrown away.
 
 use super::damage::Damage;
-use super::head::{Compression, Head, Kind};
+use super::head::{Head, Kind};
 use super::reader::{Reader, Walk};
 use super::writer::{Locked, lock};
 use crate::body::file::BodyFile;
@@ -120,7 +120,7 @@ fn cover(&Repair { offset, end, .. }: &Repair) -> Result<(u64, Head)> {
         let reason = "too few bytes for a record in their place: copy the good records to another file";
         return Err(Error::setting("repair", format!("bytes {offset} to {end}"), reason));
     };
-    let (kind, compression) = (Kind::Dialog, Compression::Plain);
-    let head = Head { len, kind, compression, meta: 0, req_headers: 0, req_body: 0, res_headers: 0 };
+    let kind = Kind::Dialog;
+    let head = Head { len, kind, compression: None, meta: 0, req_headers: 0, req_body: 0, res_headers: 0 };
     Ok((offset, head))
 }

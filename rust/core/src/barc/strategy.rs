@@ -6,7 +6,8 @@ use super::record::Record;
 /// How records are written. Each one for which it isn't worth it is written plain.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Strategy {
-    pub compression: Compression,
+    /// `None`: all of them plain.
+    pub compression: Option<Compression>,
     /// 0 to 9 for gzip, 0 to 11 for brotli.
     pub level: u32,
     /// Compressible bytes that make it worth it.
@@ -19,32 +20,22 @@ pub struct Strategy {
 
 impl Default for Strategy {
     fn default() -> Self {
-        Self {
-            compression: Compression::Plain,
-            level: 6,
-            min_len: 0,
-            check_identity: false,
-            non_compressible_coef: 0.5,
-        }
+        Self { compression: None, level: 6, min_len: 0, check_identity: false, non_compressible_coef: 0.5 }
     }
 }
 
 impl Strategy {
     pub fn gzip() -> Self {
-        Self { compression: Compression::Gzip, min_len: 4096, check_identity: true, ..Self::default() }
+        Self { compression: Some(Compression::Gzip), min_len: 4096, check_identity: true, ..Self::default() }
     }
 
     pub fn brotli() -> Self {
-        Self { compression: Compression::Brotli, min_len: 1024, check_identity: true, ..Self::default() }
+        Self { compression: Some(Compression::Brotli), min_len: 1024, check_identity: true, ..Self::default() }
     }
 
     /// How this record is to be written.
-    pub fn choose(&self, record: &Record) -> Compression {
-        if self.compression == Compression::Plain || self.is_worth_it(record) {
-            self.compression
-        } else {
-            Compression::Plain
-        }
+    pub fn choose(&self, record: &Record) -> Option<Compression> {
+        self.compression.filter(|_| self.is_worth_it(record))
     }
 
     fn is_worth_it(&self, record: &Record) -> bool {
@@ -168,13 +159,13 @@ mod tests {
     #[test]
     fn a_text_is_compressed_from_min_len_on_and_only_if_its_codings_are_removed() {
         let gzip = Strategy::gzip();
-        assert_eq!(gzip.choose(&text(4096)), Compression::Gzip);
-        assert_eq!(gzip.choose(&text(3900)), Compression::Plain);
+        assert_eq!(gzip.choose(&text(4096)), Some(Compression::Gzip));
+        assert_eq!(gzip.choose(&text(3900)), None);
         let unknown = Record { meta: Fields::default(), ..text(100_000) };
-        assert_eq!(gzip.choose(&unknown), Compression::Plain);
-        assert_eq!(Strategy { check_identity: false, ..gzip }.choose(&unknown), Compression::Gzip);
-        assert_eq!(Strategy::brotli().choose(&text(1024)), Compression::Brotli);
-        assert_eq!(Strategy::default().choose(&text(100_000)), Compression::Plain);
+        assert_eq!(gzip.choose(&unknown), None);
+        assert_eq!(Strategy { check_identity: false, ..gzip }.choose(&unknown), Some(Compression::Gzip));
+        assert_eq!(Strategy::brotli().choose(&text(1024)), Some(Compression::Brotli));
+        assert_eq!(Strategy::default().choose(&text(100_000)), None);
     }
 
     #[test]
@@ -183,8 +174,8 @@ mod tests {
             res_headers: fields(&types.map(|value| ("content-type", value))),
             ..text(5000)
         };
-        assert_eq!(Strategy::gzip().choose(&of(["text/plain", "image/png"])), Compression::Gzip);
-        assert_eq!(Strategy::gzip().choose(&of(["image/png", "text/plain"])), Compression::Plain);
+        assert_eq!(Strategy::gzip().choose(&of(["text/plain", "image/png"])), Some(Compression::Gzip));
+        assert_eq!(Strategy::gzip().choose(&of(["image/png", "text/plain"])), None);
     }
 
     #[test]
@@ -193,22 +184,19 @@ mod tests {
         let weight = "content-type".len() + "Text/HTML; charset=utf-8".len() + 4;
         assert_eq!(weight, 40);
         assert_eq!(record.meta.weight(), 16 + 23 + 4);
-        assert_eq!(Strategy::gzip().choose(&record), Compression::Gzip);
-        assert_eq!(
-            Strategy { min_len: 4096 - 42 + 40 + 43 + 1, ..Strategy::gzip() }.choose(&record),
-            Compression::Plain
-        );
+        assert_eq!(Strategy::gzip().choose(&record), Some(Compression::Gzip));
+        assert_eq!(Strategy { min_len: 4096 - 42 + 40 + 43 + 1, ..Strategy::gzip() }.choose(&record), None);
     }
 
     #[test]
     fn a_body_that_is_not_compressible_raises_the_bar_by_its_share() {
         let all = Strategy { min_len: 0, ..Strategy::gzip() };
-        assert_eq!(all.choose(&Record::default()), Compression::Gzip);
+        assert_eq!(all.choose(&Record::default()), Some(Compression::Gzip));
         let with_blob = |len| Record { req_body: body(len), ..text(1000) };
-        assert_eq!(all.choose(&with_blob(2001)), Compression::Gzip);
-        assert_eq!(all.choose(&with_blob(4000)), Compression::Plain);
-        assert_eq!(Strategy { non_compressible_coef: 0.0, ..all }.choose(&with_blob(4000)), Compression::Gzip);
+        assert_eq!(all.choose(&with_blob(2001)), Some(Compression::Gzip));
+        assert_eq!(all.choose(&with_blob(4000)), None);
+        assert_eq!(Strategy { non_compressible_coef: 0.0, ..all }.choose(&with_blob(4000)), Some(Compression::Gzip));
         let never = Strategy { non_compressible_coef: f64::MAX, ..Strategy::gzip() };
-        assert_eq!(never.choose(&Record { req_body: body(1), ..text(5000) }), Compression::Plain);
+        assert_eq!(never.choose(&Record { req_body: body(1), ..text(5000) }), None);
     }
 }

@@ -109,11 +109,11 @@ impl Decoder {
         let coding = match (compression, coding) {
             (Compression::Brotli, _) => Coding::Brotli(Box::new(brotli::Decompressor::new(section, PIECE))),
             // One member: what follows it is ignored, as by upstream.
-            (_, Some(Coding::Gzip(mut decoder))) => {
+            (Compression::Gzip, Some(Coding::Gzip(mut decoder))) => {
                 decoder.reset(section);
                 Coding::Gzip(decoder)
             }
-            _ => Coding::Gzip(Box::new(GzDecoder::new(section))),
+            (Compression::Gzip, _) => Coding::Gzip(Box::new(GzDecoder::new(section))),
         };
         Self { coding, piece, left: 0..0, next: Next::More }
     }
@@ -214,15 +214,12 @@ pub(super) enum Encoder<W: Write> {
 }
 
 impl<W: Write> Encoder<W> {
-    /// For a payload that is compressed.
     pub fn new(out: W, compression: Compression, level: u32) -> Self {
         match compression {
             Compression::Brotli => {
                 Self::Brotli(Box::new(brotli::CompressorWriter::new(out, PIECE, level, BROTLI_WINDOW)))
             }
-            Compression::Plain | Compression::Gzip => {
-                Self::Gzip(Box::new(GzEncoder::new(out, flate2::Compression::new(level))))
-            }
+            Compression::Gzip => Self::Gzip(Box::new(GzEncoder::new(out, flate2::Compression::new(level)))),
         }
     }
 

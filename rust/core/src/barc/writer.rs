@@ -128,7 +128,7 @@ impl Writer {
     }
 
     /// Where the record ends.
-    fn write(&self, record: &Record, compression: Compression, level: u32) -> Result<u64> {
+    fn write(&self, record: &Record, compression: Option<Compression>, level: u32) -> Result<u64> {
         let failure = Cell::new(None);
         let mut out = Out { file: &self.file, at: self.end, pieces: Vec::new(), held: 0, failure: &failure };
         let mut head = Head {
@@ -140,7 +140,15 @@ impl Writer {
             req_body: record.req_body.len(),
             res_headers: record.res_headers.lines().len() as u64,
         };
-        if compression == Compression::Plain {
+        if let Some(compression) = compression {
+            out.push(Bytes::from_static(Head::RESERVED))?;
+            let encoded = encode(record, Encoder::new(out, compression, level));
+            // An encoder passes it on as a text, or keeps it to itself.
+            if let Some(failure) = failure.take() {
+                return Err(failure);
+            }
+            out = encoded?;
+        } else {
             // There the lengths are those of what is written.
             let mut res_body = record.res_body.len();
             let Head { len, meta, req_headers, req_body, res_headers, .. } = &mut head;
@@ -155,14 +163,6 @@ impl Writer {
             out.body(&record.req_body)?;
             out.block(&record.res_headers)?;
             out.body(&record.res_body)?;
-        } else {
-            out.push(Bytes::from_static(Head::RESERVED))?;
-            let encoded = encode(record, Encoder::new(out, compression, level));
-            // An encoder passes it on as a text, or keeps it to itself.
-            if let Some(failure) = failure.take() {
-                return Err(failure);
-            }
-            out = encoded?;
         }
         out.flush_pieces()?;
         let end = out.at;
