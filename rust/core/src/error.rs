@@ -77,8 +77,8 @@ pub enum Error {
     ArchiveClosed,
     #[error("the semaphore is closed")]
     SemaphoreClosed,
-    #[error("{0}")]
-    Permit(&'static str),
+    #[error("released more permits than were acquired")]
+    NotAcquired,
     #[error("the pool's queue is full (DispatchPool.queue_length={limit}){}", without_threads(*limit))]
     PoolFull { limit: usize },
     #[error("the pool is closed")]

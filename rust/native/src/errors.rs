@@ -87,7 +87,7 @@ pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
         }
         Error::ArchiveClosed => PyValueError::new_err(message),
         Error::SemaphoreClosed => declared(py, "SemaphoreClosed", (message,), &[]),
-        Error::Permit(_) => declared(py, "PermitError", (message,), &[]),
+        Error::NotAcquired => declared(py, "PermitError", (message,), &[]),
         Error::PoolFull { limit } => declared(py, "PoolFull", (message,), &[("limit", object(py, limit))]),
         Error::PoolClosed => declared(py, "PoolClosed", (message,), &[]),
         Error::Setting { .. } => PyValueError::new_err(message),

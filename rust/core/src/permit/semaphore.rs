@@ -167,7 +167,7 @@ impl Semaphore {
         // What is neither free nor in a waiter's hands is held by somebody; more can't come back.
         match state.free.checked_add(n) {
             Some(free) if free <= self.0.total => state.free = free,
-            _ => return Err(Error::Permit("released more permits than were acquired")),
+            _ => return Err(Error::NotAcquired),
         }
         self.hand_over(state);
         Ok(())
