@@ -3,8 +3,9 @@
 
 #![allow(unsafe_code)]
 
-use crate::errors::Raise;
+use crate::errors::{Raise, to_py};
 use bytes::Bytes;
+use penstock_core::Error;
 use penstock_core::body::Pools;
 use penstock_core::body::slab::{self, Window};
 use pyo3::buffer::PyBuffer;
@@ -218,8 +219,7 @@ pub fn with_slice_mut<T: Send>(data: &Bound<'_, PyAny>, fill: impl Send + FnOnce
     }))
 }
 
-/// A `bytes` of `len`, all of which `fill` writes without the interpreter; an error frees it. To write less and say that all
-/// went well would show what lay in that memory before.
+/// A `bytes` of `len`, all of which `fill` writes without the interpreter, saying how many these were; an error frees it.
 pub fn new_bytes<E: Send>(
     py: Python<'_>,
     len: usize,
@@ -236,7 +236,11 @@ pub fn new_bytes<E: Send>(
             let room: &mut [u8] = std::slice::from_raw_parts_mut(base as *mut u8, len);
             fill(room)
         });
-        Ok(filled.map(|_| object.cast_into_unchecked::<PyBytes>().unbind()))
+        match filled {
+            // What lay in that memory before is nobody's to see.
+            Ok(written) if written < len => Err(to_py(py, Error::internal("a read that ended before its end"))),
+            filled => Ok(filled.map(|_| object.cast_into_unchecked::<PyBytes>().unbind())),
+        }
     }
 }
 
