@@ -8,7 +8,6 @@
 
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use penstock_core::handover::{self, Entering, Figures, Limits, Regaining, Seat, Standing, Waited};
 use penstock_core::sync::Mutex;
@@ -19,15 +18,12 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PySet, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::errors;
-use crate::gil;
+use crate::gil::{self, SIGNAL_INTERVAL};
 use crate::inplace;
 use crate::loops::Mailbox;
 use crate::process;
 use crate::size;
 use crate::worker;
-
-/// A thread that waits looks for signals (Ctrl-C) so often.
-const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Batons whose carriers may live, for the interpreter's exit. Locked only by threads that are attached.
 static ALIVE: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());

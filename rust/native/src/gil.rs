@@ -8,6 +8,10 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
+use std::time::Duration;
+
+/// A thread that waits without the interpreter looks for signals (Ctrl-C) so often.
+pub const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Whether the calling thread runs the process's main interpreter, and not a sub-interpreter.
 pub fn is_main_interpreter(_: Python<'_>) -> bool {

@@ -16,11 +16,10 @@ use pyo3::types::{PyDict, PyTuple};
 use crate::call::Call;
 use crate::errors::{self, Raise};
 use crate::future::{Future, Source};
-use crate::gil;
+use crate::gil::{self, SIGNAL_INTERVAL};
 use crate::loops::{self, Completion, Finished, Mailbox};
 use crate::process::{Crew, Crews};
 use crate::promise::{Operation, Promise, Work};
-use crate::semaphore::SIGNAL_INTERVAL;
 use crate::size;
 use crate::worker::{Interpreter, Task, Workers};
 

@@ -15,8 +15,8 @@ use pyo3::types::PyDict;
 use crate::baton;
 use crate::drains::Drains;
 use crate::errors;
+use crate::gil::SIGNAL_INTERVAL;
 use crate::pool::DispatchPool;
-use crate::semaphore::SIGNAL_INTERVAL;
 use crate::worker::Workers;
 
 static FORKS: AtomicUsize = AtomicUsize::new(0);

@@ -21,12 +21,9 @@ use pyo3::types::{PyDict, PyTraceback, PyTuple};
 
 use crate::errors::{self, Raise};
 use crate::future::{self, Future, Source};
-use crate::gil;
+use crate::gil::{self, SIGNAL_INTERVAL};
 use crate::loops::{self, Completion, Finished};
 use crate::size;
-
-/// A thread that waits looks for signals (Ctrl-C) so often.
-pub const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// So many permits, first come, first served, for tasks of any loop and for threads. `async with` takes one;
 /// `with semaphore.sync():` does in a thread.
