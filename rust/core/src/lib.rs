@@ -6,6 +6,7 @@
 pub mod barc;
 pub mod body;
 pub mod codec;
+pub mod descriptor;
 pub mod dispatch;
 #[cfg(target_os = "linux")]
 pub mod drain;

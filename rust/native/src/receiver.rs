@@ -15,7 +15,8 @@ use crate::promise::Promise;
 use crate::running::What;
 use crate::size;
 use penstock_core::Result;
-use penstock_core::body::{Lease, WINDOW, file};
+use penstock_core::body::{Lease, WINDOW};
+use penstock_core::descriptor;
 use penstock_core::drain::{Drainer, Job, Outcome, Ticket};
 use penstock_core::error::Resource;
 use penstock_core::http::{Asked, HeadLimits as CoreLimits};
@@ -142,7 +143,7 @@ impl Scratch {
 /// Whether something lies unread in a socket: bytes, its end, or an error. Asks the kernel and doesn't wait.
 #[pyfunction]
 pub fn is_readable(fd: i32) -> bool {
-    file::is_readable(fd)
+    descriptor::is_readable(fd)
 }
 
 /// What works on a body that is received are called.
@@ -176,7 +177,7 @@ impl Receiver {
             }
             first = false;
             let Some(window) = self.core.lock().window()? else { return Ok(event) };
-            match py.detach(|| file::receive(socket, window)) {
+            match py.detach(|| descriptor::receive(socket, window)) {
                 Ok(Some(count)) => n = count,
                 Ok(None) => return Ok(event),
                 // A socket tells of an error once, so the transport won't hear of it.
@@ -230,7 +231,7 @@ impl Receiver {
             Lease::empty(core.budget()?, Resource::Files)
         };
         lease.grow(1).ok()?;
-        Some((pool.drainer().ok()?, lease, file::duplicate(fd).ok()?))
+        Some((pool.drainer().ok()?, lease, descriptor::duplicate(fd).ok()?))
     }
 }
 

@@ -2,9 +2,9 @@
 //! sends what the socket takes and doesn't wait for its peer; it may wait for the disk. Who runs steps, and who waits for
 //! the socket between them, is the caller's business.
 
-use super::file::{self, BodyFile};
+use super::file::BodyFile;
 use super::image::{BodyImage, State};
-use crate::{Error, Result};
+use crate::{Error, Result, descriptor};
 #[cfg(target_os = "linux")]
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 #[cfg(target_os = "linux")]
@@ -30,7 +30,7 @@ impl Upload {
     pub fn new(image: &BodyImage, socket: RawFd) -> Result<Option<Self>> {
         match image.state() {
             State::File { file, offset } if cfg!(target_os = "linux") => {
-                let socket = file::duplicate(socket).map_err(Error::io("send a body from its file"))?;
+                let socket = descriptor::duplicate(socket).map_err(Error::io("send a body from its file"))?;
                 file.will_be_sent();
                 Ok(Some(Self { socket, file: file.clone(), start: *offset, len: image.len(), sent: 0 }))
             }
