@@ -11,6 +11,7 @@ pub mod dispatch;
 #[cfg(target_os = "linux")]
 pub mod drain;
 pub mod error;
+pub mod fork;
 pub mod handover;
 pub mod histogram;
 pub mod http;

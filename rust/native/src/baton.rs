@@ -9,6 +9,7 @@
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
+use penstock_core::fork::Origin;
 use penstock_core::handover::{self, Entering, Figures, Limits, Regaining, Seat, Standing, Waited};
 use penstock_core::sync::Mutex;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -21,7 +22,6 @@ use crate::errors;
 use crate::gil::{self, SIGNAL_INTERVAL};
 use crate::inplace;
 use crate::loops::Mailbox;
-use crate::process;
 use crate::size;
 use crate::worker;
 
@@ -34,7 +34,7 @@ struct Shared {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Called with the name of a point that a thread has come to: a test holds it there.
     hook: Mutex<Option<Py<PyAny>>>,
-    fork: usize,
+    origin: Origin,
 }
 
 impl Shared {
@@ -114,7 +114,7 @@ pub struct Baton {
 
 impl Shared {
     fn is_inherited(&self) -> bool {
-        self.fork != process::forks()
+        self.origin.is_ancestor()
     }
 
     fn reached(&self, py: Python<'_>, point: &str) {
@@ -329,7 +329,7 @@ impl Baton {
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
             threads: Mutex::default(),
             hook: Mutex::default(),
-            fork: process::forks(),
+            origin: Origin::here(),
         });
         names(py)?;
         inplace::names(py)?;

@@ -9,7 +9,6 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd};
-use std::process;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
@@ -17,6 +16,7 @@ use std::sync::{Arc, Weak};
 use penstock_core::Result;
 use penstock_core::dispatch::{Alarm, Completions, Signal};
 use penstock_core::drain::Ticket;
+use penstock_core::fork::Origin;
 use penstock_core::permit::Grant;
 use penstock_core::sync::Mutex;
 use pyo3::exceptions::PyRuntimeError;
@@ -71,7 +71,7 @@ pub struct Mailbox {
     event_loop: Py<PyWeakrefReference>,
     hands_over: AtomicBool,
     /// In its children, what threads locked at the fork is locked for ever.
-    process: u32,
+    origin: Origin,
 }
 
 /// What was posted, and a promise to tell the loop of it; kept by its drop at the latest.
@@ -206,7 +206,7 @@ impl Mailbox {
             drains: Mutex::default(),
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
             hands_over: AtomicBool::new(event_loop.hasattr(intern!(py, "_baton"))?),
-            process: process::id(),
+            origin: Origin::here(),
         });
         let drain = Py::new(py, Drain(Arc::clone(&mailbox)))?;
         // The loop keeps the context in which a reader is added: not that of the task which happens to be the first.
@@ -324,7 +324,7 @@ impl Drain {
     /// Nothing is taken from the list during a collection, and what threads without the interpreter put into it in one of
     /// its passes is in use for the others. So all of them see what the first has seen: this one waits for the lock.
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
-        if self.0.process != process::id() {
+        if self.0.origin.is_ancestor() {
             return Ok(());
         }
         self.0.completions.each(|Completion { future, finished }| {
@@ -341,7 +341,7 @@ impl Drop for Drain {
     fn drop(&mut self) {
         drop(self.0.completions.close());
         self.0.rouse();
-        if self.0.process != process::id() {
+        if self.0.origin.is_ancestor() {
             return;
         }
         let drains = std::mem::take(&mut *self.0.drains.lock());

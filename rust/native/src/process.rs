@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use penstock_core::body::{Pools, reaper};
+use penstock_core::fork::Origin;
 use penstock_core::sync::Mutex;
 use penstock_core::{Error, Result};
 use pyo3::prelude::*;
@@ -19,17 +20,10 @@ use crate::gil::SIGNAL_INTERVAL;
 use crate::pool::DispatchPool;
 use crate::worker::Workers;
 
-static FORKS: AtomicUsize = AtomicUsize::new(0);
 /// Crews that may have threads. Locked only by threads that are attached, so that a fork finds it unlocked.
 static ALIVE: Mutex<Vec<Crew>> = Mutex::new(Vec::new());
 /// Threads that only wait for others to end.
 static CLOSING: AtomicUsize = AtomicUsize::new(0);
-
-/// Forks that lie between the process that loaded this library and this one. What was made at another number is a parent's: its
-/// threads aren't here, and what they had locked is so for ever.
-pub fn forks() -> usize {
-    FORKS.load(Ordering::Relaxed)
-}
 
 /// The threads of one pool in one process.
 #[derive(Clone)]
@@ -108,7 +102,7 @@ impl Drop for Closing {
 /// The crew of one pool, and those that it has in forked children. A child has none of its parent's threads, and the
 /// parent's locks may be held by them: the parent's crew is left as it was, for ever, and the child's is the next.
 pub struct Crews {
-    fork: usize,
+    origin: Origin,
     crew: Crew,
     next: OnceLock<Box<Crews>>,
 }
@@ -116,7 +110,7 @@ pub struct Crews {
 impl Crews {
     pub fn new(workers: Workers, drain_threads: usize) -> Self {
         let crew = Crew::enlist(workers, drain_threads);
-        Self { fork: forks(), crew, next: OnceLock::new() }
+        Self { origin: Origin::here(), crew, next: OnceLock::new() }
     }
 
     /// The workers of the process that made the pool, with which those of its children share what they call.
@@ -127,7 +121,7 @@ impl Crews {
     /// This process's crew. One that is made here is closed if the pool `is_closed`.
     pub fn here(&self, is_closed: impl Fn() -> bool) -> &Crew {
         let mut link = self;
-        while link.fork != forks() {
+        while link.origin.is_ancestor() {
             link = link.next.get_or_init(|| {
                 let parents = &link.crew;
                 let workers = parents.workers.afresh(parents.workers.runner().clone());
@@ -236,9 +230,8 @@ pub fn _join_pools(py: Python<'_>) {
 /// In a forked child: nothing of the parent's is touched again, and each pool starts afresh when it is next used.
 #[pyfunction]
 pub fn _after_fork_in_child() {
-    FORKS.fetch_add(1, Ordering::Relaxed);
-    CLOSING.store(0, Ordering::Relaxed);
     Pools::after_fork_in_child();
+    CLOSING.store(0, Ordering::Relaxed);
     mem::forget(mem::take(&mut *ALIVE.lock()));
     baton::forget();
 }

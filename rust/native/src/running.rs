@@ -9,12 +9,12 @@ use std::ffi::c_ulong;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 
+use penstock_core::fork::Origin;
 use penstock_core::sync::Mutex;
 use pyo3::prelude::*;
 
 use crate::figures::Figures;
 use crate::gil;
-use crate::process;
 
 /// What is run.
 pub enum What {
@@ -59,7 +59,7 @@ struct Place {
 /// The places of a process. Locks that a thread held when the process forked are never let go in the child: the parent's
 /// registry is left as it was, for ever, and the child's is the next.
 struct Registry {
-    fork: usize,
+    origin: Origin,
     watchers: AtomicUsize,
     places: Mutex<Vec<Weak<Place>>>,
     next: OnceLock<Box<Registry>>,
@@ -67,13 +67,13 @@ struct Registry {
 
 impl Registry {
     fn new() -> Self {
-        Self { fork: process::forks(), watchers: AtomicUsize::new(0), places: Mutex::default(), next: OnceLock::new() }
+        Self { origin: Origin::here(), watchers: AtomicUsize::new(0), places: Mutex::default(), next: OnceLock::new() }
     }
 
     fn current() -> &'static Self {
         static FIRST: OnceLock<Registry> = OnceLock::new();
         let mut registry = FIRST.get_or_init(Self::new);
-        while registry.fork != process::forks() {
+        while registry.origin.is_ancestor() {
             registry = registry.next.get_or_init(|| Box::new(Self::new()));
         }
         registry

@@ -3,13 +3,13 @@
 //! there are none the watch never needs the interpreter.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::process;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use penstock_core::Error;
 use penstock_core::dispatch::Signal;
+use penstock_core::fork::Origin;
 use penstock_core::pulse::{Observer, Pulse, Settings, Verdict};
 use penstock_core::sync::Mutex;
 use pyo3::exceptions::PyValueError;
@@ -29,7 +29,7 @@ pub struct LoopWatch {
     event_loop: Py<PyWeakrefReference>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// The thread is this process's, not that of its children.
-    process: u32,
+    origin: Origin,
 }
 
 /// What the loop calls. The loop's selector owns it: its drop says that the loop is gone.
@@ -165,13 +165,13 @@ impl LoopWatch {
             pulse,
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
             thread: Mutex::new(Some(thread)),
-            process: process::id(),
+            origin: Origin::here(),
         })
     }
 
     /// Ends the watch and waits for its thread.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
-        if self.process != process::id() {
+        if self.origin.is_ancestor() {
             // The thread, and what it holds, is the parent's.
             std::mem::forget(self.thread.lock().take());
             return Ok(());

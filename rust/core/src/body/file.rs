@@ -11,6 +11,7 @@ use super::mmap::SharedMap;
 use super::pools::Pools;
 use super::reaper;
 use super::save::{copy_range, draft_name};
+use crate::fork::Origin;
 use crate::sync::Mutex;
 use crate::{Error, Resource, Result};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
@@ -71,9 +72,9 @@ pub(super) struct Parts {
     /// Of disk, or of memory where the file system is memory.
     space: Mutex<Option<Lease>>,
     descriptor: Option<Lease>,
-    /// The fork that it was made after.
+    /// Of the pools: what was alive at a fork isn't recycled.
     pub generation: usize,
-    process: u32,
+    origin: Origin,
     /// Bytes that it has, while it is idle.
     pub size: u64,
     /// Of all that it had when it was last recycled.
@@ -130,7 +131,7 @@ impl BodyFile {
             space: Mutex::new(Some(Lease::empty(budget, resource))),
             descriptor: Some(descriptor),
             generation: Pools::generation(),
-            process: std::process::id(),
+            origin: Origin::here(),
             size: 0,
             map: None,
         };
@@ -154,7 +155,7 @@ impl BodyFile {
             space: Mutex::new(None),
             descriptor: None,
             generation: Pools::generation(),
-            process: std::process::id(),
+            origin: Origin::here(),
             size,
             map: None,
         };
@@ -183,7 +184,7 @@ impl BodyFile {
     /// Whether it was open when this process was forked: the parent has it, too, and may be writing to it. What was in
     /// it then can be read.
     pub fn is_inherited(&self) -> bool {
-        self.parts.process != std::process::id()
+        self.parts.origin.is_ancestor()
     }
 
     /// Copies the first `len` bytes of another file to this one, which is empty.
@@ -622,7 +623,7 @@ mod tests {
     fn a_forked_child_needs_no_lock_of_a_file_that_a_thread_of_its_parent_may_have() {
         let path = Place::new();
         let mut file = BodyFile::temporary(Path::new("/tmp"), &budget(), None).unwrap();
-        file.parts.process = 0;
+        file.parts.origin = Origin::ANCESTOR;
         std::mem::forget(file.sharing.lock());
         assert!(!file.claim_map() && !file.link_to(&path).unwrap());
         drop(file);

@@ -13,6 +13,7 @@ use super::mmap::{MapWriter, SharedMap};
 use super::pools::Pools;
 use super::reaper;
 use crate::Resource;
+use crate::fork::Origin;
 use crate::sync::Mutex;
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ pub struct FilePool {
     max_bytes: u64,
     max_age: Duration,
     /// A forked child recycles nothing: a thread of the parent's may have held the lock.
-    process: u32,
+    origin: Origin,
     idle: Mutex<Vec<Idle>>,
     recycled: AtomicU64,
 }
@@ -52,15 +53,15 @@ pub struct FilePool {
 impl FilePool {
     /// Keeps files of `max_bytes` in all at most, each for `max_age` at most.
     pub fn new(max_bytes: u64, max_age: Duration) -> Arc<Self> {
-        let (process, idle, recycled) = (std::process::id(), Mutex::default(), AtomicU64::new(0));
-        let pool = Arc::new(Self { max_bytes, max_age, process, idle, recycled });
+        let (origin, idle, recycled) = (Origin::here(), Mutex::default(), AtomicU64::new(0));
+        let pool = Arc::new(Self { max_bytes, max_age, origin, idle, recycled });
         Pools::current().watch(&pool);
         pool
     }
 
     /// Whether it is the parent's of this forked child.
     fn is_inherited(&self) -> bool {
-        self.process != std::process::id()
+        self.origin.is_ancestor()
     }
 
     /// An idle file of `dir` that counts against `budget`: the smallest that holds `length` bytes, or the one used last if
@@ -421,12 +422,12 @@ mod tests {
     #[test]
     fn a_large_file_that_a_pool_does_not_take_is_closed_by_the_reaper() {
         let budget = Budget::new(None, None, None);
-        let made = |max_bytes, process| {
+        let made = |max_bytes, origin| {
             let (max_age, idle, recycled) = (Duration::from_secs(60), Mutex::default(), AtomicU64::new(0));
-            Arc::new(FilePool { max_bytes, max_age, process, idle, recycled })
+            Arc::new(FilePool { max_bytes, max_age, origin, idle, recycled })
         };
-        let of_the_parent = made(1 << 30, 0);
-        let too_small = made(0, std::process::id());
+        let of_the_parent = made(1 << 30, Origin::ANCESTOR);
+        let too_small = made(0, Origin::here());
         for files in [of_the_parent, too_small] {
             let image = body_within(&files, &[1; reaper::LARGE as usize], &budget);
             drop_beside_a_busy_reaper(image, &budget);
@@ -457,12 +458,12 @@ mod tests {
     #[test]
     fn a_forked_child_needs_no_lock_of_a_pool_that_a_thread_of_its_parent_may_have() {
         let (max_bytes, max_age) = (1 << 20, Duration::from_secs(60));
-        let (process, idle, recycled) = (std::process::id(), Mutex::default(), AtomicU64::new(0));
-        let mut files = Arc::new(FilePool { max_bytes, max_age, process, idle, recycled });
+        let (origin, idle, recycled) = (Origin::here(), Mutex::default(), AtomicU64::new(0));
+        let mut files = Arc::new(FilePool { max_bytes, max_age, origin, idle, recycled });
         let budget = Budget::new(None, None, None);
         drop(body_within(&files, &[1; 10_000], &budget));
         assert_eq!(files.stats().files, 1);
-        Arc::get_mut(&mut files).unwrap().process = 0;
+        Arc::get_mut(&mut files).unwrap().origin = Origin::ANCESTOR;
         std::mem::forget(files.idle.lock());
         files.clear();
         assert_eq!(files.stats(), FilePoolStats::default());

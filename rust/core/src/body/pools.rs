@@ -9,6 +9,7 @@ use super::slab::{IDLE_AGE, IDLE_CAP, SlabPool};
 use super::writer::forget_unwritten;
 use crate::Resource;
 use crate::codec::forget_undecoded;
+use crate::fork;
 use crate::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -24,7 +25,7 @@ type Slot = RwLock<Option<Arc<Pools>>>;
 
 const SLOTS: usize = 64;
 
-/// Changed by one thread at a time, after a fork. Who reads the number of a slot (Acquire) finds in it what was put there
+/// Raised by each fork, in the parent and in the child: what was alive at one is both's. Changed by one thread at a time. Who reads the number of a slot (Acquire) finds in it what was put there
 /// before (Release).
 static GENERATION: AtomicUsize = AtomicUsize::new(0);
 
@@ -53,7 +54,7 @@ impl Pools {
         slot.write().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Self::new).clone()
     }
 
-    /// How many forks lie between this process and the one that loaded the library.
+    /// What was made at another one may be another process's, too.
     pub fn generation() -> usize {
         GENERATION.load(Relaxed)
     }
@@ -100,6 +101,7 @@ impl Pools {
 
     /// To be called in a forked child before anything else of this crate.
     pub fn after_fork_in_child() {
+        fork::note();
         let old = GENERATION.load(Relaxed);
         // Where slots are used again, what an ancestor had lies in them. Waiting for a lock could be for a thread that is
         // gone, and destructors would unmap and close for nothing, under locks of unknown state.
@@ -111,7 +113,6 @@ impl Pools {
             }
         }
         if let Some(pools) = slot(old).try_read().ok().and_then(|pools| pools.clone()) {
-            pools.slabs.abandon();
             if let Some(file_pools) = pools.file_pools.try_lock() {
                 file_pools.iter().filter_map(Weak::upgrade).for_each(|pool| pool.abandon());
             }

@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 use super::reaper;
+use crate::fork::Origin;
 use crate::sync::Mutex;
 use crate::{Error, Result};
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use std::io::Read as _;
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// The largest window that a socket is received into, and the size of the slabs that bodies start with: larger
@@ -120,9 +121,9 @@ pub struct SlabPool {
     lent: AtomicU64,
     recycled: AtomicU64,
     mapped: AtomicU64,
-    /// Set in a forked child: the free lists' lock may be held for ever there, and the memory is shared with the
+    /// A forked child leaves the free lists alone: their lock may be held for ever there, and the memory is shared with the
     /// parent until written.
-    abandoned: AtomicBool,
+    origin: Origin,
 }
 
 impl SlabPool {
@@ -134,14 +135,14 @@ impl SlabPool {
             lent: AtomicU64::new(0),
             recycled: AtomicU64::new(0),
             mapped: AtomicU64::new(0),
-            abandoned: AtomicBool::new(false),
+            origin: Origin::here(),
         }
     }
 
     /// A slab of at least `bytes`, its contents anybody's.
     pub fn take(self: &Arc<Self>, bytes: usize) -> Result<SlabWriter> {
         let size = class_size(bytes);
-        let recycled = if self.abandoned.load(Relaxed) {
+        let recycled = if self.origin.is_ancestor() {
             None
         } else {
             let mut free = self.free.lock();
@@ -167,7 +168,7 @@ impl SlabPool {
     fn give_back(&self, region: Region) {
         let size = region.size;
         self.lent.fetch_sub(size as u64, Relaxed);
-        if self.abandoned.load(Relaxed) || self.idle.load(Relaxed) + size > self.idle_cap {
+        if self.origin.is_ancestor() || self.idle.load(Relaxed) + size > self.idle_cap {
             return reaper::drop_large(size as u64, region);
         }
         self.idle.fetch_add(size, Relaxed);
@@ -190,10 +191,6 @@ impl SlabPool {
         self.idle.fetch_sub(old.iter().map(|idle| idle.region.size).sum(), Relaxed);
         drop(old);
         self.idle.load(Relaxed) > 0
-    }
-
-    pub(super) fn abandon(&self) {
-        self.abandoned.store(true, Relaxed);
     }
 
     pub fn stats(&self) -> SlabStats {
