@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -185,7 +186,7 @@ parent = os.getpid()
 pool = penstock.DispatchPool(threads=2, after_start=after_start)
 pid = os.fork()
 if pid == 0:
-    signal.alarm(20)
+    signal.alarm(10)
     assert pool.submit(int).result() == 0
     assert [future.result() for future in made] == [3, 3]
     os._exit(0)
@@ -234,6 +235,37 @@ for thread in threads: thread.join()
 pool.close()
 """
     check(script(FORK + source))
+
+
+def test_a_forked_child_lets_go_of_a_loop_and_its_futures_while_threads_of_its_parent_work(
+    script: Script, tmp_path: Path
+) -> None:
+    source = """
+import asyncio, gc, os, signal, sys
+import penstock
+from penstock._native import ArchiveReader
+async def main():
+    loop = asyncio.get_running_loop()
+    with penstock.DispatchPool(threads=2) as pool:
+        policy = penstock.Dispatch(pool)
+        reader = await policy.perform(ArchiveReader.open_op(sys.argv[1]))
+        for _ in range(30):
+            futures = [policy.perform(reader.read_op(0)) for _ in range(1000)]
+            pid = os.fork()
+            if pid == 0:
+                # A lock that a thread had then is never let go.
+                signal.alarm(10)
+                [future.cancel() for future in futures]
+                loop._selector._fd_to_key.clear()
+                gc.collect()
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+            await asyncio.gather(*futures)
+asyncio.run(main())
+"""
+    archive = tmp_path / "empty.barc"
+    archive.touch()
+    check(script(FORK + source, str(archive)))
 
 
 def test_multiprocessing_by_fork_works(script: Script) -> None:

@@ -13,6 +13,7 @@
 
 use crate::body::{Lease, WINDOW};
 use crate::codec::{Inflow, Through};
+use crate::fork::Origin;
 use crate::http::Response;
 use crate::receive::{Away, fit, take_in_mapped};
 use crate::sync::Mutex;
@@ -104,12 +105,16 @@ pub struct Drainer {
 pub struct Ticket {
     shared: Arc<Shared>,
     token: u64,
+    origin: Origin,
 }
 
 impl Ticket {
     /// Has the job end with [`Error::Cancelled`] as soon as its worker is free, unless it has ended already. Doesn't
-    /// wait.
+    /// wait. Does nothing in a forked child, whose parent drains.
     pub fn cancel(&self) {
+        if self.origin.is_ancestor() {
+            return;
+        }
         self.shared.inbox.lock().cancelled.push(self.token);
         self.shared.signal();
     }
@@ -154,7 +159,7 @@ impl Drainer {
         }
         inbox.jobs.insert(token, job);
         shared.active.fetch_add(1, Relaxed);
-        Ok(Ticket { shared: shared.clone(), token })
+        Ok(Ticket { shared: shared.clone(), token, origin: Origin::here() })
     }
 }
 

@@ -414,6 +414,7 @@ impl Future {
         drop(state);
         future.cancelled.store(true, Ordering::Release);
         let swept = match &source {
+            _ if future.mailbox.is_inherited() => Vec::new(),
             Source::Queued(_, workers) => workers.queue().cancelled(Task::is_cancelled),
             Source::Operation(workers) if future.start_operation().is_some() => {
                 workers.queue().cancelled(Task::is_cancelled)

@@ -218,6 +218,11 @@ impl Mailbox {
         Ok(mailbox)
     }
 
+    /// Whether the loop is a parent process's: what threads lock that have no interpreter is left alone.
+    pub fn is_inherited(&self) -> bool {
+        self.origin.is_ancestor()
+    }
+
     /// Whether the loop may go to another thread in the middle of a callback: then each needs a turn of its own.
     pub fn hands_over(&self) -> bool {
         self.hands_over.load(Relaxed)
@@ -324,7 +329,7 @@ impl Drain {
     /// Nothing is taken from the list during a collection, and what threads without the interpreter put into it in one of
     /// its passes is in use for the others. So all of them see what the first has seen: this one waits for the lock.
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
-        if self.0.origin.is_ancestor() {
+        if self.0.is_inherited() {
             return Ok(());
         }
         self.0.completions.each(|Completion { future, finished }| {
@@ -339,11 +344,11 @@ impl Drain {
 
 impl Drop for Drain {
     fn drop(&mut self) {
-        drop(self.0.completions.close());
-        self.0.rouse();
-        if self.0.origin.is_ancestor() {
+        if self.0.is_inherited() {
             return;
         }
+        drop(self.0.completions.close());
+        self.0.rouse();
         let drains = std::mem::take(&mut *self.0.drains.lock());
         drains.iter().filter_map(Weak::upgrade).for_each(|ticket| ticket.cancel());
     }

@@ -34,7 +34,7 @@ pub struct LoopWatch {
 
 /// What the loop calls. The loop's selector owns it: its drop says that the loop is gone.
 #[pyclass(frozen)]
-struct Answer(Arc<Pulse>);
+struct Answer(Arc<Pulse>, Origin);
 
 #[pymethods]
 impl Answer {
@@ -45,7 +45,10 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.0.stop();
+        // The thread is its parent's, and may have had the lock when the process forked.
+        if !self.1.is_ancestor() {
+            self.0.stop();
+        }
     }
 }
 
@@ -159,7 +162,7 @@ impl LoopWatch {
             .map_err(Error::io("start a thread"))
             .raise(py)?;
         // Refused, it is dropped, and the thread ends.
-        let answer = Py::new(py, Answer(Arc::clone(&pulse)))?;
+        let answer = Py::new(py, Answer(Arc::clone(&pulse), Origin::here()))?;
         event_loop.call_method1(intern!(py, "add_reader"), (descriptor(&pulse), answer))?;
         Ok(Self {
             pulse,
