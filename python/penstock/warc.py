@@ -270,7 +270,8 @@ def _messages(
     file: Any, options: tuple[Tunables, Budget], decode: bool, skipped: Callable[[ArchiveError], object] | None
 ) -> Iterator[_Message]:
     records = WARCIterator(file, no_record_parse=True)
-    records.reader = reader = _Reader(file)
+    # Of a pipe it has something in between, which counts bytes.
+    records.reader = reader = _Reader(records.fh)
     try:
         for record in records:
             reader.left = HEAD

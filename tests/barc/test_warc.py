@@ -9,6 +9,7 @@ import os
 import string
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -528,6 +529,20 @@ def test_heads_of_records_without_an_end_are_not_collected(tmp_path: Path, head:
     path.write_bytes(gzip.compress(head + more * ((4 << 20) // len(more))))
     with pytest.raises(penstock.ArchiveError, match="is over 1048576 bytes"):
         list(warc.read(path))
+
+
+def test_a_pipe_is_read_as_a_file_is(others: Others, tmp_path: Path) -> None:
+    others.add("response", OK)
+    first = len(others.save().read_bytes())
+    others.add("response", b"no HTTP")
+    data, pipe = others.save().read_bytes(), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+    writer.start()
+    wrong: list[penstock.ArchiveError] = []
+    assert [dialog.status for dialog in warc.read(pipe, skipped=wrong.append)] == [200]
+    assert [error.offset for error in wrong] == [first]
+    writer.join()
 
 
 def test_what_came_before_a_body_that_is_too_long_is_given(others: Others) -> None:
