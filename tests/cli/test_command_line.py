@@ -36,6 +36,15 @@ def test_the_version(flag: str, run: Callable[..., Done]) -> None:
     assert run(flag) == (0, f"penstock {penstock.__version__}\n", "")
 
 
+@pytest.mark.parametrize("debug", [("-d", "get"), ("-dddd", "get", "-d"), ("get", "--debug")])
+def test_what_is_done_is_logged_if_it_is_asked_for(debug: tuple[str, ...], run: Callable[..., Done], site: str) -> None:
+    done = run(*debug, f"{site}/gzip")
+    host = site.removeprefix("http://")
+    assert (done.status, done.err.count("\n")) == (0, 1)
+    assert done.err == f"DEBUG penstock.http.connect MainThread: connected to http://{host}\n"
+    assert run("get", f"{site}/gzip") == (0, done.out, "")
+
+
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_the_extra_it_says_what_to_install(missing: str, tmp_path: Path) -> None:
     # A path that has penstock, and of the extra nothing or the other half.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import select
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO, TypeVar
 
 import click
@@ -45,11 +46,29 @@ class Failure(Exception):
     """Ends a command with exit status 2; its text is what the user gets."""
 
 
+def _debug(ctx: click.Context, _option: click.Parameter, given: bool) -> None:
+    # It may stand before the command and behind it.
+    if given and not ctx.meta.get("penstock.debug"):
+        ctx.meta["penstock.debug"] = True
+        ctx.find_root().with_resource(_logged())
+
+
+DEBUG = click.Option(
+    ["-d", "--debug"],
+    is_flag=True,
+    expose_value=False,
+    callback=_debug,
+    help="Tell on standard error what the client does.",
+)
+"""Upstream's, which takes up to four; all commands have it."""
+
+
 class Command(click.Command):
     """With examples, one a line, and the exit statuses at the end of its help."""
 
     def __init__(self, *args: Any, examples: str, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.params.append(DEBUG)
         self.examples = examples.splitlines()
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -57,6 +76,30 @@ class Command(click.Command):
             with formatter.section(title):
                 for line in lines:
                     formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+class _Lines(logging.Handler):
+    """What is logged, as lines of standard error in upstream's form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(levelname)s %(name)s %(threadName)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell(self.format(record))
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[None]:
+    log = logging.getLogger("penstock")
+    level, lines = log.level, _Lines()
+    log.addHandler(lines)
+    log.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(lines)
 
 
 def exclusive(options: Mapping[str, object]) -> None:
