@@ -609,6 +609,25 @@ async def test_nothing_can_be_read_after_a_failure_or_the_end_of_the_block() -> 
             await answer.read()
 
 
+@pytest.mark.parametrize("stored", [False, True])
+async def test_what_was_left_in_the_block_is_not_given_behind_it_be_it_ever_so_little(stored: bool) -> None:
+    budget = penstock.Budget(ram="64MiB")
+    async with serve([response(b"all of it")]) as server, penstock.Client() as client:
+        dialog = await client.record("GET", server.url)
+        transport = penstock.Replay([dialog]) if stored else None
+        async with penstock.Client(budget=budget, transport=transport) as other:
+            for taken in (0, 3, 9):
+                async with other.stream("GET", server.url) as answer:
+                    # Its connection is free again when all has come.
+                    await until(lambda: stored or other.stats()["idle"] == 1)
+                    assert await answer.read(taken) == b"all of it"[:taken]
+                with pytest.raises(penstock.RequestError, match="it was closed"):
+                    await answer.read()
+                await answer.aclose()
+                assert (answer.status, answer.headers["content-length"]) == (200, "9")
+                await until(lambda: ram(budget)["used"] == 0)
+
+
 async def test_a_task_that_still_reads_when_the_block_is_left_is_told_and_not_cancelled() -> None:
     async with serve([head("Content-Length: 9"), b"abc", HANG]) as server, penstock.Client() as client:
         async with client.stream("GET", server.url) as answer:

@@ -243,6 +243,10 @@ class StreamedResponse(Answer):
             if not result.cancelled():
                 # It was told by `stream` and `read`, if anybody asked.
                 result.exception()
+            if not self._incoming.is_taken:
+                # What came and was left isn't given later, whether it was little and all of the body or not.
+                self._end("it was closed")
+                self._incoming.clear()
             return
         self._end("it was closed")
         # First: an error that nobody will ask for is told to no one.

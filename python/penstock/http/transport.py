@@ -96,8 +96,11 @@ class StoredResponse(StreamedResponse):
         self._reading: asyncio.Task[memoryview | None] | None = None
         self._taken = False
         """Whether a task waits for the next piece."""
+        self._over = ""
 
     async def _take(self, size: int) -> memoryview | None:
+        if self._over:
+            raise self._nothing_more()
         if self._taken:
             raise RuntimeError(TAKEN)
         if not self._ahead:
@@ -130,3 +133,4 @@ class StoredResponse(StreamedResponse):
         if self._reading is not None:
             await asyncio.wait([self._reading])
             self._reading = None
+        self._end("it was closed")
