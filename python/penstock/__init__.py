@@ -161,4 +161,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    # A star import would put `http` in the place of the standard library's.
+    return sorted((*__all__, "errors", "http"))

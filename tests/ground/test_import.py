@@ -65,6 +65,14 @@ def test_the_client_comes_with_its_first_use(script: Script) -> None:
     assert done.stdout == "False True True\n"
 
 
+def test_modules_are_listed_and_a_star_leaves_the_standard_librarys_http(script: Script) -> None:
+    done = script(
+        "import http, penstock; listed = {'barc', 'errors', 'har', 'http', 'replay'} <= set(dir(penstock)); "
+        "from penstock import *; print(listed, http.__name__)"
+    )
+    assert done.stdout == "True http\n"
+
+
 def test_records_and_dialogs_do_without_the_client(script: Script) -> None:
     done = script(
         "import sys, penstock; prolog = penstock.Prolog(method='GET', url='http://a/'); "
