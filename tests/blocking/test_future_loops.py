@@ -9,7 +9,7 @@ import subprocess
 import threading
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any
 
@@ -35,6 +35,34 @@ def test_a_loop_closed_while_jobs_run_is_quietly_forgotten(
     gate.open.set()
     pool.close()
     assert not any(future.done() for future in kept)
+
+
+@pytest.mark.parametrize("make", LOOPS.values(), ids=LOOPS)
+def test_a_coroutine_that_ends_after_its_loop_sees_its_end_only(
+    make: Callable[[], asyncio.AbstractEventLoop], pool: DispatchPool, gate: Gate
+) -> None:
+    loop = make()
+    seen: list[type[BaseException]] = []
+
+    async def wait() -> None:
+        try:
+            await pool.run(gate)
+        except BaseException as error:
+            seen.append(type(error))
+            raise
+
+    async def main() -> tuple[Coroutine[Any, Any, None], asyncio.Task[None]]:
+        waiting = wait()
+        task = loop.create_task(waiting)
+        await asyncio.sleep(0)
+        return waiting, task
+
+    waiting, task = loop.run_until_complete(main())
+    loop.close()
+    waiting.close()
+    assert seen == [GeneratorExit]
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    gate.open.set()
 
 
 @pytest.mark.parametrize("make", LOOPS.values(), ids=LOOPS)

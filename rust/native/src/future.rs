@@ -525,9 +525,13 @@ impl Future {
         Err(thrown(exc, value, traceback)?)
     }
 
-    /// Gives up: cancels, without a word if it is done.
+    /// Gives up: cancels, without a word if it is done. A coroutine that is dropped with its closed loop sees its own end,
+    /// and not that the loop calls nobody back.
     fn close(this: &Bound<'_, Self>) -> PyResult<()> {
-        Self::cancel(this, None)?;
+        match Self::cancel(this, None) {
+            Err(error) if !this.get().mailbox.is_closed() || gil::is_interrupt(this.py(), &error) => return Err(error),
+            _ => {}
+        }
         // Permits that came for a task which was cancelled before its next step go to the next waiter.
         drop(this.get().take_grant());
         Ok(())

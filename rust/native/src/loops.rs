@@ -184,8 +184,7 @@ impl Mailbox {
     }
 
     fn serves(&self, event_loop: &Bound<'_, PyAny>) -> bool {
-        !self.completions.is_closed()
-            && self.event_loop.bind(event_loop.py()).upgrade().is_some_and(|mine| mine.is(event_loop))
+        !self.is_closed() && self.event_loop.bind(event_loop.py()).upgrade().is_some_and(|mine| mine.is(event_loop))
     }
 
     fn of(py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
@@ -282,6 +281,11 @@ impl Mailbox {
             }
         }
         Ok(())
+    }
+
+    /// Whether the loop is gone.
+    pub fn is_closed(&self) -> bool {
+        self.completions.is_closed()
     }
 
     /// Whether the loop stands still at the moment: it was stopped, and neither closed nor run again. From any thread.
