@@ -282,6 +282,14 @@ def test_an_empty_host_is_no_address() -> None:
         ReplayServer([], host="")
 
 
+@pytest.mark.parametrize(
+    ("port", "error"), [("80", TypeError), (True, TypeError), (-1, ValueError), (65536, ValueError)]
+)
+def test_what_is_no_port_is_refused_where_it_is_given(port: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"^port={port!r}: not "):
+        ReplayServer([], port=port)
+
+
 @pytest.mark.asyncio
 async def test_a_peer_that_goes_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async with ReplayServer([recorded(f"{SITE}/large", LARGE * 20)]) as server:

@@ -68,6 +68,10 @@ class ReplayServer:
     ) -> None:
         if not host:
             raise ValueError("host='': not an address; '0.0.0.0' is all of this machine's")
+        if isinstance(port, bool) or not isinstance(port, int):
+            raise TypeError(f"port={port!r}: not an int")
+        if not 0 <= port <= 65535:
+            raise ValueError(f"port={port}: not from 0 to 65535")
         self._address = (host, port)
         self._tunables = tunables if tunables is not None else Tunables()
         self._policy = policy
