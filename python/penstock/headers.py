@@ -71,6 +71,7 @@ def fields_of(fields: Headers | Pairs | Fields | None) -> Fields:
     whitespace around them.
 
     Raises:
+        TypeError: They are text, or what is in them isn't text or bytes.
         ValueError: A name or value that HTTP has no form for.
         HeadTooLong: More than 128 lines, or a MiB; no more can be archived.
     """
@@ -80,6 +81,8 @@ def fields_of(fields: Headers | Pairs | Fields | None) -> Fields:
         pairs: Any = fields.raw
     elif isinstance(fields, Mapping):
         pairs = fields.items()
+    elif isinstance(fields, str | bytes):
+        raise TypeError(f"header fields are pairs or a mapping, not {type(fields).__name__}")
     else:
         pairs = fields or ()
     return Fields([(_bytes(name), _bytes(value)) for name, value in pairs])

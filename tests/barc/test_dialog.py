@@ -54,6 +54,7 @@ def test_headers_are_made_of_what_they_are_printed_as() -> None:
         ("res_body", b"bytes", r"res_body=bytes: takes a BodyImage, as BodyImage\.from_bytes"),
         ("req_body", None, "req_body=NoneType: takes a BodyImage"),
         ("res_headers", {"content-length": 5}, "text or bytes, not int"),
+        ("res_headers", "content-length: 5", "header fields are pairs or a mapping, not str"),
     ],
 )
 def test_what_a_dialog_does_not_hold_is_refused_where_it_is_given(
