@@ -469,6 +469,27 @@ def test_a_full_disk_behind_standard_output_is_one_line_and_a_status(line: str) 
         assert buffered(*line.split(), stdout=full) == (2, "penstock: [Errno 28] No space left on device\n")
 
 
+LIMITED = """
+import resource, sys
+size = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+from penstock.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("line", ["ls", "cat", "cat --json", "stats"])
+def test_a_disk_that_takes_all_but_the_last_byte_is_an_error_also_unbuffered(line: str, run: Any) -> None:
+    arguments = [*line.split(), "plain.barc"]
+    size = len(run(*arguments).out) - 1
+    command = [sys.executable, "-c", LIMITED, str(size), *arguments]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with open("out", "wb") as out:
+        done = subprocess.run(command, env=environment, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "penstock: [Errno 27] File too large\n")
+    assert os.path.getsize("out") == size
+
+
 def test_damage_is_one_line_and_a_status_if_the_outputs_reader_has_gone_too() -> None:
     with open("both.barc", "wb") as file:
         file.write((DATA / "plain.barc").read_bytes() + (DATA / "bad_hex.barc").read_bytes())

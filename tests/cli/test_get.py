@@ -196,6 +196,35 @@ def test_a_reader_that_goes_ends_it_without_a_word(site: str) -> None:
     assert process.returncode == 2
 
 
+@pytest.mark.parametrize("lines", [False, True], ids=["bodies", "--json"])
+def test_output_that_nobody_reads_keeps_nobody_from_interrupting(lines: bool, site: str, tmp_path: Path) -> None:
+    json_lines = ["--json", "-o", tmp_path, *(f"{site}/text/{number}" for number in range(200))]
+    command = json_lines if lines else [f"{site}/text/1/{1 << 20}"]
+    # Standard output as it is in a shell.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment}
+    with start("get", *command, **pipes) as process:
+        assert process.stdout is not None
+        fcntl.fcntl(process.stdout.fileno(), fcntl.F_SETPIPE_SZ, 4096)
+        still = 0
+        while still == 0 or still != asked(site):
+            still = asked(site)
+            time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def test_a_pipe_that_takes_no_more_for_now_gets_all_of_a_body(site: str) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with open(reader, "rb") as pipe, start("get", f"{site}/text/1/{1 << 20}", stdout=writer) as process:
+        os.close(writer)
+        assert pipe.read() == text(1, 1 << 20)
+    assert process.returncode == 0
+
+
 def test_failures_that_nobody_reads_keep_nobody_from_interrupting(site: str, tmp_path: Path) -> None:
     urls = [f"{site}/gone?{number}" for number in range(2000)]
     with start("get", *urls, cwd=tmp_path, stderr=subprocess.PIPE, bufsize=0) as process:

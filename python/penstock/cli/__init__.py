@@ -27,11 +27,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Has standard streams that were closed be as /dev/null, and names of files printed as they are."""
+    """Has standard streams that were closed be as /dev/null, all of what is written to standard output be written, and
+    names of files printed as they are."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             # Its own descriptor is the lowest that is free, so that no socket and no archive gets that.
             setattr(sys, name, open(os.devnull, mode, errors="replace"))  # noqa: SIM115
+    if not isinstance(sys.stdout, io.TextIOWrapper):
+        return
     # It is strict in most locales, and a name needn't be UTF-8.
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="surrogateescape")
+    errors = "surrogateescape" if sys.stdout.errors == "strict" else sys.stdout.errors
+    if isinstance(sys.stdout.buffer, io.RawIOBase):
+        # By PYTHONUNBUFFERED. What a write leaves, one that a signal ends or that fills the disk, would be lost.
+        out = sys.stdout.fileno()
+        sys.stdout = open(out, "w", encoding=sys.stdout.encoding, errors=errors, closefd=False)  # noqa: SIM115
+    else:
+        sys.stdout.reconfigure(errors=errors)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import re
 import select
 import sys
@@ -32,7 +33,7 @@ __all__ = [
     "shown",
     "tell",
     "tunables_of",
-    "writable",
+    "write",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -157,20 +158,23 @@ async def readable(file: Any) -> None:
     await _called(file, loop.add_reader, loop.remove_reader)
 
 
-async def writable(file: Any) -> None:
-    """As `readable`, until it takes more."""
-    loop = asyncio.get_running_loop()
-    await _called(file, loop.add_writer, loop.remove_writer)
-
-
-def is_writable(out: TextIO) -> bool:
+def is_writable(out: TextIO | int) -> bool:
     return bool(select.select([], [out], [], 0)[1])
 
 
-async def line_writable(out: TextIO) -> None:
+async def line_writable(out: TextIO | int) -> None:
     """Waits until it takes a line: only a pipe, a socket or a terminal has one wait."""
+    loop = asyncio.get_running_loop()
     while not is_writable(out):
-        await writable(out)
+        await _called(out, loop.add_writer, loop.remove_writer)
+
+
+async def write(fd: int, piece: memoryview) -> None:
+    """All of it. A write that has begun and waits for a reader gives up by a signal, and Ctrl-C is heard here then."""
+    while piece:
+        await line_writable(fd)
+        with contextlib.suppress(BlockingIOError):
+            piece = piece[os.write(fd, piece) :]
 
 
 async def _called(file: Any, add: Callable[..., None], remove: Callable[..., bool]) -> None:

@@ -25,7 +25,7 @@ from penstock.cli.common import (
     quiet_option,
     tell,
     tunables_of,
-    writable,
+    write,
 )
 from penstock.cli.files import FILE
 from penstock.cli.progress import Progress
@@ -137,10 +137,12 @@ class Fetched:
                     await line_writable(sys.stderr)
                     tell(f"penstock: {url}: {error}")
                     if as_json:
+                        await line_writable(sys.stdout)
                         print_json(url=url, error=str(error))
                 else:
                     self._progress.add(1)
                     if as_json:
+                        await line_writable(sys.stdout)
                         print_json(url=url, file=target and str(target.name), size=self._progress.size - before)
         return status
 
@@ -154,15 +156,14 @@ class Fetched:
                     self._progress.expect_size(int(response.headers.get("content-length", 0)))
             if target is None:
                 async for piece in self._pieces(response):
-                    # On the loop's thread: nobody else waits for it, and Ctrl-C gets through.
-                    sys.stdout.buffer.write(piece)
-                sys.stdout.buffer.flush()
+                    # On the loop's thread: nobody else waits for it.
+                    await write(sys.stdout.fileno(), piece)
                 return
             if target.special:
                 fd = await _open(target.path)
                 try:
                     async for piece in self._pieces(response):
-                        await _write(fd, piece)
+                        await write(fd, piece)
                 finally:
                     os.close(fd)
                 return
@@ -186,11 +187,3 @@ async def _open(path: Path) -> int:
             if error.errno != errno.ENXIO or not path.is_fifo():  # noqa: ASYNC240, no disk is asked
                 raise
         await asyncio.sleep(PATIENCE)
-
-
-async def _write(fd: int, piece: memoryview) -> None:
-    while piece:
-        try:
-            piece = piece[os.write(fd, piece) :]
-        except BlockingIOError:
-            await writable(fd)
