@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -133,6 +134,48 @@ class Interrupting:
 sys.meta_path.insert(0, Interrupting)
 sys.exit(main(["--version"]))
 """
+
+
+TWICE = """
+import asyncio, os, signal
+from penstock.cli.common import run
+
+async def stubborn():
+    try:
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        print("first", flush=True)
+        os.kill(os.getpid(), signal.SIGINT)
+        print("goes on")
+
+run(stubborn())
+"""
+
+
+def test_interrupted_twice_it_ends_at_once_by_the_signal() -> None:
+    done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "first\n", "")
+
+
+ENDING = """
+import os, signal, sys
+from penstock.cli import app, main
+
+def interrupted(argv):
+    raise KeyboardInterrupt
+
+app.run = interrupted
+status = main(["--version"])
+print(status, flush=True)
+os.kill(os.getpid(), signal.SIGINT)
+print("goes on")
+"""
+
+
+def test_interrupted_again_at_its_end_it_says_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "130\n", "")
 
 
 def test_interrupted_while_it_loads_it_ends_as_at_any_other_time() -> None:

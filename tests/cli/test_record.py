@@ -289,6 +289,17 @@ def test_interrupted_while_it_writes_it_finishes_that_record_and_tells_of_it(sit
         assert (record.offset, len(record.res_body)) == (told["offset"], told["size"]) == (0, size)
 
 
+def test_ctrl_c_is_of_no_account_where_the_shell_has_it_ignored(site: str, tmp_path: Path) -> None:
+    command = ["sh", "-c", 'trap "" INT; exec "$0" -m penstock.cli "$@"', sys.executable, "record"]
+    with subprocess.Popen([*command, f"{site}/text/1", f"{site}/half/10", tmp_path / "a.barc"]) as process:
+        until(lambda: asked(site) == 2)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        still = process.poll()
+        process.kill()
+    assert still is None
+
+
 def test_interrupted_at_any_time_it_leaves_whole_records(site: str, listed: Path) -> None:
     file = listed.with_name("a.barc")
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -21,9 +22,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from penstock.cli import app
 
-        return app.run(argv)
+        status = app.run(argv)
     except KeyboardInterrupt:
-        return 130
+        status = 130
+    if status == 130:
+        # A second Ctrl-C has nothing to end but the interpreter, which would tell of it at length.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return status
 
 
 def _open_streams() -> None:

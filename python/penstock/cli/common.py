@@ -9,8 +9,9 @@ import logging
 import os
 import re
 import select
+import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, TextIO, TypeVar
 
 import click
@@ -30,6 +31,7 @@ __all__ = [
     "print_json",
     "quiet_option",
     "readable",
+    "run",
     "shown",
     "tell",
     "tunables_of",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -150,6 +153,30 @@ def tell(text: str) -> None:
     """A line of standard error on something that goes wrong while others go on: also when nobody can be told."""
     with contextlib.suppress(OSError):
         print(shown(text), file=sys.stderr, flush=True)
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """As `asyncio.run`, but a second Ctrl-C ends the process, by the signal. asyncio would raise it in whatever runs:
+    what was to wake a task can be lost by that, and the task is then waited for for ever."""
+
+    async def interruptible() -> T:
+        first = signal.getsignal(signal.SIGINT)
+        # It isn't where the shell has it ignored.
+        if not callable(first):
+            return await main
+
+        def interrupt(*arguments: Any) -> None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            first(*arguments)
+
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            return await main
+        finally:
+            if signal.getsignal(signal.SIGINT) is interrupt:
+                signal.signal(signal.SIGINT, first)
+
+    return asyncio.run(interruptible())
 
 
 async def readable(file: Any) -> None:

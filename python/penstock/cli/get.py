@@ -23,6 +23,7 @@ from penstock.cli.common import (
     line_writable,
     print_json,
     quiet_option,
+    run,
     tell,
     tunables_of,
     write,
@@ -70,7 +71,7 @@ def get(urls: tuple[str, ...], output: str | None, force: bool, max_body: str, a
     total = None if len(urls) == 1 else len(urls)
     with Progress("file", total, by_size=total is None, quiet=quiet) as progress:
         place = Place(output, folder, force)
-        return asyncio.run(Fetched(place, tunables, progress).all(urls, as_json))
+        return run(Fetched(place, tunables, progress).all(urls, as_json))
 
 
 def _name(url: str) -> str:

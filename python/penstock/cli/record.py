@@ -28,6 +28,7 @@ from penstock.cli.common import (
     print_json,
     quiet_option,
     readable,
+    run,
     tell,
     tunables_of,
 )
@@ -118,7 +119,7 @@ def record(
         progress = stack.enter_context(Progress("record", _count(urls, listed), quiet=quiet))
         recording = Recording(client, archive, progress, as_json)
         try:
-            asyncio.run(recording.run(_wanted(urls, listed), concurrency, resume))
+            run(recording.run(_wanted(urls, listed), concurrency, resume))
         except KeyboardInterrupt:
             done = counted(progress.count, "record")
             if is_writable(sys.stderr):
