@@ -192,6 +192,22 @@ def test_a_closed_pool_lets_go_of_what_its_hooks_are_bound_to() -> None:
     assert dead() is None
 
 
+def test_a_pool_without_threads_keeps_nothing_that_its_hooks_are_bound_to() -> None:
+    class Owner:
+        def __init__(self) -> None:
+            self.pool = DispatchPool(queue_length=0, overflow="caller", before_stop=self.end)
+
+        def end(self, index: int) -> None:
+            raise AssertionError(index)
+
+    owner = Owner()
+    dead = weakref.ref(owner)
+    owner.pool.close()
+    del owner
+    gc.collect()
+    assert dead() is None
+
+
 def test_an_unclosed_pool_that_its_after_start_leads_back_to_is_collected_and_ends(
     thread_names: Callable[[], set[str]],
 ) -> None:

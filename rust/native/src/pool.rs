@@ -270,6 +270,8 @@ impl DispatchPool {
             name_prefix,
             stack_size: stack_size.map(|size| usize::try_from(size).unwrap_or(usize::MAX)),
         };
+        // Without threads nobody would call them, nor let go of them at the end.
+        let [after_start, before_stop] = [after_start, before_stop].map(|hook| hook.filter(|_| queue_length > 0));
         let workers = Workers::new(config, Interpreter::new(after_start, before_stop)).raise(py)?;
         let pool = Self { crews: Crews::new(workers, drain_threads), closed: AtomicBool::new(false) };
         if let Err(error) = pool.started(py) {
