@@ -192,13 +192,14 @@ impl Receiver {
 
     /// Expects a response.
     pub fn begin(&mut self, plan: Plan) {
+        self.clear();
         self.response.reset(plan.asked);
         self.plan = Some(plan);
         self.stage = Stage::Head;
-        self.clear();
     }
 
     fn clear(&mut self) {
+        self.plan = None;
         self.own = None;
         self.sink = None;
         self.codings.clear();
@@ -763,6 +764,7 @@ mod tests {
         let mut receiver = complete(wire.as_bytes());
         assert_eq!(receiver.response.informational().len(), 1);
         let received = receiver.finish().unwrap();
+        assert!(receiver.plan.is_none());
         assert!(received.reusable && received.trailers.len() == 1);
         assert!(receiver.response.informational().is_empty() && receiver.response.trailers().is_empty());
     }
