@@ -126,3 +126,9 @@ def test_a_large_body_in_memory_beyond_what_is_kept_idle_is_freed() -> None:
     slabs = penstock.stats()["slabs"]
     assert slabs["lent"] == before
     assert slabs["idle"] <= 256 * MiB
+
+
+@pytest.mark.parametrize("timeout", [-1, float("inf"), float("nan"), 1e30])
+def test_to_wait_for_it_for_more_than_a_clock_holds_is_refused(timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout="):
+        _native.settle(timeout)

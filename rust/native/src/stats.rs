@@ -2,6 +2,7 @@
 
 use crate::buffer;
 use crate::filepool;
+use crate::size;
 use penstock_core::body::{Pools, file, reaper, writer};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -44,10 +45,11 @@ pub fn _after_fork_in_parent() {
 
 /// Waits until what was dropped so far is freed, at most so many seconds; true if it is.
 #[pyfunction]
-pub fn settle(py: Python<'_>, timeout: f64) -> bool {
-    let settled = py.detach(|| reaper::settle(Duration::try_from_secs_f64(timeout).unwrap_or(Duration::MAX)));
+pub fn settle(py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let timeout = size::seconds("timeout", timeout)?;
+    let settled = py.detach(|| reaper::settle(timeout));
     buffer::give_back(py);
-    settled
+    Ok(settled)
 }
 
 /// Has each write of a body take longer by so many seconds, in the whole process: a slow disk, for tests.
