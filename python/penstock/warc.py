@@ -236,7 +236,8 @@ def read(
         skipped: Called with what is wrong with a record that is no dialog, which is then passed over; `None` raises it.
 
     Raises, when iterated over:
-        ArchiveError: It isn't a WARC, is cut off, or holds a message that isn't HTTP; `.kind` is `"warc"`.
+        ArchiveError: It isn't a WARC, is cut off or damaged, or holds a message that isn't HTTP; `.kind` is `"warc"`.
+            Behind damage to its compression, or a record's own head of over a MiB, nothing is read, `skipped` or not.
         BodyTooLong: A body is over `max_body`.
         StorageFull, BudgetExceeded, OSError: A body's file can't be made, or the file not read.
         BlockingInLoop: This thread runs an event loop.
