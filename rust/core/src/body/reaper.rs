@@ -71,12 +71,11 @@ impl Pools {
                 state.queue.push(value);
                 self.reaper.wake.notify_one();
             }
-            None if state.trim => return,
             None => state.trim = true,
         }
         if !state.running {
             let pools = self.clone();
-            // Without a thread to be had, the next one who drops something large tries again.
+            // Without a thread to be had, the next one who has something for it tries again.
             state.running = thread::Builder::new().name(THREAD_NAME.into()).spawn(move || pools.reap()).is_ok();
         }
     }
@@ -119,5 +118,27 @@ impl Pools {
                 return;
             }
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    #[test]
+    fn who_could_not_have_the_thread_tries_again_though_nothing_large_is_dropped() {
+        let pools = Pools::current();
+        let before = getrlimit(Resource::As);
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+        let in_use = pages * rustix::param::page_size() as u64;
+        // Less than a thread's stack is left.
+        setrlimit(Resource::As, Rlimit { current: Some(in_use + (1 << 20)), ..before }).unwrap();
+        pools.clone().submit(None);
+        setrlimit(Resource::As, before).unwrap();
+        // It may have been had all the same, if tests that ran before in this process left a stack.
+        pools.submit(None);
+        assert!(is_running());
     }
 }
