@@ -61,12 +61,12 @@ class Headers(Mapping[str, str]):
         return f"Headers({[(name.decode('latin-1'), value.decode('latin-1')) for name, value in self.raw]})"
 
 
-def headers_of(fields: Headers | Pairs | Fields | None) -> Headers:
+def headers_of(fields: Headers | Pairs | None) -> Headers:
     """What `fields_of` gives, with the errors of that."""
     return Headers(fields_of(fields))
 
 
-def fields_of(fields: Headers | Pairs | Fields | None) -> Fields:
+def fields_of(fields: Headers | Pairs | None) -> Fields:
     """Header fields as an archive holds them: names in lower case, repeated ones together, values without the
     whitespace around them.
 
@@ -75,9 +75,9 @@ def fields_of(fields: Headers | Pairs | Fields | None) -> Fields:
         ValueError: A name or value that HTTP has no form for.
         HeadTooLong: More than 128 lines, or a MiB; no more can be archived.
     """
-    if isinstance(fields, Fields):
-        return fields
     if isinstance(fields, Headers):
+        if isinstance(fields._head, Fields):
+            return fields._head.canonical()
         pairs: Any = fields.raw
     elif isinstance(fields, Mapping):
         pairs = fields.items()

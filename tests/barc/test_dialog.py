@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import penstock
+import penstock.headers
 import pytest
 from penstock import barc, replay
 
@@ -158,6 +159,13 @@ def test_a_field_that_is_not_there_is_asked_for_without_an_error_inside() -> Non
     finally:
         sys.settrace(None)
     assert (found, raised) == (("1", None, 2, "1"), [])
+
+
+def test_headers_of_one_dialog_are_anothers_without_being_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = penstock.Prolog(method="GET", url="http://a/", req_headers=[("B", "1"), ("A", "2"), ("b", " 3")])
+    monkeypatch.setattr(penstock.headers, "_bytes", None)
+    second = penstock.Prolog(method="PUT", url="http://b/", req_headers=first.req_headers)
+    assert second.req_headers.raw == ((b"b", b"1"), (b"b", b"3"), (b"a", b"2"))
 
 
 META = [("url", "http://a/b"), ("method", "GET"), ("response-version", "HTTP/1.1"), ("response-status", "200 OK")]

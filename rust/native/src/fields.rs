@@ -19,6 +19,11 @@ impl Fields {
         Ok(Self(Core::from_pairs(pairs).raise(py)?))
     }
 
+    /// The same in that order and form, without looking at what is known to be in it.
+    fn canonical(&self, py: Python<'_>) -> PyResult<Self> {
+        Ok(Self(self.0.canonical().raise(py)?))
+    }
+
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, (Bound<'py, PyTuple>,))> {
         Ok((slf.get_type(), (slf.get().fields(slf.py())?,)))
     }

@@ -8,8 +8,12 @@ use crate::{Error, Result};
 use bytes::Bytes;
 use std::borrow::Cow;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fields(Bytes);
+#[derive(Clone, Debug, Default)]
+pub struct Fields {
+    lines: Bytes,
+    /// Whether they are as `from_pairs` makes them.
+    canonical: bool,
+}
 
 /// Upstream's reader takes no more lines.
 const MOST_LINES: usize = 128;
@@ -22,7 +26,7 @@ impl Fields {
             return Err(Damage::Headers { block: name, what: "no blank line at its end".to_owned() });
         }
         check(&block, name)?;
-        Ok(Self(block.slice(..lines)))
+        Ok(Self { lines: block.slice(..lines), canonical: false })
     }
 
     /// Those of a compressed record, which have no such line.
@@ -36,7 +40,7 @@ impl Fields {
         let lines = block.len();
         block.extend_from_slice(b"\r\n");
         check(&block, name)?;
-        Ok(Self(Bytes::from(block).slice(..lines)))
+        Ok(Self { lines: Bytes::from(block).slice(..lines), canonical: false })
     }
 
     /// In the form in which they are written: names in lower case, whitespace around values taken off, and all values of
@@ -73,31 +77,34 @@ impl Fields {
         if block.len() as u64 + 2 > Head::MOST_BLOCK {
             return Err(over("bytes in a header block", block.len(), Head::MOST_BLOCK - 2));
         }
-        Ok(Self(block.into()))
+        Ok(Self { lines: block.into(), canonical: true })
     }
 
     /// As `from_pairs` of its own lines: what a foreign writer did otherwise is put right.
-    pub(super) fn canonical(&self) -> Result<Self> {
+    pub fn canonical(&self) -> Result<Self> {
+        if self.canonical {
+            return Ok(self.clone());
+        }
         let names: Vec<(Cow<'_, [u8]>, &[u8])> = self.iter().collect();
         Self::from_pairs(names.iter().map(|(name, value)| (&**name, *value)))
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.lines.is_empty()
     }
 
     /// The lines as bytes.
     pub(super) fn lines(&self) -> &[u8] {
-        &self.0
+        &self.lines
     }
 
     pub(super) fn bytes(&self) -> Bytes {
-        self.0.clone()
+        self.lines.clone()
     }
 
     /// Names in lower case, and values.
     pub fn iter(&self) -> impl Iterator<Item = (Cow<'_, [u8]>, &[u8])> {
-        Lines::new(&self.0, 0).map(|field| (lower(field.name), field.value))
+        Lines::new(&self.lines, 0).map(|field| (lower(field.name), field.value))
     }
 
     /// The first value of a name, which is given in lower case.
@@ -110,6 +117,14 @@ impl Fields {
         self.iter().map(|(name, value)| (name.len() + value.len() + 4) as u64).sum()
     }
 }
+
+impl PartialEq for Fields {
+    fn eq(&self, other: &Self) -> bool {
+        self.lines == other.lines
+    }
+}
+
+impl Eq for Fields {}
 
 fn over(what: &'static str, seen: usize, limit: u64) -> Error {
     Error::HeadTooLong { what, seen: seen as u64, limit, setting: "a record holds no more" }
@@ -192,6 +207,17 @@ mod tests {
     }
 
     #[test]
+    fn lines_are_put_in_the_form_that_is_written_only_where_they_may_have_another() {
+        let ours = Fields::from_pairs(pairs(&[("A", "1"), ("b", "2")])).unwrap();
+        assert_eq!(ours.canonical().unwrap().lines().as_ptr(), ours.lines().as_ptr());
+        let theirs = Fields::closed(Bytes::from_static(b"A:1\nb: 2\r\n\r\n"), "meta").unwrap();
+        assert_ne!(theirs, ours);
+        assert_eq!(theirs.canonical().unwrap(), ours);
+        let same = Fields::closed(Bytes::from_static(b"a: 1\r\nb: 2\r\n\r\n"), "meta").unwrap();
+        assert_eq!(same, ours);
+    }
+
+    #[test]
     fn more_lines_than_upstream_takes_are_read() {
         let block = "a: b\r\n".repeat(300) + "\r\n";
         assert_eq!(Fields::closed(block.into(), "meta").unwrap().iter().count(), 300);
@@ -231,10 +257,11 @@ mod tests {
             let pairs = || clean.iter().map(|(name, value)| (name.as_bytes(), &value[..]));
             let written = Fields::from_pairs(pairs()).unwrap();
             let mut block = written.lines().to_vec();
-            prop_assert_eq!(&Fields::bare(block.clone(), "meta").unwrap(), &written);
+            let bare = Fields::bare(block.clone(), "meta").unwrap();
+            prop_assert_eq!(&bare, &written);
+            prop_assert_eq!(&bare.canonical().unwrap(), &written);
             if !block.is_empty() { block.extend_from_slice(b"\r\n"); }
             prop_assert_eq!(&Fields::closed(block.into(), "meta").unwrap(), &written);
-            prop_assert_eq!(&written.canonical().unwrap(), &written);
             for (name, _) in pairs() {
                 let name = name.to_ascii_lowercase();
                 let of = |(found, value): (Cow<'_, [u8]>, &[u8])| (*found == *name).then(|| value.to_vec());
