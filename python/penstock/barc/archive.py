@@ -76,7 +76,6 @@ def open(
     archive = Archive(path, mode, strategy, keep_going)
     if mode == "a":
         archive._writer = ArchiveWriter.open_op(os.fspath(path), known_end, fsync)()
-        archive._process = os.getpid()
     try:
         archive._reader = ArchiveReader.open_op(os.fspath(path), tunables, budget)()
     except BaseException:
@@ -156,8 +155,6 @@ class _Archive:
         on."""
         self._reader: ArchiveReader | None = None
         self._writer: ArchiveWriter | None = None
-        self._process = 0
-        """That which opened the writer."""
 
     def _reading(self) -> ArchiveReader:
         if self._reader is None:
@@ -168,15 +165,14 @@ class _Archive:
         self._reading()
         if self._writer is None:
             raise ValueError(f"{self!r}: open for reading; mode 'a' appends")
-        if self._process != os.getpid():
-            # A thread of the parent's may be in it, and stay there in this process.
+        if self._writer.is_inherited:
             raise ValueError(f"{self!r}: it was opened before this process was forked, and its lock is the parent's")
         return self._writer
 
     def _let_go(self) -> ArchiveWriter | None:
         """The writer that is to be closed: not the parent's."""
         writer, self._writer, self._reader = self._writer, None, None
-        return writer if self._process == os.getpid() else None
+        return None if writer is None or writer.is_inherited else writer
 
     def _walk(self, what: Literal["records", "metas", "entries"]) -> ArchiveWalk:
         return self._reading().walk(what, self.keep_going)
@@ -399,7 +395,6 @@ class AsyncArchive(_Archive):
         path = os.fspath(self.path)
         if self.mode == "a":
             self._writer = await perform(self._policy, ArchiveWriter.open_op(path, known_end, fsync))
-            self._process = os.getpid()
         try:
             self._reader = await perform(self._policy, ArchiveReader.open_op(path, tunables, budget))
         except BaseException:

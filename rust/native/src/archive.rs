@@ -10,6 +10,7 @@ use crate::strategy::Strategy;
 use crate::tunables::Tunables;
 use penstock_core::barc::{Compression, Entry, Head, Mender, Reader, Record as CoreRecord, Walk, Writer};
 use penstock_core::body::Budget as CoreBudget;
+use penstock_core::fork::Origin;
 use penstock_core::sync::Mutex;
 use penstock_core::{Error, Result};
 use pyo3::IntoPyObjectExt;
@@ -174,7 +175,10 @@ impl ArchiveWalk {
 
 /// The only writer of an archive, until it is closed.
 #[pyclass(frozen, module = "penstock._native")]
-pub struct ArchiveWriter(Arc<Mutex<Option<Writer>>>);
+pub struct ArchiveWriter {
+    writer: Arc<Mutex<Option<Writer>>>,
+    origin: Origin,
+}
 
 #[pymethods]
 impl ArchiveWriter {
@@ -184,13 +188,19 @@ impl ArchiveWriter {
         Ok(Op::new(
             "barc.open",
             move || Writer::open(&path.0, start, sync),
-            |py, writer| Self(Arc::new(Mutex::new(Some(writer)))).into_py_any(py),
+            |py, writer| Self { writer: Arc::new(Mutex::new(Some(writer))), origin: Origin::here() }.into_py_any(py),
         ))
+    }
+
+    /// Whether it is a parent's, of whose threads one may be in it, and stay there in this process.
+    #[getter]
+    fn is_inherited(&self) -> bool {
+        self.origin.is_ancestor()
     }
 
     /// Writes a record behind the others: its offset.
     fn append_op(&self, record: &Record, strategy: &Strategy) -> Op {
-        let (writer, record, strategy) = (self.0.clone(), record.core.clone(), strategy.0);
+        let (writer, record, strategy) = (self.writer.clone(), record.core.clone(), strategy.0);
         Op::new(
             "barc.append",
             move || {
@@ -203,7 +213,7 @@ impl ArchiveWriter {
 
     /// Gives the lock on the file back, once what is being written is.
     fn close_op(&self) -> Op {
-        let writer = self.0.clone();
+        let writer = self.writer.clone();
         Op::new(
             "barc.close",
             move || {
