@@ -94,7 +94,7 @@ def record(
     recorded anyway. Ctrl-C writes the answers that are complete, and ends. What a kill leaves unfinished in FILE is cut
     off when it is opened again.
     """
-    from penstock.http.client import ACCEPT_ENCODING
+    from penstock.http.prepare import ACCEPT_ENCODING
 
     if not urls and source is None:
         raise click.UsageError("Missing argument 'URL...', or --from.")

@@ -13,7 +13,7 @@ import ssl
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from penstock._native import Budget, FilePool, Tunables
 from penstock.blocking._ops import default_policy
@@ -26,48 +26,32 @@ from penstock.errors import (
     RequestError,
     TooManyRedirects,
 )
-from penstock.http.auth import Auth, authorization
+from penstock.http.auth import Auth
 from penstock.http.connect import AllowAddress
 from penstock.http.connection import Connection
-from penstock.http.content import encode
-from penstock.http.cookies import cookies_for, keep_cookies
+from penstock.http.cookies import keep_cookies
 from penstock.http.deadlines import with_patience
 from penstock.http.exchange import Exchange, OnHead
 from penstock.http.hooks import Hooks
 from penstock.http.options import Decode, Limits, Timeouts
-from penstock.http.proxy import EnvironmentProxies, parse_proxy
-from penstock.http.request import UNFIT, Request, field_lines, lower
+from penstock.http.prepare import Prepared, Preparer
+from penstock.http.proxy import parse_proxy
+from penstock.http.request import Request
 from penstock.http.resolve import Resolver
 from penstock.http.response import Answer, Response
-from penstock.http.route import Route
-from penstock.http.settings import BODIES, Options, Settings, check_kind
+from penstock.http.settings import Options, Settings, check_kind
 from penstock.http.stream import Incoming, StreamedResponse
 from penstock.http.supply import Supply
-from penstock.http.url import LONGEST_REMEMBERED, Origin, parse, refused, shown, to_ascii, with_params
+from penstock.http.url import shown
 
 if TYPE_CHECKING:
     from penstock.dialog import Dialog
     from penstock.http.tape import Tape
     from penstock.http.transport import Transport
 
-__all__ = ["ACCEPT_ENCODING", "Client"]
+__all__ = ["Client"]
 
 log = logging.getLogger(__name__)
-
-USER_AGENT = "penstock/0.1"
-REMEMBERED = 1024
-"""Of routes, and of prepared requests, in a client."""
-ACCEPT_ENCODING = "gzip, deflate, br, zstd"
-"""What is taken off a body again."""
-
-
-class Prepared(NamedTuple):
-    """What a method and a URL come to when nothing else is asked for."""
-
-    request: Request
-    route: Route
-    head: bytes | None
-    """`None` if it depends on more."""
 
 
 class Client:
@@ -137,12 +121,6 @@ class Client:
         check_kind("allow_address", allow_address)
         if transport is not None and (isinstance(transport, type) or not hasattr(transport, "answer")):
             raise TypeError(f"transport={transport!r}: takes what has answer(prolog), as Replay(path)")
-        self._base = None if base_url is None else _base(base_url)
-        self._own = {"user-agent": USER_AGENT, "accept": "*/*", **lower(headers)}
-        if auth is not None:
-            self._own["authorization"] = authorization(auth)
-        self._fields = _accepting(self._own, decode)
-        self._lines = field_lines(self._fields)
         self._settings = Settings(
             tunables if tunables is not None else Tunables(),
             budget if budget is not None else Budget.shared(),
@@ -155,16 +133,23 @@ class Client:
             parse_proxy(proxy) if proxy else proxy,
             ssl_context,
         )
-        self._env = EnvironmentProxies() if trust_env else None
-        self._routes: dict[Origin, Route] = {}
-        """Known ones, by the client's own settings."""
-        self._prepared: dict[tuple[str, str], Prepared] = {}
-        """By method and URL."""
         self._cookies = cookies
-        self._uds = None if uds is None else _socket_path(uds)
         self._hooks = hooks
         self._transport = transport
         self._supply = Supply(limits, resolver, allow_address, hooks)
+        self._preparer = Preparer(
+            self._settings,
+            self._supply,
+            base_url=base_url,
+            headers=headers,
+            auth=auth,
+            trust_env=trust_env,
+            cookies=cookies,
+            uds=uds,
+            # A hook may change the request that it is told of.
+            fixed=hooks is None,
+        )
+        self._prepared = self._preparer.prepared
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._drained: asyncio.Future[None] | None = None
@@ -320,10 +305,10 @@ class Client:
         response: Response | StreamedResponse | None = None
         try:
             if not options:
-                prepared = self._prepared.get((method, url)) or self._prepare(method, url)
+                prepared = self._prepared.get((method, url)) or self._preparer.prepare(method, url)
                 request = prepared.request
             else:
-                request = await self._make(method, url, options, settings, began)
+                request = await self._preparer.make(method, url, options, settings, began)
             while True:
                 response = await self._send(request, settings, began, streamed, tape, prepared)
                 response.history = history
@@ -363,60 +348,6 @@ class Client:
                 raise
         return response
 
-    def _whole(self, url: str) -> str:
-        """The URL, with the base before it if it is a path."""
-        if not isinstance(url, str):
-            raise TypeError(f"url: takes a str, not {type(url).__name__}")
-        if self._base is None:
-            return url
-        if url.startswith("/"):
-            return self._base + url
-        if "://" not in url:
-            raise refused(url, "with a base_url, a path begins with /")
-        return url
-
-    def _prepare(self, method: str, url: str) -> Prepared:
-        """A request without options, remembered unless something may make the next one different."""
-        key = method, url
-        url = to_ascii(self._whole(url))
-        request = Request(method, url, parse(url), self._fields, self._lines)
-        request.check()
-        route = self._route(request, self._settings)
-        differs = route.proxy is not None or self._cookies is not None or self._hooks is not None
-        if differs or len(url) > LONGEST_REMEMBERED:
-            return Prepared(request, route, None)
-        if len(self._prepared) >= REMEMBERED:
-            self._prepared.clear()
-        self._prepared[key] = prepared = Prepared(request, route, request.head())
-        return prepared
-
-    async def _make(self, method: str, url: str, options: Options, settings: Settings, began: float) -> Request:
-        """A request with options, and with its content."""
-        url = self._whole(url)
-        if (params := options.get("params")) is not None:
-            url = with_params(url, params)
-        url = to_ascii(url)
-        headers, auth, decode = options.get("headers"), options.get("auth"), options.get("decode")
-        fields, lines = self._fields, self._lines
-        if headers is not None or auth is not None or decode is not None:
-            decode = self._settings.decode if decode is None else decode
-            own = self._own
-            if auth is False:
-                own = {name: value for name, value in own.items() if name != "authorization"}
-            fields = _accepting({**own, **lower(headers)}, decode)
-            if auth:
-                fields["authorization"] = authorization(auth)
-            lines = field_lines(fields)
-        request = Request(method, url, parse(url), fields, lines)
-        if BODIES & options.keys():
-            bodies = (options.get("content"), options.get("json"), options.get("form"), options.get("files"))
-            # A file is opened by the policy, which may be busy.
-            opening = Exchange(request, b"", settings, began, asyncio.get_running_loop().create_future(), None)
-            async with self._supply.within(opening, "content to send"):
-                request.content = await encode(*bodies, settings.policy)
-        request.check()
-        return request
-
     async def _send(
         self,
         request: Request,
@@ -437,12 +368,11 @@ class Client:
             if hooks.head is not None:
                 on_head = functools.partial(hooks.head, request)
         if prepared is None:
-            route, head = self._route(request, settings), None
+            route, head = self._preparer.route(request, settings), None
         else:
             _, route, head = prepared
         if head is None:
-            plain = route.proxy is None and self._cookies is None
-            head = request.head(b"" if plain else self._extra(request, route))
+            head = self._preparer.head(request, route)
         if self._transport is not None:
             return await self._ask(self._transport, request, head, settings, began, streamed, on_head, tape)
         if streamed:
@@ -544,35 +474,6 @@ class Client:
                 raise
         return response
 
-    def _route(self, request: Request, settings: Settings) -> Route:
-        origin, proxy = request.target.origin, None
-        if settings is self._settings and (known := self._routes.get(origin)) is not None:
-            return known
-        if settings.proxy is not None:
-            proxy = settings.proxy or None
-        elif self._env is not None and self._uds is None:
-            proxy = self._env.for_origin(origin)
-        route = Route(origin, proxy, settings.ssl_context if origin.scheme == "https" else None, self._uds)
-        if settings is self._settings:
-            if len(self._routes) >= REMEMBERED:
-                self._routes.clear()
-            self._routes[origin] = route
-        return route
-
-    def _extra(self, request: Request, route: Route) -> bytes:
-        """Lines of the head that aren't the request's own; a proxy is asked for the whole URL."""
-        extra = ""
-        request.absolute = route.proxy is not None and request.origin.scheme == "http"
-        credentials = None if route.proxy is None else route.proxy.authorization
-        if request.absolute and credentials is not None and "proxy-authorization" not in request.fields:
-            extra += f"proxy-authorization: {credentials}\r\n"
-        if self._cookies is not None and "cookie" not in request.fields:
-            cookies = cookies_for(self._cookies, request)
-            # A jar may hold what no server could have set.
-            if cookies is not None and not UNFIT.search(cookies):
-                extra += f"cookie: {cookies}\r\n"
-        return extra.encode("latin-1")
-
     async def _decode_after(self, body: BodyImage, codings: tuple[str, ...], exchange: Exchange) -> BodyImage:
         settings = exchange.settings
         decode = functools.partial(
@@ -667,27 +568,3 @@ class Client:
 def _tell_spilled(hooks: Hooks, request: Request, body: BodyImage) -> None:
     if hooks.spilled is not None and body.state == "file":
         hooks.spilled(request, len(body))
-
-
-def _base(url: str) -> str:
-    if not isinstance(url, str):
-        raise TypeError(f"base_url: takes a str, not {type(url).__name__}")
-    target = parse(to_ascii(url))
-    if "?" in target.path:
-        raise ValueError("base_url: has a query, and paths are appended to it; give params= to each request")
-    return str(target).rstrip("/")
-
-
-def _socket_path(uds: str | os.PathLike[str]) -> str:
-    path = os.fspath(uds)
-    if not isinstance(path, str):
-        raise TypeError(f"uds={path!r}: takes a path that is a str")
-    # The system would take what is before a NUL for all of it; one in front is Linux's sign of a name without a file.
-    if not path or (not path.startswith("\0") and "\0" in path):
-        raise ValueError(f"uds={path!r}: is no path of a socket")
-    return path
-
-
-def _accepting(fields: dict[str, str], decode: Decode) -> dict[str, str]:
-    """With the codings that are asked for, unless the fields say which."""
-    return {"accept-encoding": ACCEPT_ENCODING, **fields} if decode else fields

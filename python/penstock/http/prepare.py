@@ -1,0 +1,194 @@
+"""What a method, a URL and options come to, by what a client has: a request, the route that it takes, and its head. One
+without options is remembered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.cookiejar
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from penstock.http.auth import Auth, authorization
+from penstock.http.content import encode
+from penstock.http.cookies import cookies_for
+from penstock.http.exchange import Exchange
+from penstock.http.options import Decode
+from penstock.http.proxy import EnvironmentProxies
+from penstock.http.request import UNFIT, Request, field_lines, lower
+from penstock.http.route import Route
+from penstock.http.settings import BODIES, Options, Settings
+from penstock.http.supply import Supply
+from penstock.http.url import LONGEST_REMEMBERED, Origin, parse, refused, to_ascii, with_params
+
+__all__ = ["ACCEPT_ENCODING", "Prepared", "Preparer"]
+
+USER_AGENT = "penstock/0.1"
+REMEMBERED = 1024
+"""Of routes, and of prepared requests, in a client."""
+ACCEPT_ENCODING = "gzip, deflate, br, zstd"
+"""What is taken off a body again."""
+
+
+class Prepared(NamedTuple):
+    """What a method and a URL come to when nothing else is asked for."""
+
+    request: Request
+    route: Route
+    head: bytes | None
+    """`None` if it depends on more."""
+
+
+class Preparer:
+    """Makes a client's requests.
+
+    Args:
+        settings: The client's own.
+        supply: Bounds the wait for a request's content.
+        base_url, headers, auth, trust_env, cookies, uds: As of a client.
+        fixed: Whether a request without options is the same each time, as far as hooks go.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        supply: Supply,
+        *,
+        base_url: str | None,
+        headers: Mapping[str, str] | None,
+        auth: Auth | None,
+        trust_env: bool,
+        cookies: http.cookiejar.CookieJar | None,
+        uds: str | os.PathLike[str] | None,
+        fixed: bool,
+    ) -> None:
+        self._settings = settings
+        self._supply = supply
+        self._base = None if base_url is None else _base(base_url)
+        self._own = {"user-agent": USER_AGENT, "accept": "*/*", **lower(headers)}
+        if auth is not None:
+            self._own["authorization"] = authorization(auth)
+        self._fields = _accepting(self._own, settings.decode)
+        self._lines = field_lines(self._fields)
+        self._env = EnvironmentProxies() if trust_env else None
+        self._cookies = cookies
+        self._uds = None if uds is None else _socket_path(uds)
+        self._fixed = fixed
+        self._routes: dict[Origin, Route] = {}
+        """Known ones, by the client's own settings."""
+        self.prepared: dict[tuple[str, str], Prepared] = {}
+        """By method and URL."""
+
+    def prepare(self, method: str, url: str) -> Prepared:
+        """A request without options, remembered unless something may make the next one different."""
+        key = method, url
+        url = to_ascii(self._whole(url))
+        request = Request(method, url, parse(url), self._fields, self._lines)
+        request.check()
+        route = self.route(request, self._settings)
+        fixed = self._fixed and route.proxy is None and self._cookies is None
+        if not fixed or len(url) > LONGEST_REMEMBERED:
+            return Prepared(request, route, None)
+        if len(self.prepared) >= REMEMBERED:
+            self.prepared.clear()
+        self.prepared[key] = prepared = Prepared(request, route, request.head())
+        return prepared
+
+    async def make(self, method: str, url: str, options: Options, settings: Settings, began: float) -> Request:
+        """A request with options, and with its content."""
+        url = self._whole(url)
+        if (params := options.get("params")) is not None:
+            url = with_params(url, params)
+        url = to_ascii(url)
+        headers, auth, decode = options.get("headers"), options.get("auth"), options.get("decode")
+        fields, lines = self._fields, self._lines
+        if headers is not None or auth is not None or decode is not None:
+            decode = self._settings.decode if decode is None else decode
+            own = self._own
+            if auth is False:
+                own = {name: value for name, value in own.items() if name != "authorization"}
+            fields = _accepting({**own, **lower(headers)}, decode)
+            if auth:
+                fields["authorization"] = authorization(auth)
+            lines = field_lines(fields)
+        request = Request(method, url, parse(url), fields, lines)
+        if BODIES & options.keys():
+            bodies = (options.get("content"), options.get("json"), options.get("form"), options.get("files"))
+            # A file is opened by the policy, which may be busy.
+            opening = Exchange(request, b"", settings, began, asyncio.get_running_loop().create_future(), None)
+            async with self._supply.within(opening, "content to send"):
+                request.content = await encode(*bodies, settings.policy)
+        request.check()
+        return request
+
+    def route(self, request: Request, settings: Settings) -> Route:
+        """The way to a request's origin."""
+        origin, proxy = request.target.origin, None
+        if settings is self._settings and (known := self._routes.get(origin)) is not None:
+            return known
+        if settings.proxy is not None:
+            proxy = settings.proxy or None
+        elif self._env is not None and self._uds is None:
+            proxy = self._env.for_origin(origin)
+        route = Route(origin, proxy, settings.ssl_context if origin.scheme == "https" else None, self._uds)
+        if settings is self._settings:
+            if len(self._routes) >= REMEMBERED:
+                self._routes.clear()
+            self._routes[origin] = route
+        return route
+
+    def head(self, request: Request, route: Route) -> bytes:
+        """What is sent of a request before its content."""
+        plain = route.proxy is None and self._cookies is None
+        return request.head(b"" if plain else self._extra(request, route))
+
+    def _extra(self, request: Request, route: Route) -> bytes:
+        """Lines of the head that aren't the request's own; a proxy is asked for the whole URL."""
+        extra = ""
+        request.absolute = route.proxy is not None and request.origin.scheme == "http"
+        credentials = None if route.proxy is None else route.proxy.authorization
+        if request.absolute and credentials is not None and "proxy-authorization" not in request.fields:
+            extra += f"proxy-authorization: {credentials}\r\n"
+        if self._cookies is not None and "cookie" not in request.fields:
+            cookies = cookies_for(self._cookies, request)
+            # A jar may hold what no server could have set.
+            if cookies is not None and not UNFIT.search(cookies):
+                extra += f"cookie: {cookies}\r\n"
+        return extra.encode("latin-1")
+
+    def _whole(self, url: str) -> str:
+        """The URL, with the base before it if it is a path."""
+        if not isinstance(url, str):
+            raise TypeError(f"url: takes a str, not {type(url).__name__}")
+        if self._base is None:
+            return url
+        if url.startswith("/"):
+            return self._base + url
+        if "://" not in url:
+            raise refused(url, "with a base_url, a path begins with /")
+        return url
+
+
+def _base(url: str) -> str:
+    if not isinstance(url, str):
+        raise TypeError(f"base_url: takes a str, not {type(url).__name__}")
+    target = parse(to_ascii(url))
+    if "?" in target.path:
+        raise ValueError("base_url: has a query, and paths are appended to it; give params= to each request")
+    return str(target).rstrip("/")
+
+
+def _socket_path(uds: str | os.PathLike[str]) -> str:
+    path = os.fspath(uds)
+    if not isinstance(path, str):
+        raise TypeError(f"uds={path!r}: takes a path that is a str")
+    # The system would take what is before a NUL for all of it; one in front is Linux's sign of a name without a file.
+    if not path or (not path.startswith("\0") and "\0" in path):
+        raise ValueError(f"uds={path!r}: is no path of a socket")
+    return path
+
+
+def _accepting(fields: dict[str, str], decode: Decode) -> dict[str, str]:
+    """With the codings that are asked for, unless the fields say which."""
+    return {"accept-encoding": ACCEPT_ENCODING, **fields} if decode else fields
