@@ -63,8 +63,8 @@ async def write(
     Failed or cancelled, nothing is left; but cancelled at its very end, the file may be there, complete.
     """
     run = (checked(policy) or default_policy).run
-    limit = read_limit(max_text)
-    assert limit is not None  # a size was given
+    if (limit := read_limit(max_text)) is None:
+        raise TypeError("max_text=None: takes a size, which bounds memory")
     path = Path(path)
     if not overwrite and await run(path.exists):
         raise FileExistsError(f"{path} is there; overwrite=True replaces it")

@@ -82,7 +82,8 @@ def write(
         path: The file.
         dialogs: Bodies are read piece by piece, twice: for the digests, and to be written.
         gzip: Compress each record; `None` is by the name, which then ends with `.gz`.
-        max_body: Bytes of a body that are written. A longer one is cut, and its record has `WARC-Truncated: length`.
+        max_body: Bytes of a body that are written; `None` is all. A longer one is cut, and its record has
+            `WARC-Truncated: length`.
 
     Returns:
         How many dialogs were written. Interrupted, by Ctrl-C too, the file ends behind the last complete one.

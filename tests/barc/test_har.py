@@ -151,6 +151,13 @@ async def test_bodies_are_text_or_base64_or_left_out(tmp_path: Path, dialog: Mak
     assert entries[0]["response"]["statusText"] == "OK"
 
 
+async def test_bodies_of_any_size_are_refused_by_name_and_nothing_is_left(tmp_path: Path) -> None:
+    without: Any = None
+    with pytest.raises(TypeError, match=r"^max_text=None: takes a size"):
+        await har.write(tmp_path / "a.har", [], max_text=without)
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_cookies_are_taken_apart(tmp_path: Path, dialog: MakeDialog) -> None:
     lines = [
         "a=b=c; Expires=Wed, 21 Oct 2015 07:28:00 GMT; Domain=x.test; Secure; SameSite=Lax",
