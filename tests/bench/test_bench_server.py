@@ -169,6 +169,11 @@ def test_it_ends_when_its_parents_pipe_closes() -> None:
         assert process.wait(timeout=10) == 0
 
 
+def test_a_terminals_ctrl_c_does_not_reach_it(address: server.Address) -> None:
+    assert address.pid is not None
+    assert os.getpgid(address.pid) == address.pid
+
+
 def test_a_server_elsewhere_is_used_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "BENCH_SERVER_URL", "http://192.0.2.1:8080/")
     with server.running(SIZE, 0) as address:

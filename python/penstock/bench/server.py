@@ -190,7 +190,8 @@ def spawned(command: list[str], cpus: frozenset[int] | None) -> Iterator[tuple[s
     """Run a server's process on `cpus`, which ends with its stdin; gives the line that it prints when it listens, and
     its number."""
     with pinned(cpus):
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # A terminal's Ctrl-C is for this process: one that still starts would have a traceback of it.
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
     with process:
         assert process.stdin is not None
         assert process.stdout is not None
