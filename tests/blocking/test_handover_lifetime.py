@@ -203,6 +203,35 @@ def test_the_interpreter_exits_with_the_loop_closed_or_not(script: Callable[...,
     assert (done.returncode, done.stdout) == (0, "over\n"), done.stderr
 
 
+THREAD = """
+import asyncio, threading, time
+import penstock
+from penstock import block_in_place
+
+def blocks_on(exits):
+    # Threads that the interpreter waits for, after the first of its hooks.
+    threading.main_thread().join()
+    time.sleep(exits)
+async def blocks():
+    block_in_place(blocks_on, 0.05)
+    for _ in range(20):
+        block_in_place(time.sleep, 0.001)
+        await asyncio.sleep(0)
+async def main():
+    blocking.set()
+    await asyncio.gather(*[blocks() for _ in range(3)])
+    print("over")
+blocking = threading.Event()
+threading.Thread(target=lambda: penstock.run(main())).start()
+blocking.wait()
+"""
+
+
+def test_a_loop_on_another_thread_goes_on_when_the_first_has_ended(script: Callable[..., Any]) -> None:
+    done = script(THREAD)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "over\n", "")
+
+
 FORK = """
 import asyncio, os, time
 import greenlet

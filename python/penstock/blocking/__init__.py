@@ -50,6 +50,6 @@ os.register_at_fork(after_in_child=_after_fork_in_child, after_in_parent=_after_
 # all kinds; and once more for pools that the last threads made.
 if hasattr(threading, "_register_atexit"):
     threading._register_atexit(_join_pools)
-    threading._register_atexit(_join_carriers)
 atexit.register(_join_pools)
+# Once: until the interpreter has waited for its threads, they may run loops that carriers go on with.
 atexit.register(_join_carriers)
