@@ -14,6 +14,8 @@ T = TypeVar("T")
 Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 """Header fields as they may be given: a mapping or pairs of names and values, each bytes or text (latin-1)."""
 
+_PARSED = (Head, Fields)
+
 
 class Headers(Mapping[str, str]):
     """Header fields: names in any case, values as latin-1 text (RFC 9110 section 5.5). A field that came more than once
@@ -22,7 +24,7 @@ class Headers(Mapping[str, str]):
     __slots__ = ("_head",)
 
     def __init__(self, head: Head | Fields | Pairs) -> None:
-        self._head = head if isinstance(head, Head | Fields) else fields_of(head)
+        self._head = head if isinstance(head, _PARSED) else fields_of(head)
 
     def __getitem__(self, name: str) -> str:
         value = self._head.get(name)
