@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -196,6 +196,18 @@ def test_a_reader_that_goes_ends_it_without_a_word(site: str) -> None:
     assert process.returncode == 2
 
 
+def interrupt_when_stuck(process: subprocess.Popen[bytes], pipe: IO[bytes], site: str) -> int:
+    """Fills a pipe that nobody reads, until nothing more is asked for; how much was."""
+    fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, 4096)
+    still = 0
+    while still == 0 or still != asked(site):
+        still = asked(site)
+        time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(15) == 130
+    return still
+
+
 @pytest.mark.parametrize("lines", [False, True], ids=["bodies", "--json"])
 def test_output_that_nobody_reads_keeps_nobody_from_interrupting(lines: bool, site: str, tmp_path: Path) -> None:
     json_lines = ["--json", "-o", tmp_path, *(f"{site}/text/{number}" for number in range(200))]
@@ -205,13 +217,7 @@ def test_output_that_nobody_reads_keeps_nobody_from_interrupting(lines: bool, si
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment}
     with start("get", *command, **pipes) as process:
         assert process.stdout is not None
-        fcntl.fcntl(process.stdout.fileno(), fcntl.F_SETPIPE_SZ, 4096)
-        still = 0
-        while still == 0 or still != asked(site):
-            still = asked(site)
-            time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(15) == 130
+        interrupt_when_stuck(process, process.stdout, site)
         assert process.stderr is not None
         assert process.stderr.read() == b""
 
@@ -229,11 +235,5 @@ def test_failures_that_nobody_reads_keep_nobody_from_interrupting(site: str, tmp
     urls = [f"{site}/gone?{number}" for number in range(2000)]
     with start("get", *urls, cwd=tmp_path, stderr=subprocess.PIPE, bufsize=0) as process:
         assert process.stderr is not None
-        fcntl.fcntl(process.stderr.fileno(), fcntl.F_SETPIPE_SZ, 4096)
-        still = 0
-        while still == 0 or still != asked(site):
-            still = asked(site)
-            time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(15) == 130
+        still = interrupt_when_stuck(process, process.stderr, site)
     assert still < 2000
