@@ -232,6 +232,37 @@ def test_a_loop_on_another_thread_goes_on_when_the_first_has_ended(script: Calla
     assert (done.returncode, done.stdout, done.stderr) == (0, "over\n", "")
 
 
+DAEMON = """
+import asyncio, threading, time
+import penstock
+
+async def blocks(seconds):
+    while True:
+        penstock.block_in_place(time.sleep, seconds)
+        await asyncio.sleep(0)
+async def main():
+    asyncio.get_running_loop().call_later(0.05, blocking.set)
+    await asyncio.gather(*map(blocks, {seconds}))
+blocking = threading.Event()
+threading.Thread(target=lambda: penstock.run(main()), daemon=True).start()
+blocking.wait()
+print("over")
+"""
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        pytest.param([0.3], id="in a function, while a carrier sleeps in the loop"),
+        pytest.param([0.001, 0.002, 0.003], id="in functions, and waiting for the loop"),
+        pytest.param([1e-5], id="mostly with the loop"),
+    ],
+)
+def test_the_interpreter_exits_while_a_daemon_thread_runs_the_loop(script: Callable[..., Any], seconds: object) -> None:
+    done = script(DAEMON.format(seconds=seconds))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "over\n", "")
+
+
 FORK = """
 import asyncio, os, time
 import greenlet

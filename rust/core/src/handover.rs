@@ -126,6 +126,16 @@ pub enum Waited {
     Closed,
 }
 
+/// Where a thread is that finds the baton closed.
+pub enum Place {
+    /// It holds.
+    Loop,
+    /// It comes back from a function in which it lost the baton.
+    Function,
+    /// It waits for the baton.
+    Queue(Seat),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// The caller holds, and is to run the loop until it is wanted.
@@ -260,6 +270,9 @@ impl Baton {
         let holds = state.turn == Turn::Blocked && state.block == block.id;
         if holds {
             state.turn = Turn::Held;
+            if state.closed {
+                self.ended.notify_all();
+            }
         }
         holds
     }
@@ -290,11 +303,11 @@ impl Baton {
     pub fn wait(&self, seat: &Seat, limit: Duration) -> Waited {
         let mut state = self.state.lock();
         for last in [false, true] {
-            if state.closed {
-                return Waited::Closed;
-            }
             if !state.returners.iter().any(|other| Seat::ptr_eq(other, seat)) {
                 return Waited::Holds;
+            }
+            if state.closed {
+                return Waited::Closed;
             }
             if !last {
                 state = wait_timeout(seat, state, limit);
@@ -413,6 +426,25 @@ impl Baton {
         self.ended.notify_all();
     }
 
+    /// The caller, which finds the baton closed, will do nothing more: from where it is, and `carries`, if it is a carrier.
+    pub fn stay(&self, place: &Place, carries: bool) {
+        let mut state = self.state.lock();
+        let is_away = match place {
+            Place::Loop => false,
+            Place::Function => true,
+            // It may have been handed the baton meanwhile.
+            Place::Queue(seat) => {
+                let waiting = state.returners.len();
+                state.returners.retain(|other| !Seat::ptr_eq(other, seat));
+                self.wanted.store(state.returners.len(), Relaxed);
+                state.returners.len() < waiting
+            }
+        };
+        self.away.fetch_sub(usize::from(is_away), Relaxed);
+        state.carriers -= usize::from(carries);
+        self.ended.notify_all();
+    }
+
     // For all
 
     /// Ends: idle carriers do, and who comes back is told.
@@ -434,6 +466,14 @@ impl Baton {
     pub fn wait_idle_ended(&self) {
         let mut state = self.state.lock();
         while state.idle > 0 {
+            state = wait(&self.ended, state);
+        }
+    }
+
+    /// Waits until no carrier is left, nor a thread in a function.
+    pub fn wait_ended(&self) {
+        let mut state = self.state.lock();
+        while state.carriers > 0 || self.away() > 0 || state.turn == Turn::Blocked {
             state = wait(&self.ended, state);
         }
     }

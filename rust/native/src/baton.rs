@@ -6,11 +6,13 @@
 //! the other. Where a thread waits it looks for signals itself; what they raise is kept until it has the loop again, and
 //! what they raise after that goes to the thread that keeps it waiting.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use penstock_core::fork::Origin;
-use penstock_core::handover::{self, Entering, Figures, Limits, Regaining, Seat, Standing, Waited};
+use penstock_core::handover::{self, Entering, Figures, Limits, Place, Regaining, Seat, Standing, Waited};
 use penstock_core::sync::Mutex;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -32,6 +34,8 @@ struct Shared {
     core: handover::Baton,
     event_loop: Py<PyWeakrefReference>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The interpreter ends while the loop runs, which nobody goes on with then.
+    ending: AtomicBool,
     /// Called with the name of a point that a thread has come to: a test holds it there.
     hook: Mutex<Option<Py<PyAny>>>,
     origin: Origin,
@@ -46,6 +50,26 @@ impl Shared {
         }
         let over: Vec<_> = self.threads.lock().extract_if(.., |thread| thread.is_finished()).collect();
         over.into_iter().for_each(|thread| drop(thread.join()));
+    }
+
+    /// The interpreter ends: waits for the functions that still run, and ends the carriers.
+    fn end(&self, py: Python<'_>) {
+        let runs = |event_loop: &Bound<'_, PyAny>| event_loop.call_method0(intern!(py, "is_running"))?.is_truthy();
+        let running = self.event_loop.bind(py).upgrade().filter(|event_loop| runs(event_loop).unwrap_or(false));
+        self.ending.store(running.is_some(), Relaxed);
+        self.core.close();
+        // A carrier may sleep in it.
+        if let Some(Err(error)) = running.as_ref().map(wake) {
+            error.write_unraisable(py, None);
+        }
+        let has_run = running.is_some();
+        drop(running);
+        py.detach(|| {
+            if has_run {
+                self.core.wait_ended();
+            }
+            self.join();
+        });
     }
 
     fn join(&self) {
@@ -168,27 +192,47 @@ impl Shared {
         }
     }
 
-    /// Comes back from a function to a loop that others have. False if the loop was closed.
+    /// For a thread that finds the baton closed. Where the interpreter ends under a loop that runs, in a daemon thread, it
+    /// stays here for good, without the interpreter: in its task it would go on beside the one that has the loop, and be
+    /// broken off in the middle of calls of this library.
+    fn refuse(&self, py: Python<'_>, place: Place) -> PyErr {
+        if !self.ending.load(Relaxed) {
+            return errors::declared(py, "HandoverError", ("the event loop was closed while the function ran",), &[]);
+        }
+        let mut threads = self.threads.lock();
+        let carrier = threads.iter().position(|carrier| carrier.thread().id() == thread::current().id());
+        // Nobody is to wait for it.
+        let carries = carrier.map(|at| drop(threads.swap_remove(at))).is_some();
+        drop(threads);
+        py.detach(|| {
+            self.core.stay(&place, carries);
+            loop {
+                thread::park();
+            }
+        })
+    }
+
+    /// Comes back from a function to a loop that others have. `Some`: it was closed.
     fn come_back(
         &self,
         event_loop: &Bound<'_, PyAny>,
         task: &Bound<'_, PyAny>,
         interrupt: &mut Interrupt,
-    ) -> PyResult<bool> {
+    ) -> PyResult<Option<Place>> {
         let py = event_loop.py();
         match self.core.regain() {
             Regaining::Holds => {}
-            Regaining::Closed => return Ok(false),
+            Regaining::Closed => return Ok(Some(Place::Function)),
             Regaining::Waits(seat) => {
                 self.reached(py, "queued");
                 wake(event_loop)?;
                 if !self.sit(event_loop, &seat, interrupt) {
-                    return Ok(false);
+                    return Ok(Some(Place::Queue(seat)));
                 }
             }
         }
         Self::arrive(event_loop, Some(task))?;
-        Ok(true)
+        Ok(None)
     }
 
     fn start_carrier(self: &Arc<Self>) {
@@ -285,7 +329,11 @@ impl Baton {
             Entering::Entered(block) => block,
             entering => {
                 back()?;
-                return if entering == Entering::Capped { Ok(Blocked::Capped) } else { Err(closed(py)) };
+                return if entering == Entering::Capped {
+                    Ok(Blocked::Capped)
+                } else {
+                    Err(shared.refuse(py, Place::Loop))
+                };
             }
         };
         if block.starts_carrier {
@@ -298,8 +346,9 @@ impl Baton {
             return Ok(Blocked::Over { result, lost: false });
         }
         let mut interrupt = Interrupt::default();
-        if !shared.come_back(event_loop, task, &mut interrupt)? {
-            return Err(result.err().unwrap_or_else(|| closed(py)));
+        if let Some(place) = shared.come_back(event_loop, task, &mut interrupt)? {
+            let refused = shared.refuse(py, place);
+            return Err(result.err().unwrap_or(refused));
         }
         if let Some(interrupt) = interrupt.take(event_loop)? {
             result = Err(interrupt);
@@ -328,6 +377,7 @@ impl Baton {
             core: handover::Baton::new(limits),
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
             threads: Mutex::default(),
+            ending: AtomicBool::new(false),
             hook: Mutex::default(),
             origin: Origin::here(),
         });
@@ -349,7 +399,7 @@ impl Baton {
         if let Some(seat) = self.shared.core.take_turns()
             && !self.shared.sit(event_loop, &seat, &mut interrupt)
         {
-            return Err(closed(py));
+            return Err(self.shared.refuse(py, Place::Queue(seat)));
         }
         Shared::arrive(event_loop, None)?;
         interrupt.take(event_loop)?.map_or(Ok(()), Err)
@@ -433,24 +483,18 @@ pub fn hands_over(event_loop: &Bound<'_, PyAny>) -> bool {
     event_loop.getattr(intern!(event_loop.py(), "_baton")).is_ok()
 }
 
-fn closed(py: Python<'_>) -> PyErr {
-    let message = "the event loop was closed while the function ran";
-    errors::declared(py, "HandoverError", (message,), &[])
-}
-
 /// Carriers that there are in this process, and the most that there can be with the loops that exist now.
 pub fn threads() -> (usize, usize) {
     let alive: Vec<_> = ALIVE.lock().iter().filter_map(Weak::upgrade).collect();
     alive.iter().map(|shared| shared.core.threads()).fold((0, 0), |sum, its| (sum.0 + its.0, sum.1 + its.1))
 }
 
-/// At the interpreter's exit: waits for the functions that still run, and ends the carriers.
+/// At the interpreter's exit.
 #[pyfunction]
 pub fn _join_carriers(py: Python<'_>) {
     let alive = std::mem::take(&mut *ALIVE.lock());
     for shared in alive.iter().filter_map(Weak::upgrade) {
-        shared.core.close();
-        py.detach(|| shared.join());
+        shared.end(py);
     }
 }
 

@@ -79,3 +79,65 @@ fn of_many_idle_carriers_one_takes_over_and_closing_ends_all() {
     let over: Vec<_> = carriers.into_iter().map(|carrier| carrier.join().unwrap()).collect();
     assert_eq!(over.iter().filter(|standing| **standing == Standing::Holds).count(), 1);
 }
+
+#[test]
+fn the_end_waits_for_functions_and_carriers_but_not_for_who_stays_away() {
+    let baton = baton(1, Duration::from_secs(3600));
+    let block = enter(&baton);
+    let carrier = Arc::clone(&baton);
+    let carrier = thread::spawn(move || {
+        assert_eq!(carrier.stand_by(), Standing::Holds);
+        while !carrier.is_closed() {
+            carrier.expect(Duration::from_secs(1));
+        }
+        carrier.stay(&Place::Loop, true);
+    });
+    while baton.away() == 0 {
+        thread::yield_now();
+    }
+    baton.close();
+    let ending = Arc::clone(&baton);
+    let ending = thread::spawn(move || ending.wait_ended());
+    carrier.join().unwrap();
+    assert!(!ending.is_finished());
+    assert!(!baton.exit(&block));
+    assert!(matches!(baton.regain(), Regaining::Closed));
+    baton.stay(&Place::Function, false);
+    ending.join().unwrap();
+    assert_eq!((baton.away(), baton.figures().carriers), (0, 0));
+}
+
+#[test]
+fn the_end_waits_for_a_function_that_no_carrier_went_on_for() {
+    let baton = baton(0, Duration::ZERO);
+    let Entering::Entered(block) = baton.enter(false, true) else { panic!("it may stand") };
+    baton.close();
+    let ending = Arc::clone(&baton);
+    let ending = thread::spawn(move || ending.wait_ended());
+    assert!(!ending.is_finished());
+    assert!(baton.exit(&block));
+    ending.join().unwrap();
+}
+
+#[test]
+fn who_stays_away_is_handed_nothing() {
+    let baton = baton(0, Duration::ZERO);
+    let seats: Vec<_> = (0..2)
+        .map(|_| {
+            baton.away.fetch_add(1, Relaxed);
+            let Regaining::Waits(seat) = baton.regain() else { panic!("this thread holds") };
+            seat
+        })
+        .collect();
+    baton.close();
+    baton.stay(&Place::Queue(Seat::clone(&seats[0])), false);
+    let seat = baton.take_turns().unwrap();
+    assert_eq!(baton.wait(&seats[1], Duration::ZERO), Waited::Holds);
+    assert_eq!(baton.wait(&seat, Duration::ZERO), Waited::Closed);
+    // Handed the baton before it came to say so.
+    baton.stay(&Place::Queue(Seat::clone(&seats[1])), false);
+    assert_eq!(baton.away(), 1);
+    baton.stay(&Place::Queue(seat), false);
+    assert!(baton.away() == 0 && !baton.is_wanted());
+    baton.wait_ended();
+}
