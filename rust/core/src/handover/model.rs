@@ -168,3 +168,58 @@ fn closing_tells_who_comes_back() {
         away.join().unwrap();
     });
 }
+
+#[test]
+fn the_end_comes_when_all_have_ended_or_stay_away() {
+    loom::model(|| {
+        let world = World::new(1);
+        let Entering::Entered(block) = world.baton.enter(true, true) else { panic!("closed") };
+        assert!(world.takes());
+        let its = Arc::clone(&world);
+        let away = thread::spawn(move || {
+            assert!(!its.baton.exit(&block));
+            let place = match its.baton.regain() {
+                Regaining::Holds => return its.run(),
+                Regaining::Closed => Place::Function,
+                Regaining::Waits(seat) => match its.baton.wait(&seat, EVER) {
+                    Waited::Closed => Place::Queue(seat),
+                    waited => {
+                        assert_eq!(waited, Waited::Holds);
+                        return its.run();
+                    }
+                },
+            };
+            its.baton.stay(&place, false);
+        });
+        let end = end(&world);
+        world.run();
+        world.give_up();
+        for thread in [away, end] {
+            thread.join().unwrap();
+        }
+        world.is_over(0);
+    });
+}
+
+#[test]
+fn the_end_waits_for_a_function_of_whoever_holds() {
+    loom::model(|| {
+        let world = World::new(0);
+        let Entering::Entered(block) = world.baton.enter(false, true) else { panic!("closed") };
+        let end = end(&world);
+        assert!(world.baton.exit(&block));
+        end.join().unwrap();
+        world.is_over(0);
+    });
+}
+
+/// Closes, and waits until nobody is left who would go on.
+fn end(world: &Arc<World>) -> JoinHandle<()> {
+    let world = Arc::clone(world);
+    thread::spawn(move || {
+        world.baton.close();
+        world.baton.wait_ended();
+        let figures = world.baton.figures();
+        assert_eq!((figures.away, figures.carriers), (0, 0));
+    })
+}

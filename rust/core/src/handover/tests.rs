@@ -108,18 +108,6 @@ fn the_end_waits_for_functions_and_carriers_but_not_for_who_stays_away() {
 }
 
 #[test]
-fn the_end_waits_for_a_function_that_no_carrier_went_on_for() {
-    let baton = baton(0, Duration::ZERO);
-    let Entering::Entered(block) = baton.enter(false, true) else { panic!("it may stand") };
-    baton.close();
-    let ending = Arc::clone(&baton);
-    let ending = thread::spawn(move || ending.wait_ended());
-    assert!(!ending.is_finished());
-    assert!(baton.exit(&block));
-    ending.join().unwrap();
-}
-
-#[test]
 fn who_stays_away_is_handed_nothing() {
     let baton = baton(0, Duration::ZERO);
     let seats: Vec<_> = (0..2)
