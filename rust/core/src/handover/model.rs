@@ -149,12 +149,18 @@ fn two_carriers_of_which_one_blocks() {
     });
 }
 
+/// The first thread is in a function, and a carrier has taken the loop.
+fn taken() -> (Arc<World>, Block) {
+    let world = World::new(1);
+    let Entering::Entered(block) = world.baton.enter(true, true) else { panic!("closed") };
+    assert!(world.takes());
+    (world, block)
+}
+
 #[test]
 fn closing_tells_who_comes_back() {
     loom::model(|| {
-        let world = World::new(1);
-        let Entering::Entered(block) = world.baton.enter(true, true) else { panic!("closed") };
-        assert!(world.takes());
+        let (world, block) = taken();
         let its = Arc::clone(&world);
         let away = thread::spawn(move || {
             assert!(!its.baton.exit(&block));
@@ -172,9 +178,7 @@ fn closing_tells_who_comes_back() {
 #[test]
 fn the_end_comes_when_all_have_ended_or_stay_away() {
     loom::model(|| {
-        let world = World::new(1);
-        let Entering::Entered(block) = world.baton.enter(true, true) else { panic!("closed") };
-        assert!(world.takes());
+        let (world, block) = taken();
         let its = Arc::clone(&world);
         let away = thread::spawn(move || {
             assert!(!its.baton.exit(&block));
