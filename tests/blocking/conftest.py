@@ -38,6 +38,11 @@ class Handler:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.contexts.append(context))
 
 
+def abandon(task: asyncio.Task[Any]) -> None:
+    """Tells a task that is left on purpose apart from a forgotten one, which asyncio warns of."""
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
 @pytest.fixture
 def gate() -> Iterator[Gate]:
     gate = Gate()

@@ -17,7 +17,7 @@ import pytest
 from penstock import DispatchPool
 from penstock._native import Future, _nap
 
-from .conftest import LOOPS, Gate
+from .conftest import LOOPS, Gate, abandon
 
 
 @pytest.mark.parametrize("make", LOOPS.values(), ids=LOOPS)
@@ -61,7 +61,7 @@ def test_a_coroutine_that_ends_after_its_loop_sees_its_end_only(
     loop.close()
     waiting.close()
     assert seen == [GeneratorExit]
-    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    abandon(task)
     gate.open.set()
 
 

@@ -18,6 +18,7 @@ import pytest
 from penstock import HandoverError, block_in_place
 from penstock.blocking.handover import HandoverEventLoop
 
+from .conftest import abandon
 from .handing import Met, blocking, needs_handover, run, stats, until
 
 pytestmark = needs_handover
@@ -330,7 +331,7 @@ def test_7_a_carrier_that_is_blocked_when_the_loop_is_closed_is_told() -> None:
             loop.run_until_complete(main())
         # Nobody runs it again, to wait for the one that is blocked.
         for task in asyncio.all_tasks(loop):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            abandon(task)
         loop.close()
     finally:
         signal.signal(signal.SIGUSR1, before)

@@ -16,6 +16,8 @@ import uvloop
 from penstock import Semaphore
 from penstock.errors import BlockingInLoop, PermitError, SemaphoreClosed
 
+from .conftest import abandon
+
 LOOPS: dict[str, type[asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.Loop}
 
 
@@ -325,8 +327,7 @@ def test_a_waiter_whose_loop_is_closed_is_skipped(kind: str) -> None:
     asyncio.run(main())
     semaphore.release()
     assert semaphore.free == 1
-    # Told apart from a forgotten task: this one was abandoned on purpose.
-    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    abandon(task)
 
 
 @pytest.mark.parametrize("kind", LOOPS)
@@ -422,8 +423,7 @@ def test_a_permit_handed_over_as_a_loop_stops_stays_with_its_task_until_the_loop
     if then == "goes on":
         loop.run_until_complete(waiting)
         semaphore.release()
-    # Told apart from a forgotten task: this one was abandoned on purpose.
-    waiting._log_destroy_pending = False  # type: ignore[attr-defined]
+    abandon(waiting)
     loop.close()
     del waiting
     gc.collect()
