@@ -25,8 +25,8 @@ type Slot = RwLock<Option<Arc<Pools>>>;
 
 const SLOTS: usize = 64;
 
-/// Raised by each fork, in the parent and in the child: what was alive at one is both's. Changed by one thread at a time. Who reads the number of a slot (Acquire) finds in it what was put there
-/// before (Release).
+/// Raised by each fork, in the parent and in the child: what was alive at one is both's. Changed by one thread at a time. Who
+/// reads the number of a slot (Acquire) finds in it what was put there before (Release).
 static GENERATION: AtomicUsize = AtomicUsize::new(0);
 
 /// That of `GENERATION` is current. A child moves on by one slot without touching a lock that its parent used.
