@@ -704,11 +704,12 @@ class Plan:
         file_pool: FilePool | None,
         policy: Policy,
         decode: bool | Literal["after"],
+        limits: HeadLimits,
     ) -> Self: ...
 
 @disjoint_base
 class Receiver:
-    def __new__(cls, scratch: Scratch, limits: HeadLimits) -> Self: ...
+    def __new__(cls, scratch: Scratch) -> Self: ...
     def begin(
         self,
         plan: Plan,

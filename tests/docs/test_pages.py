@@ -15,7 +15,6 @@ from typing import Any
 import penstock
 import pytest
 from penstock import _native, errors
-from penstock.http.settings import BODIES, Options
 
 from tests.blocking import handing
 
@@ -303,15 +302,15 @@ def test_the_reference_has_a_star_before_what_can_be_given_by_name_only() -> Non
     assert wrong == []
 
 
-def options_of(name: str) -> dict[str, bool]:
-    """The options in the tables of a name's own sections, and whether a request may have them, too: a star says so."""
-    found: dict[str, bool] = {}
+def options_of(name: str) -> set[str]:
+    """The options in the tables of a name's own sections."""
+    found: set[str] = set()
     for page in (DOCS / "reference").glob("*.md"):
         for section in re.split(r"^(?=## )", page.read_text(), flags=re.MULTILINE):
             if section.startswith(f"## `{name}`"):
                 for rows in re.findall(r"^\| option \|.*\n\|[-|]+\n((?:\|.*\n)+)", section, re.MULTILINE):
                     cells = re.findall(r"^\|([^|]+)\|", rows, re.MULTILINE)
-                    found |= {option: bool(star) for option, star in re.findall(r"`(\w+)`( \*)?", "".join(cells))}
+                    found |= set(re.findall(r"`(\w+)`", "".join(cells)))
     return found
 
 
@@ -320,12 +319,7 @@ TABLES = ["Budget", "Client", "DispatchPool", "FilePool", "Hooks", "Limits", "Lo
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_tables_of_options_are_complete_and_have_nothing_else(name: str) -> None:
-    assert options_of(name).keys() == parameters(getattr(penstock, name)) - {"max_workers"}
-
-
-def test_the_options_with_a_star_are_those_of_a_request() -> None:
-    starred = {option for option, star in options_of("Client").items() if star}
-    assert starred == Options.__optional_keys__ - {"params"} - BODIES
+    assert options_of(name) == parameters(getattr(penstock, name)) - {"max_workers"}
 
 
 def figures_of(name: str) -> set[str]:

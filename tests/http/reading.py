@@ -15,8 +15,7 @@ __all__ = ["Machine", "Message", "Reading", "by_h11", "by_penstock", "disagreeme
 
 TUNABLES = penstock.Tunables(max_body_ram="1MiB", max_body="1MiB")
 BUDGET = penstock.Budget(ram="1MiB")
-LIMITS = HeadLimits()
-PLAN = Plan(TUNABLES, BUDGET, None, penstock.Direct(), False)
+PLAN = Plan(TUNABLES, BUDGET, None, penstock.Direct(), False, HeadLimits())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Machine(Receiver):
     """A connection without a socket."""
 
     def __new__(cls, scratch: Scratch | None = None) -> Machine:
-        return super().__new__(cls, scratch or Scratch(), LIMITS)
+        return super().__new__(cls, scratch or Scratch())
 
     def __init__(self, scratch: Scratch | None = None) -> None:
         self.outcome: Any = None

@@ -53,7 +53,7 @@ import faulthandler, gc
 from penstock import _native
 
 scratch = _native.Scratch()
-receiver = _native.Receiver(scratch, _native.HeadLimits())
+receiver = _native.Receiver(scratch)
 seen = []
 
 class Looks:

@@ -27,27 +27,27 @@ from penstock.errors import (
     TooManyRedirects,
 )
 from penstock.http.auth import Auth
-from penstock.http.connect import AllowAddress
 from penstock.http.connection import Connection
 from penstock.http.cookies import keep_cookies
 from penstock.http.deadlines import with_patience
 from penstock.http.exchange import Exchange, OnHead
 from penstock.http.hooks import Hooks
 from penstock.http.options import Decode, Limits, Timeouts
-from penstock.http.prepare import Prepared, Preparer
+from penstock.http.prepare import Prepared, Preparer, head_of
 from penstock.http.proxy import parse_proxy
 from penstock.http.request import Request
-from penstock.http.resolve import Resolver
+from penstock.http.resolve import AllowAddress, Resolver
 from penstock.http.response import Answer, Response
-from penstock.http.settings import Options, Settings, check_kind
+from penstock.http.route import socket_path
+from penstock.http.settings import Options, Settings
 from penstock.http.stream import Incoming, StreamedResponse
 from penstock.http.supply import Supply
+from penstock.http.transport import StoredResponse, Transport, ask
 from penstock.http.url import shown
 
 if TYPE_CHECKING:
     from penstock.dialog import Dialog
     from penstock.http.tape import Tape
-    from penstock.http.transport import Transport
 
 __all__ = ["Client"]
 
@@ -112,43 +112,28 @@ class Client:
         file_pool: FilePool | None = None,
         transport: Transport | None = None,
     ) -> None:
-        limits = limits if limits is not None else Limits()
-        check_kind("limits", limits)
-        check_kind("hooks", hooks)
-        check_kind("cookies", cookies)
-        check_kind("trust_env", trust_env)
-        check_kind("resolver", resolver)
-        check_kind("allow_address", allow_address)
-        if transport is not None and (isinstance(transport, type) or not hasattr(transport, "answer")):
-            raise TypeError(f"transport={transport!r}: takes what has answer(prolog), as Replay(path)")
-        self._settings = Settings(
-            tunables if tunables is not None else Tunables(),
-            budget if budget is not None else Budget.shared(),
-            policy if policy is not None else default_policy,
-            timeout if timeout is not None else Timeouts(),
-            file_pool,
-            follow_redirects,
-            max_redirects,
-            decode,
-            parse_proxy(proxy) if proxy else proxy,
-            ssl_context,
-        )
-        self._cookies = cookies
-        self._hooks = hooks
-        self._transport = transport
-        self._supply = Supply(limits, resolver, allow_address, hooks)
-        self._preparer = Preparer(
-            self._settings,
-            self._supply,
-            base_url=base_url,
-            headers=headers,
-            auth=auth,
+        self._settings = settings = Settings.of(
+            tunables=tunables if tunables is not None else Tunables(),
+            budget=budget if budget is not None else Budget.shared(),
+            policy=policy if policy is not None else default_policy,
+            timeout=timeout if timeout is not None else Timeouts(),
+            limits=limits if limits is not None else Limits(),
+            file_pool=file_pool,
+            follow_redirects=follow_redirects,
+            max_redirects=max_redirects,
+            decode=decode,
+            proxy=parse_proxy(proxy) if proxy else proxy,
             trust_env=trust_env,
+            ssl_context=ssl_context,
+            uds=socket_path(uds) if uds is not None else None,
+            resolver=resolver,
+            allow_address=allow_address,
             cookies=cookies,
-            uds=uds,
-            # A hook may change the request that it is told of.
-            fixed=hooks is None,
+            hooks=hooks,
+            transport=transport,
         )
+        self._supply = Supply(settings.limits, resolver, allow_address)
+        self._preparer = Preparer(settings, self._supply, base_url=base_url, headers=headers, auth=auth)
         self._prepared = self._preparer.prepared
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -300,6 +285,7 @@ class Client:
             raise TypeError(f"method: takes a str, not {type(method).__name__}")
         method = method.upper()
         settings = self._settings.overridden(options) if options else self._settings
+        hooks = settings.hooks
         history: tuple[Answer, ...] = ()
         request = prepared = None
         response: Response | StreamedResponse | None = None
@@ -336,12 +322,12 @@ class Client:
                 error.request, error.url = asked
             if request is not None:
                 log.debug("%s %s failed: %r", request.method, request.url, error)
-                if self._hooks is not None and self._hooks.failed is not None:
-                    self._hooks.failed(request, error)
+                if hooks is not None and hooks.failed is not None:
+                    hooks.failed(request, error)
             raise
-        if self._hooks is not None and self._hooks.done is not None:
+        if hooks is not None and hooks.done is not None:
             try:
-                self._hooks.done(response)
+                hooks.done(response)
             except BaseException:
                 if isinstance(response, StreamedResponse):
                     await response.aclose()
@@ -360,8 +346,7 @@ class Client:
         """One response, whatever it says; asked for once more, if the connection turned out to be stale."""
         loop = self._loop
         assert loop is not None  # bound
-        hooks = self._hooks
-        on_head = None
+        hooks, on_head = settings.hooks, None
         if hooks is not None:
             if hooks.request is not None:
                 hooks.request(request)
@@ -372,9 +357,9 @@ class Client:
         else:
             _, route, head = prepared
         if head is None:
-            head = self._preparer.head(request, route)
-        if self._transport is not None:
-            return await self._ask(self._transport, request, head, settings, began, streamed, on_head, tape)
+            head = head_of(request, route, settings.cookies)
+        if settings.transport is not None:
+            return await self._ask(settings.transport, request, head, settings, began, streamed, on_head, tape)
         if streamed:
             settings = settings.for_stream()
         again = False
@@ -420,8 +405,8 @@ class Client:
                 # What was sent may still have to be written to its file.
                 async with self._supply.within(exchange, "record of what was sent"):
                     tape.dialogs.append(await take.dialog(exchange, peer, response))
-            if self._cookies is not None:
-                keep_cookies(self._cookies, request, response)
+            if settings.cookies is not None:
+                keep_cookies(settings.cookies, request, response)
             if hooks is not None:
                 _tell_spilled(hooks, request, body)
             return response
@@ -437,22 +422,20 @@ class Client:
         on_head: OnHead,
         tape: Tape | None,
     ) -> Response | StreamedResponse:
-        from penstock.http.transport import StoredResponse, ask
-
         exchange = Exchange(request, head, settings, began, asyncio.get_running_loop().create_future(), on_head)
         async with self._supply.within(exchange, "answer"):
             response = await ask(transport, request, head, settings, began, on_head, tape)
-        if self._cookies is not None:
-            keep_cookies(self._cookies, request, response)
+        if settings.cookies is not None:
+            keep_cookies(settings.cookies, request, response)
         if streamed:
             return StoredResponse(response, settings.policy)
-        if self._hooks is not None:
-            _tell_spilled(self._hooks, request, response.body)
+        if settings.hooks is not None:
+            _tell_spilled(settings.hooks, request, response.body)
         return response
 
     async def _begin_stream(self, connection: Connection, exchange: Exchange) -> StreamedResponse:
         assert exchange.incoming is not None  # it is streamed
-        request = exchange.request
+        request, settings = exchange.request, exchange.settings
         connection.start(exchange)
         try:
             head = await exchange.incoming.head(exchange)
@@ -461,13 +444,13 @@ class Client:
             del exchange
             raise
         on_failed = None
-        if self._hooks is not None and self._hooks.failed is not None:
-            on_failed = functools.partial(self._hooks.failed, request)
+        if settings.hooks is not None and settings.hooks.failed is not None:
+            on_failed = functools.partial(settings.hooks.failed, request)
         elapsed = exchange.now() - exchange.began
         response = StreamedResponse(head, request.url, elapsed, connection, exchange, on_failed)
-        if self._cookies is not None:
+        if settings.cookies is not None:
             try:
-                keep_cookies(self._cookies, request, response)
+                keep_cookies(settings.cookies, request, response)
             except BaseException:
                 # A jar that saves itself may fail.
                 await response.aclose()

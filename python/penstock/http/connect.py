@@ -16,15 +16,12 @@ from penstock.errors import ConnectError, ConnectionLost, TLSError
 from penstock.http.connection import Connection
 from penstock.http.options import Limits
 from penstock.http.proxy import tunnel
-from penstock.http.resolve import Names
+from penstock.http.resolve import AllowAddress, Names
 from penstock.http.route import Route
 
-__all__ = ["AllowAddress", "Connector"]
+__all__ = ["Connector"]
 
 log = logging.getLogger(__name__)
-
-AllowAddress = Callable[[str], bool]
-"""Told an address that is about to be connected to, says whether it may be."""
 
 Reach: TypeAlias = Callable[[str], Coroutine[Any, Any, socket.socket]]
 
@@ -38,14 +35,13 @@ HANDSHAKE = 1e8
 class Connector:
     """Makes connections."""
 
-    def __init__(self, names: Names, allow_address: AllowAddress | None, limits: Limits) -> None:
+    def __init__(self, names: Names, allow_address: AllowAddress | None) -> None:
         self._names = names
-        self._limits = limits
         self._context: ssl.SSLContext | None = None
         self._allow_address = allow_address
 
-    async def connect(self, route: Route, make: Callable[[], Connection]) -> Connection:
-        """A connection by a route. Cancelled, nothing is left.
+    async def connect(self, route: Route, limits: Limits, make: Callable[[], Connection]) -> Connection:
+        """A connection by a route; `limits` are those of a proxy's answer. Cancelled, nothing is left.
 
         Raises:
             ConnectError: None of the addresses could be connected to, or may be.
@@ -72,7 +68,7 @@ class Connector:
         sock = await self._open_socket(route)
         try:
             if route.proxy is not None and context is not None:
-                await tunnel(sock, origin, route.proxy, self._limits)
+                await tunnel(sock, origin, route.proxy, limits)
             name, handshake = (origin.host, HANDSHAKE) if context is not None else (None, None)
             _, connection = await loop.create_connection(
                 protocol, sock=sock, ssl=context, server_hostname=name, ssl_handshake_timeout=handshake
@@ -100,8 +96,9 @@ class Connector:
         if route.socket is not None:
             return await self._reach(route, [route.socket], _connect_unix)
         host, port = route.proxy[:2] if route.proxy is not None else route.origin[1:]
-        addresses = _interleaved(await self._names.addresses(host))
-        if (allow := self._allow_address) is not None:
+        addresses = _interleaved(await self._names.addresses(host, route.resolver))
+        allow = route.allow_address if route.allow_address is not None else self._allow_address
+        if allow is not None:
             allowed = [address for address in addresses if _is_allowed(allow, address)]
             if not allowed:
                 message = f"{host} is at {', '.join(addresses)}, which allow_address= refuses"

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, cast
 
-from penstock._native import Direct, Dispatch, HeadLimits, Image, Op, Permit, Receiver, Scratch, is_readable
+from penstock._native import Direct, Dispatch, Image, Op, Permit, Receiver, Scratch, is_readable
 from penstock.blocking._ops import perform
 from penstock.body.image import BodyImage
 from penstock.errors import BudgetExceeded, PenstockError, RequestError, Timeout, Truncated
@@ -39,13 +39,12 @@ class Connection(Receiver, asyncio.BufferedProtocol):
     `on_free` is called when it can take the next one, `on_closed` when it is gone.
     """
 
-    def __new__(cls, scratch: Scratch, limits: HeadLimits, *args: Any, **kwargs: Any) -> Connection:
-        return super().__new__(cls, scratch, limits)
+    def __new__(cls, scratch: Scratch, *args: Any, **kwargs: Any) -> Connection:
+        return super().__new__(cls, scratch)
 
     def __init__(
         self,
         scratch: Scratch,
-        limits: HeadLimits,
         route: Route,
         deadlines: Deadlines,
         on_free: Callable[[Connection], None],

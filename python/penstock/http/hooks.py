@@ -28,7 +28,7 @@ class Hooks:
     request: Callable[[Request], object] | None = None
     """A request is about to be sent, a redirected one too: its `method`, `url` and `fields`."""
     connected: Callable[[str, float], object] | None = None
-    """A connection was made: to what, and the seconds that it took."""
+    """A connection was made: to what, and the seconds that it took. Told to the request that asked for it."""
     head: Callable[[Request, int], object] | None = None
     """The head of the response is complete: its status."""
     spilled: Callable[[Request, int], object] | None = None

@@ -119,6 +119,13 @@ class Limits:
         # Refuses what no machine word holds.
         self._head()
 
+    def _check_shared(self, client: Limits) -> None:
+        """Whether they may be a request's, of a client with the others."""
+        for name in _SHARED:
+            value, own = getattr(self, name), getattr(client, name)
+            if value not in (own, getattr(_USUAL, name)):
+                raise ValueError(f"Limits.{name}={value!r}: is the client's, {own!r}, and not a single request's")
+
     def _head(self) -> HeadLimits:
         return HeadLimits(**{name: getattr(self, name) for name in _HEAD})
 
@@ -137,3 +144,8 @@ _HEAD = (
     "trailers",
 )
 """What surrounds a body."""
+
+_SHARED = tuple(field.name for field in dataclasses.fields(Limits) if field.name not in _HEAD)
+"""What requests have in common."""
+
+_USUAL = Limits()

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import http.cookiejar
-import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ from penstock.http.settings import BODIES, Options, Settings
 from penstock.http.supply import Supply
 from penstock.http.url import LONGEST_REMEMBERED, Origin, parse, refused, to_ascii, with_params
 
-__all__ = ["ACCEPT_ENCODING", "Prepared", "Preparer"]
+__all__ = ["ACCEPT_ENCODING", "Prepared", "Preparer", "head_of"]
 
 USER_AGENT = "penstock/0.1"
 REMEMBERED = 1024
@@ -46,8 +45,7 @@ class Preparer:
     Args:
         settings: The client's own.
         supply: Bounds the wait for a request's content.
-        base_url, headers, auth, trust_env, cookies, uds: As of a client.
-        fixed: Whether a request without options is the same each time, as far as hooks go.
+        base_url, headers, auth: As of a client.
     """
 
     def __init__(
@@ -58,10 +56,6 @@ class Preparer:
         base_url: str | None,
         headers: Mapping[str, str] | None,
         auth: Auth | None,
-        trust_env: bool,
-        cookies: http.cookiejar.CookieJar | None,
-        uds: str | os.PathLike[str] | None,
-        fixed: bool,
     ) -> None:
         self._settings = settings
         self._supply = supply
@@ -71,10 +65,7 @@ class Preparer:
             self._own["authorization"] = authorization(auth)
         self._fields = _accepting(self._own, settings.decode)
         self._lines = field_lines(self._fields)
-        self._env = EnvironmentProxies() if trust_env else None
-        self._cookies = cookies
-        self._uds = None if uds is None else _socket_path(uds)
-        self._fixed = fixed
+        self._env = EnvironmentProxies() if settings.trust_env else None
         self._routes: dict[Origin, Route] = {}
         """Known ones, by the client's own settings."""
         self.prepared: dict[tuple[str, str], Prepared] = {}
@@ -83,11 +74,12 @@ class Preparer:
     def prepare(self, method: str, url: str) -> Prepared:
         """A request without options, remembered unless something may make the next one different."""
         key = method, url
-        url = to_ascii(self._whole(url))
+        url = to_ascii(_whole(url, self._base))
         request = Request(method, url, parse(url), self._fields, self._lines)
         request.check()
         route = self.route(request, self._settings)
-        fixed = self._fixed and route.proxy is None and self._cookies is None
+        # A hook may change the request that it is told of.
+        fixed = self._settings.hooks is None and route.proxy is None and self._settings.cookies is None
         if not fixed or len(url) > LONGEST_REMEMBERED:
             return Prepared(request, route, None)
         if len(self.prepared) >= REMEMBERED:
@@ -97,7 +89,8 @@ class Preparer:
 
     async def make(self, method: str, url: str, options: Options, settings: Settings, began: float) -> Request:
         """A request with options, and with its content."""
-        url = self._whole(url)
+        base = options.get("base_url")
+        url = _whole(url, self._base if base is None else _base(base))
         if (params := options.get("params")) is not None:
             url = with_params(url, params)
         url = to_ascii(url)
@@ -124,50 +117,58 @@ class Preparer:
 
     def route(self, request: Request, settings: Settings) -> Route:
         """The way to a request's origin."""
-        origin, proxy = request.target.origin, None
-        if settings is self._settings and (known := self._routes.get(origin)) is not None:
+        origin, proxy, own = request.target.origin, None, self._settings
+        if settings is own and (known := self._routes.get(origin)) is not None:
             return known
         if settings.proxy is not None:
             proxy = settings.proxy or None
-        elif self._env is not None and self._uds is None:
+        elif settings.trust_env and not settings.uds:
+            if self._env is None:
+                self._env = EnvironmentProxies()
             proxy = self._env.for_origin(origin)
-        route = Route(origin, proxy, settings.ssl_context if origin.scheme == "https" else None, self._uds)
-        if settings is self._settings:
+        context = settings.ssl_context if origin.scheme == "https" else None
+        resolver = None if settings.resolver is own.resolver else settings.resolver
+        allow_address = None if settings.allow_address is own.allow_address else settings.allow_address
+        route = Route(origin, proxy, context, settings.uds or None, resolver, allow_address)
+        if settings is own:
             if len(self._routes) >= REMEMBERED:
                 self._routes.clear()
             self._routes[origin] = route
         return route
 
-    def head(self, request: Request, route: Route) -> bytes:
-        """What is sent of a request before its content."""
-        plain = route.proxy is None and self._cookies is None
-        return request.head(b"" if plain else self._extra(request, route))
 
-    def _extra(self, request: Request, route: Route) -> bytes:
-        """Lines of the head that aren't the request's own; a proxy is asked for the whole URL."""
-        extra = ""
-        request.absolute = route.proxy is not None and request.origin.scheme == "http"
-        credentials = None if route.proxy is None else route.proxy.authorization
-        if request.absolute and credentials is not None and "proxy-authorization" not in request.fields:
-            extra += f"proxy-authorization: {credentials}\r\n"
-        if self._cookies is not None and "cookie" not in request.fields:
-            cookies = cookies_for(self._cookies, request)
-            # A jar may hold what no server could have set.
-            if cookies is not None and not UNFIT.search(cookies):
-                extra += f"cookie: {cookies}\r\n"
-        return extra.encode("latin-1")
+def head_of(request: Request, route: Route, cookies: http.cookiejar.CookieJar | None) -> bytes:
+    """What is sent of a request before its content."""
+    plain = route.proxy is None and cookies is None
+    return request.head(b"" if plain else _extra(request, route, cookies))
 
-    def _whole(self, url: str) -> str:
-        """The URL, with the base before it if it is a path."""
-        if not isinstance(url, str):
-            raise TypeError(f"url: takes a str, not {type(url).__name__}")
-        if self._base is None:
-            return url
-        if url.startswith("/"):
-            return self._base + url
-        if "://" not in url:
-            raise refused(url, "with a base_url, a path begins with /")
+
+def _extra(request: Request, route: Route, jar: http.cookiejar.CookieJar | None) -> bytes:
+    """Lines of the head that aren't the request's own; a proxy is asked for the whole URL."""
+    extra = ""
+    request.absolute = route.proxy is not None and request.origin.scheme == "http"
+    credentials = None if route.proxy is None else route.proxy.authorization
+    if request.absolute and credentials is not None and "proxy-authorization" not in request.fields:
+        extra += f"proxy-authorization: {credentials}\r\n"
+    if jar is not None and "cookie" not in request.fields:
+        cookies = cookies_for(jar, request)
+        # A jar may hold what no server could have set.
+        if cookies is not None and not UNFIT.search(cookies):
+            extra += f"cookie: {cookies}\r\n"
+    return extra.encode("latin-1")
+
+
+def _whole(url: str, base: str | None) -> str:
+    """The URL, with the base before it if it is a path."""
+    if not isinstance(url, str):
+        raise TypeError(f"url: takes a str, not {type(url).__name__}")
+    if base is None:
         return url
+    if url.startswith("/"):
+        return base + url
+    if "://" not in url:
+        raise refused(url, "with a base_url, a path begins with /")
+    return url
 
 
 def _base(url: str) -> str:
@@ -177,16 +178,6 @@ def _base(url: str) -> str:
     if "?" in target.path:
         raise ValueError("base_url: has a query, and paths are appended to it; give params= to each request")
     return str(target).rstrip("/")
-
-
-def _socket_path(uds: str | os.PathLike[str]) -> str:
-    path = os.fspath(uds)
-    if not isinstance(path, str):
-        raise TypeError(f"uds={path!r}: takes a path that is a str")
-    # The system would take what is before a NUL for all of it; one in front is Linux's sign of a name without a file.
-    if not path or (not path.startswith("\0") and "\0" in path):
-        raise ValueError(f"uds={path!r}: is no path of a socket")
-    return path
 
 
 def _accepting(fields: dict[str, str], decode: Decode) -> dict[str, str]:

@@ -8,16 +8,23 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 from penstock.blocking._ops import default_policy
 from penstock.errors import DNSError
 
-__all__ = ["Names", "Resolver"]
+__all__ = ["AllowAddress", "Names", "Resolver"]
 
 log = logging.getLogger(__name__)
 
 Resolver = Callable[[str], Awaitable[Sequence[str]]]
 """Gives the addresses of a host name, best first. Raises OSError if it has none."""
+
+AllowAddress = Callable[[str], bool]
+"""Told an address that is about to be connected to, says whether it may be."""
+
+_Asked: TypeAlias = tuple[str, Resolver | None]
+"""A host, and who is asked besides the client's own."""
 
 MOST = 1024
 """Names that are remembered."""
@@ -36,13 +43,13 @@ class Names:
         self._resolver = resolver if resolver is not None else system_resolver
         self._seconds = seconds
         self._failed_seconds = failed_seconds
-        self._known: collections.OrderedDict[str, tuple[float, list[str] | DNSError]] = collections.OrderedDict()
-        self._asking: dict[str, asyncio.Task[list[str] | DNSError]] = {}
+        self._known: collections.OrderedDict[_Asked, tuple[float, list[str] | DNSError]] = collections.OrderedDict()
+        self._asking: dict[_Asked, asyncio.Task[list[str] | DNSError]] = {}
         self.lookups = 0
         self.hits = 0
 
-    async def addresses(self, host: str) -> list[str]:
-        """The addresses of a host, in the resolver's order; of an address, itself.
+    async def addresses(self, host: str, resolver: Resolver | None = None) -> list[str]:
+        """The addresses of a host, in the resolver's order; of an address, itself. `None` is the client's own resolver.
 
         Cancelled, the lookup goes on for whoever asks next.
 
@@ -52,27 +59,31 @@ class Names:
         if (address := as_address(host)) is not None:
             return [address]
         loop = asyncio.get_running_loop()
-        if (known := self._known.get(host)) is not None and loop.time() < known[0]:
+        asked = host, resolver
+        if (known := self._known.get(asked)) is not None and loop.time() < known[0]:
             self.hits += 1
             found = known[1]
         else:
-            asking = self._asking.get(host)
+            asking = self._asking.get(asked)
             if asking is None:
-                asking = loop.create_task(self._ask(host))
+                asking = loop.create_task(self._ask(asked))
                 if not asking.done():
                     # An eager task may be.
-                    self._asking[host] = asking
+                    self._asking[asked] = asking
             found = await asyncio.shield(asking)
         if isinstance(found, DNSError):
             # One for each who asked: it is told which request it is about.
             raise DNSError(*found.args, retryable=found.retryable) from found.__cause__
         return found
 
-    async def _ask(self, host: str) -> list[str] | DNSError:
+    async def _ask(self, asked: _Asked) -> list[str] | DNSError:
+        host, resolver = asked
+        if resolver is None:
+            resolver = self._resolver
         loop = asyncio.get_running_loop()
         self.lookups += 1
         try:
-            found = [as_address(address) for address in await self._resolver(host)]
+            found = [as_address(address) for address in await resolver(host)]
             addresses = list(dict.fromkeys(address for address in found if address is not None))
             if not addresses:
                 raise OSError("the resolver gave none")
@@ -80,19 +91,19 @@ class Names:
             # UnicodeError: not a name by the rules of IDNA, and never one.
             error = DNSError(f"no address for {host}: {cause}", retryable=isinstance(cause, OSError))
             error.__cause__ = cause
-            self._remember(host, loop.time() + self._failed_seconds, error)
+            self._remember(asked, loop.time() + self._failed_seconds, error)
             log.debug("%s", error)
             return error
         else:
-            self._remember(host, loop.time() + self._seconds, addresses)
+            self._remember(asked, loop.time() + self._seconds, addresses)
             log.debug("%s is at %s", host, addresses)
             return addresses
         finally:
-            self._asking.pop(host, None)
+            self._asking.pop(asked, None)
 
-    def _remember(self, host: str, until: float, found: list[str] | DNSError) -> None:
-        self._known[host] = until, found
-        self._known.move_to_end(host)
+    def _remember(self, asked: _Asked, until: float, found: list[str] | DNSError) -> None:
+        self._known[asked] = until, found
+        self._known.move_to_end(asked)
         if len(self._known) > MOST:
             self._known.popitem(last=False)
 

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import http.cookiejar
+import os
 import ssl
 from collections.abc import Callable, Mapping
 from types import NoneType
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Self, TypedDict
 
-from penstock._native import Budget, Direct, Dispatch, FilePool, Permit, Plan, Tunables
+from penstock._native import Budget, Direct, Dispatch, FilePool, HeadLimits, Permit, Plan, Tunables
 from penstock.blocking.policy import Policy
 from penstock.http.auth import Auth
 from penstock.http.content import Files, Source
 from penstock.http.hooks import Hooks
 from penstock.http.options import Decode, Limits, Timeouts
 from penstock.http.proxy import Proxy, parse_proxy
+from penstock.http.resolve import AllowAddress, Resolver
+from penstock.http.route import socket_path
+from penstock.http.transport import Transport
 from penstock.http.url import Params
 
-__all__ = ["BODIES", "Options", "Settings", "check_kind"]
+__all__ = ["BODIES", "Options", "Settings", "check_kinds"]
 
 
 class Options(TypedDict, total=False):
-    """What a request may be given. What it isn't given, or is given as `None`, is the client's."""
+    """What a request may be given, for itself and its redirects. What isn't given, or is `None`, is the client's."""
 
+    base_url: str | None
+    """What a URL that begins with `/` is appended to."""
     params: Params | None
     """Added to the query of the URL: names and values; a list stands for several. `None` is a TypeError."""
     headers: Mapping[str, str] | None
@@ -39,6 +45,9 @@ class Options(TypedDict, total=False):
     files: Files | None
     """The body: fields and files of a form, as multipart/form-data."""
     timeout: Timeouts | None
+    limits: Limits | None
+    """Of a head and of what surrounds a body. How many connections there are, and how long names are remembered, is the
+    client's: another number of these is a ValueError."""
     tunables: Tunables | None
     budget: Budget | None
     policy: Policy | None
@@ -48,7 +57,17 @@ class Options(TypedDict, total=False):
     decode: Decode | None
     proxy: str | None
     """Its URL; `""` is none."""
+    trust_env: bool | None
     ssl_context: ssl.SSLContext | None
+    uds: str | os.PathLike[str] | None
+    """`""` is none. Those with another `uds`, `ssl_context`, `resolver` or `allow_address` don't share connections."""
+    resolver: Resolver | None
+    allow_address: AllowAddress | None
+    cookies: http.cookiejar.CookieJar | Literal[False] | None
+    """`False` is none."""
+    hooks: Hooks | None
+    """In place of the client's; `Hooks()` are none."""
+    transport: Transport | None
 
 
 KNOWN = Options.__optional_keys__
@@ -69,48 +88,80 @@ _KINDS: dict[str, tuple[tuple[Any, ...], str]] = {
     "resolver": ((Callable, NoneType), "an asynchronous function of a name"),
     "allow_address": ((Callable, NoneType), "a function of an address"),
     "cookies": ((http.cookiejar.CookieJar, NoneType), "a jar, as http.cookiejar.CookieJar()"),
+    "transport": ((NoneType, Transport), "what has answer(prolog), as Replay(path)"),
 }
 """Of the options that are objects: what they may be, and what to say of others."""
 
 
-def check_kind(name: str, value: object) -> None:
-    """Looks whether an option is what it has to be.
+def check_kinds(options: Mapping[str, object]) -> None:
+    """Looks whether options are what they have to be.
 
     Raises:
-        TypeError: It isn't; says what it takes.
+        TypeError: One isn't; says what it takes.
     """
-    kinds, what = _KINDS[name]
-    # A policy's class has all of its methods, too.
-    if isinstance(value, type) or not isinstance(value, kinds):
-        raise TypeError(f"{name}={value!r}: takes {what}")
+    for name in _KINDS.keys() & options.keys():
+        kinds, what = _KINDS[name]
+        value = options[name]
+        # A policy's class has all of its methods, too.
+        if isinstance(value, type) or not isinstance(value, kinds):
+            raise TypeError(f"{name}={value!r}: takes {what}")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+def _check_hashable(name: str, value: object) -> None:
+    """Connections are told apart by it."""
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(f"{name}={value!r}: of a single request it has to be hashable") from None
+
+
+@dataclasses.dataclass(slots=True)
 class Settings:
-    """What holds for a request, whichever of the two said so."""
+    """What holds for a request, whichever of the two said so. Requests share it, and nobody changes it; frozen, it
+    would take one that has options a microsecond more.
+    """
 
     tunables: Tunables
     budget: Budget
     policy: Policy
     timeout: Timeouts
+    limits: Limits
+    head_limits: HeadLimits
+    """Of `limits`, as the core takes them."""
     file_pool: FilePool | None
     follow_redirects: bool
     max_redirects: int
     decode: Decode
     proxy: Proxy | Literal[""] | None
     """`""` is none, whatever the environment says."""
+    trust_env: bool
     ssl_context: ssl.SSLContext | None
+    uds: str | None
+    """`""` is none."""
+    resolver: Resolver | None
+    allow_address: AllowAddress | None
+    cookies: http.cookiejar.CookieJar | None
+    hooks: Hooks | None
+    transport: Transport | None
     plan: Plan = dataclasses.field(init=False)
     """How bodies are received."""
 
     def __post_init__(self) -> None:
-        for name in _CHECKED:
-            check_kind(name, getattr(self, name))
-        plan = Plan(self.tunables, self.budget, self.file_pool, self.policy, self.decode)
-        object.__setattr__(self, "plan", plan)
+        self.plan = Plan(self.tunables, self.budget, self.file_pool, self.policy, self.decode, self.head_limits)
         most = self.max_redirects
         if isinstance(most, bool) or not isinstance(most, int) or most < 0:
             raise ValueError(f"max_redirects={most!r}: a number of redirects, 0 or more")
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """All of them, as a client has them.
+
+        Raises:
+            TypeError: One takes something else.
+            ValueError: The value of one isn't one that it takes.
+        """
+        check_kinds(options)
+        return cls(head_limits=options["limits"]._head(), **options)
 
     def for_stream(self) -> Settings:
         """For a body that is given away while it arrives: it stays in memory, of which it takes little."""
@@ -128,10 +179,20 @@ class Settings:
             known = ", ".join(sorted(KNOWN))
             raise TypeError(f"there is no option {', '.join(sorted(unknown))}: a request takes {known}")
         own = {name: value for name, value in options.items() if name in _FIELDS and value is not None}
+        if own.get("cookies") is False:
+            own["cookies"] = None
+        check_kinds(own)
         if proxy := options.get("proxy"):
             own["proxy"] = parse_proxy(proxy)
+        if uds := options.get("uds"):
+            own["uds"] = socket_path(uds)
+        if limits := options.get("limits"):
+            limits._check_shared(self.limits)
+            own["head_limits"] = limits._head()
+        for name in ("resolver", "allow_address"):
+            if name in own:
+                _check_hashable(name, own[name])
         return dataclasses.replace(self, **own) if own else self  # type: ignore[arg-type]
 
 
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Settings) if field.init)
-_CHECKED = tuple(name for name in _KINDS if name in _FIELDS)

@@ -11,14 +11,13 @@ from collections.abc import AsyncIterator, Callable
 
 from penstock._native import Scratch
 from penstock.errors import ClientClosed, ConnectTimeout, PenstockError, PoolTimeout, Timeout, TotalTimeout
-from penstock.http.connect import AllowAddress, Connector
+from penstock.http.connect import Connector
 from penstock.http.connection import Connection
 from penstock.http.deadlines import Deadlines
 from penstock.http.exchange import Exchange
-from penstock.http.hooks import Hooks
 from penstock.http.options import Limits
 from penstock.http.pool import ConnectionPool, Grant
-from penstock.http.resolve import Names, Resolver
+from penstock.http.resolve import AllowAddress, Names, Resolver
 from penstock.http.route import Route
 
 __all__ = ["Supply"]
@@ -32,15 +31,11 @@ CLOSED_IN_FLIGHT = "the client was closed while the request was in flight"
 class Supply:
     """Gives connections out. They come back by themselves, when their exchange is over or they are lost."""
 
-    def __init__(
-        self, limits: Limits, resolver: Resolver | None, allow_address: AllowAddress | None, hooks: Hooks | None
-    ) -> None:
-        self._head_limits = limits._head()
-        self._connected = hooks.connected if hooks is not None else None
+    def __init__(self, limits: Limits, resolver: Resolver | None, allow_address: AllowAddress | None) -> None:
         self._scratch = Scratch()
         self._deadlines: Deadlines | None = None
         self._names = Names(resolver, limits.dns_seconds, limits.dns_failed_seconds)
-        self._connector = Connector(self._names, allow_address, limits)
+        self._connector = Connector(self._names, allow_address)
         self._bounds: set[asyncio.Timeout] = set()
         self._unbound: asyncio.Future[None] | None = None
         """Done when nobody waits any more."""
@@ -122,15 +117,16 @@ class Supply:
         late = functools.partial(ConnectTimeout, f"not connected to {route} within {seconds} s (Timeouts.connect)")
         assert self._deadlines is not None  # bound
         make: Callable[[], Connection] = functools.partial(
-            Connection, self._scratch, self._head_limits, route, self._deadlines, self.pool.put, self.pool.lost
+            Connection, self._scratch, route, self._deadlines, self.pool.put, self.pool.lost
         )
         async with self.within(exchange, "connection", until, late):
-            connection = await self._connector.connect(route, make)
+            connection = await self._connector.connect(route, exchange.settings.limits, make)
         try:
             if self._closed:
                 raise ClientClosed(CLOSED_IN_FLIGHT)
-            if self._connected is not None:
-                self._connected(str(route), loop.time() - began)
+            hooks = exchange.settings.hooks
+            if hooks is not None and hooks.connected is not None:
+                hooks.connected(str(route), loop.time() - began)
         except BaseException:
             connection.close()
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from penstock._native import Op
 from penstock.blocking._ops import perform
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["StoredResponse", "Transport", "ask", "codings_left"]
 
 
+@runtime_checkable
 class Transport(Protocol):
     """Answers a client's requests in place of the network."""
 

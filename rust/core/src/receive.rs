@@ -67,6 +67,7 @@ const KEPT_RANGES: usize = 256;
 #[derive(Clone)]
 pub struct Plan {
     pub asked: Asked,
+    pub limits: Arc<HeadLimits>,
     pub tunables: Arc<Tunables>,
     pub budget: Arc<Budget>,
     /// Where a body's file comes from, and goes when it isn't needed any more.
@@ -147,7 +148,6 @@ pub struct Received {
 }
 
 pub struct Receiver {
-    limits: Arc<HeadLimits>,
     response: Response,
     plan: Option<Plan>,
     stage: Stage,
@@ -169,11 +169,10 @@ pub struct Receiver {
     progress: Arc<AtomicU64>,
 }
 
-impl Receiver {
-    pub fn new(limits: Arc<HeadLimits>) -> Self {
+impl Default for Receiver {
+    fn default() -> Self {
         Self {
-            response: Response::new(limits.clone(), false),
-            limits,
+            response: Response::new(HeadLimits::default(), false),
             plan: None,
             stage: Stage::Idle,
             lent: Lent::Scratch,
@@ -189,11 +188,14 @@ impl Receiver {
             progress: Arc::default(),
         }
     }
+}
 
+impl Receiver {
     /// Expects a response.
     pub fn begin(&mut self, plan: Plan) {
         self.clear();
         self.response.reset(plan.asked);
+        self.response.set_limits(plan.limits.clone());
         self.plan = Some(plan);
         self.stage = Stage::Head;
     }
@@ -589,7 +591,8 @@ impl Receiver {
         };
         self.stage = Stage::Away;
         self.own = None;
-        let fresh = Response::new(self.limits.clone(), false);
+        let limits = self.plan.as_ref().map(|plan| plan.limits.clone()).unwrap_or_default();
+        let fresh = Response::new(limits, false);
         Some(Away { response: std::mem::replace(&mut self.response, fresh), inflow, sink })
     }
 
@@ -725,10 +728,11 @@ mod tests {
 
     /// One that has received all of a response.
     fn complete(wire: &[u8]) -> Receiver {
-        let mut receiver = Receiver::new(Arc::default());
+        let mut receiver = Receiver::default();
         let mut scratch = Scratch::default();
         receiver.begin(Plan {
             asked: Asked::default(),
+            limits: Arc::default(),
             tunables: Arc::default(),
             budget: Budget::new(None, None, None),
             files: None,

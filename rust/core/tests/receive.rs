@@ -9,7 +9,7 @@ use penstock_core::Error;
 use penstock_core::body::digest::Algorithm;
 use penstock_core::body::{Budget, Errand, FilePool, Pools, State, Tunables};
 use penstock_core::codec::{BACKLOG, Coding, INLINE, When, undecoded};
-use penstock_core::http::{Asked, HeadLimits};
+use penstock_core::http::Asked;
 use penstock_core::receive::{Event, Plan, Received, Receiver, Scratch};
 use proptest::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +29,7 @@ fn plan(max_body_ram: u64, digests: bool) -> Plan {
     let digests = if digests { vec![Algorithm::Sha256] } else { vec![] };
     Plan {
         asked: Asked::default(),
+        limits: Arc::default(),
         tunables: Arc::new(Tunables { max_body_ram, max_body: 64 << 20, digests, ..Tunables::default() }),
         budget: Budget::new(None, None, None),
         files: None,
@@ -92,7 +93,7 @@ fn run(
 fn a_large_body_is_kept_where_it_was_received() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for wire in [chunked(&body(3 << 20), 8192), by_length(&body(3 << 20))] {
-        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        let mut receiver = Receiver::default();
         let mut scratch = Scratch::default();
         receiver.begin(plan(u64::MAX, false));
         let received = run(&mut receiver, &mut scratch, &wire, &mut || usize::MAX, true);
@@ -109,7 +110,7 @@ fn what_is_retained_is_at_most_a_quarter_more_than_the_body() {
     for len in [0, 1, 1000, 60_000, 66_000, 100_000, 255_000, 263_000, 400_000, 1_100_000, 3_200_000] {
         for wire in [chunked(&body(len), 8192), chunked(&body(len), 100), by_length(&body(len))] {
             for most in [1500, 70_000, usize::MAX] {
-                let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+                let mut receiver = Receiver::default();
                 let mut scratch = Scratch::default();
                 receiver.begin(plan(u64::MAX, false));
                 let received = run(&mut receiver, &mut scratch, &wire, &mut || most, true);
@@ -127,7 +128,7 @@ fn what_is_retained_is_at_most_a_quarter_more_than_the_body() {
 #[test]
 fn a_scratch_that_becomes_a_body_s_slab_counts_whole() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+    let mut receiver = Receiver::default();
     let plan = plan(u64::MAX, false);
     let budget = plan.budget.clone();
     receiver.begin(plan);
@@ -140,7 +141,7 @@ fn a_window_that_slices_of_a_failed_body_lie_in_is_nobodys_scratch() {
     let mut scratch = Scratch::default();
     let mut plan = plan(u64::MAX, false);
     plan.tunables = Arc::new(Tunables { max_body_ram: 50_000, max_body: 50_000, ..Tunables::default() });
-    let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+    let mut receiver = Receiver::default();
     receiver.begin(plan.clone());
     let wire = chunked(&body(100_000), 10_000);
     let (_, event) = receive(&mut receiver, &mut scratch, &wire[..90_000], usize::MAX);
@@ -157,13 +158,13 @@ fn bytes_behind_a_response_are_noticed_whenever_they_come() {
     let mut scratch = Scratch::default();
     let mut wire = by_length(b"abc");
     wire.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
-    let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+    let mut receiver = Receiver::default();
     receiver.begin(plan(100, false));
     let (_, event) = receive(&mut receiver, &mut scratch, &wire, usize::MAX);
     assert_eq!(event.unwrap(), Event::Done);
     assert!(!receiver.finish().unwrap().reusable);
 
-    let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+    let mut receiver = Receiver::default();
     receiver.begin(plan(100, false));
     assert!(run(&mut receiver, &mut scratch, &by_length(b"abc"), &mut || usize::MAX, true).reusable);
     assert!(!receiver.has_excess());
@@ -174,7 +175,7 @@ fn bytes_behind_a_response_are_noticed_whenever_they_come() {
 #[test]
 fn a_body_that_only_its_connection_ends_is_cut_if_a_reset_is_heard_of_after_the_end() {
     for (how, is_cut) in [(Framed::Close, true), (Framed::Length, false)] {
-        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        let mut receiver = Receiver::default();
         receiver.begin(plan(100, false));
         receive(&mut receiver, &mut Scratch::default(), &framed(b"abc", "", how), usize::MAX).1.unwrap();
         assert_eq!(receiver.eof(false).unwrap(), Event::Done);
@@ -191,7 +192,7 @@ fn a_body_announced_too_long_is_refused_and_one_that_grows_too_long_keeps_what_c
         plan.tunables = Arc::new(Tunables { max_body_ram: 10, max_body: 20, ..Tunables::default() });
         plan
     };
-    let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+    let mut receiver = Receiver::default();
     receiver.begin(tight());
     let (_, event) = receive(&mut receiver, &mut scratch, &by_length(&body(21)), usize::MAX);
     assert!(matches!(event, Err(Error::ContentLengthTooLong { seen: 21, limit: 20 })));
@@ -211,7 +212,7 @@ fn a_body_announced_too_long_is_refused_and_one_that_grows_too_long_keeps_what_c
 fn a_body_for_a_file_can_be_handed_over_with_all_that_came() {
     let mut scratch = Scratch::default();
     for excess in [false, true] {
-        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        let mut receiver = Receiver::default();
         receiver.begin(Plan { drain: true, ..plan(1000, false) });
         let wire = by_length(&body(300_000));
         let (n, event) = receive(&mut receiver, &mut scratch, &wire, 100_000);
@@ -243,9 +244,9 @@ proptest! {
         let sent = body(len);
         let wire = if chunk == 0 { by_length(&sent) } else { chunked(&sent, chunk) };
         let mut scratch = Scratch::default();
-        let mut other = Receiver::new(Arc::new(HeadLimits::default()));
+        let mut other = Receiver::default();
         other.begin(plan(100, false));
-        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        let mut receiver = Receiver::default();
         let mut index = 0;
         let files = pooled.then(|| FilePool::new(1 << 30, std::time::Duration::from_secs(60)));
         for _ in 0..3 {
@@ -289,7 +290,7 @@ fn framed(body: &[u8], fields: &str, how: Framed) -> Vec<u8> {
 
 /// Receives the pieces, then the end if the framing needs it.
 fn run_coded(plan: Plan, pieces: &[&[u8]], here: bool) -> Result<Received, (Error, Vec<u8>)> {
-    let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+    let mut receiver = Receiver::default();
     let mut scratch = Scratch::default();
     receiver.begin(plan);
     let mut result = Ok(Event::More);
@@ -441,7 +442,7 @@ fn at_most_64_kib_are_decoded_on_the_receiving_thread() {
     let sent = vec![b'x'; 8 << 20];
     for coding in Coding::ALL {
         let wire = framed(&coded(&sent, &[coding]), &fields(&[coding]), Framed::Length);
-        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        let mut receiver = Receiver::default();
         let mut scratch = Scratch::default();
         receiver.begin(decoding(u64::MAX, u64::MAX));
         let (n, event) = receive(&mut receiver, &mut scratch, &wire, usize::MAX);
@@ -466,7 +467,7 @@ fn of_a_body_that_is_announced_as_large_nothing_is_decoded_on_the_receiving_thre
     let raw = coded(&sent, &[Coding::Gzip]);
     for (how, here) in [(Framed::Length, false), (Framed::Close, true)] {
         let wire = framed(&raw, "content-encoding: gzip\r\n", how);
-        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        let mut receiver = Receiver::default();
         receiver.begin(decoding(u64::MAX, u64::MAX));
         receive(&mut receiver, &mut Scratch::default(), &wire, 2000).1.unwrap();
         assert_eq!(receiver.sink().unwrap().lock().is_empty(), !here, "{how:?}");
@@ -491,7 +492,7 @@ fn of_br_which_can_be_made_to_take_long_little_is_decoded_on_the_receiving_threa
         assert_eq!(raw.len() > 4 << 10, sent.len() > 6000, "{codings:?}: {}", raw.len());
         for how in [Framed::Length, Framed::Chunks(1000)] {
             let wire = framed(&raw, &fields(codings), how);
-            let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+            let mut receiver = Receiver::default();
             receiver.begin(decoding(u64::MAX, u64::MAX));
             let (n, event) = receive(&mut receiver, &mut Scratch::default(), &wire, usize::MAX);
             let expected = if here { Event::Done } else { Event::Work };
@@ -510,7 +511,7 @@ fn of_a_body_that_gives_nothing_no_more_is_taken_in_on_the_receiving_thread() {
     // Members without content, for each of which a decoder is made.
     let raw = coded(b"", &[Coding::Gzip]).repeat(10_000);
     let wire = framed(&raw, "content-encoding: gzip\r\n", Framed::Chunks(1000));
-    let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+    let mut receiver = Receiver::default();
     let mut scratch = Scratch::default();
     receiver.begin(decoding(u64::MAX, u64::MAX));
     let mut at = 0;
@@ -532,7 +533,7 @@ fn what_two_codings_give_each_other_is_decoded_in_turns_too() {
     let raw = coded(&members, &[Coding::Zstd]);
     assert!(raw.len() < 16 << 10, "{}", raw.len());
     let wire = framed(&raw, &fields(&[Coding::Gzip, Coding::Zstd]), Framed::Length);
-    let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+    let mut receiver = Receiver::default();
     receiver.begin(decoding(u64::MAX, u64::MAX));
     let (n, event) = receive(&mut receiver, &mut Scratch::default(), &wire, usize::MAX);
     assert_eq!((n, event.unwrap()), (wire.len(), Event::Work));
@@ -549,7 +550,7 @@ fn what_two_codings_give_each_other_is_decoded_in_turns_too() {
 fn what_is_decoded_into_memory_only_computes() {
     let wire = framed(&coded(&text(1 << 20), &[Coding::Gzip]), "content-encoding: gzip\r\n", Framed::Length);
     for (max_body_ram, computes) in [(u64::MAX, true), (0, false)] {
-        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        let mut receiver = Receiver::default();
         receiver.begin(decoding(max_body_ram, u64::MAX));
         let (_, event) = receive(&mut receiver, &mut Scratch::default(), &wire, usize::MAX);
         assert_eq!(event.unwrap(), Event::Work);
@@ -563,7 +564,7 @@ fn while_decoders_lag_behind_a_turn_receives_little_and_a_body_waits_with_little
     let wire = framed(&coded(&text(8 << 20), &[Coding::Gzip]), "content-encoding: gzip\r\n", Framed::Length);
     let mut scratch = Scratch::default();
     let mut fill = |most: usize| {
-        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        let mut receiver = Receiver::default();
         receiver.begin(decoding(u64::MAX, u64::MAX));
         let (mut at, mut largest, mut work) = (0, 0, None);
         while at < most {
@@ -593,7 +594,7 @@ fn while_decoders_lag_behind_a_turn_receives_little_and_a_body_waits_with_little
 fn while_a_turn_is_out_what_arrives_is_queued_up_to_a_bound() {
     let sent = text(6 << 20);
     let wire = framed(&coded(&sent, &[Coding::Gzip]), "content-encoding: gzip\r\n", Framed::Chunks(10_000));
-    let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+    let mut receiver = Receiver::default();
     let mut scratch = Scratch::default();
     receiver.begin(decoding(u64::MAX, u64::MAX));
     let (mut at, mut out) = (0, None);
@@ -710,7 +711,7 @@ fn of_a_streamed_body_whatever_comes_is_decoded_at_once() {
     let raw = coded(&sent, &[Coding::Gzip]);
     for how in [Framed::Length, Framed::Chunks(1000), Framed::Close] {
         let wire = framed(&raw, "content-encoding: gzip\r\n", how);
-        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        let mut receiver = Receiver::default();
         let mut scratch = Scratch::default();
         receiver.begin(Plan { stream: true, direct: false, ..decoding(u64::MAX, u64::MAX) });
         let (mut at, mut got) = (0, Vec::new());
@@ -736,7 +737,7 @@ fn a_streamed_body_is_given_away_piece_by_piece() {
     let body: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
     for most in [1000, 70_000, 256 << 10] {
         let budget = Budget::new(Some(4 << 20), None, None);
-        let mut receiver = Receiver::new(Arc::new(HeadLimits::default()));
+        let mut receiver = Receiver::default();
         let mut scratch = Scratch::default();
         receiver.begin(Plan { stream: true, direct: false, budget: budget.clone(), ..plan(64 << 20, false) });
         let wire = by_length(&body);
@@ -764,7 +765,7 @@ fn a_streamed_body_is_given_away_piece_by_piece() {
 fn a_coded_stream_that_nobody_reads_takes_no_window_from_others() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let wire = framed(&coded(&text(6 << 20), &[Coding::Gzip]), "content-encoding: gzip\r\n", Framed::Length);
-    let mut stalled = Receiver::new(Arc::new(HeadLimits::default()));
+    let mut stalled = Receiver::default();
     let (mut scratch, mut at) = (Scratch::default(), 0);
     stalled.begin(Plan { stream: true, direct: false, ..decoding(u64::MAX, u64::MAX) });
     // Its works are left lying, and it isn't received from once it is crowded.
@@ -773,7 +774,7 @@ fn a_coded_stream_that_nobody_reads_takes_no_window_from_others() {
     }
     assert!(at > 1 << 20);
     let wire = by_length(&body(3 << 20));
-    let (mut other, mut scratch) = (Receiver::new(Arc::new(HeadLimits::default())), Scratch::default());
+    let (mut other, mut scratch) = (Receiver::default(), Scratch::default());
     other.begin(plan(u64::MAX, false));
     let (n, event) = receive(&mut other, &mut scratch, &wire, usize::MAX);
     event.unwrap();

@@ -4,6 +4,7 @@ use crate::budget::Budget;
 use crate::figures::Figures;
 use crate::filepool::FilePool;
 use crate::policy::{Direct, Dispatch, Permit};
+use crate::receiver::HeadLimits;
 use crate::tunables::Tunables;
 use penstock_core::codec::When;
 use penstock_core::http::Asked;
@@ -69,10 +70,12 @@ impl Plan {
         file_pool: Option<&FilePool>,
         policy: &Bound<'_, PyAny>,
         decode: Decode,
+        limits: &HeadLimits,
     ) -> Self {
         let here = policy.extract::<Here>().ok();
         let core = Core {
             asked: Asked { transfer_codings: true, ..Asked::default() },
+            limits: limits.0.clone(),
             tunables: tunables.0.clone(),
             budget: budget.0.clone(),
             files: file_pool.map(|files| files.core.clone()),

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 /// Bounds on what surrounds a body; a field that isn't given has its default.
 #[pyclass(frozen, module = "penstock._native")]
-pub struct HeadLimits(Arc<CoreLimits>);
+pub struct HeadLimits(pub Arc<CoreLimits>);
 
 #[pymethods]
 impl HeadLimits {
@@ -238,9 +238,9 @@ impl Receiver {
 #[pymethods]
 impl Receiver {
     #[new]
-    fn new(scratch: Py<Scratch>, limits: &HeadLimits) -> Self {
+    fn new(scratch: Py<Scratch>) -> Self {
         Self {
-            core: Mutex::new(Core::new(limits.0.clone())),
+            core: Mutex::new(Core::default()),
             scratch,
             here: Mutex::default(),
             ticket: Mutex::default(),

@@ -133,6 +133,7 @@ pub fn main(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
     let policy = Policy::new(policy, EXTRA_THREADS)?;
     let plan = Plan {
         asked: Asked::default(),
+        limits: Arc::default(),
         tunables: Arc::new(Tunables {
             max_body_ram: max_body_ram.parse()?,
             temp_dir: (*directory != "-").then(|| directory.into()),

@@ -2,11 +2,9 @@
 
 use std::io::ErrorKind;
 use std::slice;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use penstock_core::body::BodyImage;
-use penstock_core::http::HeadLimits;
 use penstock_core::receive::{Event, Plan, Receiver, Scratch};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -24,7 +22,7 @@ impl Connection {
     pub async fn open(authority: &str) -> Result<Self, Failure> {
         let stream = TcpStream::connect(authority).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, receiver: Receiver::new(Arc::new(HeadLimits::default())), scratch: Scratch::default() })
+        Ok(Self { stream, receiver: Receiver::default(), scratch: Scratch::default() })
     }
 
     /// The body of the response to `request`; `take` is given what is streamed.

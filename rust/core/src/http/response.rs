@@ -95,6 +95,11 @@ impl Response {
         self.offset = 0;
     }
 
+    /// Other bounds, for what is read from now on.
+    pub fn set_limits(&mut self, limits: Arc<HeadLimits>) {
+        self.limits = limits;
+    }
+
     pub fn head(&self) -> Option<&Head> {
         self.head.as_ref()
     }
