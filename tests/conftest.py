@@ -9,6 +9,7 @@ import gc
 import inspect
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -199,6 +200,22 @@ def thread_names() -> Callable[[], set[str]]:
 async def pool() -> AsyncIterator[penstock.DispatchPool]:
     async with penstock.DispatchPool(threads=4) as pool:
         yield pool
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for localhost that signed itself, with its key in one file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl(1) is not installed")
+    directory = tmp_path_factory.mktemp("certificate")
+    path = directory / "localhost.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    key = directory / "key.pem"
+    made = subprocess.run([*command, "-keyout", key, "-out", path], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    path.write_text(path.read_text() + key.read_text())
+    return path
 
 
 @pytest.fixture

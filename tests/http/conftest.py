@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,19 +105,3 @@ def no_slab_is_left() -> Iterator[None]:
         time.sleep(0.001)
     assert lent() <= before
     assert penstock.stats()["budget"]["files"]["used"] <= files
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for localhost that signed itself, with its key in one file."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl(1) is not installed")
-    directory = tmp_path_factory.mktemp("certificate")
-    path = directory / "localhost.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    key = directory / "key.pem"
-    made = subprocess.run([*command, "-keyout", key, "-out", path], capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stderr
-    path.write_text(path.read_text() + key.read_text())
-    return path

@@ -7,12 +7,8 @@ import email.parser
 import email.policy
 import json
 import os
-import re
-import shutil
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -106,54 +102,6 @@ async def test_images_and_files_are_sent_from_where_they_are(storing: Storing, t
             assert server.bodies.pop() == body
             assert fields(server.requests[-1])["content-length"] == str(len(body))
         assert server.connections == 1
-
-
-SENDING = """
-import asyncio, pathlib, re, ssl, sys
-import penstock
-
-async def answer(reader, writer):
-    try:
-        while True:
-            request = await reader.readuntil(b"\\r\\n\\r\\n")
-            await reader.readexactly(int(re.search(rb"content-length: (\\d+)", request)[1]))
-            writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
-            await writer.drain()
-    except asyncio.IncompleteReadError:
-        writer.close()
-
-async def main(path, certificate):
-    context = trusting = None
-    if certificate:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        trusting = ssl.create_default_context(cafile=certificate)
-    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as server:
-        url = f"{'https' if certificate else 'http'}://localhost:{server.sockets[0].getsockname()[1]}/"
-        async with penstock.Client(ssl_context=trusting) as client:
-            await client.put(url, content=path)
-            await client.post(url, files={"text": "x", "file": path})
-            await client.put(url, content=path.read_bytes())
-
-asyncio.run(main(pathlib.Path(sys.argv[1]), sys.argv[2]))
-"""
-
-
-@pytest.mark.parametrize("secure", [False, True])
-async def test_files_go_to_plain_sockets_by_sendfile(tmp_path: Path, certificate: Path, secure: bool) -> None:
-    if (strace := shutil.which("strace")) is None:
-        pytest.skip("strace is not installed")
-    path, trace = tmp_path / "body", tmp_path / "trace"
-    path.write_bytes(LARGE)
-    command = [strace, "-f", "-e", "trace=sendfile", "-o", str(trace), sys.executable, "-c", SENDING, str(path)]
-    command.append(str(certificate) if secure else "")
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=20, check=False)
-    if "ptrace" in done.stderr.lower():
-        pytest.skip("no process may be traced here")
-    assert done.returncode == 0, done.stderr
-    sent = sum(map(int, re.findall(r"sendfile.* = (\d+)$", trace.read_text(), re.MULTILINE)))
-    # By itself, and as a part of a form; what is in memory isn't in a file.
-    assert sent == (0 if secure else 2 * len(LARGE))
 
 
 async def test_pieces_go_in_chunks_as_they_come() -> None:

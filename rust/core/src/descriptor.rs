@@ -6,8 +6,9 @@
 
 use crate::body::slab::Window;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{AddressFamily, RecvFlags, getpeername, getsockname, recv};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 /// Makes one call with a descriptor that somebody else owns.
@@ -32,6 +33,18 @@ pub fn is_readable(fd: RawFd) -> bool {
     with_theirs(fd, poll).is_ok_and(|n| n > 0)
 }
 
+/// Whether the peer of a socket that somebody else owns is on this machine: by a Unix socket, or an address of loopback or
+/// the same at both ends. One that can't be told isn't.
+pub fn is_local(socket: RawFd) -> bool {
+    let ends = with_theirs(socket, |socket| Ok((getsockname(socket)?, getpeername(socket)?)));
+    let Ok((own, Some(peer))) = ends else { return false };
+    if peer.address_family() == AddressFamily::UNIX {
+        return true;
+    }
+    let [own, peer] = [own, peer].map(|end| SocketAddr::try_from(end).ok().map(|end| end.ip().to_canonical()));
+    peer.is_some_and(|peer| own == Some(peer) || peer.is_loopback())
+}
+
 /// Receives what lies in a socket that somebody else owns, into a window that is lent for this. `None`: there is nothing at
 /// present, or its end.
 pub fn receive(socket: RawFd, window: Window) -> io::Result<Option<usize>> {
@@ -42,5 +55,33 @@ pub fn receive(socket: RawFd, window: Window) -> io::Result<Option<usize>> {
         Ok((_, count)) => Ok(Some(count).filter(|&count| count > 0)),
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_peer_by_a_unix_socket_or_by_loopback_is_on_this_machine() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        assert!(is_local(ours.as_raw_fd()));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(is_local(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap().as_raw_fd()));
+        let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+        assert!(is_local(TcpStream::connect((mapped, port)).unwrap().as_raw_fd()));
+        if let Ok(listener) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
+            assert!(is_local(TcpStream::connect(listener.local_addr().unwrap()).unwrap().as_raw_fd()));
+        }
+    }
+
+    #[test]
+    fn who_has_no_peer_is_not_told_to_have_one_on_this_machine() {
+        assert!(!is_local(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().as_raw_fd()));
+        assert!(!is_local(-1));
     }
 }

@@ -1,9 +1,10 @@
-//! A body on its way out to a plain socket, from its file by the kernel: no byte of it comes into this process. Each step
-//! sends what the socket takes and doesn't wait for its peer; it may wait for the disk. Who runs steps, and who waits for
-//! the socket between them, is the caller's business.
+//! A body on its way out to a plain socket from its file. Each step sends what the socket takes and doesn't wait for its
+//! peer; it may wait for the disk. Who runs steps, and who waits for the socket between them, is the caller's business.
 
 use super::file::BodyFile;
 use super::image::{BodyImage, State};
+#[cfg(target_os = "linux")]
+use super::mmap::Outgoing;
 use crate::{Error, Result, descriptor};
 #[cfg(target_os = "linux")]
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,7 +17,19 @@ use std::sync::Arc;
 #[cfg(target_os = "linux")]
 const STEP: u64 = 4 << 20;
 
+/// How bytes come from the file into the socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The kernel gives it the file's pages (sendfile(2)).
+    Pages,
+    /// The kernel copies them. A peer on this machine gets pages by 64 KiB at a time, is mostly faster than they come, and
+    /// sleeps in between; to wake it so often may cost more than a copy.
+    Copies,
+}
+
 pub struct Upload {
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "there is no way"))]
+    way: Way,
     /// A descriptor of its own: steps may still run when the socket's owner has closed theirs.
     socket: OwnedFd,
     file: Arc<BodyFile>,
@@ -28,11 +41,17 @@ pub struct Upload {
 impl Upload {
     /// `None` if the body isn't in a file, or the platform can't do it.
     pub fn new(image: &BodyImage, socket: RawFd) -> Result<Option<Self>> {
+        Self::by(if descriptor::is_local(socket) { Way::Copies } else { Way::Pages }, image, socket)
+    }
+
+    fn by(way: Way, image: &BodyImage, socket: RawFd) -> Result<Option<Self>> {
         match image.state() {
             State::File { file, offset } if cfg!(target_os = "linux") => {
                 let socket = descriptor::duplicate(socket).map_err(Error::io("send a body from its file"))?;
-                file.will_be_sent();
-                Ok(Some(Self { socket, file: file.clone(), start: *offset, len: image.len(), sent: 0 }))
+                if way == Way::Pages {
+                    file.will_be_sent();
+                }
+                Ok(Some(Self { way, socket, file: file.clone(), start: *offset, len: image.len(), sent: 0 }))
             }
             _ => Ok(None),
         }
@@ -53,11 +72,14 @@ impl Upload {
     /// Sends what the socket takes now; 0 if it takes nothing. May wait for the disk.
     #[cfg(target_os = "linux")]
     pub fn step(&mut self) -> Result<u64> {
-        let begun = self.sent;
+        let (begun, mut window) = (self.sent, None);
         while !self.is_done() && self.sent - begun < STEP {
-            let mut from = self.start + self.sent;
-            let most = usize::try_from((self.len - self.sent).min(STEP)).unwrap_or(usize::MAX);
-            match rustix::fs::sendfile(&self.socket, &self.file, Some(&mut from), most) {
+            let most = (self.len - self.sent).min(STEP);
+            let sent = match self.way {
+                Way::Pages => self.send_pages(most),
+                Way::Copies => self.send_copy(most, &mut window)?,
+            };
+            match sent {
                 Ok(0) => return Err(Error::Truncated { received: self.sent, expected: Some(self.len) }),
                 Ok(n) => self.sent += n as u64,
                 Err(Errno::AGAIN) => break,
@@ -66,6 +88,34 @@ impl Upload {
             }
         }
         Ok(self.sent - begun)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn send_pages(&self, most: u64) -> rustix::io::Result<usize> {
+        let mut from = self.start + self.sent;
+        rustix::fs::sendfile(&self.socket, &self.file, Some(&mut from), usize::try_from(most).unwrap_or(usize::MAX))
+    }
+
+    /// Behind the file's end there are zeros up to that of a page: a file that has become shorter meanwhile is looked after.
+    #[cfg(target_os = "linux")]
+    fn send_copy(&self, most: u64, window: &mut Option<Outgoing>) -> Result<rustix::io::Result<usize>> {
+        let from = self.start + self.sent;
+        let window = match window {
+            Some(window) => window,
+            None => {
+                let left = self.file.look_again()?.saturating_sub(from);
+                if left == 0 {
+                    return Ok(Ok(0));
+                }
+                window.insert(Outgoing::new(&self.file, from, left.min(most))?)
+            }
+        };
+        let sent = match window.send(&self.socket) {
+            Err(Errno::FAULT) => Err(Errno::IO),
+            sent => sent,
+        };
+        let until = from + sent.unwrap_or(0) as u64;
+        if self.file.look_again()? < until.max(from + 1) { Ok(Ok(0)) } else { Ok(sent) }
     }
 
     /// A connection may have ended in other ways than by a reset: it timed out, or there is no way to the peer any more. Those
@@ -93,6 +143,8 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
+    const WAYS: [Way; 2] = [Way::Pages, Way::Copies];
+
     #[allow(clippy::unwrap_used)]
     fn in_file(body: &[u8]) -> BodyImage {
         in_file_of(body, None)
@@ -111,29 +163,33 @@ mod tests {
     #[test]
     fn what_the_socket_takes_is_sent_and_the_rest_when_there_is_room() {
         let body: Vec<u8> = (0..3_000_000u32).map(|i| (i * 7) as u8).collect();
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let mut upload = Upload::new(&in_file(&body), ours.as_raw_fd()).unwrap().unwrap();
-        let (mut received, mut buffer, mut full) = (Vec::new(), vec![0; 100_000], 0);
-        while !upload.is_done() {
-            if upload.step().unwrap() == 0 {
-                full += 1;
-                let n = theirs.read(&mut buffer).unwrap();
-                received.extend_from_slice(&buffer[..n]);
+        for way in WAYS {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let mut upload = Upload::by(way, &in_file(&body), ours.as_raw_fd()).unwrap().unwrap();
+            let (mut received, mut buffer, mut full) = (Vec::new(), vec![0; 100_000], 0);
+            while !upload.is_done() {
+                if upload.step().unwrap() == 0 {
+                    full += 1;
+                    let n = theirs.read(&mut buffer).unwrap();
+                    received.extend_from_slice(&buffer[..n]);
+                }
             }
+            drop((upload, ours));
+            theirs.read_to_end(&mut received).unwrap();
+            assert!(received == body);
+            assert!(full > 1);
         }
-        drop((upload, ours));
-        theirs.read_to_end(&mut received).unwrap();
-        assert!(received == body);
-        assert!(full > 1);
     }
 
     #[test]
     fn a_peer_that_has_gone_is_an_error() {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut upload = Upload::new(&in_file(b"body"), ours.as_raw_fd()).unwrap().unwrap();
-        drop(theirs);
-        assert!(matches!(upload.step(), Err(Error::Io { .. })));
+        for way in WAYS {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let mut upload = Upload::by(way, &in_file(b"body"), ours.as_raw_fd()).unwrap().unwrap();
+            drop(theirs);
+            assert!(matches!(upload.step(), Err(Error::Io { .. })));
+        }
     }
 
     #[test]
@@ -154,7 +210,7 @@ mod tests {
         let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut theirs = listener.accept().unwrap().0;
         let image = body(2);
-        let mut upload = Upload::new(&image, ours.as_raw_fd()).unwrap().unwrap();
+        let mut upload = Upload::by(Way::Pages, &image, ours.as_raw_fd()).unwrap().unwrap();
         while !upload.is_done() {
             upload.step().unwrap();
         }
@@ -165,6 +221,20 @@ mod tests {
         theirs.read_to_end(&mut received).unwrap();
         assert!(received == [2; 40_000]);
         drop(next);
+    }
+
+    #[test]
+    fn a_file_that_has_become_shorter_is_told_with_how_much_was_sent() {
+        for way in WAYS {
+            let path = std::env::temp_dir().join(format!("penstock-upload-{}", std::process::id()));
+            std::fs::write(&path, [7; 1000]).unwrap();
+            let (ours, _theirs) = UnixStream::pair().unwrap();
+            let image = BodyImage::from_path(&path, 0, None, false).unwrap();
+            let mut upload = Upload::by(way, &image, ours.as_raw_fd()).unwrap().unwrap();
+            std::fs::write(&path, [7; 10]).unwrap();
+            assert!(matches!(upload.step(), Err(Error::Truncated { received: 10, expected: Some(1000) })));
+            std::fs::remove_file(&path).unwrap();
+        }
     }
 
     #[test]
