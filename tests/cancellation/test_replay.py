@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import anyio
 import penstock
 import pytest
 from penstock import barc
 from penstock.replay import ReplayServer
 
 from tests.cancellation.conftest import Held, cancel_everywhere
-from tests.replay.test_transport import recorded
+from tests.replay.test_transport import Cold, recorded
 
 pytestmark = pytest.mark.asyncio
 
@@ -57,6 +59,23 @@ async def test_a_stream_that_was_cancelled_is_read_on(tmp_path: Path) -> None:
         rest = await stream.read()
         assert BODY.endswith(rest)
         assert len(rest) >= len(BODY) - 65_536
+
+
+async def test_a_stream_whose_scope_is_left_amid_a_read_is_closed_whatever_becomes_of_that() -> None:
+    async with penstock.Client(transport=penstock.Replay([recorded("http://a/", b"body")])) as client:
+        for pieces in [b"abc", b"def"], []:
+            with anyio.move_on_after(0.01) as scope:
+                async with client.stream("GET", "http://a/") as answer:
+                    stored: Any = answer
+                    stored._reader = stored._policy = cold = Cold(*pieces)
+                    # Of none, the read fails.
+                    del cold._pieces[len(pieces) :]
+                    await answer.read()
+            assert scope.cancelled_caught
+            cold.read.set()
+            with pytest.raises(penstock.RequestError, match="it was closed"):
+                await answer.read()
+            await anyio.wait_all_tasks_blocked()
 
 
 async def test_a_server_that_is_cancelled_leaves_nothing() -> None:

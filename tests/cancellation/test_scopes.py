@@ -212,6 +212,23 @@ async def test_a_scope_ends_what_waits_and_leaves_nothing(name: str, tmp_path: P
             pass
 
 
+async def test_a_write_that_fails_when_its_scope_was_left_is_told_to_nobody(
+    pool: penstock.DispatchPool, tmp_path: Path
+) -> None:
+    gate, policy = threading.Event(), penstock.Dispatch(pool)
+    tunables = penstock.Tunables(max_body_ram=0, temp_dir=tmp_path / "missing")
+    for _ in range(pool.threads):
+        pool.dispatch(gate.wait, 20)
+    with anyio.fail_after(20):
+        with anyio.move_on_after(0.05) as scope:
+            await penstock.collect(pieces(), tunables, policy=policy)
+        assert scope.cancelled_caught
+        gate.set()
+        await pool.join()
+    # Else asyncio would log it, which fails the test.
+    await anyio.wait_all_tasks_blocked()
+
+
 async def test_a_task_group_starts_whatever_gives_an_awaitable(pool: penstock.DispatchPool, tmp_path: Path) -> None:
     semaphore, done = penstock.Semaphore(4), list[str]()
     image = penstock.BodyImage.from_bytes(PIECE)

@@ -4,12 +4,13 @@ an operation runs on the pool's threads without it. Bodies and the client call t
 
 from __future__ import annotations
 
-from typing import TypeVar
+import asyncio
+from typing import Any, TypeVar
 
 from penstock._native import Direct, Dispatch, Op
 from penstock.blocking.policy import Policy
 
-__all__ = ["default_policy", "perform"]
+__all__ = ["default_policy", "ignored", "perform"]
 
 T = TypeVar("T")
 
@@ -28,3 +29,9 @@ async def perform(policy: Policy | None, op: Op[T]) -> T:
         return await policy.perform(op)
     # A permit is held until the operation has really ended, whoever waits for it.
     return await policy.run(op)
+
+
+def ignored(task: asyncio.Task[Any]) -> None:
+    """A callback for a task that nobody may be left to ask: asyncio would log what it failed with."""
+    if not task.cancelled():
+        task.exception()

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from penstock import _native
 from penstock._native import Budget, Direct, Tunables, refuse_in_loop
-from penstock.blocking._ops import perform
+from penstock.blocking._ops import ignored, perform
 from penstock.blocking.policy import Policy, checked
 from penstock.body.image import BodyImage
 from penstock.errors import BodyTooLong
@@ -236,7 +236,9 @@ class AsyncBodySink(_Sink):
         `ValueError`."""
         # First, so that no other write begins meanwhile.
         self.discard()
-        # The body is dropped, and so is what went wrong with it.
+        # The body is dropped, and so is what went wrong with it, or does when this wait was cancelled.
+        if self._writing is not None:
+            self._writing.add_done_callback(ignored)
         with contextlib.suppress(Exception):
             await self._settled()
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from penstock._native import Op
-from penstock.blocking._ops import perform
+from penstock.blocking._ops import ignored, perform
 from penstock.blocking.policy import Policy
 from penstock.headers import codings_in
 from penstock.http.response import Answer, Response
@@ -120,18 +120,21 @@ class StoredResponse(StreamedResponse):
         self._ahead = memoryview(b"".join((*parts, self._ahead)))
 
     async def _next(self) -> memoryview | None:
-        if self._reading is None:
+        reading = self._reading
+        if reading is None:
             step = self._reader.step()
             if not isinstance(step, Op):
                 return step
-            self._reading = asyncio.get_running_loop().create_task(perform(self._policy, step))
+            reading = self._reading = asyncio.get_running_loop().create_task(perform(self._policy, step))
         # Whoever waits may be cancelled; the next one gets the piece.
-        await asyncio.wait([self._reading])
-        reading, self._reading = self._reading, None
+        await asyncio.wait([reading])
+        self._reading = None
         return reading.result()
 
     async def aclose(self) -> None:
+        # First: it is closed, too, when the wait for a read that nobody will ask for is cancelled.
+        self._end("it was closed")
         if self._reading is not None:
+            self._reading.add_done_callback(ignored)
             await asyncio.wait([self._reading])
             self._reading = None
-        self._end("it was closed")
