@@ -258,6 +258,47 @@ def test_no_index_is_saved_of_an_archive_that_seems_to_end_too_early(three: tupl
     assert not Path(f"{path}.index").exists()
 
 
+@pytest.mark.parametrize("what", ["records", "entries", "metas"])
+@pytest.mark.parametrize("left", [0, 1])
+def test_an_archive_that_is_cut_while_it_is_read_does_not_end_there(
+    left: int, what: str, three: tuple[Path, list[int]]
+) -> None:
+    path, offsets = three
+    end = path.stat().st_size
+    with barc.open(path) as archive, barc.open(path, keep_going=True) as going_on:
+        walk, other = (getattr(one, what)() for one in (archive, going_on))
+        next(walk)
+        next(other)
+        os.truncate(path, offsets[left])
+        for _ in range(2):
+            with pytest.raises(penstock.ArchiveError, match=rf"was cut to {offsets[left]} bytes") as raised:
+                list(walk)
+            assert (raised.value.kind, raised.value.offset) == ("short", end)
+        assert len(list(other)) == 2
+        assert [(error.kind, error.offset, error.end) for error in going_on.damage] == [("short", end, offsets[left])]
+
+
+def test_check_tells_of_an_archive_that_is_cut_meanwhile(three: tuple[Path, list[int]]) -> None:
+    path, _ = three
+    end = path.stat().st_size
+    with barc.open(path) as archive:
+        found = archive.check()
+        next(found)
+        os.truncate(path, 0)
+        *good, bad = found
+    assert len(good) == 2
+    assert isinstance(bad, penstock.ArchiveError)
+    assert (bad.kind, bad.offset) == ("short", end)
+
+
+def test_a_record_that_was_cut_is_told_with_what_the_file_has_now(three: tuple[Path, list[int]]) -> None:
+    path, offsets = three
+    with barc.open(path) as archive:
+        os.truncate(path, offsets[2] + 60)
+        with pytest.raises(penstock.ArchiveError, match="and the file has 6 more"):
+            archive.read(offsets[2])
+
+
 @pytest.mark.parametrize("strategy", ["plain", "gzip", "brotli"])
 def test_a_length_over_the_limit_is_damage_if_the_record_has_not_so_much(strategy: str, path: Path) -> None:
     asked = penstock.BodyImage.from_bytes(b"x" * 1000)

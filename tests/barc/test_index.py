@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import penstock
 import pytest
 from penstock import barc
 
@@ -75,6 +77,18 @@ def test_an_index_of_the_same_records_in_another_order_is_made_anew(path: Path, 
         with barc.open(path, "a") as archive:
             offsets = [archive.append(dialog(0, bytes(100 * number))) for number in order]
             assert list(barc.Index.of(archive)) == offsets
+
+
+def test_an_index_of_an_archive_that_was_cut_since_it_was_opened_is_made_anew(path: Path, dialog: MakeDialog) -> None:
+    with barc.open(path, "a") as archive:
+        offsets = [archive.append(dialog(number, bytes(500_000))) for number in range(2)]
+    with barc.open(path) as archive:
+        barc.Index.of(archive)
+        os.truncate(path, offsets[1] + 1000)
+        with pytest.raises(penstock.ArchiveError):
+            barc.Index.of(archive)
+        os.truncate(path, offsets[1])
+        assert list(barc.Index.of(archive)) == offsets[:1]
 
 
 def test_an_index_goes_where_it_is_told(three: tuple[Path, list[int]], tmp_path: Path) -> None:

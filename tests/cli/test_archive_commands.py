@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from penstock.cli.archives import Span
 from penstock.cli.common import tell
 
 from tests.barc.conftest import DATA, make_dialog
-from tests.cli.conftest import Done, full_disk, start, until
+from tests.cli.conftest import Done, full_disk, needs_proc, start, until
 from tests.conftest import ELSEWHERE
 
 
@@ -450,6 +451,50 @@ def test_a_closed_pipe_ends_it_without_a_word() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 2
+
+
+@pytest.mark.parametrize("size", [1000, 300_000])
+def test_an_archive_that_is_emptied_while_it_is_printed_is_an_error_that_names_it(size: int, folder: Path) -> None:
+    with barc.open("large.barc", "a") as archive:
+        for number in range(5_000_000 // size):
+            archive.append(make_dialog(number, bytes(size)))
+    with start("cat", "large.barc", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.read(10)
+        os.truncate("large.barc", 0)
+        _, err = process.communicate()
+    assert process.returncode == 2
+    assert re.fullmatch(rb"penstock: large\.barc: record at byte \d+ of the archive: .+\n", err)
+
+
+def test_cp_names_the_record_whose_body_was_cut(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("large.barc", "other.barc"):
+        with barc.open(name, "a") as archive:
+            offsets = [archive.append(make_dialog(number, bytes(300_000))) for number in range(3)]
+    append = barc.Archive.append
+
+    def cutting(archive: barc.Archive, record: Any, **options: Any) -> int:
+        os.truncate("large.barc", offsets[1] + 1000)
+        return append(archive, record, **options)
+
+    monkeypatch.setattr(barc.Archive, "append", cutting)
+    done = run("cp", "large.barc", "out.barc")
+    assert (done.status, done.out) == (2, "")
+    where = f"penstock: large.barc: record at byte {offsets[1]} of the archive: body ended after "
+    assert done.err.startswith(where)
+    with barc.open("out.barc") as archive:
+        assert len(list(archive)) == 1
+
+
+@needs_proc
+@pytest.mark.parametrize("command", ["cat", "ls", "stats", "check"])
+def test_a_file_that_cannot_be_read_is_named(command: str, run: Any) -> None:
+    # The system has nothing at address 0.
+    done = run(command, "/proc/self/mem", "plain.barc")
+    assert done.status == 2
+    assert done.err.startswith("penstock: /proc/self/mem: at byte 0 of the archive: ")
+    # `check` goes on.
+    assert done.out == ("plain.barc: 1 good record, 0 damaged places\n" if command == "check" else "")
 
 
 def buffered(*arguments: str, stdout: Any) -> tuple[int, str]:

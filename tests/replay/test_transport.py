@@ -307,6 +307,25 @@ async def test_an_archive_is_read_on_when_something_is_not_found(tmp_path: Path)
             assert await (await replayed.get("http://a/2")).read() == b"2"
 
 
+async def test_a_file_that_was_written_anew_gives_no_answer_to_something_else(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.barc", tmp_path / "b.barc"
+    for file, host in ((path, "a"), (other, "b")):
+        async with barc.AsyncArchive(file, "a") as archive:
+            for number in range(3):
+                await archive.append(recorded(f"http://{host}/{number}", host.encode()))
+    async with penstock.Client(transport=penstock.Replay(path)) as replayed:
+        assert await (await replayed.get("http://a/0")).read() == b"a"
+        path.write_bytes(other.read_bytes())
+        with pytest.raises(penstock.ArchiveError, match="it is GET http://b/1, and was GET http://a/1") as raised:
+            await replayed.get("http://a/1")
+        assert raised.value.kind == "rewritten"
+        path.write_bytes(b"")
+        for number in (1, 3):
+            with pytest.raises(penstock.ArchiveError) as raised:
+                await replayed.get(f"http://a/{number}")
+            assert raised.value.kind == "short"
+
+
 async def test_it_says_of_what_it_is_and_how_much_it_has(tmp_path: Path) -> None:
     path = tmp_path / "a.barc"
     async with barc.AsyncArchive(path, "a") as archive:

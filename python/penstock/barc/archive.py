@@ -322,7 +322,8 @@ class Archive(_Archive):
 
         Raises:
             ValueError, HeadTooLong: What a record can't hold; nothing was written.
-            OSError: The disk is full, or something without a lock wrote to the file. It is cut back to what it was.
+            OSError: The disk is full, or something without a lock wrote to the file. It is cut back to what it was. Or
+                the file was deleted, or replaced by another: nothing was written.
         """
         refuse_in_loop("Archive.append()", "use an AsyncArchive")
         return self._writing().append_op(_record(dialog), strategy or self.strategy)()

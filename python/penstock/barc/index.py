@@ -80,7 +80,7 @@ class Index(Sequence[int]):
 
     def _fits(self, archive: Archive) -> bool:
         """Whether the last record is still where it was, and some of those before it are."""
-        if not self:
+        if not self or self.end > archive._reading().size():
             return False
         # Whatever stands there, the archive isn't damaged by that.
         walk = archive._reading().walk("entries", False)

@@ -30,7 +30,18 @@ from penstock.cli.common import (
     tell,
     tunables_of,
 )
-from penstock.cli.files import FILE, compressed, extent, opened, reading, several, strategy_of, told_of
+from penstock.cli.files import (
+    FILE,
+    compressed,
+    each,
+    extent,
+    opened,
+    reading,
+    several,
+    strategy_of,
+    told_of,
+    unread,
+)
 from penstock.errors import ArchiveError
 
 __all__ = ["COMMANDS", "Span"]
@@ -53,10 +64,10 @@ class Span:
         start = self.offset or 0
         if self.index:
             entries = archive.entries()
-            if sum(1 for _ in itertools.islice(entries, self.index)) < self.index:
+            if sum(1 for _ in itertools.islice(each(archive, entries), self.index)) < self.index:
                 return iter(())
             start = entries.offset
-        return itertools.islice(archive.records(start), self.count)
+        return itertools.islice(each(archive, archive.records(start)), self.count)
 
 
 def _number(name: str, text: str | None) -> int | None:
@@ -127,7 +138,8 @@ def cat(
     for name in files:
         with opened(name, tunables) as archive:
             for record in span.of(archive):
-                show(name, record, asked, sys.stdout.buffer)
+                with told_of(name, record):
+                    show(name, record, asked, sys.stdout.buffer)
     return 0
 
 
@@ -217,7 +229,8 @@ def cp(
                 copied = 0
                 try:
                     for record in span.of(archive):
-                        target.append(record)
+                        with told_of(name, record):
+                            target.append(record)
                         copied += 1
                         progress.add(1, extent(record))
                 finally:
@@ -231,6 +244,17 @@ def cp(
                     print_json(file=name, copied=copied, damaged=len(archive.damage))
                 damaged |= bool(archive.damage)
     return 2 if damaged else 0
+
+
+def _checked(archive: barc.Archive) -> Iterator[barc.Entry | ArchiveError | Failure]:
+    """What is found in an archive; a failure comes last, where it can't be read."""
+    at = 0
+    try:
+        for found in archive.check():
+            yield found
+            at = found.end or at
+    except OSError as error:
+        yield unread(archive, at, error)
 
 
 def _place(name: str, error: ArchiveError) -> str:
@@ -255,7 +279,7 @@ def ls(files: tuple[str, ...], max_body: str, as_json: bool) -> int:
     for name in files:
         file = f"{name}: " if len(files) > 1 else ""
         with opened(name, tunables) as archive:
-            for record in archive:
+            for record in each(archive, archive.records()):
                 status = record.meta.get("response-status", "")[:3]
                 method, url = record.meta.get("method", ""), record.meta.get("url", "")
                 sizes = len(record.req_body), len(record.res_body)
@@ -299,7 +323,13 @@ def check(files: tuple[str, ...], as_json: bool, quiet: bool) -> int:
                     print_json(file=name, error=str(error))
                 continue
             with archive:
-                for found in archive.check():
+                for found in _checked(archive):
+                    if isinstance(found, Failure):
+                        damaged = True
+                        tell(f"penstock: {found}")
+                        if as_json:
+                            print_json(file=name, error=str(found))
+                        break
                     if not isinstance(found, ArchiveError):
                         good += 1
                         progress.add(1, extent(found))
@@ -309,10 +339,11 @@ def check(files: tuple[str, ...], as_json: bool, quiet: bool) -> int:
                         _print_problem(name, found)
                     else:
                         print(_place(name, found))
-            if as_json:
-                print_json(file=name, good=good, damaged=bad)
-            else:
-                print(f"{name}: {counted(good, 'good record')}, {counted(bad, 'damaged place')}")
+                else:
+                    if as_json:
+                        print_json(file=name, good=good, damaged=bad)
+                    else:
+                        print(f"{name}: {counted(good, 'good record')}, {counted(bad, 'damaged place')}")
             damaged |= bad > 0
     return 2 if damaged else 0
 

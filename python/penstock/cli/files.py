@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +14,12 @@ from penstock import barc
 from penstock._native import Tunables
 from penstock.cli.common import Failure, exclusive
 from penstock.cli.progress import Progress
-from penstock.errors import ArchiveError, BodyTooLong
+from penstock.errors import ArchiveError, BodyTooLong, Truncated
 
-__all__ = ["FILE", "compressed", "extent", "opened", "reading", "several", "strategy_of", "told_of"]
+__all__ = ["FILE", "compressed", "each", "extent", "opened", "reading", "several", "strategy_of", "told_of", "unread"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 FILE = click.Path()
 """A name that shells complete; whether there is such a file is found out when it is opened."""
@@ -55,12 +57,29 @@ def opened(name: str, tunables: Tunables, *, keep_going: bool = False) -> Iterat
 
 
 @contextlib.contextmanager
-def told_of(name: str) -> Iterator[None]:
-    """Says of what is wrong with an archive in which file it is."""
+def told_of(name: str, record: barc.Record | None = None) -> Iterator[None]:
+    """Says of what is wrong with an archive in which file it is, and of a body that was cut of which record."""
     try:
         yield
     except (ArchiveError, BodyTooLong) as error:
         raise Failure(f"{name}: {error}") from error
+    except Truncated as error:
+        if record is None:
+            raise
+        raise Failure(f"{name}: record at byte {record.offset} of the archive: {error}") from error
+
+
+def each(archive: barc.Archive, items: barc.Records[T]) -> Iterator[T]:
+    """What is read from an archive. Where that fails, it is said in which file and where; what is done with it
+    has errors of its own."""
+    try:
+        yield from items
+    except OSError as error:
+        raise unread(archive, items.offset, error) from error
+
+
+def unread(archive: barc.Archive, offset: int, error: OSError) -> Failure:
+    return Failure(f"{os.fspath(archive.path)}: at byte {offset} of the archive: {error.strerror or error}")
 
 
 def extent(record: barc.Record | barc.Entry) -> int:

@@ -22,7 +22,7 @@ from penstock.cli.common import (
     shown,
     tunables_of,
 )
-from penstock.cli.files import extent, opened, reading, several
+from penstock.cli.files import each, extent, opened, reading, several
 from penstock.headers import Headers
 
 __all__ = ["stats"]
@@ -132,7 +132,7 @@ def stats(files: tuple[str, ...], top: int, max_body: str, as_json: bool, quiet:
         for name in files:
             figures = Figures(top)
             with opened(name, tunables) as archive:
-                for record in archive:
+                for record in each(archive, archive.records()):
                     figures.add(record)
                     progress.add(1, extent(record))
             if as_json:

@@ -6,6 +6,7 @@ import asyncio
 import bisect
 import os
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable
+from typing import NamedTuple
 
 from penstock._native import Tunables
 from penstock.barc import AsyncArchive, Record
@@ -30,6 +31,14 @@ RUN = 4096
 """Requests that are kept in order together."""
 
 
+class _Place(NamedTuple):
+    """Where a dialog is in the archive, and of what it was when that was read through."""
+
+    offset: int
+    method: str
+    url: str
+
+
 class Store:
     """Recorded dialogs by keys of which each has several.
 
@@ -47,7 +56,7 @@ class Store:
         self._keys = keys
         self._tunables = tunables
         self._policy = checked(policy)
-        self._found: dict[Hashable, list[Dialog | int]] = {}
+        self._found: dict[Hashable, list[Dialog | _Place]] = {}
         self._turns: dict[Hashable, int] = {}
         self._asked = _Asked(near)
         self.size = 0
@@ -64,7 +73,7 @@ class Store:
                 for dialog in with_history(last):
                     self._add(dialog.prolog, dialog)
 
-    def _add(self, prolog: Prolog, place: Dialog | int) -> None:
+    def _add(self, prolog: Prolog, place: Dialog | _Place) -> None:
         self.size += 1
         self._asked.add(prolog.url, prolog.method)
         for key in self._keys(prolog):
@@ -119,16 +128,21 @@ class Store:
                 return await self._read(places[turn])
         return None
 
-    async def _read(self, place: Dialog | int) -> Dialog:
+    async def _read(self, place: Dialog | _Place) -> Dialog:
         if isinstance(place, Dialog):
             return place
         self._check()
         assert self._archive is not None  # the place is one in it
-        record = await self._archive.read(place)
+        record = await self._archive.read(place.offset)
         if record is None:
-            message = f"record at byte {place} of the archive: it isn't there any more"
-            raise ArchiveError(message, offset=place, kind="short")
-        return record.dialog()
+            raise _gone(place, "it isn't there any more", kind="short")
+        dialog = record.dialog()
+        if (dialog.method, dialog.url) != (place.method, place.url):
+            # The file was written anew, and its answer is to something else.
+            raise _gone(
+                place, f"it is {dialog.method} {dialog.url}, and was {place.method} {place.url}", kind="rewritten"
+            )
+        return dialog
 
     async def read_on(self) -> None:
         """Takes in what the archive has by now. Any number of tasks may: they share the work."""
@@ -145,7 +159,7 @@ class Store:
                 # It has bytes that were damaged, or what something else put there.
                 continue
             assert record.offset is not None  # it was read
-            self._add(prolog, record.offset)
+            self._add(prolog, _Place(record.offset, prolog.method, prolog.url))
 
     async def _open(self, path: str | os.PathLike[str]) -> None:
         if self._records is None:
@@ -167,6 +181,11 @@ class Store:
         if near is not None:
             message += f"; the nearest of {len(self._asked)} is {near[0]} {near[1]}"
         return NotRecorded(message, request=prolog.method, url=prolog.url, nearest=near)
+
+
+def _gone(place: _Place, what: str, kind: str) -> ArchiveError:
+    message = f"record at byte {place.offset} of the archive: {what}"
+    return ArchiveError(message, offset=place.offset, kind=kind)
 
 
 class _Asked:

@@ -53,7 +53,7 @@ class Replay:
         Raises:
             NotRecorded: There is none; the message names the nearest.
             BodyTooLong: A recorded body is over `max_body`.
-            ArchiveError, OSError: The archive can't be read.
+            ArchiveError, OSError: The archive can't be read, or was written anew.
             ValueError: It is closed.
 
         Cancelled, the dialog whose turn it was is passed over.

@@ -23,6 +23,8 @@ pub enum Damage {
         needed: u64,
         present: u64,
     },
+    /// The file has become shorter since what stood before was read: it has so many bytes.
+    Cut(u64),
     /// The lengths in the head contradict each other.
     Lengths(&'static str),
     /// A header block can't be parsed.
@@ -47,7 +49,7 @@ impl Damage {
             Self::Compression(_) => "unknown-compression",
             Self::Layout => "bad-layout",
             Self::Unfinished => "unfinished",
-            Self::Short { .. } => "short",
+            Self::Short { .. } | Self::Cut(_) => "short",
             Self::Lengths(_) => "bad-lengths",
             Self::Headers { .. } => "bad-headers",
             Self::StreamEnds => "stream-ends",
@@ -73,6 +75,7 @@ impl fmt::Display for Damage {
             Self::Short { needed, present } => {
                 write!(f, "the record needs {needed} bytes and the file has {present} more")
             }
+            Self::Cut(size) => write!(f, "the file was cut to {size} bytes, fewer than were read of it"),
             Self::Lengths(what) => write!(f, "the lengths in the head don't add up: {what}"),
             Self::Headers { block, what } => write!(f, "{block}: {what}"),
             Self::StreamEnds => f.write_str("the compressed stream ends too early"),

@@ -120,6 +120,8 @@ pub struct Reader {
     tunables: Arc<Tunables>,
     budget: Arc<Budget>,
     window: Window,
+    /// The furthest that [`step`](Self::step) has found a record to go.
+    reached: u64,
     /// That of the latest compressed record, for the next one.
     decoder: Option<Decoder>,
 }
@@ -155,13 +157,13 @@ impl Reader {
     pub fn of(file: Arc<BodyFile>, mut tunables: Arc<Tunables>, budget: Arc<Budget>) -> Self {
         // A slice of the archive isn't read, so no digest is promised.
         Arc::make_mut(&mut tunables).digests.clear();
-        Self { file, tunables, budget, window: Window::default(), decoder: None }
+        Self { file, tunables, budget, window: Window::default(), reached: 0, decoder: None }
     }
 
     /// Another one of the same file, with a place of its own.
     pub fn again(&self) -> Self {
         let (tunables, budget) = (self.tunables.clone(), self.budget.clone());
-        Self { file: self.file.clone(), tunables, budget, window: Window::default(), decoder: None }
+        Self { file: self.file.clone(), tunables, budget, window: Window::default(), reached: 0, decoder: None }
     }
 
     pub(super) fn file(&self) -> &Arc<BodyFile> {
@@ -269,7 +271,12 @@ impl Reader {
     }
 
     fn short(&self, entry: &Entry) -> Trouble {
-        let present = self.file.size().saturating_sub(entry.payload());
+        // It may have become shorter since it was looked at.
+        let size = match self.file.look_again() {
+            Ok(size) => size,
+            Err(error) => return error.into(),
+        };
+        let present = size.saturating_sub(entry.payload());
         Damage::Short { needed: entry.head.len, present }.into()
     }
 
@@ -453,8 +460,14 @@ impl Reader {
                     Ok(_) if keep_going && self.has_lost_bytes(&entry)? => {
                         Err(located(&entry, Damage::Lengths(LOST).into()))
                     }
-                    other => other.map(|value| Walk::Found(entry, value)),
+                    other => other.map(|value| {
+                        self.reached = self.reached.max(entry.end());
+                        Walk::Found(entry, value)
+                    }),
                 }
+            }
+            Ok(None) if at <= self.reached && at > self.file.look_again()? => {
+                Err(Error::Archive { offset: at, damage: Damage::Cut(self.file.size()), end: None })
             }
             Ok(None) if !keep_going || at >= self.file.look_again()? => return Ok(Walk::End),
             // A reserved head: a writer is there, unless others have written behind it.

@@ -6,7 +6,7 @@
 use super::damage::Damage;
 use super::head::{Head, Kind};
 use super::reader::{Reader, Walk};
-use super::writer::{Locked, lock};
+use super::writer::{Locked, lock, written_by_others};
 use crate::body::file::BodyFile;
 use crate::body::{Budget, Tunables};
 use crate::{Error, Result};
@@ -61,6 +61,8 @@ impl Mender {
             let at = self.at;
             match self.reader.step(at, true, |reader, entry| reader.verify(entry))? {
                 Walk::Found(entry, ()) => self.at = entry.end(),
+                // The file has become shorter.
+                Walk::Skipped { error, end } if end <= at => return Err(error),
                 Walk::Skipped { error, end } => {
                     let cut = end == self.file.size() && is_incomplete(&error);
                     self.repairs.push(Repair { offset: at, end, cut, error });
@@ -80,6 +82,9 @@ impl Mender {
 
     /// Mends what was found, once there is nothing more to read.
     pub fn mend(self) -> Result<Vec<Repair>> {
+        if self.file.look_again()? != self.at {
+            return Err(written_by_others("repair the archive"));
+        }
         check_archive(&self.file, &self.repairs)?;
         // If one place can't be covered, none is changed.
         let covers: Vec<_> = self.repairs.iter().filter(|repair| !repair.cut).map(cover).collect::<Result<_>>()?;

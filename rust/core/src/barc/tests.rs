@@ -643,6 +643,61 @@ fn a_writer_without_a_lock_is_noticed() {
 }
 
 #[test]
+fn a_writer_whose_file_has_no_name_any_more_writes_no_further() {
+    let (place, _) = three();
+    let mut writer = Writer::open(&place, 0, false).unwrap();
+    let other = Place::holding(&place.bytes());
+    std::fs::rename(&other, &place).unwrap();
+    let refused = writer.append(&Record::default(), &Strategy::default()).unwrap_err();
+    assert!(refused.to_string().ends_with("it was deleted, or another file has its name"), "{refused}");
+    assert_eq!(writer.file().look_again().unwrap(), place.bytes().len() as u64);
+}
+
+#[test]
+fn a_file_that_was_cut_below_what_was_read_of_it_is_no_end() {
+    for keep_going in [false, true] {
+        let (place, offsets) = three();
+        let mut reader = place.reader(Tunables::default());
+        let mut at = 0;
+        while let Walk::Found(entry, _) = reader.step(at, keep_going, Reader::record).unwrap() {
+            at = entry.end();
+        }
+        std::fs::write(&place, &place.bytes()[..offsets[2] as usize]).unwrap();
+        let error = match reader.step(at, keep_going, Reader::record) {
+            Ok(Walk::Skipped { error, end }) if keep_going => {
+                assert_eq!(end, offsets[2]);
+                assert!(matches!(reader.step(end, true, Reader::record).unwrap(), Walk::End));
+                error
+            }
+            other => other.err().unwrap(),
+        };
+        let Error::Archive { offset, damage: Damage::Cut(size), .. } = error else { panic!("{error}") };
+        assert_eq!((offset, size), (at, offsets[2]));
+        // Who begins behind the end reads nothing that was there.
+        assert!(matches!(place.reader(Tunables::default()).step(at, false, Reader::record).unwrap(), Walk::End));
+    }
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_to_be_mended_is_left_as_it_is() {
+    for size in [0, 30, 1000] {
+        let (place, offsets) = three();
+        let mut damaged = place.bytes();
+        damaged[offsets[1] as usize] = b'x';
+        std::fs::write(&place, &damaged).unwrap();
+        let mut mender = Mender::open(&place).unwrap();
+        mender.read_on().unwrap();
+        damaged.resize(size, b'y');
+        std::fs::write(&place, &damaged).unwrap();
+        assert!(matches!(mender.mend(), Err(Error::Io { .. })), "{size}");
+        assert!(place.bytes() == damaged);
+        let mut mender = Mender::open(&place).unwrap();
+        std::fs::write(&place, b"").unwrap();
+        assert!(!matches!(mender.read_on(), Ok((1.., _))), "{size}");
+    }
+}
+
+#[test]
 fn the_lock_is_free_again_before_a_large_file_is_closed() {
     struct Closing(mpsc::Receiver<()>);
     impl Drop for Closing {

@@ -41,6 +41,8 @@ pub struct Writer {
     /// Bytes behind `end` are this writer's.
     unclean: bool,
     sync: bool,
+    /// It had a name, by the file system's word: there are some that know of none.
+    named: bool,
 }
 
 impl Writer {
@@ -73,7 +75,7 @@ impl Writer {
             let stored = path.canonicalize().and_then(|path| store_name(&path));
             stored.map_err(Error::io("have the archive's name stored"))?;
         }
-        let mut writer = Self { unclean: at < file.size(), file, end: at, sync };
+        let mut writer = Self { unclean: at < file.size(), named: !file.is_nameless()?, file, end: at, sync };
         writer.clean()?;
         Ok(writer)
     }
@@ -90,9 +92,12 @@ impl Writer {
             return Err(Error::setting("archive", "\"a\"", reason));
         }
         self.clean()?;
-        if self.file.look_again()? != self.end {
-            let source = io::Error::other("something that takes no lock has written to it");
+        if self.named && self.file.is_nameless()? {
+            let source = io::Error::other("it was deleted, or another file has its name");
             return Err(Error::Io { doing: "append to the archive", source });
+        }
+        if self.file.look_again()? != self.end {
+            return Err(written_by_others("append to the archive"));
         }
         let record = Record {
             meta: record.meta.canonical()?,
@@ -223,6 +228,10 @@ pub(super) fn lock(path: &Path) -> Result<Locked> {
     }
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| unlocked(path, errno))?;
     Ok(Locked(Arc::new(BodyFile::opened(file, path, false)?)))
+}
+
+pub(super) fn written_by_others(doing: &'static str) -> Error {
+    Error::Io { doing, source: io::Error::other("something that takes no lock has written to it") }
 }
 
 /// There are file systems without locks.

@@ -214,6 +214,12 @@ impl BodyFile {
         Ok(size)
     }
 
+    /// Whether it has no name any more: what it has is lost once it is closed.
+    pub fn is_nameless(&self) -> Result<bool> {
+        let stat = rustix::fs::fstat(self).map_err(Error::io("look at a body's file"))?;
+        Ok(stat.st_nlink == 0)
+    }
+
     /// Whether it is to keep its blocks for itself: a copy that shared them would have what is written next go elsewhere.
     #[cfg(target_os = "linux")]
     pub(super) fn is_in_place(&self) -> bool {
