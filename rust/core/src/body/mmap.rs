@@ -1,5 +1,5 @@
-//! Mappings of body files: read-only ones of images, writable ones that recycled files keep, and those that the kernel sends
-//! from. May hold `unsafe`: it maps, and lends what it mapped as slices.
+//! Mappings of body files: read-only ones of images, and writable ones that recycled files keep. May hold `unsafe`: it
+//! maps, and lends what it mapped as slices.
 //!
 //! The invariant: while a mapping lives, the file below is not truncated, and what has been lent as a shared slice is not
 //! written to. A temporary file has no name, so nobody else can, and its sink writes only behind what it has written; a file
@@ -15,8 +15,6 @@ use crate::{Error, Result};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::os::fd::AsFd;
-#[cfg(target_os = "linux")]
-use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
@@ -224,50 +222,6 @@ impl AsRef<[u8]> for Map {
         let Some(mapping) = &self.mapping else { return &[] };
         // SAFETY: `skip + len` is the mapping's length, and the file below stays as it is (the module's invariant).
         unsafe { std::slice::from_raw_parts(mapping.base.as_ptr().add(self.skip), self.len) }
-    }
-}
-
-/// A range of any file, mapped for the kernel to copy from: no reference to its bytes is made here, so that others may write
-/// to the file, and truncate it.
-#[cfg(target_os = "linux")]
-pub(super) struct Outgoing {
-    mapping: Mapping,
-    /// Bytes before what is still to be sent.
-    taken: usize,
-}
-
-#[cfg(target_os = "linux")]
-impl Outgoing {
-    /// Maps and reads in, as far as that is possible. May wait for the disk.
-    pub fn new(file: &BodyFile, offset: u64, len: u64) -> Result<Self> {
-        let skip = offset % rustix::param::page_size() as u64;
-        let total =
-            usize::try_from(skip + len).map_err(|_| Error::setting("length", len, "more than can be mapped"))?;
-        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
-        let base =
-            unsafe { rustix::mm::mmap(ptr::null_mut(), total, ProtFlags::READ, MapFlags::SHARED, file, offset - skip) };
-        let base = base.map_err(Error::io("map a body's file"))?;
-        let Some(base) = NonNull::new(base.cast()) else { return Err(Error::internal("a mapping at address 0")) };
-        let mapping = Mapping { base, len: total };
-        // SAFETY: only advice on our own mapping. What can't be read in is seen when it is sent.
-        let _ = unsafe { rustix::mm::madvise(base.as_ptr().cast(), total, Advice::LinuxPopulateRead) };
-        Ok(Self { mapping, taken: skip as usize })
-    }
-
-    /// Sends what the socket takes now: how many bytes that were. EFAULT: there is nothing where the file should go on.
-    pub fn send(&mut self, socket: &impl AsFd) -> rustix::io::Result<usize> {
-        let left = self.mapping.len - self.taken;
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: `taken <= len`, so the bytes lie in the mapping. Only the kernel looks at them, and says so where there are none.
-        let sent = unsafe {
-            let bytes = self.mapping.base.as_ptr().add(self.taken);
-            libc::send(socket.as_fd().as_raw_fd(), bytes.cast(), left, flags)
-        };
-        let Ok(sent) = usize::try_from(sent) else {
-            return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
-        };
-        self.taken += sent;
-        Ok(sent)
     }
 }
 

@@ -4,12 +4,16 @@
 use super::file::BodyFile;
 use super::image::{BodyImage, State};
 #[cfg(target_os = "linux")]
-use super::mmap::Outgoing;
+use super::pools::Pools;
+#[cfg(target_os = "linux")]
+use super::slab::{SlabWriter, WINDOW};
 use crate::{Error, Result, descriptor};
 #[cfg(target_os = "linux")]
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 #[cfg(target_os = "linux")]
 use rustix::io::Errno;
+#[cfg(target_os = "linux")]
+use rustix::net::{SendFlags, send};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
@@ -22,8 +26,9 @@ const STEP: u64 = 4 << 20;
 enum Way {
     /// The kernel gives it the file's pages (sendfile(2)).
     Pages,
-    /// The kernel copies them. A peer on this machine gets pages by 64 KiB at a time, is mostly faster than they come, and
-    /// sleeps in between; to wake it so often may cost more than a copy.
+    /// They are read and sent. A peer on this machine gets pages by 64 KiB at a time, is mostly faster than they come, and
+    /// sleeps in between; to wake it so often may cost more than the copies. Not from a mapping, which saves one: not every
+    /// file can be mapped, and where others shorten it, a mapping has zeros up to the end of a page.
     Copies,
 }
 
@@ -72,12 +77,16 @@ impl Upload {
     /// Sends what the socket takes now; 0 if it takes nothing. May wait for the disk.
     #[cfg(target_os = "linux")]
     pub fn step(&mut self) -> Result<u64> {
-        let (begun, mut window) = (self.sent, None);
+        let begun = self.sent;
+        let mut slab = match self.way {
+            Way::Pages => None,
+            Way::Copies => Some(Pools::current().slabs.take(WINDOW)?),
+        };
         while !self.is_done() && self.sent - begun < STEP {
             let most = (self.len - self.sent).min(STEP);
-            let sent = match self.way {
-                Way::Pages => self.send_pages(most),
-                Way::Copies => self.send_copy(most, &mut window)?,
+            let sent = match &mut slab {
+                None => self.send_pages(most),
+                Some(slab) => self.send_copy(most, slab)?,
             };
             match sent {
                 Ok(0) => return Err(Error::Truncated { received: self.sent, expected: Some(self.len) }),
@@ -96,26 +105,17 @@ impl Upload {
         rustix::fs::sendfile(&self.socket, &self.file, Some(&mut from), usize::try_from(most).unwrap_or(usize::MAX))
     }
 
-    /// Behind the file's end there are zeros up to that of a page: a file that has become shorter meanwhile is looked after.
+    /// What the socket doesn't take is read again by the next step: a body that waits for its peer holds no memory.
     #[cfg(target_os = "linux")]
-    fn send_copy(&self, most: u64, window: &mut Option<Outgoing>) -> Result<rustix::io::Result<usize>> {
-        let from = self.start + self.sent;
-        let window = match window {
-            Some(window) => window,
-            None => {
-                let left = self.file.look_again()?.saturating_sub(from);
-                if left == 0 {
-                    return Ok(Ok(0));
-                }
-                window.insert(Outgoing::new(&self.file, from, left.min(most))?)
-            }
-        };
-        let sent = match window.send(&self.socket) {
-            Err(Errno::FAULT) => Err(Errno::IO),
-            sent => sent,
-        };
-        let until = from + sent.unwrap_or(0) as u64;
-        if self.file.look_again()? < until.max(from + 1) { Ok(Ok(0)) } else { Ok(sent) }
+    fn send_copy(&self, most: u64, slab: &mut SlabWriter) -> Result<rustix::io::Result<usize>> {
+        let room = slab.spare();
+        let len = room.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+        let read = self.file.read_at(room.get_mut(..len).unwrap_or_default(), self.start + self.sent)?;
+        let piece = room.get(..read).unwrap_or_default();
+        if piece.is_empty() {
+            return Ok(Ok(0));
+        }
+        Ok(send(&self.socket, piece, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
     }
 
     /// A connection may have ended in other ways than by a reset: it timed out, or there is no way to the peer any more. Those
@@ -141,6 +141,7 @@ mod tests {
     use std::io::Read as _;
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
+    use std::path::Path;
     use std::time::Duration;
 
     const WAYS: [Way; 2] = [Way::Pages, Way::Copies];
@@ -234,6 +235,23 @@ mod tests {
             std::fs::write(&path, [7; 10]).unwrap();
             assert!(matches!(upload.step(), Err(Error::Truncated { received: 10, expected: Some(1000) })));
             std::fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_that_nobody_can_map_is_sent() {
+        // Of sysfs, whose length is true.
+        let path = Path::new("/sys/kernel/notes");
+        let Ok(body) = std::fs::read(path) else { return };
+        for way in WAYS {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let image = BodyImage::from_path(path, 0, None, false).unwrap();
+            let mut upload = Upload::by(way, &image, ours.as_raw_fd()).unwrap().unwrap();
+            assert_eq!(upload.step().unwrap(), body.len() as u64);
+            drop((upload, ours));
+            let mut received = Vec::new();
+            theirs.read_to_end(&mut received).unwrap();
+            assert!(received == body);
         }
     }
 
