@@ -10,12 +10,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self, cast
 
+import penstock
 from penstock._native import Head
 from penstock.body.image import BodyImage
 from penstock.headers import Headers, Pairs, codings_in, headers_of, lines_of
-
-if TYPE_CHECKING:
-    from penstock.http.response import Response
 
 __all__ = [
     "CODINGS",
@@ -226,7 +224,7 @@ class Dialog:
         halves = dataclasses.replace(self.prolog, **prolog), dataclasses.replace(self.epilog, **epilog)
         return type(self)(*halves, trace)
 
-    def response(self) -> Response:
+    def response(self) -> penstock.Response:
         """The response, as the client that got it had it; it shares the body.
 
         The head is the recorded one if the trace has it, else made of status and fields: with a reason phrase of our
@@ -272,7 +270,7 @@ class RequestRecord:
     prolog: Prolog
 
     def answered(
-        self, response: Response, res_decoded: Iterable[str] | None = None, *, trace: Trace | None = None
+        self, response: penstock.Response, res_decoded: Iterable[str] | None = None, *, trace: Trace | None = None
     ) -> Dialog:
         """The dialog of this request and `response`, whose body it shares.
 
@@ -296,7 +294,7 @@ class RequestRecord:
         return Dialog(self.prolog, epilog, trace)
 
 
-def _removed(response: Response) -> Iterator[str]:
+def _removed(response: penstock.Response) -> Iterator[str]:
     """Chunked framing is gone, and so are the codings that the client took off; `identity`, if those were all."""
     transfer = codings_in(response.headers, "transfer-encoding")
     if "chunked" in transfer:

@@ -6,11 +6,10 @@ attributes, so that a program need not parse the message. All of them pickle, at
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-if TYPE_CHECKING:
-    from penstock.body.image import BodyImage
-    from penstock.http.response import Answer
+# For annotations, which are looked up when somebody asks for them: what they name is imported then.
+import penstock
 
 __all__ = [
     "ArchiveError",
@@ -103,7 +102,7 @@ class LimitExceeded(PenstockError):
 class BodyTooLong(LimitExceeded):
     """A body grew past `Tunables.max_body`; `.partial` is the image of what was received, where there is one."""
 
-    partial: BodyImage | None = None
+    partial: penstock.BodyImage | None = None
 
 
 class ContentLengthTooLong(LimitExceeded):
@@ -119,7 +118,7 @@ class DecodedTooLong(LimitExceeded):
     """A coded body grew past `Tunables.max_body`, or past `Tunables.max_ratio` times its length, when decoded;
     `.setting` says which."""
 
-    partial: BodyImage | None = None
+    partial: penstock.BodyImage | None = None
 
 
 class BudgetExceeded(PenstockError):
@@ -189,7 +188,7 @@ class Truncated(RequestError):
 
     received: int
     expected: int | None
-    partial: BodyImage | None = None
+    partial: penstock.BodyImage | None = None
     retryable = True
 
 
@@ -202,7 +201,7 @@ class ProtocolError(RequestError):
 class TooManyRedirects(RequestError):
     """More redirects than `max_redirects`; `.history` has the responses on the way."""
 
-    history: tuple[Answer, ...] = ()
+    history: tuple[penstock.Response | penstock.StreamedResponse, ...] = ()
 
 
 class UnsupportedEncoding(RequestError):
@@ -218,13 +217,14 @@ class DecodeError(RequestError):
 
     coding: str = ""
     at: int = 0
-    partial: BodyImage | None = None
+    partial: penstock.BodyImage | None = None
 
 
 class HTTPStatusError(RequestError):
     """`raise_for_status` met a status of 400 or more."""
 
-    response: Any = None
+    response: penstock.Response | penstock.StreamedResponse = None  # type: ignore[assignment]
+    """`None` in one that you raise yourself without it."""
 
 
 class NotRecorded(RequestError):
@@ -236,7 +236,7 @@ class NotRecorded(RequestError):
 class Timeout(RequestError, TimeoutError):
     """A deadline of `Timeouts` passed. `.partial` is what was received of the body, where there is any."""
 
-    partial: BodyImage | None = None
+    partial: penstock.BodyImage | None = None
     retryable = True
 
 

@@ -9,12 +9,10 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from penstock.replay import Key, Replay, ReplayServer, Source
+import penstock
 
 __all__ = ["Replayed", "penstock_replay"]
 
@@ -22,14 +20,16 @@ __all__ = ["Replayed", "penstock_replay"]
 class Replayed:
     """Recorded dialogs, for the test that asked for them."""
 
-    def __init__(self, source: Source, key: Key | None, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, source: penstock.replay.Source, key: penstock.replay.Key | None, stack: contextlib.ExitStack
+    ) -> None:
         # A generator gives its dialogs once.
         self._source = source if isinstance(source, str | os.PathLike) else tuple(source)
         self._key = key
         self._stack = stack
 
     @functools.cached_property
-    def transport(self) -> Replay:
+    def transport(self) -> penstock.Replay:
         """For `penstock.Client(transport=...)`: no socket. Closed when the test ends."""
         from penstock.replay import Replay
 
@@ -38,7 +38,7 @@ class Replayed:
         return transport
 
     @functools.cached_property
-    def server(self) -> ReplayServer:
+    def server(self) -> penstock.replay.ReplayServer:
         """A server on a thread of its own, started when it is first asked for, until the test ends."""
         from penstock.replay import serving
 
@@ -58,7 +58,7 @@ def penstock_replay() -> Iterator[Callable[..., Replayed]]:
     """
     with contextlib.ExitStack() as stack:
 
-        def replay(source: Source, *, key: Key | None = None) -> Replayed:
+        def replay(source: penstock.replay.Source, *, key: penstock.replay.Key | None = None) -> Replayed:
             return Replayed(source, key, stack)
 
         yield replay

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
+import hashlib
 import json
 import zipfile
 from collections.abc import AsyncIterator, Callable
@@ -153,7 +154,9 @@ def images_in_a_thread(image: penstock.BodyImage) -> None:
     reveal_type(image.mmap())  # penstock.body.image.BodyImage
     with open("copy", "wb") as file, image.open() as source:
         reveal_type(image.write_to(file))  # int
-        reveal_type(source)  # typing.BinaryIO
+        reveal_type(source)  # _io.BufferedReader[_io._BufferedReaderStream]
+        reveal_type(image.open(0))  # typing.BinaryIO
+        hashlib.file_digest(source, "sha256")
         json.load(source)
         zipfile.ZipFile(source)
     reveal_type(penstock.BodyImage.from_bytes(b"body"))  # penstock.body.image.BodyImage
@@ -180,6 +183,7 @@ async def requests() -> None:
         reveal_type(response.headers.raw)  # tuple[tuple[bytes, bytes], ...]
         reveal_type(response.body)  # penstock.body.image.BodyImage
         reveal_type(response.elapsed)  # float
+        reveal_type(response.history)  # tuple[penstock.http.response.Response, ...]
         reveal_type(await response.text())  # str
         reveal_type(await response.read())  # bytes
         reveal_type(response.raise_for_status())  # penstock.http.response.Response
@@ -191,6 +195,7 @@ async def requests() -> None:
         reveal_type(dialog.response())  # penstock.http.response.Response
         async with client.stream("GET", "/data") as streamed:
             reveal_type(streamed)  # penstock.http.stream.StreamedResponse
+            reveal_type(streamed.history)  # tuple[penstock.http.stream.StreamedResponse, ...]
             reveal_type(await rest(streamed))  # bytes
 
 
@@ -289,7 +294,10 @@ def failures(error: BaseException) -> None:
         reveal_type(error.at)  # int
         reveal_type(error.url)  # str | None
     if isinstance(error, penstock.TooManyRedirects):
-        reveal_type(error.history)  # tuple[penstock.http.response.Answer, ...]
+        reveal_type(error.history[0])  # penstock.http.response.Response | penstock.http.stream.StreamedResponse
+    if isinstance(error, penstock.HTTPStatusError):
+        reveal_type(error.response)  # penstock.http.response.Response | penstock.http.stream.StreamedResponse
+        reveal_type(error.response.status)  # int
     if isinstance(error, penstock.ProxyError):
         reveal_type(error.status)  # int | None
     if isinstance(error, penstock.PoolFull):

@@ -148,7 +148,7 @@ class _Archive:
             raise TypeError(f"strategy={strategy!r}: takes a Strategy, as Strategy.gzip()")
         self.path = path
         self.mode: Mode = mode
-        self.strategy = strategy or Strategy.plain()
+        self.strategy: Strategy = strategy or Strategy.plain()
         self.keep_going = keep_going
         self.damage: deque[ArchiveError] = deque(maxlen=MOST_DAMAGE)
         """With `keep_going`: what was gone past, the latest thousand of it. Each error's `.end` is where reading went

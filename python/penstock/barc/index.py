@@ -40,7 +40,7 @@ class Index(Sequence[int]):
 
     def __init__(self) -> None:
         self._offsets = array("Q")
-        self.end = 0
+        self.end: int = 0
         """Where the last record ends: `open(path, "a", known_end=index.end)` looks for the end from there."""
 
     @classmethod

@@ -78,7 +78,7 @@ class Record:
         res_headers: Pairs | None = None,
         res_body: BodyImage = EMPTY,
     ) -> None:
-        self.native = _native.Record(
+        self.native: _native.Record = _native.Record(
             fields_of(meta), fields_of(req_headers), req_body, fields_of(res_headers), res_body
         )
         self._policy: Policy | None = None

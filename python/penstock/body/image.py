@@ -8,7 +8,7 @@ import asyncio
 import io
 import os
 from collections.abc import AsyncGenerator, Iterable, Iterator
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self, overload
 
 from penstock import _native
 from penstock._native import Budget, Direct, Op, Tunables, read_limit
@@ -127,6 +127,10 @@ class BodyImage(_native.Image):
                 left = left[written:]
         return total
 
+    @overload
+    def open(self, buffering: None = None) -> io.BufferedReader: ...
+    @overload
+    def open(self, buffering: int) -> BinaryIO: ...
     def open(self, buffering: int | None = None) -> BinaryIO:
         """A seekable binary file to read the body from, with a position of its own; `buffering=0` is a raw one, `None`
         as for `chunks`. A buffer is no longer than the body."""

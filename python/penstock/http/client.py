@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+import penstock
 from penstock._native import Budget, FilePool, Tunables
 from penstock.blocking._ops import default_policy
 from penstock.blocking.policy import Policy
@@ -37,7 +38,7 @@ from penstock.http.prepare import Prepared, Preparer, head_of
 from penstock.http.proxy import parse_proxy
 from penstock.http.request import Request
 from penstock.http.resolve import AllowAddress, Resolver
-from penstock.http.response import Answer, Response
+from penstock.http.response import Response
 from penstock.http.route import socket_path
 from penstock.http.settings import Options, Settings
 from penstock.http.stream import Incoming, StreamedResponse
@@ -46,7 +47,6 @@ from penstock.http.transport import StoredResponse, Transport, ask
 from penstock.http.url import shown
 
 if TYPE_CHECKING:
-    from penstock.dialog import Dialog
     from penstock.http.tape import Tape
 
 __all__ = ["Client"]
@@ -208,7 +208,7 @@ class Client:
             if self._drained is not None:
                 self._notice_drained(self._drained)
 
-    async def record(self, method: str, url: str, **options: Unpack[Options]) -> Dialog:
+    async def record(self, method: str, url: str, **options: Unpack[Options]) -> penstock.Dialog:
         """Makes a request, and keeps all of it: both heads as they were sent and received, both bodies, when what
         happened, and the peer's address.
 
@@ -286,7 +286,8 @@ class Client:
         method = method.upper()
         settings = self._settings.overridden(options) if options else self._settings
         hooks = settings.hooks
-        history: tuple[Answer, ...] = ()
+        # Of the kind that is asked for.
+        history: tuple[Any, ...] = ()
         request = prepared = None
         response: Response | StreamedResponse | None = None
         try:

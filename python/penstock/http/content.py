@@ -34,13 +34,13 @@ class Content:
     __slots__ = ("begun", "kind", "length", "parts", "source")
 
     def __init__(self, parts: Sequence[bytes | BodyImage], kind: str | None) -> None:
-        self.parts = parts
+        self.parts: Sequence[bytes | BodyImage] = parts
         self.source: AsyncIterable[Buffer] | None = None
         self.length: int | None = sum(map(len, parts))
         """Bytes; `None` says that it is sent in chunks."""
-        self.kind = kind
+        self.kind: str | None = kind
         """Its content type."""
-        self.begun = False
+        self.begun: bool = False
         """Whether the source was asked for pieces."""
 
     @classmethod

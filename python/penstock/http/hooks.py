@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from penstock.http.request import Request
-    from penstock.http.response import Response
-    from penstock.http.stream import StreamedResponse
+from penstock.http.request import Request
+from penstock.http.response import Response
+from penstock.http.stream import StreamedResponse
 
 __all__ = ["Hooks"]
 

@@ -27,14 +27,14 @@ class Answer(abc.ABC):
 
     def __init__(self, head: Head, url: str, elapsed: float, decoded: tuple[str, ...] = ()) -> None:
         self._head = head
-        self.status = head.status
+        self.status: int = head.status
         """The status code."""
-        self.decoded = decoded
+        self.decoded: tuple[str, ...] = decoded
         """The codings that were taken off the body, in the order in which they were applied; the headers are as they
         came."""
-        self.url = url
+        self.url: str = url
         """The URL that was asked for, the last one if there were redirects."""
-        self.elapsed = elapsed
+        self.elapsed: float = elapsed
         """Seconds from the call to the body's last byte (with `decode="after"`, until it is decoded), or to the head of
         a stream."""
         self.history: tuple[Answer, ...] = ()
@@ -99,9 +99,11 @@ class Response(Answer):
 
     __slots__ = ("body",)
 
+    history: tuple[Response, ...]
+
     def __init__(self, head: Head, body: BodyImage, url: str, elapsed: float, decoded: tuple[str, ...] = ()) -> None:
         Answer.__init__(self, head, url, elapsed, decoded)
-        self.body = body
+        self.body: BodyImage = body
         """The body, in memory, in a file, or mapped."""
 
     def read(self, limit: int | str | None = None) -> Coroutine[Any, Any, bytes]:

@@ -7,13 +7,14 @@ import collections
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any
 
+import penstock
 from penstock._native import Budget, Head, Held, read_limit
 from penstock.body.image import BodyImage, piece_size
 from penstock.errors import PenstockError, RequestError
 from penstock.http.response import PIECE, Answer
 
 if TYPE_CHECKING:
-    from penstock.http.connection import Connection
+    import penstock.http.connection
     from penstock.http.exchange import Exchange
 
 __all__ = ["TAKEN", "Incoming", "StreamedResponse"]
@@ -128,13 +129,15 @@ class StreamedResponse(Answer):
 
     __slots__ = ("_connection", "_exchange", "_incoming", "_on_failed", "_over")
 
+    history: tuple[StreamedResponse, ...]
+
     def __init__(
         self,
         head: Head,
         url: str,
         elapsed: float,
-        connection: Connection,
-        exchange: Exchange,
+        connection: penstock.http.connection.Connection,
+        exchange: penstock.http.exchange.Exchange,
         on_failed: Callable[[BaseException], object] | None,
     ) -> None:
         super().__init__(head, url, elapsed)
@@ -264,7 +267,7 @@ class StreamedResponse(Answer):
 
 
 def _without_body(
-    head: Head, url: str, elapsed: float, decoded: tuple[str, ...], history: tuple[Answer, ...]
+    head: Head, url: str, elapsed: float, decoded: tuple[str, ...], history: tuple[StreamedResponse, ...]
 ) -> StreamedResponse:
     response = StreamedResponse.__new__(StreamedResponse)
     Answer.__init__(response, head, url, elapsed, decoded)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+import penstock
 from penstock._native import Op
 from penstock.blocking._ops import ignored, perform
 from penstock.blocking.policy import Policy
@@ -14,7 +15,7 @@ from penstock.http.response import Answer, Response
 from penstock.http.stream import TAKEN, StreamedResponse
 
 if TYPE_CHECKING:
-    from penstock.dialog import Dialog, Prolog
+    from penstock.dialog import Dialog
     from penstock.http.exchange import OnHead
     from penstock.http.request import Request
     from penstock.http.settings import Settings
@@ -27,7 +28,7 @@ __all__ = ["StoredResponse", "Transport", "ask", "codings_left"]
 class Transport(Protocol):
     """Answers a client's requests in place of the network."""
 
-    async def answer(self, prolog: Prolog, /) -> Dialog:
+    async def answer(self, prolog: penstock.Prolog, /) -> penstock.Dialog:
         """The dialog whose response it is. `prolog` is the request, with all that would have been sent."""
 
 

@@ -86,12 +86,12 @@ class ReplayServer:
         self._store = Store(source, by_url_and_path if key is None else whole, tunables, policy, behind_host)
         self._loop: asyncio.AbstractEventLoop
         self._listener: socket.socket | None = None
-        self.port = port
+        self.port: int = port
         """Where it listens, once it is entered."""
         self._conversations: set[asyncio.Task[None]] = set()
-        self.answered = 0
+        self.answered: int = 0
         """Requests that had an answer."""
-        self.missed = 0
+        self.missed: int = 0
         """Requests that weren't recorded."""
 
     @property
