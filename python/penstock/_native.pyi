@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from pathlib import Path
 from types import GenericAlias, TracebackType
-from typing import Any, ClassVar, Final, Generic, Literal, ParamSpec, Self, TypeVar, final
+from typing import Any, ClassVar, Final, Generic, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack, final
 
 from typing_extensions import Buffer, disjoint_base
 
@@ -385,6 +385,14 @@ def _panicking() -> Op[None]: ...
 
 _Size = int | str
 
+class _Limits(TypedDict, total=False):
+    max_body_ram: _Size | None
+    max_body: _Size | None
+    max_ratio: int | None
+    buffer_size_fs: _Size | None
+    temp_dir: str | os.PathLike[str] | None
+    digests: Iterable[str] | None
+
 @final
 class Tunables:
     """Limits of one body, and where it goes: `max_body_ram` (192 KiB), `max_body` (1 GiB), `max_ratio` (none),
@@ -413,7 +421,7 @@ class Tunables:
     def temp_dir(self) -> Path | None: ...
     @property
     def digests(self) -> tuple[str, ...]: ...
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: Unpack[_Limits]) -> Self:
         """The same with some options changed; what was never given follows the changes. ValueError for limits that
         contradict each other."""
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]: ...

@@ -8,7 +8,7 @@ import datetime
 import http
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack, cast
 
 import penstock
 from penstock._native import Head
@@ -158,6 +158,21 @@ def read_seconds(found: Mapping[str, str]) -> dict[str, float]:
     return seconds
 
 
+class _Changes(TypedDict, total=False):
+    """What `Dialog.replace` takes."""
+
+    method: str
+    url: str
+    req_headers: Headers | Pairs
+    req_body: BodyImage
+    version: str
+    status: int
+    res_headers: Headers | Pairs
+    res_body: BodyImage
+    res_decoded: tuple[str, ...]
+    trace: Trace
+
+
 @dataclasses.dataclass(frozen=True)
 class Dialog:
     """A request and its response. Immutable, like its halves: `replace` gives another one.
@@ -206,7 +221,7 @@ class Dialog:
     def res_decoded(self) -> tuple[str, ...]:
         return self.epilog.res_decoded
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: Unpack[_Changes]) -> Self:
         """The same with some fields changed, by their names in `Prolog` and `Epilog`, or with another `trace`.
 
         Where a head changes, its bytes as they were on the wire are left out of the trace.
@@ -219,8 +234,8 @@ class Dialog:
             if trace.res_head and not changes.keys().isdisjoint(("version", "status", "res_headers")):
                 trace = dataclasses.replace(trace, res_head=b"")
         names = {field.name for field in dataclasses.fields(Prolog)}
-        prolog = {name: value for name, value in changes.items() if name in names}
-        epilog = {name: value for name, value in changes.items() if name not in names}
+        prolog: dict[str, Any] = {name: value for name, value in changes.items() if name in names}
+        epilog: dict[str, Any] = {name: value for name, value in changes.items() if name not in names}
         halves = dataclasses.replace(self.prolog, **prolog), dataclasses.replace(self.epilog, **epilog)
         return type(self)(*halves, trace)
 

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import mmap
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -108,10 +109,20 @@ async def misuse(pool: penstock.DispatchPool) -> None:
     penstock.Permit(penstock.Semaphore(1), on_unsupported="maybe")  # type: ignore[arg-type]
 
 
+async def misused_bodies(sink: penstock.AsyncBodySink, dialog: penstock.Dialog, lines: AsyncIterator[str]) -> None:
+    """The same."""
+    await sink.write("text")  # type: ignore[arg-type]
+    penstock.BodyImage.from_bytes("text")  # type: ignore[arg-type]
+    await penstock.collect(lines)  # type: ignore[arg-type]
+    penstock.Tunables().replace(max_bdy=1)  # type: ignore[call-arg]
+    dialog.replace(status="404")  # type: ignore[arg-type]
+    penstock.run(blocking_work(), max_carrier=4)  # type: ignore[call-arg]
+
+
 async def collecting(pieces: AsyncIterator[bytes]) -> None:
     tunables = penstock.Tunables(max_body_ram="192KiB", max_body=1 << 30, temp_dir=Path("/tmp"), digests=("sha256",))
     reveal_type(tunables.max_body_ram)  # int
-    reveal_type(tunables.replace(max_body="2GiB"))  # penstock._native.Tunables
+    reveal_type(tunables.replace(max_body="2GiB", temp_dir=None))  # penstock._native.Tunables
     budget = penstock.Budget(ram="256MiB", files=500)
 
     image = await penstock.collect(pieces, tunables, budget=budget, policy=penstock.Direct())
@@ -128,6 +139,7 @@ def collecting_in_a_thread() -> penstock.BodyImage:
     with penstock.BodySink() as sink:
         reveal_type(sink)  # penstock.body.sink.BodySink
         sink.write(memoryview(b"piece"))
+        sink.write(mmap.mmap(-1, 1))
         sink.push(b"piece")
         return sink.prepare()
 
@@ -193,6 +205,8 @@ async def requests() -> None:
         reveal_type(dialog.trace.started)  # datetime.datetime | None
         reveal_type(dialog.trace.peer)  # tuple[str, int] | None
         reveal_type(dialog.response())  # penstock.http.response.Response
+        changed = dialog.replace(status=404, req_headers={"accept": "*/*"}, trace=penstock.Trace())
+        reveal_type(changed)  # penstock.dialog.Dialog
         async with client.stream("GET", "/data") as streamed:
             reveal_type(streamed)  # penstock.http.stream.StreamedResponse
             reveal_type(streamed.history)  # tuple[penstock.http.stream.StreamedResponse, ...]

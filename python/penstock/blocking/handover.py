@@ -21,7 +21,7 @@ import warnings
 from asyncio import base_events as _base_events
 from asyncio import constants
 from collections.abc import Callable, Coroutine
-from typing import Any, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from penstock._native import Baton, Permit, _stand_still, _try_in_place, block_in_place
 from penstock.errors import HandoverError
@@ -394,7 +394,16 @@ def _interrupt(main_task: asyncio.Task[Any]) -> None:
         raise KeyboardInterrupt
 
 
-def run(main: Coroutine[Any, Any, T], /, *, debug: bool | None = None, **options: Any) -> T:
+class _Options(TypedDict, total=False):
+    """Those of `new_event_loop`."""
+
+    handover: bool
+    max_carriers: int
+    threshold: float
+    idle_seconds: float
+
+
+def run(main: Coroutine[Any, Any, T], /, *, debug: bool | None = None, **options: Unpack[_Options]) -> T:
     """`asyncio.run` on penstock's loop, for `block_in_place`.
 
     Args:

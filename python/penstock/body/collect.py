@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from typing import Any
 
 from penstock._native import Budget, Tunables
 from penstock.blocking.policy import Policy
-from penstock.body.image import BodyImage
+from penstock.body.image import BodyImage, Buffer
 from penstock.body.sink import AsyncBodySink
 
 __all__ = ["collect"]
 
 
 async def collect(
-    source: AsyncIterable[Any],
+    source: AsyncIterable[Buffer],
     tunables: Tunables | None = None,
     *,
     policy: Policy | None = None,

@@ -8,7 +8,7 @@ import asyncio
 import io
 import os
 from collections.abc import AsyncGenerator, Iterable, Iterator
-from typing import Any, BinaryIO, Protocol, Self, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, overload
 
 from penstock import _native
 from penstock._native import Budget, Direct, Op, Tunables, read_limit
@@ -16,7 +16,13 @@ from penstock.blocking._ops import default_policy, perform
 from penstock.blocking.policy import Policy, checked
 from penstock.body.reader import ImageReader
 
-__all__ = ["TURN", "BodyImage", "piece_size"]
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+else:
+    # Any is taken, but only Python 3.12 has a name for them.
+    Buffer = bytes | bytearray | memoryview
+
+__all__ = ["TURN", "BodyImage", "Buffer", "piece_size"]
 
 SOON = 256 << 10
 """Bytes that a loop may copy out of the page cache in one go; more are for a thread."""
@@ -54,7 +60,7 @@ class BodyImage(_native.Image):
     __slots__ = ()
 
     @classmethod
-    def from_bytes(cls, data: Any) -> Self:
+    def from_bytes(cls, data: Buffer) -> Self:
         """A body in memory: `bytes` are kept without a copy, any other buffer is copied."""
         return cls(_native.Image.from_buffer(data))
 

@@ -9,13 +9,13 @@ import contextlib
 import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from penstock import _native
 from penstock._native import Budget, Direct, Tunables, refuse_in_loop
 from penstock.blocking._ops import ignored, perform
 from penstock.blocking.policy import Policy, checked
-from penstock.body.image import BodyImage
+from penstock.body.image import BodyImage, Buffer
 from penstock.errors import BodyTooLong
 
 __all__ = ["AsyncBodySink", "BodySink"]
@@ -54,7 +54,7 @@ class BodySink(_Sink):
     ) -> Self:
         return super().__new__(cls, tunables, budget, size_hint)
 
-    def write(self, data: Any) -> None:
+    def write(self, data: Buffer) -> None:
         """Takes `bytes` without a copy, and a copy of any other buffer.
 
         Raises:
@@ -147,7 +147,7 @@ class AsyncBodySink(_Sink):
         sink._writing = None
         return sink
 
-    async def write(self, data: Any) -> None:
+    async def write(self, data: Buffer) -> None:
         """Takes `bytes` without a copy, and a copy of any other buffer.
 
         A body in memory doesn't suspend. One in a file does while more than a megabyte waits for the write that is out;
