@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import dataclasses
 import functools
 import gc
 import http.cookiejar
 import logging
+import pickle
 import re
 import tracemalloc
 import urllib.parse
@@ -578,3 +581,16 @@ async def test_loggers_are_named_by_module(caplog: pytest.LogCaptureFixture) -> 
         assert "connected to" in text
         assert "/there" in text
         assert "failed: ConnectionLost" in text
+
+
+@pytest.mark.parametrize("settings", [penstock.Timeouts(total=3, min_rate=None), penstock.Limits(headers=30)])
+async def test_timeouts_and_limits_can_be_made_of_their_fields_and_are_copied_whole(
+    settings: penstock.Timeouts | penstock.Limits,
+) -> None:
+    again = type(settings)(**dataclasses.asdict(settings))
+    pickled = [pickle.loads(pickle.dumps(settings, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
+    async with serve([response(b"")]) as server, penstock.Client() as client:
+        for same in (again, *pickled, copy.copy(settings), copy.deepcopy(settings)):
+            assert same == settings
+            kind = "timeout" if isinstance(same, penstock.Timeouts) else "limits"
+            assert (await client.get(server.url, **{kind: same})).status == 200

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from penstock._native import HeadLimits
 
@@ -25,8 +26,17 @@ def _seconds(owner: str, name: str, value: object) -> None:
         raise ValueError(f"{owner}.{name}: is more than a float holds; None is no limit")
 
 
+class _Watched:
+    """What follows from timeouts, beside their fields: those are what `dataclasses.asdict` gives, and can be given."""
+
+    __slots__ = ("_watched",)
+
+    _watched: tuple[float, ...]
+    """What runs while a request is out."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Timeouts:
+class Timeouts(_Watched):
     """How long a request may wait, in seconds; `None` is no limit.
 
     A timeout is never early, and late by at most 50 ms or 2 %, whichever is more; by 50 ms more if what was received
@@ -50,9 +60,6 @@ class Timeouts:
     min_rate: tuple[float, float] | None = (1, 300)
     """Bytes a second, and over how many seconds: a body that comes more slowly is `TooSlow`."""
 
-    _watched: tuple[float, ...] = dataclasses.field(init=False, repr=False, compare=False)
-    """What runs while a request is out."""
-
     def __post_init__(self) -> None:
         for name in ("connect", "first_byte", "idle", "write", "pool", "budget", "total"):
             _seconds("Timeouts", name, getattr(self, name))
@@ -64,6 +71,10 @@ class Timeouts:
                 _seconds("Timeouts", "min_rate", part)
         times = (self.first_byte, self.idle, self.write, self.total, rate[1] if rate else None)
         object.__setattr__(self, "_watched", tuple(sorted(time for time in times if time is not None)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By its fields alone it would be without what follows from them.
+        return functools.partial(type(self), **dataclasses.asdict(self)), ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
