@@ -35,6 +35,9 @@ from penstock.errors import __all__ as _errors
 
 if TYPE_CHECKING:
     from penstock import barc, har, replay
+    from penstock import blocking as blocking
+    from penstock import body as body
+    from penstock import errors as errors
     from penstock import http as http
     from penstock.blocking.handover import block_in_place, enable_handover, new_event_loop, run, set_unsupported
     from penstock.blocking.monitor import LoopMonitor, Stall
@@ -151,13 +154,17 @@ def stats() -> dict[str, Any]:
     }
 
 
-def __getattr__(name: str) -> Any:
-    # The client is imported when it is first asked for: programs that only dispatch don't pay for it. So are archives.
-    if name in ("barc", "har", "http", "replay"):
-        return importlib.import_module(f"penstock.{name}")
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:
+    # Type checkers would take every name that is asked for, misspelt ones too, for one that this gives.
+
+    def __getattr__(name: str) -> Any:
+        # The client is imported when it is first asked for: programs that only dispatch don't pay for it. So are
+        # archives.
+        if name in ("barc", "har", "http", "replay"):
+            return importlib.import_module(f"penstock.{name}")
+        if name in _LAZY:
+            return getattr(importlib.import_module(_LAZY[name]), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -65,6 +65,8 @@ async def blocking_work() -> None:
     with penstock.LoopMonitor(threshold=0.2, on_stall=lambda stall: print(stall.stack)) as monitor:
         reveal_type(monitor.stats())  # dict[str, Any]
         reveal_type(monitor.prometheus())  # str
+    started: penstock.blocking.Future[int] = penstock.Dispatch().run(len, "abc")
+    reveal_type(started)  # penstock._native.Future[int]
     reveal_type(penstock.default_pool())  # penstock.blocking.pool.DispatchPool
 
 
@@ -107,6 +109,11 @@ async def misuse(pool: penstock.DispatchPool) -> None:
     penstock.block_in_place(parse, 1)  # type: ignore[arg-type]
     penstock.set_unsupported("maybe")  # type: ignore[arg-type]
     penstock.Permit(penstock.Semaphore(1), on_unsupported="maybe")  # type: ignore[arg-type]
+
+
+def misspelt() -> None:
+    penstock.Cleint()  # type: ignore[attr-defined]
+    penstock.http.Cleint()  # type: ignore[attr-defined]
 
 
 async def misused_bodies(sink: penstock.AsyncBodySink, dialog: penstock.Dialog, lines: AsyncIterator[str]) -> None:
@@ -289,6 +296,8 @@ def echoing() -> penstock.Client:
 
 
 def failures(error: BaseException) -> None:
+    if isinstance(error, penstock.errors.HeadTooLong):
+        reveal_type(error)  # penstock.errors.HeadTooLong
     if isinstance(error, penstock.LimitExceeded):
         reveal_type(error.seen)  # int
         reveal_type(error.setting)  # str
