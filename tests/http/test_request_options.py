@@ -137,6 +137,40 @@ async def test_a_request_may_go_to_a_socket_of_its_own_or_past_the_clients(tmp_p
         assert await (await penstock.fetch(server.url, uds=one)).read() == b"one"
 
 
+async def test_a_socket_of_a_request_is_not_taken_for_the_clients_proxy(tmp_path: Path) -> None:
+    path, heads = tmp_path / "socket", []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                heads.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(response(b"x"))
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer, str(path))
+    proxy = "http://user:secret@127.0.0.1:1"
+    async with penstock.Client(proxy=proxy) as client:
+        await client.get("http://docker/info", uds=path)
+        # Both given, the proxy listens there.
+        await client.get("http://docker/info", uds=path, proxy=proxy)
+    async with penstock.Client(proxy=proxy, uds=path) as client:
+        await client.get("http://docker/info", uds=path)
+    server.close()
+    told = [(head.split()[1], b"proxy-authorization" in head) for head in heads]
+    assert told == [(b"/info", False), (b"http://docker/info", True), (b"http://docker/info", True)]
+
+
+@pytest.mark.parametrize("option", ["auth", "proxy", "uds"])
+@pytest.mark.parametrize("value", [0, b"", ()])
+async def test_an_empty_value_of_another_type_is_refused_and_not_taken_for_none(option: str, value: object) -> None:
+    given: Any = {option: value}
+    with pytest.raises(TypeError, match=f"^{option}=.*: takes "):
+        penstock.Client(**given)
+    async with penstock.Client(auth=("user", "secret")) as client:
+        with pytest.raises(TypeError, match=f"^{option}=.*: takes "):
+            await client.get("http://127.0.0.1:1/", **given)
+
+
 async def test_a_resolver_of_a_request_shares_neither_what_it_found_nor_connections() -> None:
     own, other = Book(a=["127.0.0.9"]), Book(a=["127.0.0.1"])
     async with serve([response(b"x")]) as server:
@@ -181,6 +215,10 @@ async def test_requests_with_one_function_share_connections_and_with_another_do_
             await client.get(server.url, allow_address=other.allow)
         assert asked == [("one", "127.0.0.1"), ("other", "127.0.0.1")]
         assert server.connections == 2
+        async with penstock.Client(allow_address=one.allow) as same:
+            await same.get(server.url)
+            await same.get(server.url, allow_address=one.allow)
+            assert same.stats()["connected"] == 1
 
 
 @pytest.mark.parametrize("option", ["resolver", "allow_address"])

@@ -122,7 +122,7 @@ class Client:
             follow_redirects=follow_redirects,
             max_redirects=max_redirects,
             decode=decode,
-            proxy=parse_proxy(proxy) if proxy else proxy,
+            proxy=parse_proxy(proxy) if proxy is not None and proxy != "" else proxy,
             trust_env=trust_env,
             ssl_context=ssl_context,
             uds=socket_path(uds) if uds is not None else None,

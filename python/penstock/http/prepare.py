@@ -102,7 +102,7 @@ class Preparer:
             if auth is False:
                 own = {name: value for name, value in own.items() if name != "authorization"}
             fields = _accepting({**own, **lower(headers)}, decode)
-            if auth:
+            if auth is not None and auth is not False:
                 fields["authorization"] = authorization(auth)
             lines = field_lines(fields)
         request = Request(method, url, parse(url), fields, lines)
@@ -127,8 +127,9 @@ class Preparer:
                 self._env = EnvironmentProxies()
             proxy = self._env.for_origin(origin)
         context = settings.ssl_context if origin.scheme == "https" else None
-        resolver = None if settings.resolver is own.resolver else settings.resolver
-        allow_address = None if settings.allow_address is own.allow_address else settings.allow_address
+        # Methods that are the same needn't be one object.
+        resolver = None if settings.resolver == own.resolver else settings.resolver
+        allow_address = None if settings.allow_address == own.allow_address else settings.allow_address
         route = Route(origin, proxy, context, settings.uds or None, resolver, allow_address)
         if settings is own:
             if len(self._routes) >= REMEMBERED:

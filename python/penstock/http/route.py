@@ -41,7 +41,7 @@ def socket_path(uds: str | os.PathLike[str]) -> str:
         TypeError: It is none.
         ValueError: No socket has such a path.
     """
-    path = os.fspath(uds)
+    path = os.fspath(uds) if isinstance(uds, os.PathLike) else uds
     if not isinstance(path, str):
         raise TypeError(f"uds={path!r}: takes a path that is a str")
     # The system would take what is before a NUL for all of it; one in front is Linux's sign of a name without a file.

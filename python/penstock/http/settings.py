@@ -60,7 +60,8 @@ class Options(TypedDict, total=False):
     trust_env: bool | None
     ssl_context: ssl.SSLContext | None
     uds: str | os.PathLike[str] | None
-    """`""` is none. Those with another `uds`, `ssl_context`, `resolver` or `allow_address` don't share connections."""
+    """`""` is none; with another than the client's, its proxy isn't asked. Those with another `uds`, `ssl_context`,
+    `resolver` or `allow_address` don't share connections."""
     resolver: Resolver | None
     allow_address: AllowAddress | None
     cookies: http.cookiejar.CookieJar | Literal[False] | None
@@ -182,10 +183,13 @@ class Settings:
         if own.get("cookies") is False:
             own["cookies"] = None
         check_kinds(own)
-        if proxy := options.get("proxy"):
+        if (proxy := options.get("proxy")) is not None and proxy != "":
             own["proxy"] = parse_proxy(proxy)
-        if uds := options.get("uds"):
+        if (uds := options.get("uds")) is not None and uds != "":
             own["uds"] = socket_path(uds)
+            if own["uds"] != self.uds:
+                # The client's proxy listens elsewhere, and what it is told is for nobody else.
+                own.setdefault("proxy", "")
         if limits := options.get("limits"):
             limits._check_shared(self.limits)
             own["head_limits"] = limits._head()
