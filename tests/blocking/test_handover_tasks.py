@@ -105,6 +105,29 @@ def test_a_timeout_shows_at_the_next_await() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("awaits", [True, False])
+def test_a_timeout_is_told_in_its_block_where_that_ends_with_an_await(awaits: bool) -> None:
+    async def main() -> None:
+        met, outside = Met(), False
+        asyncio.get_running_loop().call_later(0.02, met.opened.set)
+        try:
+            async with asyncio.timeout(0.005) as timeout:
+                block_in_place(met)
+                if awaits:
+                    await asyncio.sleep(0)
+        except TimeoutError:
+            assert awaits
+        assert timeout.expired()
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            outside = True
+        # CPython forgets a cancellation that was taken back from 3.13 on.
+        assert outside is (not awaits and sys.version_info < (3, 13))
+
+    run(main())
+
+
 def test_a_failing_task_of_a_group_cancels_one_that_blocks() -> None:
     async def main() -> None:
         met = Met()
