@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 import http
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack, cast
 
 import penstock
@@ -65,7 +65,8 @@ class Prolog(_Value):
 
     method: str
     url: str
-    req_headers: Headers = dataclasses.field(default_factory=lambda: headers_of(None))
+    # Not shown, as the others and the heads: dialogs are printed, and secrets are among these.
+    req_headers: Headers = dataclasses.field(default_factory=lambda: headers_of(None), repr=False)
     """Any pairs can be given."""
     req_body: BodyImage = EMPTY
 
@@ -87,7 +88,7 @@ class Epilog(_Value):
     version: str
     """`"HTTP/1.1"`, for example."""
     status: int
-    res_headers: Headers = dataclasses.field(default_factory=lambda: headers_of(None))
+    res_headers: Headers = dataclasses.field(default_factory=lambda: headers_of(None), repr=False)
     res_body: BodyImage = EMPTY
     res_decoded: tuple[str, ...] = ()
     """The codings that were removed from the body, in the order in which they were; `identity` in the end says that
@@ -102,7 +103,7 @@ class Epilog(_Value):
             status: int,
             res_headers: Headers | Pairs = ...,
             res_body: BodyImage = ...,
-            res_decoded: tuple[str, ...] = ...,
+            res_decoded: Sequence[str] = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -132,9 +133,9 @@ class Trace:
     """Seconds until its body was there, decoded."""
     peer: tuple[str, int] | None = None
     """Address and port that were connected to, a proxy's if there was one; `None` for a Unix socket."""
-    req_head: bytes = b""
+    req_head: bytes = dataclasses.field(default=b"", repr=False)
     """The request up to its body, byte for byte as sent."""
-    res_head: bytes = b""
+    res_head: bytes = dataclasses.field(default=b"", repr=False)
     """The response's status line, field lines and empty line, byte for byte as received."""
     trailers: tuple[tuple[bytes, bytes], ...] = ()
     """Fields that followed a chunked body."""
@@ -169,7 +170,7 @@ class _Changes(TypedDict, total=False):
     status: int
     res_headers: Headers | Pairs
     res_body: BodyImage
-    res_decoded: tuple[str, ...]
+    res_decoded: Sequence[str]
     trace: Trace
 
 

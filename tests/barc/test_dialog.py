@@ -39,6 +39,18 @@ def test_a_dialog_is_a_value(dialog: MakeDialog) -> None:
     assert hash(decoded) == hash(one.replace(res_decoded=("gzip", "identity")))
 
 
+def test_what_is_printed_of_a_dialog_tells_no_header_fields(dialog: MakeDialog) -> None:
+    one = dialog(1, penstock.BodyImage.from_bytes(b"x"))
+    head = b"authorization: secret"
+    trace = penstock.Trace(done=1.5, req_head=head, res_head=head)
+    told = one.replace(req_headers={"authorization": "secret"}, res_headers={"set-cookie": "secret"}, trace=trace)
+    printed = f"{told!r} {told.trace!r} {penstock.RequestRecord(told.prolog)!r} {barc.Record.from_dialog(told)!r}"
+    assert "secret" not in printed
+    assert f"method='GET', url='{one.url}'" in printed
+    assert "status=200" in printed
+    assert "done=1.5" in printed
+
+
 def test_headers_are_made_of_what_they_are_printed_as() -> None:
     headers = penstock.Headers([("A", "1"), (b"b", b"2"), ("a", "3")])
     assert repr(headers) == "Headers([('a', '1'), ('a', '3'), ('b', '2')])"

@@ -101,6 +101,17 @@ async def test_credentials() -> None:
         penstock.Client(auth=penstock.BearerAuth("a\r\nb: c"))
 
 
+@pytest.mark.parametrize("value", [{"session": "secret"}, "session=secret"])
+async def test_what_is_no_jar_is_refused_without_telling_it(value: Any) -> None:
+    with pytest.raises(TypeError, match="takes a jar") as caught:
+        penstock.Client(cookies=value)
+    assert "secret" not in repr(caught.value)
+    async with penstock.Client() as client:
+        with pytest.raises(TypeError, match="takes a jar") as caught:
+            await client.get("http://127.0.0.1:1/", cookies=value)
+        assert "secret" not in repr(caught.value)
+
+
 @pytest.mark.parametrize(
     ("value", "why"),
     [
@@ -242,22 +253,26 @@ WRONG: dict[str, tuple[Any, str]] = {
 """By the option: what it doesn't take, and what is said that it takes."""
 
 
+def refused(option: str) -> Any:
+    value, example = WRONG[option]
+    told = "dict" if option == "cookies" else repr(value)
+    return pytest.raises(TypeError, match=f"^{re.escape(f'{option}={told}: takes ')}.*{re.escape(example)}")
+
+
 @pytest.mark.parametrize("option", WRONG)
 async def test_a_client_refuses_an_option_of_a_type_that_it_does_not_take(option: str) -> None:
-    value, example = WRONG[option]
-    with pytest.raises(TypeError, match=f"^{re.escape(f'{option}={value!r}: takes ')}.*{re.escape(example)}"):
-        penstock.Client(**{option: value})
+    with refused(option):
+        penstock.Client(**{option: WRONG[option][0]})
 
 
 @pytest.mark.parametrize("option", sorted(KNOWN & WRONG.keys()))
 async def test_a_request_with_an_option_of_a_wrong_type_is_refused_and_takes_no_connection(option: str) -> None:
-    value, example = WRONG[option]
+    value, _ = WRONG[option]
     async with serve([response(b"ok")]) as server, penstock.Client() as client:
         await client.get(server.url)
-        refused = pytest.raises(TypeError, match=f"^{re.escape(f'{option}={value!r}: takes ')}.*{re.escape(example)}")
-        with refused:
+        with refused(option):
             await client.get(server.url, **{option: value})
-        with refused:
+        with refused(option):
             async with client.stream("GET", server.url, **{option: value}):
                 pass
         assert client.stats()["open"] == client.stats()["idle"] == 1

@@ -105,7 +105,9 @@ def check_kinds(options: Mapping[str, object]) -> None:
         value = options[name]
         # A policy's class has all of its methods, too.
         if isinstance(value, type) or not isinstance(value, kinds):
-            raise TypeError(f"{name}={value!r}: takes {what}")
+            # Cookies are secrets.
+            given = type(value).__name__ if name == "cookies" else repr(value)
+            raise TypeError(f"{name}={given}: takes {what}")
 
 
 def _check_hashable(name: str, value: object) -> None:
