@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 import socket
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import penstock
 import pytest
@@ -258,6 +260,16 @@ async def test_a_client_is_closed_by_its_own_loop_only() -> None:
         await client.aclose()
         # Once more does no harm, wherever.
         await asyncio.to_thread(elsewhere)
+
+
+@pytest.mark.parametrize("method", ["get", "head", "options", "delete", "post", "put", "patch"])
+async def test_a_method_is_an_asynchronous_function_to_doubles_and_to_who_asks(method: str) -> None:
+    # As libraries ask that repeat a call, or run it on a thread if it isn't.
+    assert inspect.iscoroutinefunction(getattr(penstock.Client, method))
+    double = mock.AsyncMock(spec=penstock.Client)
+    getattr(double, method).return_value = answer = mock.AsyncMock(spec=penstock.Response)
+    answer.read.return_value = b"body"
+    assert await (await getattr(double, method)("http://a/")).read() == b"body"
 
 
 async def test_a_forgotten_client_warns() -> None:

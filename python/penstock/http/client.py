@@ -11,7 +11,7 @@ import logging
 import os
 import ssl
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -143,7 +143,7 @@ class Client:
 
     # Requests
 
-    def get(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
+    async def get(self, url: str, **options: Unpack[Options]) -> Response:
         """GETs a URL; the response has its whole body, wherever that lies.
 
         Args:
@@ -158,31 +158,31 @@ class Client:
 
         Cancelled, the connection is closed, and what was received is dropped.
         """
-        return self.request("GET", url, **options)
+        return await self.request("GET", url, **options)
 
-    def head(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
+    async def head(self, url: str, **options: Unpack[Options]) -> Response:
         """Asks for the head only; as `get`."""
-        return self.request("HEAD", url, **options)
+        return await self.request("HEAD", url, **options)
 
-    def options(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
+    async def options(self, url: str, **options: Unpack[Options]) -> Response:
         """Asks what may be asked; as `get`."""
-        return self.request("OPTIONS", url, **options)
+        return await self.request("OPTIONS", url, **options)
 
-    def delete(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
+    async def delete(self, url: str, **options: Unpack[Options]) -> Response:
         """DELETEs; as `get`."""
-        return self.request("DELETE", url, **options)
+        return await self.request("DELETE", url, **options)
 
-    def post(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
+    async def post(self, url: str, **options: Unpack[Options]) -> Response:
         """POSTs `content`, `json`, `form` or `files`; as `get`."""
-        return self.request("POST", url, **options)
+        return await self.request("POST", url, **options)
 
-    def put(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
+    async def put(self, url: str, **options: Unpack[Options]) -> Response:
         """PUTs `content`, `json`, `form` or `files`; as `get`."""
-        return self.request("PUT", url, **options)
+        return await self.request("PUT", url, **options)
 
-    def patch(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
+    async def patch(self, url: str, **options: Unpack[Options]) -> Response:
         """PATCHes with `content`, `json`, `form` or `files`; as `get`."""
-        return self.request("PATCH", url, **options)
+        return await self.request("PATCH", url, **options)
 
     async def request(self, method: str, url: str, **options: Unpack[Options]) -> Response:
         """Makes a request; as `get`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import codecs
 import json
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from typing import Any, Self
 
 from penstock._native import Head
@@ -106,9 +106,9 @@ class Response(Answer):
         self.body: BodyImage = body
         """The body, in memory, in a file, or mapped."""
 
-    def read(self, limit: int | str | None = None) -> Coroutine[Any, Any, bytes]:
+    async def read(self, limit: int | str | None = None) -> bytes:
         """The first `limit` bytes of the body, or all."""
-        return self.body.read(limit)
+        return await self.body.read(limit)
 
     def _pieces(self) -> AsyncGenerator[memoryview, None]:
         return self.body.stream(PIECE, yield_between=len(self.body) > PIECE)
