@@ -202,7 +202,7 @@ def test_it_is_not_run_within_a_loop() -> None:
     async def inner() -> None: ...
 
     async def main() -> None:
-        with pytest.raises(RuntimeError, match="running event loop"):
+        with pytest.raises(RuntimeError, match=r"running event loop: await enable_handover\(\)"):
             penstock.run(inner())
 
     run(main())

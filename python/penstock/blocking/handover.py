@@ -413,6 +413,9 @@ def run(main: Coroutine[Any, Any, T], /, *, debug: bool | None = None, **options
     """
     if asyncio._get_running_loop() is not None:
         main.close()
-        raise RuntimeError("penstock.run() can't be called from a running event loop")
+        # As in a notebook, whose loop runs all the time.
+        raise RuntimeError(
+            "penstock.run() can't be called from a running event loop: await enable_handover() on that one"
+        )
     with _Runner(debug=debug, loop_factory=functools.partial(new_event_loop, **options)) as runner:
         return runner.run(main)
