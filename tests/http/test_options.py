@@ -56,6 +56,18 @@ async def test_a_base_url_is_what_paths_are_appended_to() -> None:
         penstock.Client(base_url="http://127.0.0.1/api?key=1")
 
 
+async def test_a_hook_cannot_change_the_fields_of_a_request_and_of_those_after_it() -> None:
+    def meddle(request: Any) -> None:
+        request.fields["host"] = "elsewhere.test"
+
+    async with serve([response(b"")]) as server, penstock.Client() as client:
+        for options in [{}, {"headers": {"a": "b"}}]:
+            with pytest.raises(TypeError):
+                await client.get(server.url, hooks=penstock.Hooks(request=meddle), **options)
+        await client.get(server.url)
+        assert fields(server.requests[0])["host"] == server.url[7:-1]
+
+
 async def test_long_urls_are_not_remembered() -> None:
     async with serve([response(b"")]) as server, penstock.Client() as client:
         await client.get(server.url)

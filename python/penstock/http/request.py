@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from penstock.errors import InvalidURL, RequestError
 from penstock.http.content import Content
@@ -38,7 +39,7 @@ class Request:
     target: Target = dataclasses.field(repr=False)
     # Not shown, as the lines: hooks print requests, and secrets are among these.
     fields: Fields = dataclasses.field(repr=False)
-    """By names in lower case."""
+    """By names in lower case. A client's requests share them, so that a hook can't change them."""
     lines: bytes = dataclasses.field(repr=False)
     """The fields as they are sent, with the blank line."""
     content: Content | None = None
@@ -48,6 +49,8 @@ class Request:
     """Whether it says that its connection is to be closed after it (RFC 9112 section 9.6)."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.fields, MappingProxyType):
+            self.fields = MappingProxyType(self.fields)
         options = self.fields.get("connection")
         self.closing = options is not None and "close" in map(str.strip, options.lower().split(","))
 
