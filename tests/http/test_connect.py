@@ -17,7 +17,7 @@ from typing import Any
 import penstock
 import pytest
 from penstock.http import connect
-from penstock.http.resolve import Names, as_address
+from penstock.http.resolve import FORSAKEN, Names, as_address
 from penstock.http.url import parse
 
 from tests.http.conftest import NOTHING, Storing, at_hand
@@ -298,6 +298,52 @@ async def test_who_gives_up_does_not_end_the_lookup_of_the_others() -> None:
         book.wait.set()
         assert (await second).status == 200
         assert book.asked == ["a.test"]
+
+
+async def test_lookups_that_nobody_waits_for_are_bounded() -> None:
+    names = Names(None, 60, 60)
+
+    def hanging() -> Book:
+        book = Book(a=["127.0.0.1"])
+        book.wait.clear()
+        return book
+
+    books = [hanging() for _ in range(FORSAKEN + 2)]
+    for book in books:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await names.addresses("a.test", book)
+    # The first are ended, and asked anew; the last go on for whoever asks next.
+    await until(lambda: len(asyncio.all_tasks()) == 1 + FORSAKEN)
+    for book, times in (books[0], 2), (books[-1], 1):
+        book.wait.set()
+        assert await names.addresses("a.test", book) == ["127.0.0.1"]
+        assert len(book.asked) == times
+    names.close()
+    await until(lambda: len(asyncio.all_tasks()) == 1)
+
+
+async def test_who_waits_for_a_lookup_that_was_forsaken_is_not_told_of_an_end_that_is_anothers() -> None:
+    names = Names(None, 60, 60)
+    book, others = Book(a=["127.0.0.1"]), [Book() for _ in range(FORSAKEN + 2)]
+    for slow in (book, *others):
+        slow.wait.clear()
+
+    async def give_up(slow: Book) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await names.addresses("a.test", slow)
+
+    await give_up(book)
+    second = asyncio.create_task(names.addresses("a.test", book))
+    await asyncio.sleep(0)
+    for slow in others:
+        await give_up(slow)
+    book.wait.set()
+    assert await second == ["127.0.0.1"]
+    assert book.asked == ["a.test"]
+    names.close()
+    await until(lambda: len(asyncio.all_tasks()) == 1)
 
 
 async def test_a_lookup_ends_with_the_client() -> None:

@@ -29,6 +29,9 @@ _Asked: TypeAlias = tuple[str, Resolver | None]
 MOST = 1024
 """Names that are remembered."""
 
+FORSAKEN = 256
+"""Lookups that go on though nobody waits for them."""
+
 
 async def system_resolver(host: str) -> list[str]:
     """By the system's resolver, on the process's default pool."""
@@ -45,13 +48,17 @@ class Names:
         self._failed_seconds = failed_seconds
         self._known: collections.OrderedDict[_Asked, tuple[float, list[str] | DNSError]] = collections.OrderedDict()
         self._asking: dict[_Asked, asyncio.Task[list[str] | DNSError]] = {}
+        self._waiting: collections.Counter[_Asked] = collections.Counter()
+        """How many wait for each."""
+        self._forsaken: dict[_Asked, None] = {}
+        """Those of which all who waited have given up, the first of them first."""
         self.lookups = 0
         self.hits = 0
 
     async def addresses(self, host: str, resolver: Resolver | None = None) -> list[str]:
         """The addresses of a host, in the resolver's order; of an address, itself. `None` is the client's own resolver.
 
-        Cancelled, the lookup goes on for whoever asks next.
+        Cancelled, the lookup goes on for whoever asks next, unless many others do.
 
         Raises:
             DNSError: It has none.
@@ -70,11 +77,31 @@ class Names:
                 if not asking.done():
                     # An eager task may be.
                     self._asking[asked] = asking
-            found = await asyncio.shield(asking)
+            found = await self._wait(asked, asking)
         if isinstance(found, DNSError):
             # One for each who asked: it is told which request it is about.
             raise DNSError(*found.args, retryable=found.retryable) from found.__cause__
         return found
+
+    async def _wait(self, asked: _Asked, asking: asyncio.Task[list[str] | DNSError]) -> list[str] | DNSError:
+        self._waiting[asked] += 1
+        self._forsaken.pop(asked, None)
+        try:
+            return await asyncio.shield(asking)
+        finally:
+            self._waiting[asked] -= 1
+            if not self._waiting[asked]:
+                del self._waiting[asked]
+                if not asking.done():
+                    self._forsake(asked)
+
+    def _forsake(self, asked: _Asked) -> None:
+        """Nobody waits any more. By resolvers that take for ever, or are asked once each, there could be any number."""
+        self._forsaken[asked] = None
+        if len(self._forsaken) > FORSAKEN:
+            first = next(iter(self._forsaken))
+            del self._forsaken[first]
+            self._asking.pop(first).cancel()
 
     async def _ask(self, asked: _Asked) -> list[str] | DNSError:
         host, resolver = asked
@@ -99,7 +126,10 @@ class Names:
             log.debug("%s is at %s", host, addresses)
             return addresses
         finally:
-            self._asking.pop(asked, None)
+            # One that was ended isn't there any more, and another may be.
+            if self._asking.get(asked) is asyncio.current_task():
+                del self._asking[asked]
+                self._forsaken.pop(asked, None)
 
     def _remember(self, asked: _Asked, until: float, found: list[str] | DNSError) -> None:
         self._known[asked] = until, found
