@@ -44,7 +44,7 @@
 //! expected back in less time than that takes: the mean time of late jobs by the number of the busy ([`Pace`]). That time is
 //! a guess, so one watches. While jobs are brief,
 //! - a burst of a hundred costs a few wake-ups, because one worker takes them one after another;
-//! - forty that sleep for 60 µs each are taken by some eight workers, which come back in turn, and do not wake forty that
+//! - forty that sleep for 60 µs each are taken by some five workers, which come back in turn, and do not wake forty that
 //!   would fight for what only one can have;
 //! - jobs that keep what they are attached to, though they may take long, run one after another on one worker at a time: what
 //!   a follower found that had to wait until its leader was through;
