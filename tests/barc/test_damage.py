@@ -299,6 +299,19 @@ def test_a_record_that_was_cut_is_told_with_what_the_file_has_now(three: tuple[P
             archive.read(offsets[2])
 
 
+def test_a_large_body_that_was_cut_since_the_archive_was_opened_is_short(path: Path) -> None:
+    with barc.open(path, "a") as archive:
+        archive.append(make_dialog(0, bytes(500_000)))
+    with barc.open(path) as archive:
+        os.truncate(path, 400_000)
+        for read in (lambda: archive.read(0), lambda: list(archive)):
+            with pytest.raises(penstock.ArchiveError, match="and the file has 399946 more"):
+                read()
+        (found,) = archive.check()
+    assert isinstance(found, penstock.ArchiveError)
+    assert found.kind == "short"
+
+
 @pytest.mark.parametrize("strategy", ["plain", "gzip", "brotli"])
 def test_a_length_over_the_limit_is_damage_if_the_record_has_not_so_much(strategy: str, path: Path) -> None:
     asked = penstock.BodyImage.from_bytes(b"x" * 1000)

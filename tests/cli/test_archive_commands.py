@@ -138,12 +138,14 @@ def test_cat_prints_only_the_parts_that_are_asked_for(run: Any) -> None:
         (["cp", "plain.barc", "gone.barc", "out.barc"], 2, "No such file"),
         (["cat", "-o", "1", "plain.barc"], 2, "penstock: plain.barc: record at byte 1 of the archive: no record"),
         (["repair", "gone.barc"], 2, "No such file"),
+        (["repair", "nothing.barc"], 2, "penstock: nothing.barc: record at byte 0 of the archive: no record"),
         (["ls", "gone.barc"], 2, "cannot open the archive gone.barc: No such file"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_has_one_line_and_a_status(
     arguments: list[str], status: int, message: str, run: Any
 ) -> None:
+    Path("nothing.barc").write_bytes(b"something else")
     done = run(*arguments)
     assert (done.status, done.out) == (status, "")
     assert message in done.err

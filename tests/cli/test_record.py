@@ -139,7 +139,7 @@ def test_an_archive_that_cannot_be_appended_to_is_found_before_anything_is_fetch
     file.write_bytes(b"something else")
     damaged = run("record", "--resume", f"{site}/text/1", file)
     assert (damaged.status, damaged.out) == (2, "")
-    assert "byte 0 of the archive" in damaged.err
+    assert damaged.err.startswith(f"penstock: {file}: record at byte 0 of the archive: ")
     assert file.read_bytes() == b"something else"
     assert asked(site) == 0
 

@@ -75,6 +75,7 @@ def test_it_tells_machines_where_it_is_and_what_it_answers(recorded: Path) -> No
         (["--bind", "127.0.0.1:http", "a.barc"], 1, "'127.0.0.1:http' is not HOST:PORT"),
         (["--bind", "127.0.0.1:70000", "a.barc"], 1, "'127.0.0.1:70000' is not HOST:PORT"),
         (["gone.barc"], 2, "No such file or directory"),
+        (["bad.barc"], 2, "penstock: bad.barc: record at byte 0 of the archive: "),
         (["--bind", "192.0.2.1:0", "a.barc"], 2, "annot assign requested address"),
     ],
 )
@@ -83,6 +84,7 @@ def test_what_cannot_be_served(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.barc").touch()
+    Path("bad.barc").write_bytes(b"no archive")
     done = run("replay", *arguments)
     assert (done.status, done.out) == (status, "")
     assert message in done.err

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import os
+import re
 import signal
 import socket
 import subprocess
@@ -377,6 +379,32 @@ async def test_an_archive_that_cannot_be_read_is_told_at_the_start(tmp_path: Pat
     with pytest.raises(penstock.ArchiveError):
         async with ReplayServer(tmp_path / "bad"):
             pass
+
+
+@pytest.mark.asyncio
+async def test_a_body_that_is_cut_while_it_is_sent_ends_early_and_is_told_in_a_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.barc"
+    async with barc.AsyncArchive(path, "a") as archive:
+        for number in range(2):
+            await archive.append(recorded(f"http://a/{number}", bytes(30_000_000)))
+    async with ReplayServer(path) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /0 HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        os.truncate(path, 25_000_000)
+        async with asyncio.timeout(10):
+            assert 0 < len(await reader.read()) < 25_000_000
+        writer.close()
+        await writer.wait_closed()
+        (told,) = caplog.records
+        assert re.match(r"GET http://a/0: Truncated\('body ended after \d+ bytes of 30000000'", told.getMessage())
+        assert told.exc_info is None
+        # One that begins is known not to be there.
+        os.truncate(path, 55_000_000)
+        answer = await say(server, b"GET /1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 500 ")
 
 
 @pytest.mark.asyncio

@@ -354,7 +354,7 @@ def check(files: tuple[str, ...], as_json: bool, quiet: bool) -> int:
 @click.argument("file", type=FILE)
 def repair(file: str, as_json: bool, quiet: bool) -> int:
     """Mend an archive in place: no good record is moved."""
-    with reading((file,), quiet) as progress:
+    with reading((file,), quiet) as progress, told_of(file):
         mended = barc.repair(file, progress=progress.add)
     for offset, end, cut, error in mended:
         if as_json:

@@ -32,7 +32,7 @@ from penstock.cli.common import (
     tell,
     tunables_of,
 )
-from penstock.cli.files import FILE, compressed, strategy_of
+from penstock.cli.files import FILE, compressed, strategy_of, told_of
 from penstock.cli.progress import Progress
 from penstock.errors import HeadTooLong, InvalidURL, PenstockError, UnsupportedEncoding
 
@@ -119,7 +119,8 @@ def record(
         progress = stack.enter_context(Progress("record", _count(urls, listed), quiet=quiet))
         recording = Recording(client, archive, progress, as_json)
         try:
-            run(recording.run(_wanted(urls, listed), concurrency, resume))
+            with told_of(file):
+                run(recording.run(_wanted(urls, listed), concurrency, resume))
         except KeyboardInterrupt:
             done = counted(progress.count, "record")
             if is_writable(sys.stderr):

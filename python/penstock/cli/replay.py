@@ -9,7 +9,7 @@ import click
 
 from penstock._native import Tunables
 from penstock.cli.common import Command, json_option, limited, print_json, run, tunables_of
-from penstock.cli.files import FILE
+from penstock.cli.files import FILE, told_of
 
 __all__ = ["replay"]
 
@@ -39,7 +39,8 @@ def replay(file: str, bind: str, max_body: str, as_json: bool, quiet: bool) -> i
     if not host or not port.isdecimal() or int(port) > 65535:
         raise click.BadParameter(f"{bind!r} is not HOST:PORT", param_hint="--bind")
 
-    run(_serve(file, host, int(port), tunables_of(max_body), as_json, quiet))
+    with told_of(file):
+        run(_serve(file, host, int(port), tunables_of(max_body), as_json, quiet))
     return 0
 
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 from penstock._native import Tunables
 from penstock.blocking.policy import Policy
 from penstock.dialog import Prolog
-from penstock.errors import LimitExceeded, NotRecorded
+from penstock.errors import LimitExceeded, NotRecorded, PenstockError
 from penstock.headers import headers_of
 from penstock.replay.keys import behind_host, by_path, by_url_and_path, by_url_of_others
 from penstock.replay.messages import PIECE, Peer, Reply, plain, read_body, read_head, recorded
@@ -212,7 +212,14 @@ class ReplayServer:
             reply = plain(500, f"{type(error).__name__}: {error}\n")
         if self._on_answer is not None:
             self._on_answer(asked.method, asked.url, reply.status)
-        await self._send(peer, reply, keep=asked.keep, bodiless=asked.method == "HEAD")
+        try:
+            await self._send(peer, reply, keep=asked.keep, bodiless=asked.method == "HEAD")
+        except (ConnectionError, TimeoutError):
+            raise
+        except (PenstockError, OSError) as error:
+            # The archive's, in the middle of a body: who asked sees that it isn't all.
+            log.warning("%s %s: %r", asked.method, asked.url, error)
+            return False
         return asked.keep
 
     async def _send(self, peer: Peer, reply: Reply, *, keep: bool, bodiless: bool = False) -> None:

@@ -289,6 +289,10 @@ impl Reader {
         let mut res_body = self.place(res_at, res_len, keep)?;
 
         let whole = req_body.is_read(req_len) && res_body.is_read(res_len);
+        // What isn't read here may have been cut since the file was looked at.
+        if !whole && entry.end() > self.file.look_again()? {
+            return Err(self.short(entry));
+        }
         let behind = if res_body.is_read(res_len) { self.window.behind(entry) } else { 0 };
         let (file, window) = (&self.file, &mut self.window);
         let lines = match window.get(entry.payload(), entry.end() - entry.payload()) {
