@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.types.test_hints import PUBLIC
 
 ROOT = Path(__file__).resolve().parents[2]
 USAGE = Path("tests/types/usage.py")
@@ -62,6 +65,24 @@ def test_pyright_sees_the_same_types_and_the_same_mistakes(tmp_path: Path) -> No
 
 def plain(text: str) -> str:
     return re.sub(r"\w+\.|\[.*", "", text)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_of_all_that_is_public_the_type_is_known(tmp_path: Path) -> None:
+    # As an installed package, which it is not to pyright where its sources are at hand.
+    command = [sys.executable, "-m", "basedpyright", "--verifytypes", "penstock", "--ignoreexternal", "--outputjson"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "python")}
+    done = subprocess.run(
+        [*command, "--pythonpath", sys.executable],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    known = {each["name"]: each["isTypeKnown"] for each in json.loads(done.stdout)["typeCompleteness"]["symbols"]}
+    assert {name: known[name] for name in PUBLIC} == dict.fromkeys(PUBLIC, True)
 
 
 @pytest.mark.slow

@@ -80,10 +80,10 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._plain_fd = -1
         """What may be read beside the transport and handed to a draining worker."""
         self._tls: Any = None
-        self.used = 0
-        self.before = 0
+        self.used: int = 0
+        self.before: int = 0
         """The progress before the exchange."""
-        self.idle_since = 0.0
+        self.idle_since: float = 0.0
 
     # asyncio's calls
 

@@ -41,15 +41,15 @@ class Exchange:
         result: asyncio.Future[tuple[Head, BodyImage, tuple[str, ...]]],
         on_head: OnHead,
     ) -> None:
-        self.request = request
-        self.head = head
-        self.settings = settings
-        self.began = began
-        self.result = result
+        self.request: Request = request
+        self.head: bytes = head
+        self.settings: Settings = settings
+        self.began: float = began
+        self.result: asyncio.Future[tuple[Head, BodyImage, tuple[str, ...]]] = result
         self.incoming: Incoming | None = None
         """Takes the body while it arrives."""
-        self.on_head = on_head
-        self.sent = 0.0
+        self.on_head: OnHead = on_head
+        self.sent: float = 0.0
         """When the request was written."""
 
     @property

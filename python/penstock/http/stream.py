@@ -15,6 +15,7 @@ from penstock.http.response import PIECE, Answer
 
 if TYPE_CHECKING:
     import penstock.http.connection
+    import penstock.http.exchange
     from penstock.http.exchange import Exchange
 
 __all__ = ["TAKEN", "Incoming", "StreamedResponse"]
@@ -129,6 +130,7 @@ class StreamedResponse(Answer):
 
     __slots__ = ("_connection", "_exchange", "_incoming", "_on_failed", "_over")
 
+    decoded: tuple[str, ...]
     history: tuple[StreamedResponse, ...]
 
     def __init__(
