@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import os
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -265,7 +266,8 @@ async def test_a_client_is_closed_by_its_own_loop_only() -> None:
 @pytest.mark.parametrize("method", ["get", "head", "options", "delete", "post", "put", "patch"])
 async def test_a_method_is_an_asynchronous_function_to_doubles_and_to_who_asks(method: str) -> None:
     # As libraries ask that repeat a call, or run it on a thread if it isn't.
-    assert inspect.iscoroutinefunction(getattr(penstock.Client, method))
+    asks = inspect.iscoroutinefunction if sys.version_info >= (3, 12) else asyncio.iscoroutinefunction
+    assert asks(getattr(penstock.Client, method))
     double = mock.AsyncMock(spec=penstock.Client)
     getattr(double, method).return_value = answer = mock.AsyncMock(spec=penstock.Response)
     answer.read.return_value = b"body"

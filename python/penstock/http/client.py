@@ -11,7 +11,7 @@ import logging
 import os
 import ssl
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -33,6 +33,7 @@ from penstock.http.cookies import keep_cookies
 from penstock.http.deadlines import with_patience
 from penstock.http.exchange import Exchange, OnHead
 from penstock.http.hooks import Hooks
+from penstock.http.marks import asynchronous
 from penstock.http.options import Decode, Limits, Timeouts
 from penstock.http.prepare import Prepared, Preparer, head_of
 from penstock.http.proxy import parse_proxy
@@ -143,7 +144,8 @@ class Client:
 
     # Requests
 
-    async def get(self, url: str, **options: Unpack[Options]) -> Response:
+    @asynchronous
+    def get(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
         """GETs a URL; the response has its whole body, wherever that lies.
 
         Args:
@@ -158,31 +160,37 @@ class Client:
 
         Cancelled, the connection is closed, and what was received is dropped.
         """
-        return await self.request("GET", url, **options)
+        return self.request("GET", url, **options)
 
-    async def head(self, url: str, **options: Unpack[Options]) -> Response:
+    @asynchronous
+    def head(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
         """Asks for the head only; as `get`."""
-        return await self.request("HEAD", url, **options)
+        return self.request("HEAD", url, **options)
 
-    async def options(self, url: str, **options: Unpack[Options]) -> Response:
+    @asynchronous
+    def options(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
         """Asks what may be asked; as `get`."""
-        return await self.request("OPTIONS", url, **options)
+        return self.request("OPTIONS", url, **options)
 
-    async def delete(self, url: str, **options: Unpack[Options]) -> Response:
+    @asynchronous
+    def delete(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
         """DELETEs; as `get`."""
-        return await self.request("DELETE", url, **options)
+        return self.request("DELETE", url, **options)
 
-    async def post(self, url: str, **options: Unpack[Options]) -> Response:
+    @asynchronous
+    def post(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
         """POSTs `content`, `json`, `form` or `files`; as `get`."""
-        return await self.request("POST", url, **options)
+        return self.request("POST", url, **options)
 
-    async def put(self, url: str, **options: Unpack[Options]) -> Response:
+    @asynchronous
+    def put(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
         """PUTs `content`, `json`, `form` or `files`; as `get`."""
-        return await self.request("PUT", url, **options)
+        return self.request("PUT", url, **options)
 
-    async def patch(self, url: str, **options: Unpack[Options]) -> Response:
+    @asynchronous
+    def patch(self, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
         """PATCHes with `content`, `json`, `form` or `files`; as `get`."""
-        return await self.request("PATCH", url, **options)
+        return self.request("PATCH", url, **options)
 
     async def request(self, method: str, url: str, **options: Unpack[Options]) -> Response:
         """Makes a request; as `get`.

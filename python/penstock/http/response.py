@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import codecs
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, Self
 
 from penstock._native import Head
@@ -13,6 +13,7 @@ from penstock.body.image import BodyImage
 from penstock.errors import HTTPStatusError
 from penstock.headers import Headers
 from penstock.http.charset import charset_of
+from penstock.http.marks import asynchronous
 
 __all__ = ["PIECE", "Answer", "Response"]
 
@@ -106,9 +107,10 @@ class Response(Answer):
         self.body: BodyImage = body
         """The body, in memory, in a file, or mapped."""
 
-    async def read(self, limit: int | str | None = None) -> bytes:
+    @asynchronous
+    def read(self, limit: int | str | None = None) -> Coroutine[Any, Any, bytes]:
         """The first `limit` bytes of the body, or all."""
-        return await self.body.read(limit)
+        return self.body.read(limit)
 
     def _pieces(self) -> AsyncGenerator[memoryview, None]:
         return self.body.stream(PIECE, yield_between=len(self.body) > PIECE)
