@@ -78,6 +78,36 @@ async def test_a_stream_whose_scope_is_left_amid_a_read_is_closed_whatever_becom
             await anyio.wait_all_tasks_blocked()
 
 
+async def test_a_timeout_of_a_stream_doesnt_wait_for_a_read_that_no_thread_has_taken() -> None:
+    async with penstock.Client(transport=penstock.Replay([recorded("http://a/", b"body")])) as client:
+
+        async def ask() -> None:
+            async with asyncio.timeout(0.01), client.stream("GET", "http://a/") as answer:
+                stored: Any = answer
+                stored._reader = stored._policy = Cold()
+                await answer.read()
+
+        task = asyncio.create_task(ask())
+        # Nothing is ever read.
+        await asyncio.wait([task], timeout=10)
+        assert task.done()
+        with pytest.raises(TimeoutError):
+            await task
+
+
+async def test_a_stream_that_is_closed_amid_a_tasks_read_gives_it_what_came() -> None:
+    async with penstock.Client(transport=penstock.Replay([recorded("http://a/", b"body")])) as client:
+        async with client.stream("GET", "http://a/") as answer:
+            stored: Any = answer
+            stored._reader = stored._policy = cold = Cold(b"abc", b"def")
+            reading = asyncio.ensure_future(anext(answer.stream()))
+            await asyncio.sleep(0)
+        cold.read.set()
+        assert await reading == b"abc"
+        with pytest.raises(penstock.RequestError, match="it was closed"):
+            await answer.read()
+
+
 async def test_a_server_that_is_cancelled_leaves_nothing() -> None:
     async def serve() -> None:
         async with ReplayServer([recorded("http://a/", BODY)]) as server, penstock.Client() as client:

@@ -133,9 +133,9 @@ class StoredResponse(StreamedResponse):
         return reading.result()
 
     async def aclose(self) -> None:
-        # First: it is closed, too, when the wait for a read that nobody will ask for is cancelled.
         self._end("it was closed")
         if self._reading is not None:
             self._reading.add_done_callback(ignored)
-            await asyncio.wait([self._reading])
-            self._reading = None
+            if not self._taken:
+                # Whoever waited for it was cancelled, and a busy pool is not to hold that up.
+                self._reading.cancel()
