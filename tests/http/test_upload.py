@@ -288,6 +288,23 @@ async def test_a_file_that_the_peer_does_not_take_times_out(storing: Storing) ->
             await client.post(server.url, content=image)
 
 
+@pytest.mark.parametrize("framing", ["content", "files"])
+async def test_a_file_cut_short_is_told_to_be_the_requests_and_has_nothing_of_the_response(
+    monkeypatch: pytest.MonkeyPatch, storing: Storing, tmp_path: Path, framing: str
+) -> None:
+    # It is looked at when the response has begun.
+    monkeypatch.setattr("penstock.http.connection.CONTINUE", 0.05)
+    (path := tmp_path / "body").write_bytes(LARGE)
+    image = penstock.BodyImage.from_path(path)
+    os.truncate(path, 1000)
+    options: dict[str, Any] = {framing: image if framing == "content" else {"a": image}}
+    async with serve([UNREAD, head("Content-Length: 10"), b"ab", HANG]) as server, storing.client() as client:
+        with pytest.raises(penstock.Truncated, match=f"^the request's body .* 1000 bytes of {len(LARGE)}$") as caught:
+            await client.put(server.url, headers={"expect": "100-continue"}, **options)
+        assert (caught.value.received, caught.value.partial) == (1000, None)
+        await until(lambda: client.stats()["open"] == 0)
+
+
 async def test_a_slow_source_is_not_the_peers_fault() -> None:
     async def slow() -> AsyncIterator[bytes]:
         for _ in range(5):

@@ -457,7 +457,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             # A peer that has gone may have said why: what it sent is read first.
             self.resume()
         else:
-            self.fail(error)
+            self.fail(error, of_sending=True)
 
     # Inner life
 
@@ -539,8 +539,9 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if self._transport is None and self._failure is None:
             self._on_closed(self)
 
-    def fail(self, error: BaseException) -> None:
-        """Ends the exchange with an error. One that can tell what was received does, once that is known."""
+    def fail(self, error: BaseException, *, of_sending: bool = False) -> None:
+        """Ends the exchange with an error. One that can tell what was received does, once that is known; one that is
+        `of_sending` is about another body."""
         exchange = self._exchange
         if exchange is None:
             return
@@ -548,7 +549,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self.close()
         if isinstance(error, PenstockError):
             exchange.describe(error, self._loop.time())
-        if not hasattr(error, "partial"):
+        if of_sending or not hasattr(error, "partial"):
             self._drop()
             _reject(exchange, error)
             return

@@ -10,6 +10,7 @@ from penstock._native import Upload
 from penstock.blocking._ops import perform
 from penstock.blocking.policy import Policy
 from penstock.body.image import TURN, BodyImage
+from penstock.errors import Truncated
 from penstock.http.content import Content, piece_of
 
 __all__ = ["Stopped", "Writer", "settle"]
@@ -67,6 +68,7 @@ class Writer:
         Raises:
             Stopped: The answer was there, or the connection gone, before all of it was sent.
             ValueError: The source gave more or less than it said.
+            Truncated: A file has become shorter.
             Exception: What the source raised.
         """
         if content.source is not None:
@@ -114,6 +116,14 @@ class Writer:
             await self._drained()
 
     async def _send_image(self, image: BodyImage, policy: Policy) -> None:
+        try:
+            await self._send_file(image, policy)
+        except Truncated as error:
+            # As it is, it could be the response's.
+            error.args = (f"the request's {error}",)
+            raise
+
+    async def _send_file(self, image: BodyImage, policy: Policy) -> None:
         upload = None
         if self._plain and image.state == "file":
             upload = Upload.of(image, self._transport.get_extra_info("socket").fileno())
