@@ -494,6 +494,8 @@ impl Reader {
                     Some(end) if self.may_begin(end)? => end,
                     _ => self.find(at + 1)?.unwrap_or(self.file.look_again()?),
                 };
+                // It may be of what the file has no more: to go on by that would lead here again.
+                self.window.len = 0;
                 Ok(Walk::Skipped { error, end })
             }
             other => other,

@@ -679,6 +679,30 @@ fn a_file_that_was_cut_below_what_was_read_of_it_is_no_end() {
 }
 
 #[test]
+fn who_goes_on_comes_to_an_end_of_a_file_that_was_cut_within_what_was_read_ahead() {
+    let (place, offsets) = alike(10, &Strategy::default());
+    let mut reader = place.reader(Tunables::default());
+    let (mut at, mut damage) = (0, Vec::new());
+    for step in 0.. {
+        assert!(step < 100, "it goes round in circles");
+        if step == 1 {
+            std::fs::write(&place, &place.bytes()[..offsets[2] as usize]).unwrap();
+            // As another one with the same file does.
+            reader.size().unwrap();
+        }
+        match reader.step(at, true, Reader::record).unwrap() {
+            Walk::Found(entry, _) => at = entry.end(),
+            Walk::Skipped { error, end } => {
+                damage.push(error.to_string());
+                at = end;
+            }
+            Walk::End => break,
+        }
+    }
+    assert_eq!((at, damage.len()), (offsets[2], 1), "{damage:?}");
+}
+
+#[test]
 fn a_file_that_changes_while_it_is_read_to_be_mended_is_left_as_it_is() {
     for size in [0, 30, 1000] {
         let (place, offsets) = three();
