@@ -271,12 +271,13 @@ def read(
 def _messages(
     file: Any, options: tuple[Tunables, Budget], decode: bool, skipped: Callable[[ArchiveError], object] | None
 ) -> Iterator[_Message]:
-    records = WARCIterator(file, no_record_parse=True)
+    records = _Records(file, no_record_parse=True)
     # Of a pipe it has something in between, which counts bytes.
     records.reader = reader = _Reader(records.fh)
     try:
         for record in records:
             reader.left = HEAD
+            records.err_count = 0
             if record.length is None:
                 # It has swallowed the others.
                 message = f"record at byte {records.offset} of the WARC has no length"
@@ -284,7 +285,16 @@ def _messages(
             offset = records.offset
             try:
                 if _is_message(record):
-                    yield _message(record, options, decode)
+                    read = _message(record, options, decode)
+                    try:
+                        records.read_to_end()
+                    except ArchiveLoadFailed:
+                        # What is behind it is the next one's matter.
+                        yield read
+                        raise
+                    if records.err_count:
+                        raise ValueError("it is longer than it says: what follows it is no blank line")
+                    yield read
                 else:
                     for _ in _pieces(record.raw_stream):
                         pass
@@ -298,6 +308,12 @@ def _messages(
     except ArchiveLoadFailed as error:
         offset = records.offset
         raise ArchiveError(f"no WARC from byte {offset} on: {error}", offset=offset, kind="warc") from None
+
+
+class _Records(WARCIterator):  # type: ignore[misc]  # warcio has no types
+    """Of a record that nothing blank follows warcio tells standard error, and goes on."""
+
+    INC_RECORD = ""
 
 
 class _Reader(DecompressingBufferedReader):  # type: ignore[misc]  # warcio has no types

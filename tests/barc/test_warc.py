@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import gzip
 import io
+import itertools
 import os
+import re
 import string
 import subprocess
 import sys
@@ -513,6 +515,29 @@ def test_a_record_that_is_passed_over_does_not_hide_those_that_it_would_swallow(
     assert next(dialogs).status == 200
     with pytest.raises(penstock.ArchiveError, match="cut off"):
         next(dialogs)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_record_that_is_longer_than_it_says_is_damage_and_not_a_short_body(
+    zipped: bool, others: Others, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others.add("warcinfo", b"x" * 100)
+    others.add("response", OK + b"one\r\ntwo\r\n")
+    others.add("response", OK)
+    data = others.save().read_bytes()
+    length = b"Content-Length: %d" % len(OK + b"one\r\ntwo\r\n")
+    assert data.count(length) == 1
+    data = data.replace(length, b"Content-Length: %d" % len(OK + b"one\r\n")).replace(b"x" * 100, b"x" * 100 + b"y")
+    path = tmp_path / "longer.warc"
+    heads = [0, *(found.start() for found in re.finditer(b"WARC/1", data) if found.start()), len(data)]
+    members = [data[one:two] for one, two in itertools.pairwise(heads)]
+    path.write_bytes(b"".join(map(gzip.compress, members)) if zipped else data)
+    with pytest.raises(penstock.ArchiveError, match="it is longer than it says"):
+        list(warc.read(path))
+    skipped: list[penstock.ArchiveError] = []
+    (dialog,) = warc.read(path, skipped=skipped.append)
+    assert (bytes(dialog.res_body), len(skipped)) == (b"", 1)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
