@@ -300,6 +300,19 @@ async def test_who_gives_up_does_not_end_the_lookup_of_the_others() -> None:
         assert book.asked == ["a.test"]
 
 
+@pytest.mark.parametrize("given", ["127.0.0.1", b"127.0.0.1", None])
+async def test_a_resolver_that_gives_something_else_than_a_list_is_a_type_error(given: Any) -> None:
+    async def wrong(host: str) -> Any:
+        return given
+
+    synchronous: Any = lambda host: given  # noqa: E731
+    for resolver, what in [(wrong, "not a list of addresses"), (synchronous, "and isn't asynchronous")]:
+        async with penstock.Client(resolver=resolver) as client:
+            with pytest.raises(TypeError, match=rf"^resolver=.*: gave {given!r} for a\.test, {what}$"):
+                await client.get("http://a.test/")
+            assert client.stats()["connecting"] == 0
+
+
 async def test_lookups_that_nobody_waits_for_are_bounded() -> None:
     names = Names(None, 60, 60)
 

@@ -7,7 +7,7 @@ import collections
 import ipaddress
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from penstock.blocking._ops import default_policy
@@ -110,7 +110,14 @@ class Names:
         loop = asyncio.get_running_loop()
         self.lookups += 1
         try:
-            found = [as_address(address) for address in await resolver(host)]
+            given: object = resolver(host)
+            if not isinstance(given, Awaitable):
+                raise TypeError(f"resolver={resolver!r}: gave {given!r} for {host}, and isn't asynchronous")
+            given = await given
+            # One address by itself would be taken for a list of its characters.
+            if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+                raise TypeError(f"resolver={resolver!r}: gave {given!r} for {host}, not a list of addresses")
+            found = [as_address(address) for address in given]
             addresses = list(dict.fromkeys(address for address in found if address is not None))
             if not addresses:
                 raise OSError("the resolver gave none")
