@@ -223,8 +223,7 @@ class DecodeError(RequestError):
 class HTTPStatusError(RequestError):
     """`raise_for_status` met a status of 400 or more."""
 
-    response: penstock.Response | penstock.StreamedResponse = None  # type: ignore[assignment]
-    """`None` in one that you raise yourself without it."""
+    response: penstock.Response | penstock.StreamedResponse
 
 
 class NotRecorded(RequestError):

@@ -305,7 +305,9 @@ async def test_a_resolver_that_gives_something_else_than_a_list_is_a_type_error(
     async def wrong(host: str) -> Any:
         return given
 
-    synchronous: Any = lambda host: given  # noqa: E731
+    def synchronous(host: str) -> Any:
+        return given
+
     for resolver, what in [(wrong, "not a list of addresses"), (synchronous, "and isn't asynchronous")]:
         async with penstock.Client(resolver=resolver) as client:
             with pytest.raises(TypeError, match=rf"^resolver=.*: gave {given!r} for a\.test, {what}$"):

@@ -461,12 +461,15 @@ def telling(told: list[Any]) -> penstock.Hooks:
     )
 
 
-async def test_hooks_are_called_at_each_stage(storing: Storing) -> None:
+@pytest.mark.parametrize("whose", ["client", "request"])
+async def test_hooks_are_called_at_each_stage(storing: Storing, whose: str) -> None:
     told: list[Any] = []
     body = bytes(300_000)
+    given: dict[str, Any] = {"client": {}, "request": {}}
+    given[whose]["hooks"] = telling(told)
     async with serve(redirect(302, "/there"), [response(body)]) as server:
-        async with storing.client(hooks=telling(told)) as client:
-            await client.get(server.url)
+        async with storing.client(**given["client"]) as client:
+            await client.get(server.url, **given["request"])
         there = f"{server.url}there"
         spilled = [("spilled", len(body))] if storing.in_file else []
         assert told == [

@@ -132,9 +132,9 @@ class Limits:
 
     def _check_shared(self, client: Limits) -> None:
         """Whether they may be a request's, of a client with the others."""
-        for name in _SHARED:
+        for name, usual in _SHARED.items():
             value, own = getattr(self, name), getattr(client, name)
-            if value not in (own, getattr(_USUAL, name)):
+            if value not in (own, usual):
                 raise ValueError(f"Limits.{name}={value!r}: is the client's, {own!r}, and not a single request's")
 
     def _head(self) -> HeadLimits:
@@ -156,7 +156,5 @@ _HEAD = (
 )
 """What surrounds a body."""
 
-_SHARED = tuple(field.name for field in dataclasses.fields(Limits) if field.name not in _HEAD)
-"""What requests have in common."""
-
-_USUAL = Limits()
+_SHARED = {field.name: field.default for field in dataclasses.fields(Limits) if field.name not in _HEAD}
+"""What requests have in common, by default."""

@@ -39,6 +39,17 @@ async def system_resolver(host: str) -> list[str]:
     return [str(address[0]) for *_, address in found]
 
 
+class _Lookup:
+    """One that is under way."""
+
+    __slots__ = ("task", "waiting")
+
+    def __init__(self, task: asyncio.Task[list[str] | DNSError]) -> None:
+        self.task = task
+        self.waiting = 0
+        """How many wait for it."""
+
+
 class Names:
     """Remembers addresses, and for a shorter time that a name has none."""
 
@@ -47,11 +58,7 @@ class Names:
         self._seconds = seconds
         self._failed_seconds = failed_seconds
         self._known: collections.OrderedDict[_Asked, tuple[float, list[str] | DNSError]] = collections.OrderedDict()
-        self._asking: dict[_Asked, asyncio.Task[list[str] | DNSError]] = {}
-        self._waiting: collections.Counter[_Asked] = collections.Counter()
-        """How many wait for each."""
-        self._forsaken: dict[_Asked, None] = {}
-        """Those of which all who waited have given up, the first of them first."""
+        self._asking: dict[_Asked, _Lookup] = {}
         self.lookups = 0
         self.hits = 0
 
@@ -71,37 +78,28 @@ class Names:
             self.hits += 1
             found = known[1]
         else:
-            asking = self._asking.get(asked)
-            if asking is None:
-                asking = loop.create_task(self._ask(asked))
-                if not asking.done():
+            lookup = self._asking.get(asked)
+            if lookup is None:
+                lookup = _Lookup(loop.create_task(self._ask(asked)))
+                if not lookup.task.done():
                     # An eager task may be.
-                    self._asking[asked] = asking
-            found = await self._wait(asked, asking)
+                    self._asking[asked] = lookup
+            found = await self._wait(lookup)
         if isinstance(found, DNSError):
             # One for each who asked: it is told which request it is about.
             raise DNSError(*found.args, retryable=found.retryable) from found.__cause__
         return found
 
-    async def _wait(self, asked: _Asked, asking: asyncio.Task[list[str] | DNSError]) -> list[str] | DNSError:
-        self._waiting[asked] += 1
-        self._forsaken.pop(asked, None)
+    async def _wait(self, lookup: _Lookup) -> list[str] | DNSError:
+        lookup.waiting += 1
         try:
-            return await asyncio.shield(asking)
+            return await asyncio.shield(lookup.task)
         finally:
-            self._waiting[asked] -= 1
-            if not self._waiting[asked]:
-                del self._waiting[asked]
-                if not asking.done():
-                    self._forsake(asked)
-
-    def _forsake(self, asked: _Asked) -> None:
-        """Nobody waits any more. By resolvers that take for ever, or are asked once each, there could be any number."""
-        self._forsaken[asked] = None
-        if len(self._forsaken) > FORSAKEN:
-            first = next(iter(self._forsaken))
-            del self._forsaken[first]
-            self._asking.pop(first).cancel()
+            lookup.waiting -= 1
+            # By resolvers that take for ever, or are asked once each, there could be any number.
+            forsaken = [asked for asked, other in self._asking.items() if not other.waiting]
+            if len(forsaken) > FORSAKEN:
+                self._asking.pop(forsaken[0]).task.cancel()
 
     async def _ask(self, asked: _Asked) -> list[str] | DNSError:
         host, resolver = asked
@@ -134,9 +132,9 @@ class Names:
             return addresses
         finally:
             # One that was ended isn't there any more, and another may be.
-            if self._asking.get(asked) is asyncio.current_task():
+            lookup = self._asking.get(asked)
+            if lookup is not None and lookup.task is asyncio.current_task():
                 del self._asking[asked]
-                self._forsaken.pop(asked, None)
 
     def _remember(self, asked: _Asked, until: float, found: list[str] | DNSError) -> None:
         self._known[asked] = until, found
@@ -145,8 +143,8 @@ class Names:
             self._known.popitem(last=False)
 
     def close(self) -> None:
-        for asking in self._asking.values():
-            asking.cancel()
+        for lookup in self._asking.values():
+            lookup.task.cancel()
 
 
 def as_address(host: str) -> str | None:

@@ -100,9 +100,10 @@ def check_kinds(options: Mapping[str, object]) -> None:
     Raises:
         TypeError: One isn't; says what it takes.
     """
-    for name in _KINDS.keys() & options.keys():
+    for name, value in options.items():
+        if name not in _KINDS:
+            continue
         kinds, what = _KINDS[name]
-        value = options[name]
         # A policy's class has all of its methods, too.
         if isinstance(value, type) or not isinstance(value, kinds):
             # Cookies are secrets.

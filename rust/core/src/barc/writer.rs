@@ -67,7 +67,8 @@ impl Writer {
             }
             at = entry.end();
         }
-        if at < file.look_again()? && reader.find_behind(at)?.is_some() {
+        let (size, named) = file.look_for_name()?;
+        if at < size && reader.find_behind(at)?.is_some() {
             return Err(Error::Archive { offset: at, damage: Damage::Unfinished, end: None });
         }
         if sync && at == 0 {
@@ -75,7 +76,7 @@ impl Writer {
             let stored = path.canonicalize().and_then(|path| store_name(&path));
             stored.map_err(Error::io("have the archive's name stored"))?;
         }
-        let mut writer = Self { unclean: at < file.size(), named: !file.is_nameless()?, file, end: at, sync };
+        let mut writer = Self { unclean: at < file.size(), named, file, end: at, sync };
         writer.clean()?;
         Ok(writer)
     }
@@ -92,11 +93,12 @@ impl Writer {
             return Err(Error::setting("archive", "\"a\"", reason));
         }
         self.clean()?;
-        if self.named && self.file.is_nameless()? {
+        let (size, named) = self.file.look_for_name()?;
+        if self.named && !named {
             let source = io::Error::other("it was deleted, or another file has its name");
             return Err(Error::Io { doing: "append to the archive", source });
         }
-        if self.file.look_again()? != self.end {
+        if size != self.end {
             return Err(written_by_others("append to the archive"));
         }
         let record = Record {

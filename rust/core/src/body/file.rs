@@ -19,7 +19,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -209,15 +209,15 @@ impl BodyFile {
 
     /// Asks the file system how many bytes the file has now: others may write to it, too.
     pub fn look_again(&self) -> Result<u64> {
-        let size = self.file().metadata().map_err(Error::io("look at a body's file"))?.len();
-        self.size.store(size, Relaxed);
-        Ok(size)
+        self.look_for_name().map(|(size, _)| size)
     }
 
-    /// Whether it has no name any more: what it has is lost once it is closed.
-    pub fn is_nameless(&self) -> Result<bool> {
-        let stat = rustix::fs::fstat(self).map_err(Error::io("look at a body's file"))?;
-        Ok(stat.st_nlink == 0)
+    /// As [`look_again`](Self::look_again), and whether it has a name still: without one, what it has is lost once it is
+    /// closed.
+    pub fn look_for_name(&self) -> Result<(u64, bool)> {
+        let found = self.file().metadata().map_err(Error::io("look at a body's file"))?;
+        self.size.store(found.len(), Relaxed);
+        Ok((found.len(), found.nlink() > 0))
     }
 
     /// Whether it is to keep its blocks for itself: a copy that shared them would have what is written next go elsewhere.

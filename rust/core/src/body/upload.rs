@@ -77,11 +77,7 @@ impl Upload {
     /// Sends what the socket takes now; 0 if it takes nothing. May wait for the disk.
     #[cfg(target_os = "linux")]
     pub fn step(&mut self) -> Result<u64> {
-        let begun = self.sent;
-        let mut slab = match self.way {
-            Way::Pages => None,
-            Way::Copies => Some(Pools::current().slabs.take(WINDOW)?),
-        };
+        let (begun, mut slab) = (self.sent, self.slab()?);
         while !self.is_done() && self.sent - begun < STEP {
             let most = (self.len - self.sent).min(STEP);
             let sent = match &mut slab {
@@ -96,13 +92,21 @@ impl Upload {
                 // Not every file can give pages (sendfile(2)).
                 Err(Errno::INVAL | Errno::NOSYS) if self.way == Way::Pages => {
                     self.way = Way::Copies;
-                    let before = self.sent - begun;
-                    return Ok(before + self.step()?);
+                    slab = self.slab()?;
                 }
                 Err(errno) => return Err(Error::io("send a body from its file")(self.told(errno))),
             }
         }
         Ok(self.sent - begun)
+    }
+
+    /// What copies go through.
+    #[cfg(target_os = "linux")]
+    fn slab(&self) -> Result<Option<SlabWriter>> {
+        match self.way {
+            Way::Pages => Ok(None),
+            Way::Copies => Pools::current().slabs.take(WINDOW).map(Some),
+        }
     }
 
     #[cfg(target_os = "linux")]
@@ -144,6 +148,7 @@ impl Upload {
 mod tests {
     use super::*;
     use crate::body::{BodySink, Budget, FilePool, Tunables};
+    use crate::testing::Place;
     use std::io::Read as _;
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
@@ -233,14 +238,13 @@ mod tests {
     #[test]
     fn a_file_that_has_become_shorter_is_told_with_how_much_was_sent() {
         for way in WAYS {
-            let path = std::env::temp_dir().join(format!("penstock-upload-{}", std::process::id()));
+            let path = Place::new();
             std::fs::write(&path, [7; 1000]).unwrap();
             let (ours, _theirs) = UnixStream::pair().unwrap();
             let image = BodyImage::from_path(&path, 0, None, false).unwrap();
             let mut upload = Upload::by(way, &image, ours.as_raw_fd()).unwrap().unwrap();
             std::fs::write(&path, [7; 10]).unwrap();
             assert!(matches!(upload.step(), Err(Error::Truncated { received: 10, expected: Some(1000) })));
-            std::fs::remove_file(&path).unwrap();
         }
     }
 
