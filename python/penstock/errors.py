@@ -223,7 +223,9 @@ class DecodeError(RequestError):
 class HTTPStatusError(RequestError):
     """`raise_for_status` met a status of 400 or more."""
 
-    response: penstock.Response | penstock.StreamedResponse
+    # Whoever catches one has it, and isn't to look for `None` each time.
+    response: penstock.Response | penstock.StreamedResponse = None  # type: ignore[assignment]
+    """`None` in one that you raise yourself without it."""
 
 
 class NotRecorded(RequestError):

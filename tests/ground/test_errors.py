@@ -305,3 +305,7 @@ async def test_a_status_that_is_an_error_pickles_with_its_response() -> None:
     again = pickle.loads(pickle.dumps(raised.value))
     assert again.response.status == 404
     assert bytes(again.response.body) == b"no"
+
+
+def test_a_status_that_is_an_error_by_the_programs_own_word_has_no_response() -> None:
+    assert penstock.HTTPStatusError("no").response is None
