@@ -16,11 +16,6 @@ from tests.http.serving import CLOSE, HANG, RESET, TURN, UNREAD, chunked, head, 
 pytestmark = pytest.mark.asyncio
 
 BODY = bytes(i * 5 & 255 for i in range(400_000))
-TIMEOUTS = {
-    "stall": penstock.Timeouts(first_byte=0.3, idle=0.3),
-    "slow drip": penstock.Timeouts(first_byte=0.3, min_rate=(1000, 0.4)),
-}
-"""One deadline for each stage, and only of faults that take time: on a busy machine, others would pass too."""
 
 WHOLE = {
     "length": response(BODY),
@@ -71,6 +66,18 @@ def script(fault: str, framing: str, stage: str) -> list[Any]:
     return [*sent, *drip, rest[200:], *([CLOSE] if framing == "until the end" else [])]
 
 
+def deadlines(fault: str, stage: str) -> penstock.Timeouts:
+    """What is to pass, and nothing else: on a busy machine, others would pass too."""
+    errors = expected(fault, "length", stage) or ()
+    if penstock.FirstByteTimeout in errors:
+        return penstock.Timeouts(first_byte=0.3)
+    if penstock.IdleTimeout in errors:
+        return penstock.Timeouts(idle=0.3)
+    if penstock.TooSlow in errors:
+        return penstock.Timeouts(min_rate=(1000, 0.4))
+    return penstock.Timeouts()
+
+
 def expected(fault: str, framing: str, stage: str) -> tuple[type[BaseException], ...] | None:
     """What is raised; `None` is nothing, as the peer said nothing wrong."""
     early = stage in ("before the head", "in the head")
@@ -105,19 +112,19 @@ async def test_a_fault_is_an_error_with_what_came_and_the_client_goes_on(
 ) -> None:
     # On a busy machine what came may take longer to be stored, and a timeout would go without it.
     monkeypatch.setattr(connection, "PATIENCE", 5)
-    timeout = TIMEOUTS.get(fault, penstock.Timeouts())
-    async with serve([response(BODY)]) as sound, storing.client(timeout=timeout) as client:
+    async with serve([response(BODY)]) as sound, storing.client() as client:
 
         async def ask(stage: str) -> None:
             errors = expected(fault, framing, stage)
+            timeout = deadlines(fault, stage)
             async with serve(script(fault, framing, stage)) as server, asyncio.timeout(10):
                 url = server.url
                 if errors is None:
-                    answer = await client.get(url)
+                    answer = await client.get(url, timeout=timeout)
                     assert answer.status == 200
                     return
                 with pytest.raises(errors) as caught:
-                    await client.get(url)
+                    await client.get(url, timeout=timeout)
             error: Any = caught.value
             assert error.url == url
             partial = getattr(error, "partial", None)
@@ -137,7 +144,7 @@ async def test_a_fault_is_an_error_with_what_came_and_the_client_goes_on(
         await asyncio.gather(*map(ask, STAGES))
         await until(lambda: at_hand(client)["open"] == at_hand(client)["idle"])
         async with asyncio.timeout(10):
-            assert await (await client.get(sound.url, timeout=penstock.Timeouts())).read() == BODY
+            assert await (await client.get(sound.url)).read() == BODY
         await client.aclose()
         assert at_hand(client) == NOTHING
 
