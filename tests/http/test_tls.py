@@ -348,3 +348,38 @@ async def test_a_reset_ends_the_sending_of_what_never_waits(
         refusing.join()
     # The loop has heard of it a turn or two after the first MiB.
     assert taken < 8 << 20
+
+
+@pytest.mark.parametrize("size", [2, 30_000])
+async def test_a_reset_behind_an_answer_loses_none_of_it(certificate: Path, size: int) -> None:
+    sending, gone = threading.Event(), threading.Event()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def refuse(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        # What waits for an acknowledgement would go with the connection.
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with context.wrap_socket(peer, server_side=True) as tls:
+            tls.recv(10)
+            assert sending.wait(10)
+            tls.sendall(head(f"Content-Length: {size}", status="413 Content Too Large") + BODY[:size])
+            tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        gone.set()
+
+    async def source() -> AsyncIterator[bytes]:
+        yield b"x"
+        sending.set()
+        # The loop stands still on purpose: it is to write before it looks at the socket.
+        assert gone.wait(10)
+        for _ in range(20_000):
+            yield bytes(100)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        refusing = threading.Thread(target=refuse, args=(listener,))
+        refusing.start()
+        async with penstock.Client(ssl_context=trusting(certificate)) as client:
+            answer = await client.post(f"https://localhost:{listener.getsockname()[1]}/", content=source())
+            assert (answer.status, await answer.read()) == (413, BODY[:size])
+            await until(lambda: client.stats()["open"] == 0)
+        refusing.join()

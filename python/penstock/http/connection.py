@@ -20,6 +20,7 @@ from penstock.errors import BudgetExceeded, PenstockError, RequestError, Timeout
 from penstock.http.content import Content
 from penstock.http.deadlines import BUDGET_RETRY, Deadlines
 from penstock.http.exchange import Exchange
+from penstock.http.leftover import Leftover
 from penstock.http.route import Route
 from penstock.http.watch import Watch
 from penstock.http.writer import Stopped, Writer
@@ -80,6 +81,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._plain_fd = -1
         """What may be read beside the transport and handed to a draining worker."""
         self._tls: Any = None
+        self._leftover: Leftover | None = None
+        """While a body is sent over TLS."""
         self.used: int = 0
         self.before: int = 0
         """The progress before the exchange."""
@@ -110,8 +113,11 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._reset |= isinstance(exc, ConnectionResetError)
-        if isinstance(exc, ConnectionError) and self._plain_fd >= 0:
-            self._read_rest()
+        if isinstance(exc, ConnectionError):
+            if self._plain_fd >= 0:
+                self._read_rest()
+            elif self._leftover is not None:
+                self._leftover.give()
         self._transport = None
         if self._exchange is not None and not self._draining:
             self._reason = exc
@@ -428,6 +434,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             plain = transport.get_extra_info("sslcontext") is None
             self._writer = Writer(self._loop, transport, plain=plain)
         self._writer.stopping, self._writer.left = False, None
+        if self._tls is not None:
+            self._leftover = Leftover.of(transport, self._fd)
         self._watch.begin_sending(self._writer.taken)
         if exchange.request.expect:
             self._continue = self._loop.create_future()
@@ -529,6 +537,9 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             exchange.sent = self._loop.time()
             self._sending.cancel()
             self._sending = self._continue = None
+        if self._leftover is not None:
+            self._leftover.close()
+            self._leftover = None
         if self._transport is None:
             self._watch.stop(self)
 
