@@ -16,9 +16,11 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+import multidict
 import penstock
 import pytest
 from penstock.http.settings import KNOWN
+from starlette.datastructures import Headers as StarletteHeaders
 
 from tests.http.conftest import Storing
 from tests.http.serving import CLOSE, HANG, RESET, head, response, serve, until
@@ -91,6 +93,30 @@ async def test_headers_of_a_request_are_besides_the_clients_and_in_place_of_them
         sent = fields(server.requests[0])
         assert (sent["a"], sent["b"], sent["user-agent"], sent["host"]) == ("2", "3", "me", "other")
         assert server.requests[0].lower().count(b"host:") == 1
+
+
+REPEATED = [("Accept", "a/b"), ("Cookie", "a=1"), ("accept", "c/d;q=0.5"), ("X-A", "1"), ("Cookie", "b=2")]
+RAW = [(name.lower().encode(), value.encode()) for name, value in REPEATED]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [REPEATED, multidict.CIMultiDict(REPEATED), penstock.Headers(REPEATED), StarletteHeaders(raw=RAW)],
+    ids=["pairs", "multidict", "received", "a server's"],
+)
+async def test_several_values_of_a_header_are_sent_as_one_line_that_says_the_same(headers: Any) -> None:
+    async with serve([response(b"")]) as server, penstock.Client() as client:
+        await client.get(server.url, headers=headers)
+        sent = fields(server.requests[0])
+        assert (sent["accept"], sent["cookie"], sent["x-a"]) == ("a/b, c/d;q=0.5", "a=1; b=2", "1")
+        assert all(server.requests[0].lower().count(b"\n" + name) == 1 for name in (b"accept:", b"cookie:", b"x-a:"))
+
+
+@pytest.mark.parametrize("name", ["Host", "Authorization", "content-type"])
+async def test_a_header_that_has_one_value_is_refused_several_without_telling_them(name: str) -> None:
+    pairs = [(name, "secret-1"), (name.lower(), "secret-2")]
+    with pytest.raises(ValueError, match=f"^header {name.lower()}: has one value, and is given more$"):
+        penstock.Client(headers=pairs)
 
 
 async def test_credentials() -> None:
@@ -292,14 +318,14 @@ async def test_a_request_with_an_option_of_a_wrong_type_is_refused_and_takes_no_
         assert server.connections == 1
 
 
-async def test_headers_that_are_not_by_name_are_refused_without_telling_them() -> None:
-    pairs: Any = [("Authorization", "secret")]
-    with pytest.raises(TypeError, match=r"^headers=list: takes a mapping"):
-        penstock.Client(headers=pairs)
+@pytest.mark.parametrize("headers", ["secret", b"secret", 0, False])
+async def test_headers_that_are_not_by_name_are_refused_without_telling_them(headers: Any) -> None:
+    refused = f"^headers={type(headers).__name__}: takes a mapping or a list of names and values$"
+    with pytest.raises(TypeError, match=refused):
+        penstock.Client(headers=headers)
     async with penstock.Client() as client:
-        with pytest.raises(TypeError, match=r"^headers=list: takes a mapping") as caught:
-            await client.get("http://127.0.0.1:1/", headers=pairs)
-        assert "secret" not in str(caught.value)
+        with pytest.raises(TypeError, match=refused):
+            await client.get("http://127.0.0.1:1/", headers=headers)
         assert client.stats()["active"] == 0
 
 
@@ -316,6 +342,7 @@ async def test_headers_that_are_not_by_name_are_refused_without_telling_them() -
         ({"files": {b"a": b"1"}}, "files: a name is a str, not bytes"),
         ({"files": {"a": (Path("a.png"), b"1")}}, "files: a name is a str, not PosixPath"),
         ({"headers": {b"x-key": "secret"}}, "headers: a name is a str, not bytes"),
+        ({"headers": ["secret"]}, "headers: a str in the list, not a pair of a name and a value"),
         ({"auth": ("user",)}, "auth=tuple: takes a pair of user and password, BasicAuth or BearerAuth"),
         ({"method": None}, "method: takes a str, not NoneType"),
         ({"method": b"GET"}, "method: takes a str, not bytes"),

@@ -11,7 +11,7 @@ import logging
 import os
 import ssl
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -37,7 +37,7 @@ from penstock.http.marks import asynchronous
 from penstock.http.options import Decode, Limits, Timeouts
 from penstock.http.prepare import Prepared, Preparer, head_of
 from penstock.http.proxy import parse_proxy
-from penstock.http.request import Request
+from penstock.http.request import HeaderPairs, Request
 from penstock.http.resolve import AllowAddress, Resolver
 from penstock.http.response import Response
 from penstock.http.route import socket_path
@@ -60,8 +60,9 @@ class Client:
 
     Args:
         base_url: What a URL that begins with `/` is appended to; without a query.
-        headers: Sent with each request, besides or in place of user-agent, accept and accept-encoding; and on to
-            another origin by a redirect, but for authorization, cookie, proxy-authorization and host.
+        headers: A mapping or pairs, sent with each request, besides or in place of user-agent, accept and
+            accept-encoding; and on to another origin by a redirect, but for authorization, cookie, proxy-authorization
+            and host. Several values of a name are joined to one line.
         auth: A pair of user and password, `BasicAuth` or `BearerAuth`; not sent on to another origin by a redirect.
         tunables: Limits of bodies, and where they go; `None` is `Tunables()`.
         budget: What bodies are counted against; `None` is the process's.
@@ -92,7 +93,7 @@ class Client:
         self,
         *,
         base_url: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: HeaderPairs | None = None,
         auth: Auth | None = None,
         tunables: Tunables | None = None,
         budget: Budget | None = None,

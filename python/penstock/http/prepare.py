@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import http.cookiejar
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from penstock.http.auth import Auth, authorization
@@ -15,7 +14,7 @@ from penstock.http.cookies import cookies_for
 from penstock.http.exchange import Exchange
 from penstock.http.options import Decode
 from penstock.http.proxy import EnvironmentProxies
-from penstock.http.request import UNFIT, Request, field_lines, lower
+from penstock.http.request import UNFIT, HeaderPairs, Request, by_name, field_lines
 from penstock.http.route import Route
 from penstock.http.settings import BODIES, Options, Settings
 from penstock.http.supply import Supply
@@ -54,13 +53,13 @@ class Preparer:
         supply: Supply,
         *,
         base_url: str | None,
-        headers: Mapping[str, str] | None,
+        headers: HeaderPairs | None,
         auth: Auth | None,
     ) -> None:
         self._settings = settings
         self._supply = supply
         self._base = None if base_url is None else _base(base_url)
-        self._own = {"user-agent": USER_AGENT, "accept": "*/*", **lower(headers)}
+        self._own = {"user-agent": USER_AGENT, "accept": "*/*", **by_name(headers)}
         if auth is not None:
             self._own["authorization"] = authorization(auth)
         self._fields = _accepting(self._own, settings.decode)
@@ -101,7 +100,7 @@ class Preparer:
             own = self._own
             if auth is False:
                 own = {name: value for name, value in own.items() if name != "authorization"}
-            fields = _accepting({**own, **lower(headers)}, decode)
+            fields = _accepting({**own, **by_name(headers)}, decode)
             if auth is not None and auth is not False:
                 fields["authorization"] = authorization(auth)
             lines = field_lines(fields)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from penstock.errors import InvalidURL, RequestError
+from penstock.headers import Headers
 from penstock.http.content import Content
 from penstock.http.response import Answer
-from penstock.http.url import Origin, Target, join, parse
+from penstock.http.url import Origin, Target, join, pairs_of, parse
 
-__all__ = ["UNFIT", "Fields", "Request", "field_lines", "lower"]
+__all__ = ["UNFIT", "Fields", "HeaderPairs", "Request", "by_name", "field_lines"]
 
 Fields = Mapping[str, str]
+HeaderPairs = Fields | Iterable[tuple[str, str]]
+"""Header fields as they may be given."""
 
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
 KNOWN = frozenset(("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"))
@@ -23,6 +27,26 @@ WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
 SECRETS = frozenset(("authorization", "cookie", "proxy-authorization", "host"))
 """Fields that are for one origin only."""
+SINGULAR = frozenset(
+    (
+        "authorization",
+        "content-length",
+        "content-type",
+        "date",
+        "from",
+        "host",
+        "if-modified-since",
+        "if-range",
+        "if-unmodified-since",
+        "max-forwards",
+        "origin",
+        "proxy-authorization",
+        "range",
+        "referer",
+        "user-agent",
+    )
+)
+"""Fields whose value is no list."""
 PROXYS = frozenset(("proxy-authorization",))
 """Fields that are for a proxy."""
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
@@ -169,19 +193,39 @@ def _left_behind(this: Origin, other: Origin) -> frozenset[str]:
     return PROXYS if upgraded else SECRETS
 
 
-def lower(headers: Fields | None) -> dict[str, str]:
-    """By names in lower case.
+def by_name(headers: HeaderPairs | None) -> dict[str, str]:
+    """By names in lower case. What a name has several values for is one list of them, which says the same (RFC 9110
+    section 5.3).
 
     Raises:
-        TypeError: They aren't by name.
+        TypeError: They aren't names and values, or not text.
+        ValueError: A field that has one value was given more.
     """
-    if headers and not hasattr(headers, "items"):
-        # Pairs, most likely, and some of them secrets.
-        raise TypeError(f"headers={type(headers).__name__}: takes a mapping of names to values")
-    for name in headers or ():
+    if headers is None:
+        return {}
+    if isinstance(headers, str | bytes) or not isinstance(headers, Iterable):
+        raise TypeError(f"headers={type(headers).__name__}: takes a mapping or a list of names and values")
+    given: Any = headers
+    if isinstance(headers, Headers):
+        # Its items are the first of each name.
+        given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw]
+    elif hasattr(headers, "items"):
+        given = headers.items()
+    fields: dict[str, str] = {}
+    for name, value in pairs_of(given, "headers"):
         if not isinstance(name, str):
             raise TypeError(f"headers: a name is a str, not {type(name).__name__}")
-    return {name.lower(): value for name, value in (headers or {}).items()}
+        name = name.lower()
+        # A value may be a secret, so messages don't hold it.
+        if not isinstance(value, str):
+            raise TypeError(f"header {name}: its value is not a str but {type(value).__name__}")
+        if name in fields:
+            if name in SINGULAR:
+                raise ValueError(f"header {name}: has one value, and is given more")
+            # Cookies are no list, but pairs of their own (RFC 6265 section 4.2.1).
+            value = f"{fields[name]}{'; ' if name == 'cookie' else ', '}{value}"
+        fields[name] = value
+    return fields
 
 
 def field_lines(fields: Fields) -> bytes:
@@ -193,9 +237,7 @@ def field_lines(fields: Fields) -> bytes:
     for name, value in fields.items():
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"header {name!r}: not a token (RFC 9110 section 5.6.2)")
-        # A value may be a secret, so messages don't hold it.
-        if not isinstance(value, str):
-            raise TypeError(f"header {name}: its value is not a str but {type(value).__name__}")
+        # As in `by_name`, messages hold no values.
         if bad := UNFIT.search(value):
             why = "a line break or another control character" if bad.group() < "\x80" else "not latin-1"
             raise ValueError(f"header {name}: {bad.group()!r} at {bad.start()} of its value is {why}")

@@ -17,6 +17,7 @@ from penstock.http.content import Files, Source
 from penstock.http.hooks import Hooks
 from penstock.http.options import Decode, Limits, Timeouts
 from penstock.http.proxy import Proxy, parse_proxy
+from penstock.http.request import HeaderPairs
 from penstock.http.resolve import AllowAddress, Resolver
 from penstock.http.route import socket_path
 from penstock.http.transport import Transport
@@ -32,8 +33,8 @@ class Options(TypedDict, total=False):
     """What a URL that begins with `/` is appended to."""
     params: Params | None
     """Added to the query of the URL: names and values; a list stands for several. `None` is a TypeError."""
-    headers: Mapping[str, str] | None
-    """Besides the client's, and instead of those of the same name."""
+    headers: HeaderPairs | None
+    """Besides the client's, and instead of those of the same name. Several values of a name are joined."""
     auth: Auth | Literal[False] | None
     """A pair of user and password, `BasicAuth` or `BearerAuth`; `False` is none, whatever the client has."""
     content: Source | None
