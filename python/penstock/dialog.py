@@ -8,7 +8,7 @@ import datetime
 import http
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 import penstock
 from penstock._native import Head
@@ -40,24 +40,8 @@ def _check_body(name: str, body: object) -> None:
         raise TypeError(f"{name}={type(body).__name__}: takes a BodyImage, as BodyImage.from_bytes(data)")
 
 
-class _Value:
-    """Equality by what fields hold, header lines included: a mapping's would leave repeated ones out."""
-
-    def _state(self) -> tuple[Any, ...]:
-        return tuple(
-            getattr(value, "raw", value)
-            for value in (getattr(self, field.name) for field in dataclasses.fields(cast(Any, self)))
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return self._state() == other._state() if type(other) is type(self) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._state())
-
-
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Prolog(_Value):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prolog:
     """A request: as its maker meant it, or, from `Client.record`, with all the header fields that were sent.
 
     Two are equal when their fields are and their bodies are the same image.
@@ -81,8 +65,8 @@ class Prolog(_Value):
         object.__setattr__(self, "req_headers", headers_of(self.req_headers))
 
 
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Epilog(_Value):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Epilog:
     """A response. Equality is that of `Prolog`."""
 
     version: str

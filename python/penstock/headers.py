@@ -19,7 +19,8 @@ _PARSED = (Head, Fields)
 
 class Headers(Mapping[str, str]):
     """Header fields: names in any case, values as latin-1 text (RFC 9110 section 5.5). A field that came more than once
-    gives its first value by `[]`, and all of them by `get_all`. Made of pairs or a mapping, in text or bytes."""
+    gives its first value by `[]`, and all of them by `get_all`. Two are equal when they have the same fields in one
+    order. Made of pairs or a mapping, in text or bytes."""
 
     __slots__ = ("_head",)
 
@@ -58,6 +59,16 @@ class Headers(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self._names())
+
+    def _key(self) -> tuple[tuple[bytes, bytes], ...]:
+        return tuple((name.lower(), value) for name, value in self.raw)
+
+    def __eq__(self, other: object) -> bool:
+        # A mapping's own would leave out all values but the first.
+        return self._key() == other._key() if isinstance(other, Headers) else super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return hash(self._key())
 
     def __repr__(self) -> str:
         return f"Headers({[(name.decode('latin-1'), value.decode('latin-1')) for name, value in self.raw]})"

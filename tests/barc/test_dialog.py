@@ -15,6 +15,7 @@ import penstock
 import penstock.headers
 import pytest
 from penstock import barc, replay
+from penstock._native import Head
 
 from tests.barc.conftest import DATA, MakeDialog, make_dialog
 from tests.http.serving import head, response, serve
@@ -59,6 +60,17 @@ def test_headers_are_made_of_what_they_are_printed_as() -> None:
     assert penstock.Headers(headers).raw == headers.raw
     with pytest.raises(TypeError, match="text or bytes, not int"):
         penstock.Headers({"a": 1})
+
+
+def test_headers_are_equal_when_all_of_their_fields_are() -> None:
+    one = penstock.Headers([("A", "1"), ("b", "2"), ("a", "3")])
+    same = penstock.Headers(Head(b"HTTP/1.1 200 OK\r\na: 1\r\nA: 3\r\nB: 2\r\n\r\n", ()))
+    assert one == same
+    assert len({one, same}) == 1
+    for other in ([("a", "1"), ("b", "2")], [("a", "1"), ("a", "4"), ("b", "2")], [("a", "3"), ("a", "1"), ("b", "2")]):
+        assert one != penstock.Headers(other)
+    assert penstock.Headers({"A": "1"}) == {"a": "1"}
+    assert one != "text"
 
 
 @pytest.mark.parametrize(
