@@ -351,7 +351,9 @@ async def test_a_reset_ends_the_sending_of_what_never_waits(
 
 
 @pytest.mark.parametrize("size", [2, 30_000])
-async def test_a_reset_behind_an_answer_loses_none_of_it(certificate: Path, size: int) -> None:
+async def test_a_reset_behind_an_answer_loses_none_of_it(
+    certificate: Path, size: int, caplog: pytest.LogCaptureFixture
+) -> None:
     sending, gone = threading.Event(), threading.Event()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -383,3 +385,4 @@ async def test_a_reset_behind_an_answer_loses_none_of_it(certificate: Path, size
             assert (answer.status, await answer.read()) == (413, BODY[:size])
             await until(lambda: client.stats()["open"] == 0)
         refusing.join()
+    assert not caplog.records

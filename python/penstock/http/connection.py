@@ -17,10 +17,10 @@ from penstock._native import Direct, Dispatch, Image, Op, Permit, Receiver, Scra
 from penstock.blocking._ops import perform
 from penstock.body.image import BodyImage
 from penstock.errors import BudgetExceeded, PenstockError, RequestError, Timeout, Truncated
+from penstock.http.beneath import Leftover
 from penstock.http.content import Content
 from penstock.http.deadlines import BUDGET_RETRY, Deadlines
 from penstock.http.exchange import Exchange
-from penstock.http.leftover import Leftover
 from penstock.http.route import Route
 from penstock.http.watch import Watch
 from penstock.http.writer import Stopped, Writer

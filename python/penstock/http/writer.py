@@ -11,6 +11,7 @@ from penstock.blocking._ops import perform
 from penstock.blocking.policy import Policy
 from penstock.body.image import TURN, BodyImage
 from penstock.errors import Truncated
+from penstock.http.beneath import beneath
 from penstock.http.content import Content, piece_of
 
 __all__ = ["Stopped", "Writer", "settle"]
@@ -32,6 +33,7 @@ class Writer:
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, *, plain: bool) -> None:
         self._loop = loop
         self._transport = transport
+        self._socket = beneath(transport)
         self._plain = plain
         self._given = 0
         self._turn_at = TURN
@@ -108,8 +110,8 @@ class Writer:
     async def _send_view(self, view: memoryview) -> None:
         for start in range(0, len(view), PIECE):
             if self._given >= self._turn_at:
-                # TLS doesn't know that its connection is gone before the loop has told it: it takes all, and waits for
-                # nothing, for as long as there is something.
+                # uvloop's TLS doesn't know that its connection is gone before the loop has told it: it takes all, and
+                # waits for nothing, for as long as there is something.
                 self._turn_at = self._given + TURN
                 await asyncio.sleep(0)
             self._write(view[start : start + PIECE])
@@ -151,8 +153,8 @@ class Writer:
                 await self._writable(upload.fd)
 
     def _write(self, data: bytes | memoryview) -> None:
-        # A transport whose write has failed swallows what it is given, and pauses nobody.
-        if self.stopping or self._transport.is_closing():
+        # A transport whose write has failed swallows what it is given, complains of it, and pauses nobody.
+        if self.stopping or self._transport.is_closing() or self._socket.is_closing():
             raise Stopped
         self._given += len(data)
         self._transport.write(data)
