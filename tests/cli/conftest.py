@@ -88,9 +88,14 @@ def until(condition: Callable[[], bool]) -> None:
 
 def asked(site: str, path: str | None = None) -> int:
     """How many requests a site had, of all paths or of those that begin with one."""
+    return sum(head.startswith(f"GET /{path or ''}") for head in heads_of(site))
+
+
+def heads_of(site: str) -> list[str]:
+    """Of the requests that a site had."""
     with urllib.request.urlopen(f"{site}/heads") as response:
-        heads = response.read().decode().split("\n\n")
-    return sum(head.startswith(f"GET /{path or ''}") for head in heads)
+        heads: str = response.read().decode()
+    return heads.split("\n\n")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import pytest
 
-from tests.cli.conftest import asked, needs_proc, start, until, watched
+from tests.cli.conftest import asked, heads_of, needs_proc, start, until, watched
 from tests.cli.site import ZIPPED, text
 
 
@@ -50,6 +50,53 @@ def test_a_url_without_a_name_gives_an_index_in_the_directory(path: str, run: An
     assert run("get", "-o", folder, f"{site}{path}", f"{site}/text/1") == (0, "", "")
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == {"index.html": b"index", "1": text(1)}
     assert [file.name for file in tmp_path.iterdir()] == ["folder"]
+
+
+def test_headers_are_sent_with_each_request(run: Any, site: str) -> None:
+    given = ("-H", "X-One: 1", "--header", "user-agent:me", "-H", "Accept: a/b", "-H", "accept: c/d", "-H", "empty:")
+    assert run("get", *given, f"{site}/to/text/1", f"{site}/text/2").status == 0
+    heads = heads_of(site)
+    assert len(heads) == 3
+    for head in heads:
+        sent = dict(line.split(": ", 1) for line in head.splitlines()[1:])
+        assert (sent["x-one"], sent["user-agent"], sent["accept"], sent["empty"]) == ("1", "me", "a/b, c/d", "")
+
+
+def test_a_url_takes_no_longer_than_the_timeout(run: Any, site: str, tmp_path: Path) -> None:
+    done = run("get", "--timeout", "0.5", "-o", tmp_path, f"{site}/half/2000", f"{site}/held", f"{site}/text/1")
+    assert (done.status, done.out) == (2, "")
+    assert done.err.count("within 0.5 s (Timeouts.total)") == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_a_proxy_is_asked(run: Any, site: str) -> None:
+    assert run("get", "--proxy", site, "http://elsewhere.invalid/text/1").status == 2
+    assert [head.splitlines()[0] for head in heads_of(site)] == ["GET http://elsewhere.invalid/text/1 HTTP/1.1"]
+    assert run("get", "--proxy", "", f"{site}/text/1") == (0, text(1).decode(), "")
+
+
+@pytest.mark.parametrize("command", ["get", "record"])
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (("-H", "secret"), "takes a name, a colon and a value"),
+        (("-H", "a b: secret"), "not a token"),
+        (("-H", "a: secret\n1"), "line break"),
+        (("-H", "host: secret", "-H", "Host: secret"), "has one value, and is given more"),
+        (("--timeout", "0"), "total=0"),
+        (("--timeout", "nan"), "total=nan"),
+        (("--timeout", "soon"), "'soon' is not a valid float"),
+        (("--proxy", "ftp://user:secret@there"), "proxy"),
+    ],
+)
+def test_what_requests_cannot_have_is_wrong_usage_and_no_secret_is_told(
+    command: str, given: tuple[str, str], why: str, run: Any, tmp_path: Path
+) -> None:
+    done = run(command, *given, "http://127.0.0.1:1/", tmp_path / "file" if command == "record" else "http://[::1]:1/")
+    assert (done.status, done.out) == (1, "")
+    assert why in done.err
+    assert "secret" not in done.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_urls_of_one_name_do_not_replace_each_other(run: Any, site: str, tmp_path: Path) -> None:

@@ -56,6 +56,28 @@ def test_requests_and_answers_are_appended(run: Any, site: str, tmp_path: Path) 
     assert sent["user-agent"].startswith("penstock/")
 
 
+def test_headers_take_the_place_of_those_that_are_sent_anyway_and_are_recorded(
+    run: Any, site: str, tmp_path: Path
+) -> None:
+    given = ("-H", "Accept-Language: de", "-H", "authorization: mine", "-H", "accept: a/b")
+    assert run("record", *given, f"{site}/text/1", tmp_path / "a.barc") == (0, "", "")
+    with barc.open(tmp_path / "a.barc") as archive:
+        (record,) = archive
+    sent = record.req_headers
+    assert (sent["accept-language"], sent["authorization"], sent["accept"]) == ("de", "mine", "a/b")
+    assert sent["accept-encoding"] == "gzip, deflate, br, zstd"
+
+
+def test_a_url_that_takes_longer_than_the_timeout_fails_and_the_others_are_recorded(
+    run: Any, site: str, tmp_path: Path
+) -> None:
+    done = run("record", "--timeout", "0.5", f"{site}/held", f"{site}/text/1", tmp_path / "a.barc")
+    assert (done.status, done.out) == (2, "")
+    assert f"penstock: {site}/held: " in done.err
+    assert "within 0.5 s (Timeouts.total)" in done.err
+    assert urls_of(tmp_path / "a.barc") == [f"{site}/text/1"]
+
+
 def test_bodies_can_be_left_coded_and_something_else_accepted(run: Any, site: str, tmp_path: Path) -> None:
     file = tmp_path / "a.barc"
     assert run("record", "--no-decode", "--accept", "text/x", f"{site}/gzip", file).status == 0

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 import penstock
+from penstock.cli.asking import asking, client_of
 from penstock.cli.common import (
     Command,
     Failure,
@@ -50,11 +51,22 @@ penstock get -o downloads/ https://example.com/one.tar https://example.com/two.t
 )
 @click.option("-o", "--output", metavar="FILE|DIR", type=FILE, help="A file, or a directory: names are the URLs' last.")
 @click.option("-f", "--force", is_flag=True, help="Replace files that are there; devices and pipes are written to.")
+@asking
 @limited
 @json_option
 @quiet_option
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
-def get(urls: tuple[str, ...], output: str | None, force: bool, max_body: str, as_json: bool, quiet: bool) -> int:
+def get(
+    urls: tuple[str, ...],
+    output: str | None,
+    force: bool,
+    headers: tuple[str, ...],
+    timeout: float | None,
+    proxy: str | None,
+    max_body: str,
+    as_json: bool,
+    quiet: bool,
+) -> int:
     """GET bodies, to standard output or to files.
 
     Redirects are followed and codings removed. A status of 400 or more is an error; so is a body that ends early, of
@@ -63,6 +75,7 @@ def get(urls: tuple[str, ...], output: str | None, force: bool, max_body: str, a
     if as_json and output is None:
         raise click.UsageError("--json needs --output: standard output is for the bodies")
     tunables = tunables_of(max_body)
+    client = client_of(headers, timeout, proxy, tunables=tunables)
     folder = output is not None and (len(urls) > 1 or output.endswith("/") or Path(output).is_dir())
     if folder and output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)
@@ -71,7 +84,7 @@ def get(urls: tuple[str, ...], output: str | None, force: bool, max_body: str, a
     total = None if len(urls) == 1 else len(urls)
     with Progress("file", total, by_size=total is None, quiet=quiet) as progress:
         place = Place(output, folder, force)
-        return run(Fetched(place, tunables, progress).all(urls, as_json))
+        return run(Fetched(client, place, tunables, progress).all(urls, as_json))
 
 
 def _name(url: str) -> str:
@@ -117,19 +130,20 @@ class Place:
 class Fetched:
     """What is common to the URLs of a command line."""
 
-    def __init__(self, place: Place, tunables: penstock.Tunables, progress: Progress) -> None:
+    def __init__(self, client: penstock.Client, place: Place, tunables: penstock.Tunables, progress: Progress) -> None:
+        self._client = client
         self._place = place
         self._tunables = tunables
         self._progress = progress
 
     async def all(self, urls: Iterable[str], as_json: bool) -> int:
         status = 0
-        async with penstock.Client(tunables=self._tunables) as client:
+        async with self._client:
             for url in urls:
                 before = self._progress.size
                 try:
                     target = await penstock.run_blocking(self._place.of, url)
-                    await self._one(client, url, target)
+                    await self._one(url, target)
                 except BrokenPipeError:
                     raise
                 except (Failure, PenstockError, OSError, ValueError) as error:
@@ -147,8 +161,8 @@ class Fetched:
                         print_json(url=url, file=target and str(target.name), size=self._progress.size - before)
         return status
 
-    async def _one(self, client: penstock.Client, url: str, target: Target | None) -> None:
-        async with client.stream("GET", url) as response:
+    async def _one(self, url: str, target: Target | None) -> None:
+        async with self._client.stream("GET", url) as response:
             if response.status >= 400:
                 raise Failure(f"{response.status} {response.reason}")
             if "content-encoding" not in response.headers:

@@ -17,6 +17,7 @@ import click
 import penstock
 from penstock import barc
 from penstock.barc.record import archived_url
+from penstock.cli.asking import asking, client_of
 from penstock.cli.common import (
     Command,
     Failure,
@@ -69,6 +70,7 @@ generate | penstock record --json --from - crawl.barc""",
 @click.option("--no-decode", is_flag=True, help="Leave bodies in the coding in which they come.")
 @compressed
 @click.option("--resume", is_flag=True, help="Skip URLs that FILE has a record of, even a damaged one.")
+@asking
 @limited
 @json_option
 @quiet_option
@@ -84,6 +86,9 @@ def record(
     gzip: bool,
     brotli: bool,
     resume: bool,
+    headers: tuple[str, ...],
+    timeout: float | None,
+    proxy: str | None,
     max_body: str,
     as_json: bool,
     quiet: bool,
@@ -100,8 +105,11 @@ def record(
         raise click.UsageError("Missing argument 'URL...', or --from.")
     strategy = strategy_of(gzip, brotli)
     tunables = tunables_of(max_body)
-    client = penstock.Client(
-        headers={"accept": accept, "accept-language": "en", "accept-encoding": ACCEPT_ENCODING},
+    client = client_of(
+        headers,
+        timeout,
+        proxy,
+        besides={"accept": accept, "accept-language": "en", "accept-encoding": ACCEPT_ENCODING},
         tunables=tunables,
         decode=not no_decode,
         follow_redirects=False,

@@ -1,0 +1,64 @@
+"""What commands that make requests have in common: the options of requests, and the client that is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+import penstock
+
+__all__ = ["asking", "client_of"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def asking(command: F) -> F:
+    """Adds the options that `client_of` takes."""
+    for option in (
+        click.option("--proxy", metavar="URL", help="An HTTP proxy, as http://user:password@host:port."),
+        click.option(
+            "--timeout", metavar="SECONDS", type=float, help="Seconds that a URL may take in all; no limit by default."
+        ),
+        click.option(
+            "-H",
+            "--header",
+            "headers",
+            metavar="NAME:VALUE",
+            multiple=True,
+            help="A header of each request; may be repeated.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def client_of(
+    headers: tuple[str, ...],
+    timeout: float | None,
+    proxy: str | None,
+    *,
+    besides: Mapping[str, str] | None = None,
+    **options: Any,
+) -> penstock.Client:
+    """A client with these options of a command. Headers `besides` them are sent where none of the name is given.
+
+    Raises:
+        click.UsageError: One of them isn't what it has to be.
+    """
+    pairs = [_pair(header) for header in headers]
+    given = {name.lower() for name, _ in pairs}
+    own = [(name, value) for name, value in (besides or {}).items() if name not in given]
+    try:
+        return penstock.Client(headers=[*own, *pairs], timeout=penstock.Timeouts(total=timeout), proxy=proxy, **options)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _pair(header: str) -> tuple[str, str]:
+    name, colon, value = header.partition(":")
+    if not colon:
+        # It may be a secret.
+        raise click.BadParameter("takes a name, a colon and a value", param_hint="--header")
+    return name.strip(), value.strip()
