@@ -37,6 +37,9 @@ pytestmark = pytest.mark.asyncio
         ("p?q=1", {"a": 1}, "/p?q=1&a=1"),
         ("p#part", [("ä", "ö"), ("ä", "")], "/p?%C3%A4=%C3%B6&%C3%A4="),
         ("p", {}, "/p"),
+        ("p?", {}, "/p?"),
+        ("p?#", {"a": 1}, "/p?a=1"),
+        ("p?q=1&", {"a": 1}, "/p?q=1&a=1"),
     ],
 )
 async def test_params_go_into_the_query(path: str, params: Any, target: str) -> None:

@@ -72,6 +72,9 @@ LOCATIONS = {
     "http://127.0.0.1:{port}/y#part": "/y",
     "/sp ace/\xe4": "/sp%20ace/%E4",
     "/already%20so": "/already%20so",
+    "http://127.0.0.1:{port}/y?": "/y?",
+    "next?": "/dir/next?",
+    "next;": "/dir/next;",
 }
 
 
@@ -86,7 +89,7 @@ async def test_where_a_location_leads(location: str) -> None:
 
 @pytest.mark.parametrize(
     ("location", "then"),
-    [("?", "/dir/page"), ("?#t", "/dir/page"), ("", "/dir/page?q=1"), ("#t", "/dir/page?q=1"), ("?r", "/dir/page?r")],
+    [("?", "/dir/page?"), ("?#t", "/dir/page?"), ("", "/dir/page?q=1"), ("#t", "/dir/page?q=1"), ("?r", "/dir/page?r")],
 )
 async def test_an_empty_query_of_a_location_takes_the_place_of_the_old_one(location: str, then: str) -> None:
     async with serve(redirect(302, location), [response(b"")]) as server, penstock.Client() as client:
@@ -96,7 +99,7 @@ async def test_an_empty_query_of_a_location_takes_the_place_of_the_old_one(locat
 
 @pytest.mark.parametrize(
     ("location", "then"),
-    [("/there", "there#part"), ("/there#own", "there#own"), ("/there#", "there"), ("", "#part"), ("/a?#b", "a#b")],
+    [("/there", "there#part"), ("/there#own", "there#own"), ("/there#", "there"), ("", "#part"), ("/a?#b", "a?#b")],
 )
 async def test_a_fragment_holds_for_where_a_redirect_leads_unless_that_has_its_own(location: str, then: str) -> None:
     async with serve(redirect(302, location), redirect(307, ""), [response(b"")]) as server:
@@ -104,6 +107,37 @@ async def test_a_fragment_holds_for_where_a_redirect_leads_unless_that_has_its_o
             answer = await client.get(f"{server.url}#part")
         assert answer.url == server.url + then
         assert not any(b"#" in request.split(b"\r\n")[0] for request in server.requests)
+
+
+@pytest.mark.parametrize(
+    ("location", "then"),
+    [
+        ("next", "/of//a.test/next"),
+        ("./", "/of//a.test/"),
+        ("..", "/of//"),
+        ("../../..", "/"),
+        ("../x//../y/.", "/of//x/y/"),
+        ("next//http://b", "/of//a.test/next//http://b"),
+        ("/x//y/../?q=/../z", "/x//?q=/../z"),
+        ("?r", "/of//a.test/page?r"),
+    ],
+)
+async def test_a_location_in_a_path_with_empty_segments_keeps_them(location: str, then: str) -> None:
+    async with serve(redirect(302, location), [response(b"")]) as server, penstock.Client() as client:
+        await client.get(f"{server.url}of//a.test/page?q=1")
+        assert first_lines(server)[1] == f"GET {then}"
+
+
+@pytest.mark.parametrize("base", ["http://a.test", "http://a.test?q", "HTTP://a.test/"])
+async def test_a_location_leads_on_from_an_origin_without_a_path(base: str) -> None:
+    origin = base[: len("http://a.test")]
+    assert [join(base, location) for location in ("x", "../x", "/x", "//b.test/x", "http:x")] == [
+        f"{origin}/x",
+        f"{origin}/x",
+        f"{origin}/x",
+        f"{origin[:5]}//b.test/x",
+        f"http{origin[4:]}/x",
+    ]
 
 
 async def test_a_long_location_is_encoded_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,11 @@ _APART = re.compile(
     "\u13a0-\u13fd\uab70-\uabbf]"
 )
 """The two forms of a sharp s, the final sigma, joiners, fillers and selectors that aren't seen, and Cherokee."""
+_URL = re.compile(r"([A-Za-z]+:)(//[^/?#]*)([^?#]*)")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_REFERENCE = re.compile(rf"(?:{_SCHEME.pattern})?//[^/?#]")
+"""What has an authority."""
+_PATH = re.compile(r"[^?#]+")
 LONGEST = 253
 """Characters that a name in DNS may have."""
 
@@ -179,7 +184,8 @@ def _split(url: str) -> Target:
     if port == 0:
         raise refuse("port 0 can't be connected to")
     path = parts.path or "/"
-    if parts.query:
+    if parts.query or "?" in url.partition("#")[0]:
+        # One that is empty isn't none (RFC 3986 section 6.2.3).
         path = f"{path}?{parts.query}"
     origin = Origin(scheme, host, port or PORTS[scheme])
     # The zone of an address is this machine's alone (RFC 6874 section 4).
@@ -228,7 +234,8 @@ def with_params(url: str, params: Params) -> str:
     if not more:
         return url
     url, mark, fragment = url.partition("#")
-    return f"{url}{'&' if '?' in url else '?'}{more}{mark}{fragment}"
+    between = "?" if "?" not in url else "" if url.endswith(("?", "&")) else "&"
+    return f"{url}{between}{more}{mark}{fragment}"
 
 
 def join(base: str, location: str) -> str:
@@ -241,11 +248,42 @@ def join(base: str, location: str) -> str:
     # All at once: a call for each character of a long one would hold the loop up.
     location = urllib.parse.quote(location, safe=_INSIDE, encoding="latin-1", errors="replace")
     base, mark, fragment = base.partition("#")
-    if location.startswith("?"):
-        # `urljoin` would take an empty query for none, and keep the base's (RFC 3986 section 5.2.2).
-        base = base.partition("?")[0]
     try:
-        url = urllib.parse.urljoin(base, location)
+        url = _resolved(base, location)
     except ValueError:
         raise refused(location, _BRACKETS) from None
-    return to_ascii(url if "#" in location else f"{url}{mark}{fragment}")
+    return to_ascii(url.removesuffix("#") if "#" in location else f"{url}{mark}{fragment}")
+
+
+def _resolved(base: str, location: str) -> str:
+    """A reference as a URL (RFC 3986 section 5.2). `urljoin` leaves out empty queries, and the empty segments of paths,
+    as `/of/https://a.test/` has one."""
+    found = _URL.match(base)
+    assert found is not None  # it was asked for
+    scheme, authority, path = found.groups()
+    if _REFERENCE.match(location):
+        return location if location[0] != "/" else f"{scheme}{location}"
+    if _SCHEME.match(location) or location.startswith("//"):
+        # What is left of those is wrong; browsers have a meaning for some of it.
+        return urllib.parse.urljoin(base, location)
+    if not location or location[0] == "#":
+        return base + location
+    if location[0] == "?":
+        return f"{scheme}{authority}{path}{location}"
+    to = _PATH.match(location)
+    assert to is not None  # there is something before its query
+    whole = to[0] if location[0] == "/" else f"{path[: path.rfind('/') + 1] or '/'}{to[0]}"
+    return f"{scheme}{authority}{_without_dots(whole)}{location[to.end() :]}"
+
+
+def _without_dots(path: str) -> str:
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for segment in segments:
+        if segment not in (".", ".."):
+            kept.append(segment)
+        elif segment == ".." and kept:
+            kept.pop()
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return f"/{'/'.join(kept)}"

@@ -59,7 +59,8 @@ def _split(url: str) -> tuple[str, str, str]:
         found = _PARTS.match(url)
         assert found is not None  # all of it is optional
         return found[1] or "", found[2], found[3]
-    return target.origin.scheme, target.origin.authority, target.path
+    # Programs that split a URL lose an empty query.
+    return target.origin.scheme, target.origin.authority, target.path.removesuffix("?")
 
 
 def _escaped(found: re.Match[str]) -> str:
