@@ -352,6 +352,29 @@ def test_check_goes_on_behind_a_file_that_cannot_be_opened(run: Any) -> None:
     assert gone == {"file": "gone.barc", "error": done.err.removeprefix("penstock: ").rstrip()}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ls plain.barc",
+        "cat plain.barc",
+        "cp plain.barc multi.barc",
+        "check plain.barc",
+        "repair plain.barc",
+        "stats plain.barc",
+        "record --from urls.txt plain.barc",
+        "get --force --output plain.barc http://127.0.0.1:1/",
+    ],
+)
+def test_a_file_is_refused_by_who_opens_it_and_not_as_wrong_usage(
+    line: str, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("urls.txt").touch()
+    # Root may read every file, and some are only written to or replaced.
+    monkeypatch.setattr(os, "access", lambda *_args, **_options: False)
+    done = run(*line.split())
+    assert done.status == (2 if line.startswith("get") else 0), done.err
+
+
 def test_check_and_repair_tell_machines_the_same(run: Any) -> None:
     done = run("check", "--json", "truncated_body.barc", "plain.barc")
     problem, first, second = map(json.loads, done.out.splitlines())

@@ -21,8 +21,8 @@ __all__ = ["FILE", "compressed", "each", "extent", "opened", "reading", "several
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-FILE = click.Path()
-"""A name that shells complete; whether there is such a file is found out when it is opened."""
+FILE = click.Path(readable=False)
+"""A name that shells complete; whether there is such a file, and may be read, is found out when it is opened."""
 
 several = click.argument("files", metavar="FILE...", nargs=-1, required=True, type=FILE)
 

@@ -60,7 +60,7 @@ generate | penstock record --json --from - crawl.barc""",
     "--from",
     "source",
     metavar="URLS",
-    type=click.Path(allow_dash=True),
+    type=click.Path(readable=False, allow_dash=True),
     help="A list of URLs, one a line; - is standard input.",
 )
 @click.option(
