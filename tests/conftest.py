@@ -27,6 +27,8 @@ PROC = Path("/proc/self")
 GRACE = 5.0
 """Seconds that threads and descriptors get to go after the test that made them."""
 
+COLOURS = frozenset({"NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"})
+"""Variables by which rich and Python decide on colours whatever the terminal."""
 
 Held = tuple[dict[str, str], dict[str, str]]
 """Threads and descriptors."""
@@ -56,6 +58,11 @@ def pytest_asyncio_loop_factories(
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    # What the tests ask is on this machine, and urllib and others would ask a proxy for it; and what the commands print
+    # is compared, in processes of their own too.
+    for name in tuple(os.environ):
+        if name.lower().endswith("_proxy") or name in COLOURS:
+            del os.environ[name]
     # Made once, kept to the end: not a leak of the test that happens to be the first to use them.
     default_pool()
     uvloop.new_event_loop().close()
