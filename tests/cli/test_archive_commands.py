@@ -602,7 +602,7 @@ def test_an_error_that_nobody_reads_has_its_status_all_the_same(arguments: list[
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&-"])
 @pytest.mark.parametrize("command", ["check", "ls"])
 def test_closed_standard_streams_are_as_dev_null(command: str, closed: str) -> None:
-    line = ["sh", "-c", f'exec "$0" "$@" {closed}', sys.executable, "-m", "penstock.cli", command]
+    line = ["sh", "-c", f'exec "$0" "$@" {closed}', sys.executable, "-X", "dev", "-m", "penstock.cli", command]
     done = subprocess.run([*line, "plain.barc"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert ("plain.barc" in done.stdout or "sample.test" in done.stdout) == (">&-" not in closed.split())

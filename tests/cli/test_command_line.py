@@ -37,6 +37,12 @@ def test_the_version(flag: str, run: Callable[..., Done]) -> None:
     assert run(flag) == (0, f"penstock {penstock.__version__}\n", "")
 
 
+@pytest.mark.parametrize("module", ["penstock", "penstock.cli"])
+def test_the_package_run_as_a_module_is_the_command(module: str, run: Callable[..., Done]) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "ls", "-h"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == run("ls", "-h")
+
+
 @pytest.mark.parametrize("debug", [("-d", "get"), ("-dddd", "get", "-d"), ("get", "--debug")])
 def test_what_is_done_is_logged_if_it_is_asked_for(debug: tuple[str, ...], run: Callable[..., Done], site: str) -> None:
     done = run(*debug, f"{site}/gzip")

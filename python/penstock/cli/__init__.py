@@ -36,8 +36,10 @@ def _open_streams() -> None:
     names of files printed as they are."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            # Its own descriptor is the lowest that is free, so that no socket and no archive gets that.
-            setattr(sys, name, open(os.devnull, mode, errors="replace"))  # noqa: SIM115
+            # Its own descriptor is the lowest that is free, so that no socket and no archive gets that. As the
+            # interpreter's own streams, it stays open to the end, of which Python's development mode would warn.
+            null = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(null, mode, errors="replace", closefd=False))  # noqa: SIM115
     if not isinstance(sys.stdout, io.TextIOWrapper):
         return
     # It is strict in most locales, and a name needn't be UTF-8.
