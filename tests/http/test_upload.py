@@ -242,6 +242,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a length that is none": ({"content": pieces(), "headers": {"content-length": "+4"}}, "not a number"),
     "a framing": ({"headers": {"Transfer-Encoding": "chunked"}}, "transfer-encoding"),
     "a line in a header": ({"headers": {"a": "b\r\nc: d"}}, "line break"),
+    "a type without the boundary": (
+        {"files": {"a": b""}, "headers": {"Content-Type": "multipart/form-data"}},
+        "content-type follows from files",
+    ),
     "a line in a type": ({"files": {"a": ("a", b"", "x\r\ny")}}, "line break"),
     "not a number": ({"json": float("nan")}, "JSON"),
     "an option that isn't": ({"contents": b""}, "there is no option contents"),
@@ -624,8 +628,9 @@ async def test_a_put_on_a_stale_connection_is_sent_once_more_but_not_from_an_ite
         assert client.stats()["retried"] == 0
 
 
-async def test_json_round_trips() -> None:
-    value = {"name": "ä", "list": [1, 2.5, True, None]}
+@pytest.mark.parametrize("name", ["ä", "cut: \ud83d"])
+async def test_json_round_trips(name: str) -> None:
+    value = {"name": name, "list": [1, 2.5, True, None]}
     async with serve([response(json.dumps(value).encode(), "Content-Type: application/json")]) as server:
         async with penstock.Client() as client:
             answer = await client.post(server.url, json=value)

@@ -51,6 +51,11 @@ class Content:
         return content
 
     @property
+    def kind_is_fixed(self) -> bool:
+        """Whether its content type has what is needed to read it."""
+        return self.kind is not None and self.kind.startswith("multipart/")
+
+    @property
     def repeatable(self) -> bool:
         """Whether it can be sent from its start; an iterator that was begun is used up, and so is what can be read, as
         anyio's files and aiohttp's streams: each of its iterators goes on where the last one was."""
@@ -98,13 +103,20 @@ async def encode(
     if content is not None:
         return await _from_source(content, policy)
     if json is not None:
-        text = json_.dumps(json, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        return Content((text.encode(),), "application/json")
+        return Content((_json(json),), "application/json")
     if form is not None:
         return Content((encoded(form, "form").encode(),), "application/x-www-form-urlencoded")
     if files is not None:
         return await _multipart(files, policy)
     return None
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return json_.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, as JSON may have it and UTF-8 may not (RFC 8259 section 8.2): escaped it can go.
+        return json_.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
 async def _from_source(source: object, policy: Policy) -> Content:

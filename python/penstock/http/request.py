@@ -130,6 +130,9 @@ class Request:
             raise ValueError("method='CONNECT': tunnels are made by proxy=")
         if "transfer-encoding" in self.fields:
             raise ValueError("headers: transfer-encoding follows from the content, give that")
+        if "content-type" in self.fields and self.content is not None and self.content.kind_is_fixed:
+            # Without the boundary nobody could read the parts.
+            raise ValueError("headers: content-type follows from files, leave it out, of a client's headers as well")
         if self.method == "TRACE" and self.content is not None:
             raise ValueError("method='TRACE': is sent without content (RFC 9110 section 9.3.8)")
         announced = self.fields.get("content-length")
