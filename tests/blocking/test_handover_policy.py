@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 import time
 from pathlib import Path
@@ -48,6 +49,27 @@ def test_a_callback_runs_one_in_a_task_of_its_own() -> None:
         loop.call_soon(lambda: begun.set_result(policy.run(divmod, 7, 2)))
         assert await (await begun) == (3, 1)
         assert stats()["blocks"] == 1
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="not on this platform: eager tasks came with CPython 3.12")
+def test_with_eager_tasks_whoever_begins_one_goes_on_and_may_be_a_callback() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        policy, mets = Permit(Semaphore(3), on_unsupported="error"), [Met() for _ in range(3)]
+        runs: list[Any] = [policy.run(met) for met in mets[:2]]
+        loop.call_soon(lambda: runs.append(policy.run(mets[2])))
+        assert not any(met.entered.is_set() for met in mets)
+        await until(lambda: all(met.entered.is_set() for met in mets))
+        cancelled = policy.run(mets.clear)
+        cancelled.cancel()
+        for met in mets:
+            met.opened.set()
+        await asyncio.gather(*runs)
+        assert cancelled.cancelled()
+        assert (policy.semaphore.free, len(mets)) == (3, 3)
 
     run(main())
 

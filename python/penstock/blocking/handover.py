@@ -291,11 +291,17 @@ def unsupported(
 
 def run_permitted(permit: Permit, call: Callable[[], T]) -> asyncio.Task[T]:
     """What `Permit.run` gives where the function is to run in place: begun by a callback, it has a task, too."""
-    return asyncio.get_running_loop().create_task(_run_permitted(permit, call))
+    made: list[bool] = []
+    task = asyncio.get_running_loop().create_task(_run_permitted(permit, call, made))
+    made.append(True)
+    return task
 
 
-async def _run_permitted(permit: Permit, call: Callable[[], T]) -> T:
+async def _run_permitted(permit: Permit, call: Callable[[], T], made: list[bool]) -> T:
     loop = asyncio.get_running_loop()
+    if not made:
+        # An eager task, still in the step of its creator, which goes on first and may be a callback.
+        await asyncio.sleep(0)
     async with permit.semaphore:
         result: tuple[T] | str = "this loop isn't penstock.run's"
         if isinstance(loop, _Handover):
