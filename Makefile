@@ -57,6 +57,8 @@ test-programs: say-test-programs programs $(VENV)/.develop $(VENV)/.test ## Run 
 test-handover: say-test-handover $(VENV)/.develop $(VENV)/.test ## Run the Python tests of what is tied to versions of CPython, and its stress suite
 	$(IN_PROCESSES) tests/blocking/test_handover*.py
 
+MACOS := aarch64-apple-darwin
+
 .PHONY: lint
 lint: say-lint $(VENV)/.develop $(VENV)/.lint $(VENV)/.test ## Check formats, clippy, ruff, strict mypy, the stubs, where unsafe stands, and the documentation's tables
 	cargo fmt --check
@@ -74,7 +76,15 @@ lint: say-lint $(VENV)/.develop $(VENV)/.lint $(VENV)/.test ## Check formats, cl
 	$(BIN)/python -m mypy.stubtest penstock._native --allowlist tests/types/stubtest-allowlist.txt --ignore-unused-allowlist
 	$(BIN)/python docs/check_from_rust.py
 	$(BIN)/python docs/check_unsafe.py
+	@if [ -d "$$(rustc --print sysroot)/lib/rustlib/$(MACOS)" ]; then $(MAKE) --no-print-directory lint-macos; \
+		else echo "the Rust target $(MACOS) is not installed: what is compiled for macOS was not checked"; fi
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; else echo "cargo-deny is not installed: deny.toml was not checked"; fi
+
+.PHONY: lint-macos
+lint-macos: say-lint-macos ## Check what is compiled for macOS by clippy, from any machine that has its Rust target
+	@# Nothing is linked, so what is in C needn't be compiled.
+	CC_$(subst -,_,$(MACOS))=true AR_$(subst -,_,$(MACOS))=true PYO3_CROSS=1 PYO3_CROSS_PYTHON_VERSION=3.11 \
+		CARGO_TARGET_DIR=target/lint-macos cargo clippy --quiet --workspace --all-targets --target $(MACOS) -- -D warnings
 
 .PHONY: docs
 docs: say-docs $(VENV)/.docs ## Build the documentation into target/docs, strictly

@@ -2,14 +2,16 @@
 //! the worker receives into one hot buffer, takes framing and codings off, digests and writes, and reports once, when the
 //! body ends, fails, is cancelled or passes a limit. The loop that owns the socket doesn't read it meanwhile.
 //!
-//! Each worker has its own epoll. Handing over registers the socket there, edge-triggered, which also wakes the worker
-//! if anything can be read. Who waits for whom: the worker for its epoll only; a submitter for the inbox's lock, which
+//! Each worker has its own [`Poller`]. Handing over registers the socket there, edge-triggered, which also wakes the worker
+//! if anything can be read. Who waits for whom: the worker for its poller only; a submitter for the inbox's lock, which
 //! nobody holds over a system call that can wait. A job is in the inbox, or with the worker, or reported: never lost,
 //! because the inbox is looked at after every wake-up and its socket is registered only after it is in there.
 //!
 //! Nothing is read that belongs to somebody else: of a body with a length exactly that is received; what lies behind
 //! the end of any other is reported as `excess`, and that connection can't be used again. The worker holds a duplicate
 //! of the descriptor, so that its number isn't given to another socket while it reads.
+
+mod poller;
 
 use crate::body::{Lease, WINDOW};
 use crate::codec::{Inflow, Through};
@@ -18,8 +20,7 @@ use crate::http::Response;
 use crate::receive::{Away, fit, take_in_mapped};
 use crate::sync::Mutex;
 use crate::{Error, Result};
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
+use poller::{Event, Events, Poller};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use std::collections::{HashMap, VecDeque};
@@ -30,9 +31,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-
-/// The token of the eventfd among those of jobs, which count from 1.
-const WAKE: u64 = 0;
 
 /// How often a body that waits for the budget tries again.
 const RETRY: Duration = Duration::from_millis(20);
@@ -78,9 +76,9 @@ struct Inbox {
 }
 
 struct Shared {
-    epoll: OwnedFd,
-    wake: OwnedFd,
+    poller: Poller,
     inbox: Mutex<Inbox>,
+    /// The next token.
     next: AtomicU64,
     active: AtomicUsize,
     /// Something is in the inbox that shouldn't wait for bodies.
@@ -90,8 +88,7 @@ struct Shared {
 impl Shared {
     fn signal(&self) {
         self.urgent.store(true, Relaxed);
-        // Full is signalled, too.
-        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        self.poller.wake();
     }
 }
 
@@ -122,14 +119,10 @@ impl Ticket {
 
 impl Drainer {
     pub fn start(name: String) -> io::Result<Self> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN)?;
         let shared = Arc::new(Shared {
-            epoll,
-            wake,
+            poller: Poller::new()?,
             inbox: Mutex::default(),
-            next: AtomicU64::new(WAKE + 1),
+            next: AtomicU64::new(1),
             active: AtomicUsize::new(0),
             urgent: AtomicBool::new(false),
         });
@@ -153,9 +146,8 @@ impl Drainer {
         if inbox.stop {
             return Err(Box::new((job, Error::PoolClosed)));
         }
-        let flags = EventFlags::IN | EventFlags::PRI | EventFlags::RDHUP | EventFlags::ET;
-        if let Err(errno) = epoll::add(&shared.epoll, &job.socket, EventData::new_u64(token), flags) {
-            return Err(Box::new((job, Error::Io { doing: "watch a socket", source: errno.into() })));
+        if let Err(source) = shared.poller.add(&job.socket, token) {
+            return Err(Box::new((job, Error::Io { doing: "watch a socket", source })));
         }
         inbox.jobs.insert(token, job);
         shared.active.fetch_add(1, Relaxed);
@@ -207,28 +199,21 @@ enum Step {
 impl Worker {
     fn run(mut self) {
         let mut buffers = Buffers { received: vec![0; WINDOW], decoded: Vec::new(), ranges: Vec::new() };
-        let mut events = Vec::with_capacity(64);
+        let mut events = Events::new();
         loop {
-            events.clear();
-            let timeout = match (self.ready.is_empty(), self.blocked.is_empty()) {
-                (false, _) => Some(Timespec::default()),
-                (true, false) => Timespec::try_from(RETRY).ok(),
+            let limit = match (self.ready.is_empty(), self.blocked.is_empty()) {
+                (false, _) => Some(Duration::ZERO),
+                (true, false) => Some(RETRY),
                 (true, true) => None,
             };
-            match epoll::wait(&self.shared.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => {
+            let woken = match self.shared.poller.wait(&mut events, limit) {
+                Ok(woken) => woken,
+                Err(error) => {
                     self.shared.inbox.lock().stop = true;
-                    return self.finish_all(|| Error::internal(&format!("epoll_wait: {errno}")));
+                    return self.finish_all(|| Error::internal(&format!("waiting for sockets: {error}")));
                 }
-            }
-            let mut woken = false;
-            for event in &events {
-                match event.data.u64() {
-                    WAKE => woken = true,
-                    token => self.enqueue(token, event.flags),
-                }
-            }
+            };
+            events.iter().for_each(|event| self.enqueue(event));
             if woken && self.mail() {
                 return;
             }
@@ -243,14 +228,14 @@ impl Worker {
         }
     }
 
-    fn enqueue(&mut self, token: u64, flags: EventFlags) {
+    fn enqueue(&mut self, Event { token, ending, urgent }: Event) {
         if !self.jobs.contains_key(&token) {
             let Some(job) = self.shared.inbox.lock().jobs.remove(&token) else { return };
             self.jobs.insert(token, Active { job, queued: false, ending: false, urgent: false, until: None });
         }
         if let Some(active) = self.jobs.get_mut(&token) {
-            active.ending |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
-            active.urgent |= flags.contains(EventFlags::PRI);
+            active.ending |= ending;
+            active.urgent |= urgent;
             if !std::mem::replace(&mut active.queued, true) {
                 self.ready.push_back(token);
             }
@@ -259,8 +244,6 @@ impl Worker {
 
     /// Looks after cancellations; true if the thread is to end.
     fn mail(&mut self) -> bool {
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&self.shared.wake, &mut count);
         self.shared.urgent.store(false, Relaxed);
         let (cancelled, stop) = {
             let mut inbox = self.shared.inbox.lock();
@@ -332,7 +315,7 @@ impl Worker {
         let known = self.jobs.remove(&token).map(|active| active.job);
         let Some(job) = known.or_else(|| self.shared.inbox.lock().jobs.remove(&token)) else { return };
         let Job { socket, body, report, lease, .. } = job;
-        let _ = epoll::delete(&self.shared.epoll, &socket);
+        self.shared.poller.delete(&socket);
         // Before the report: whoever hears of it may close the connection, and then it is to be closed.
         drop((socket, lease));
         self.shared.active.fetch_sub(1, Relaxed);

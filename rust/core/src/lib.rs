@@ -8,7 +8,6 @@ pub mod body;
 pub mod codec;
 pub mod descriptor;
 pub mod dispatch;
-#[cfg(target_os = "linux")]
 pub mod drain;
 pub mod error;
 pub mod fork;

@@ -185,9 +185,10 @@ pub fn decoders(py: Python<'_>) -> PyResult<&Py<DispatchPool>> {
 /// Lowers the priority of the calling thread, where threads have one of their own.
 #[pyfunction]
 fn step_back(_index: usize) {
-    // Lower is always allowed.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::nice(MODESTY);
+    if cfg!(target_os = "linux") {
+        // Lower is always allowed.
+        let _ = rustix::process::nice(MODESTY);
+    }
 }
 
 /// Threads of penstock's in this process: how many there are, of which kind, and how many there can be with the pools

@@ -94,7 +94,7 @@ impl Mender {
         for repair in self.repairs.iter().filter(|repair| repair.cut) {
             rustix::fs::ftruncate(&*self.file, repair.offset).map_err(Error::io("cut off an unfinished record"))?;
         }
-        rustix::fs::fdatasync(&*self.file).map_err(Error::io("have the archive stored"))?;
+        self.file.store().map_err(Error::io("have the archive stored"))?;
         Ok(self.repairs)
     }
 }

@@ -185,7 +185,7 @@ impl Writer {
 
     fn sync(&self) -> Result<()> {
         if self.sync {
-            rustix::fs::fdatasync(&*self.file).map_err(Error::io("have the archive stored"))?;
+            self.file.store().map_err(Error::io("have the archive stored"))?;
         }
         Ok(())
     }

@@ -177,6 +177,11 @@ impl BodyFile {
         self.parts.map.as_ref().filter(|map| offset + len <= map.len() as u64)
     }
 
+    /// Has what was written stored by its device.
+    pub fn store(&self) -> io::Result<()> {
+        self.file().sync_data()
+    }
+
     pub(super) fn file(&self) -> &File {
         &self.parts.file
     }

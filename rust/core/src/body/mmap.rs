@@ -83,6 +83,7 @@ impl SharedRange {
 }
 
 /// The whole pages around a slice: address and length.
+#[cfg(target_os = "linux")]
 fn pages(slice: &[u8]) -> (*mut std::ffi::c_void, usize) {
     let page = rustix::param::page_size();
     let skip = slice.as_ptr().addr() % page;

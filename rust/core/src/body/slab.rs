@@ -13,7 +13,7 @@ use crate::fork::Origin;
 use crate::sync::Mutex;
 use crate::{Error, Result};
 use bytes::Bytes;
-use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::mm::{MapFlags, ProtFlags};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -79,7 +79,7 @@ impl Region {
             #[cfg(target_os = "linux")]
             if align == HUGE_PAGE {
                 // Only advice: a kernel without huge pages gives small ones.
-                let _ = rustix::mm::madvise(base.cast(), size, Advice::LinuxHugepage);
+                let _ = rustix::mm::madvise(base.cast(), size, rustix::mm::Advice::LinuxHugepage);
             }
             Ok(Self { base: NonNull::new_unchecked(base), size })
         }

@@ -3,28 +3,28 @@
 
 use super::file::BodyFile;
 use super::image::{BodyImage, State};
-#[cfg(target_os = "linux")]
 use super::pools::Pools;
-#[cfg(target_os = "linux")]
 use super::slab::{SlabWriter, WINDOW};
 use crate::{Error, Result, descriptor};
-#[cfg(target_os = "linux")]
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-#[cfg(target_os = "linux")]
 use rustix::io::Errno;
-#[cfg(target_os = "linux")]
 use rustix::net::{SendFlags, send};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-/// What is sent in one step at most, so that one body on a fast network doesn't keep a thread from the others.
+/// No SIGPIPE from a peer that has gone: where there is no flag for that, the runtimes of Rust and Python ignore it.
 #[cfg(target_os = "linux")]
+const FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+#[cfg(not(target_os = "linux"))]
+const FLAGS: SendFlags = SendFlags::DONTWAIT;
+
+/// What is sent in one step at most, so that one body on a fast network doesn't keep a thread from the others.
 const STEP: u64 = 4 << 20;
 
 /// How bytes come from the file into the socket.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// The kernel gives it the file's pages (sendfile(2)).
+    /// The kernel gives it the file's pages (sendfile(2), Linux's).
     Pages,
     /// They are read and sent. A peer on this machine gets pages by 64 KiB at a time, is mostly faster than they come, and
     /// sleeps in between; to wake it so often may cost more than the copies. Not from a mapping, which saves one: not every
@@ -33,7 +33,6 @@ enum Way {
 }
 
 pub struct Upload {
-    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "there is no way"))]
     way: Way,
     /// A descriptor of its own: steps may still run when the socket's owner has closed theirs.
     socket: OwnedFd,
@@ -44,14 +43,15 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// `None` if the body isn't in a file, or the platform can't do it.
+    /// `None` if the body isn't in a file.
     pub fn new(image: &BodyImage, socket: RawFd) -> Result<Option<Self>> {
-        Self::by(if descriptor::is_local(socket) { Way::Copies } else { Way::Pages }, image, socket)
+        let copies = descriptor::is_local(socket) || !cfg!(target_os = "linux");
+        Self::by(if copies { Way::Copies } else { Way::Pages }, image, socket)
     }
 
     fn by(way: Way, image: &BodyImage, socket: RawFd) -> Result<Option<Self>> {
         match image.state() {
-            State::File { file, offset } if cfg!(target_os = "linux") => {
+            State::File { file, offset } => {
                 let socket = descriptor::duplicate(socket).map_err(Error::io("send a body from its file"))?;
                 if way == Way::Pages {
                     file.will_be_sent();
@@ -75,7 +75,6 @@ impl Upload {
     }
 
     /// Sends what the socket takes now; 0 if it takes nothing. May wait for the disk.
-    #[cfg(target_os = "linux")]
     pub fn step(&mut self) -> Result<u64> {
         let (begun, mut slab) = (self.sent, self.slab()?);
         while !self.is_done() && self.sent - begun < STEP {
@@ -101,7 +100,6 @@ impl Upload {
     }
 
     /// What copies go through.
-    #[cfg(target_os = "linux")]
     fn slab(&self) -> Result<Option<SlabWriter>> {
         match self.way {
             Way::Pages => Ok(None),
@@ -115,8 +113,12 @@ impl Upload {
         rustix::fs::sendfile(&self.socket, &self.file, Some(&mut from), usize::try_from(most).unwrap_or(usize::MAX))
     }
 
+    #[cfg(not(target_os = "linux"))]
+    fn send_pages(&self, _most: u64) -> rustix::io::Result<usize> {
+        Err(Errno::NOSYS)
+    }
+
     /// What the socket doesn't take is read again by the next step: a body that waits for its peer holds no memory.
-    #[cfg(target_os = "linux")]
     fn send_copy(&self, most: u64, slab: &mut SlabWriter) -> Result<rustix::io::Result<usize>> {
         let room = slab.spare();
         let len = room.len().min(usize::try_from(most).unwrap_or(usize::MAX));
@@ -125,22 +127,16 @@ impl Upload {
         if piece.is_empty() {
             return Ok(Ok(0));
         }
-        Ok(send(&self.socket, piece, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+        Ok(send(&self.socket, piece, FLAGS))
     }
 
     /// A connection may have ended in other ways than by a reset: it timed out, or there is no way to the peer any more. Those
     /// that look after connections needn't know them all. What is wrong with the file is told as it is.
-    #[cfg(target_os = "linux")]
     fn told(&self, errno: Errno) -> Errno {
         let mut polled = [PollFd::new(&self.socket, PollFlags::empty())];
         let asked = poll(&mut polled, Some(&Timespec::default())).is_ok();
         let has_ended = asked && polled.iter().any(|socket| socket.revents().contains(PollFlags::HUP));
         if has_ended && errno != Errno::PIPE { Errno::CONNRESET } else { errno }
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    pub fn step(&mut self) -> Result<u64> {
-        Err(Error::internal("an upload from a file, where the system has none"))
     }
 }
 
