@@ -107,6 +107,17 @@ async def test_a_stream_is_read_line_by_line() -> None:
                 assert [line async for line in stream["lines"](answer, 1000)] == []
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+async def test_events_are_read_from_a_stream_that_is_often_silent(end: bytes) -> None:
+    stream = page("how-to/stream.md")
+    text = end.join((b":", b"", b"data: one", b"id: 1", b"", b"data:two", b"data:  three", b"", b"data: cut"))
+    async with serve([response(text)]) as server, penstock.Client() as client:
+        seen = [event async for event in stream["events"](client, server.url, "0")]
+        assert seen == [("1", b"one"), ("1", b"two\n three")]
+        assert b"last-event-id: 0" in server.requests[0]
+    assert stream["ENDLESS"]["timeout"].min_rate is None
+
+
 async def test_bodies_from_elsewhere_are_collected_and_go_back(tmp_path: Path) -> None:
     collect = page("how-to/collect-bodies.md")
     image = await collect["received"](SimpleNamespace(stream=lambda: pieces(LARGE, b"end")))
