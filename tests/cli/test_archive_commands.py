@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -198,6 +199,29 @@ def test_cp_names_the_archive_that_it_cannot_append_to(run: Any) -> None:
     done = run("cp", "plain.barc", "out.barc")
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith("penstock: out.barc: record at byte 0 of the archive: ")
+
+
+def test_cp_names_the_record_that_it_cannot_append_and_where() -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
+
+    with start("cp", "plain.barc", "multi.barc", "out.barc", stderr=subprocess.PIPE, preexec_fn=limit) as process:
+        _, err = process.communicate()
+    assert process.returncode == 2
+    assert re.fullmatch(
+        rb"penstock: multi\.barc: record at byte 0 of the archive, to out\.barc: .*File too large.*\n", err
+    )
+    assert Path("out.barc").read_bytes() == Path("plain.barc").read_bytes()
+
+
+def test_cp_names_the_record_that_has_more_lines_than_can_be_written(run: Any) -> None:
+    block = b"x-number: 7\r\n" * 129 + b"\r\n"
+    with open("plain.barc", "ab") as file:
+        offset = file.tell()
+        file.write(b"BARC2 %012x DP 00000 00000 0000000000 %05x\r\n\r\n" % (len(block), len(block)) + block)
+    done = run("cp", "plain.barc", "out.barc")
+    assert done.status == 2
+    assert done.err.startswith(f"penstock: plain.barc: record at byte {offset} of the archive: lines in a header")
 
 
 @full_disk
@@ -410,11 +434,12 @@ def test_repair_tells_what_it_did_and_then_check_is_content(run: Any) -> None:
 @pytest.mark.parametrize("command", ["cat", "cp", "ls", "stats"])
 def test_a_body_over_the_limit_ends_it(command: str, run: Any) -> None:
     with barc.open("large.barc", "a") as archive:
-        archive.append(make_dialog(0, bytes(70_000)))
+        archive.append(make_dialog(0, b""))
+        offset = archive.append(make_dialog(1, bytes(70_000)))
     rest = ["out.barc"] if command == "cp" else []
     done = run(command, "--max-body", "64KiB", "large.barc", *rest)
-    assert (done.status, done.out) == (2, "")
-    assert done.err.startswith("penstock: large.barc: ")
+    assert done.status == 2
+    assert done.err.startswith(f"penstock: large.barc: record at byte {offset} of the archive: ")
     assert "over the limit of 65536 bytes (Tunables.max_body)" in done.err
     assert run(command, "--max-body", "70000B", "large.barc", *rest).status == 0
 

@@ -178,7 +178,7 @@ def test_a_file_that_takes_no_more_ends_the_run_with_whole_records(site: str, li
     command = [sys.executable, "-c", LIMITED, "record", "--from", listed, "a.barc"]
     done = subprocess.run(command, cwd=listed.parent, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(r"penstock: .*File too large.*\n", done.stderr), done.stderr
+    assert re.fullmatch(r"penstock: a\.barc: .*File too large.*\n", done.stderr), done.stderr
     file = listed.with_name("a.barc")
     with barc.open(file) as archive:
         found = list(archive.check())

@@ -229,7 +229,7 @@ def cp(
                 copied = 0
                 try:
                     for record in span.of(archive):
-                        with told_of(name, record):
+                        with told_of(name, record, to=out):
                             target.append(record)
                         copied += 1
                         progress.add(1, extent(record))

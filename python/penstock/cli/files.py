@@ -14,7 +14,7 @@ from penstock import barc
 from penstock._native import Tunables
 from penstock.cli.common import Failure, exclusive
 from penstock.cli.progress import Progress
-from penstock.errors import ArchiveError, BodyTooLong, Truncated
+from penstock.errors import ArchiveError, BodyTooLong, HeadTooLong, Truncated
 
 __all__ = ["FILE", "compressed", "each", "extent", "opened", "reading", "several", "strategy_of", "told_of", "unread"]
 
@@ -57,16 +57,21 @@ def opened(name: str, tunables: Tunables, *, keep_going: bool = False) -> Iterat
 
 
 @contextlib.contextmanager
-def told_of(name: str, record: barc.Record | None = None) -> Iterator[None]:
-    """Says of what is wrong with an archive in which file it is, and of a body that was cut of which record."""
+def told_of(name: str, record: barc.Record | None = None, *, to: str | None = None) -> Iterator[None]:
+    """Says of what is wrong with an archive in which file it is, and of what is wrong with a record of which; of one
+    that is on its way `to` another file, what fails may be either's."""
     try:
         yield
     except (ArchiveError, BodyTooLong) as error:
         raise Failure(f"{name}: {error}") from error
-    except Truncated as error:
+    except (HeadTooLong, Truncated) as error:
         if record is None:
             raise
-        raise Failure(f"{name}: record at byte {record.offset} of the archive: {error}") from error
+        raise Failure(f"{_at(name, record.offset)}: {error}") from error
+    except OSError as error:
+        if record is None or to is None:
+            raise
+        raise Failure(f"{_at(name, record.offset)}, to {to}: {error}") from error
 
 
 def each(archive: barc.Archive, items: barc.Records[T]) -> Iterator[T]:
@@ -74,12 +79,18 @@ def each(archive: barc.Archive, items: barc.Records[T]) -> Iterator[T]:
     has errors of its own."""
     try:
         yield from items
+    except BodyTooLong as error:
+        raise Failure(f"{_at(os.fspath(archive.path), items.offset)}: {error}") from error
     except OSError as error:
         raise unread(archive, items.offset, error) from error
 
 
 def unread(archive: barc.Archive, offset: int, error: OSError) -> Failure:
     return Failure(f"{os.fspath(archive.path)}: at byte {offset} of the archive: {error.strerror or error}")
+
+
+def _at(name: str, offset: int | None) -> str:
+    return f"{name}: record at byte {offset} of the archive"
 
 
 def extent(record: barc.Record | barc.Entry) -> int:

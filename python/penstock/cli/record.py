@@ -125,7 +125,7 @@ def record(
             if stat.S_ISDIR(os.fstat(listed).st_mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), source)
         progress = stack.enter_context(Progress("record", _count(urls, listed), quiet=quiet))
-        recording = Recording(client, archive, progress, as_json)
+        recording = Recording(client, file, archive, progress, as_json)
         try:
             with told_of(file):
                 run(recording.run(_wanted(urls, listed), concurrency, resume))
@@ -195,9 +195,12 @@ async def _read(fd: int) -> bytes:
 class Recording:
     """A run: the answers to many URLs on their way to one archive."""
 
-    def __init__(self, client: penstock.Client, archive: barc.AsyncArchive, progress: Progress, as_json: bool) -> None:
+    def __init__(
+        self, client: penstock.Client, file: str, archive: barc.AsyncArchive, progress: Progress, as_json: bool
+    ) -> None:
         self.failed = 0
         self._client = client
+        self._file = file
         self._archive = archive
         self._progress = progress
         self._as_json = as_json
@@ -248,6 +251,8 @@ class Recording:
             offset = writing.result()
         except (HeadTooLong, ValueError) as error:
             await self._fail(url, error)
+        except OSError as error:
+            raise Failure(f"{self._file}: {error}") from error
         else:
             self._progress.add(1, len(dialog.res_body))
             await self._report(
