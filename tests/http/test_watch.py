@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -50,8 +51,9 @@ class Connection:
 
     def __init__(self, loop: Loop, timeout: penstock.Timeouts) -> None:
         self.accepted: int | None = None
-        self.waits = self.gives = self.is_held_up = self.has_head = self.is_behind = False
+        self.waits = self.gives = self.is_held_up = self.has_head = False
         self.progress = 0
+        self.left: float = 0
         self.exchange: Any = SimpleNamespace(settings=SimpleNamespace(timeout=timeout), began=loop.now, sent=0)
         self.failed: tuple[float, BaseException] | None = None
         self._loop = loop
@@ -149,3 +151,32 @@ def test_what_lies_in_the_socket_is_read_before_a_deadline_counts(seconds: float
         loop.run(lambda: bool(turns))
         turns.clear()
     assert connection.failed is None
+
+
+@pytest.mark.parametrize(
+    ("taken", "left", "slow"),
+    [
+        ("at each look", 0, True),
+        ("at each look", 1, True),
+        ("at each look", 100, False),
+        ("at each look", math.inf, False),
+        ("never", 0, True),
+        ("never", 1, False),
+    ],
+)
+def test_a_peer_that_drips_is_too_slow_though_each_look_finds_what_has_just_come(
+    taken: str, left: float, slow: bool
+) -> None:
+    loop = Loop()
+    connection = Connection(loop, penstock.Timeouts(min_rate=(100, 1)))
+    connection.has_head, connection.left = True, left
+
+    def drip() -> None:
+        connection.get_some()
+        loop.call_later(0.02, drip)
+
+    if taken == "at each look":
+        drip()
+    began = loop.now
+    loop.run(lambda: connection.failed is not None or loop.now > began + 1.5)
+    assert isinstance(connection.failed and connection.failed[1], penstock.TooSlow) is slow

@@ -6,10 +6,14 @@ its `Watch` finds out.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import functools
+import math
 import os
 import ssl
+import struct
 import sys
+import termios
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -26,6 +30,9 @@ from penstock.http.watch import Watch
 from penstock.http.writer import Stopped, Writer
 
 __all__ = ["Connection"]
+
+MUCH = 4096
+"""Bytes in a socket that aren't only on their way to whoever reads them."""
 
 CONTINUE = 1.0
 """Seconds that a body waits for a `100 Continue`; not all servers send one (RFC 9110 section 10.1.1)."""
@@ -421,9 +428,13 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         return self.status is not None or self._draining
 
     @property
-    def is_behind(self) -> bool:
-        """Whether the draining worker, busy with other bodies or a slow disk, has left something unread."""
-        return self._draining and self.unread
+    def left(self) -> float:
+        """Bytes that the draining worker, busy with other bodies or a slow disk, has left unread; endless with the
+        connection's end among them, or where they may be what keeps the peer from sending more."""
+        if not (self._draining and self.unread):
+            return 0
+        (count,) = struct.unpack("i", fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)))
+        return count if 0 < count < MUCH else math.inf
 
     # Sending
 

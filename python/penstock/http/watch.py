@@ -115,15 +115,18 @@ class Watch:
             elif self._rated_at == math.inf:
                 self._rated, self._rated_at = seen, now
             elif now - self._rated_at >= seconds:
+                left = connection.left
                 if seen - self._rated >= rate * seconds:
                     self._rated, self._rated_at = seen, now
-                elif not connection.is_behind:
+                # Of a peer that drips, each look may find what has just come: many bytes excuse it, or that none
+                # of them were taken for a while.
+                elif seen - self._rated + left < rate * seconds and not (left and now - self._seen_at >= seconds / 10):
                     return TooSlow
         if not has_head:
             if timeouts.first_byte is not None and now - exchange.sent >= timeouts.first_byte:
                 return FirstByteTimeout
         elif timeouts.idle is not None and now - self._seen_at >= timeouts.idle:
-            if not connection.is_behind:
+            if not connection.left:
                 return IdleTimeout
             self._seen_at = now
         return None
