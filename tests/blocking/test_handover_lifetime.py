@@ -203,6 +203,33 @@ def test_the_interpreter_exits_with_the_loop_closed_or_not(script: Callable[...,
     assert (done.returncode, done.stdout) == (0, "over\n"), done.stderr
 
 
+DEEP = """
+import asyncio, sys, threading, time
+import penstock
+
+def deeper(n):
+    # Through C, each level of which takes its part of the stack.
+    return sorted([n], key=lambda n: deeper(n + 1))
+async def main():
+    told = asyncio.get_running_loop().create_future()
+    def callback():
+        try:
+            deeper(0)
+        except RecursionError:
+            told.set_result(threading.current_thread().name)
+    asyncio.get_running_loop().call_later(0.01, callback)
+    penstock.block_in_place(time.sleep, 0.2)
+    print(await told)
+sys.setrecursionlimit(2_000)
+penstock.run(main())
+"""
+
+
+def test_a_carrier_has_the_stack_for_what_recurses_to_the_interpreters_limit(script: Callable[..., Any]) -> None:
+    done = script(DEEP)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "penstock-carry-0\n", "")
+
+
 THREAD = """
 import asyncio, threading, time
 import penstock

@@ -476,6 +476,34 @@ def test_a_fork_leaves_the_parents_watch_and_the_child_may_have_its_own(
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
+DEEP = """
+import asyncio, sys, threading, time
+import penstock
+
+def deeper(n):
+    # Through C, each level of which takes its part of the stack.
+    return sorted([n], key=lambda n: deeper(n + 1))
+def told(stall):
+    try:
+        deeper(0)
+    except RecursionError:
+        print(threading.current_thread().name)
+async def main():
+    with penstock.LoopMonitor(interval=0.01, patience=0.004, threshold=0.05, on_stall=told):
+        await asyncio.sleep(0)
+        time.sleep(0.2)
+sys.setrecursionlimit(2_000)
+asyncio.run(main())
+"""
+
+
+def test_what_is_told_of_a_stall_has_the_stack_to_recurse_to_the_interpreters_limit(
+    script: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = script(DEEP)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "penstock-watch\n", "")
+
+
 # Reports
 
 

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
+use penstock_core::dispatch::platform_stack;
 use penstock_core::fork::Origin;
 use penstock_core::handover::{self, Entering, Figures, Limits, Place, Regaining, Seat, Standing, Waited};
 use penstock_core::sync::Mutex;
@@ -240,7 +241,8 @@ impl Shared {
         let mut threads = self.threads.lock();
         threads.retain(|thread| !thread.is_finished());
         let name = format!("penstock-carry-{}", threads.len());
-        match thread::Builder::new().name(name).spawn(move || worker::live(|| carrier.carry())) {
+        let builder = thread::Builder::new().name(name).stack_size(platform_stack());
+        match builder.spawn(move || worker::live(|| carrier.carry())) {
             Ok(thread) => threads.push(thread),
             // The function runs all the same; the loop stands still meanwhile.
             Err(_) => self.core.call_off(),

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use penstock_core::Error;
-use penstock_core::dispatch::Signal;
+use penstock_core::dispatch::{Signal, platform_stack};
 use penstock_core::fork::Origin;
 use penstock_core::pulse::{Observer, Pulse, Settings, Verdict};
 use penstock_core::sync::Mutex;
@@ -158,6 +158,7 @@ impl LoopWatch {
         let watched = Arc::clone(&pulse);
         let thread = thread::Builder::new()
             .name("penstock-watch".to_owned())
+            .stack_size(platform_stack())
             .spawn(move || watch(&watched, teller))
             .map_err(Error::io("start a thread"))
             .raise(py)?;

@@ -16,4 +16,4 @@ pub use queue::{Figures, Found, Queue, Seat};
 pub use signal::{Alarm, Signal};
 
 #[cfg(not(loom))]
-pub use pool::{Config, NativeOnly, Overflow, Pool, Runner, default_threads};
+pub use pool::{Config, NativeOnly, Overflow, Pool, Runner, default_threads, platform_stack};

@@ -114,8 +114,9 @@ pub fn default_threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from).saturating_add(4).min(32)
 }
 
+/// The stack of a thread that runs what programs give it: std's 2 MiB may end before the interpreter's limit on recursion.
 /// The soft limit on stacks is what the C library takes for a thread's; 8 MiB where there is no limit.
-fn platform_stack() -> usize {
+pub fn platform_stack() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Stack).current;
     limit.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(8 << 20)
 }
