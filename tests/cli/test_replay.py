@@ -66,6 +66,50 @@ def test_it_tells_machines_where_it_is_and_what_it_answers(recorded: Path) -> No
     assert process.returncode == 2
 
 
+FEW = """
+import sys
+import penstock.cli.replay as module
+from penstock.cli import main
+module.WAITING = 20
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_answers_that_nobody_reads_of_keep_nobody_from_asking_and_from_interrupting(
+    as_json: bool, recorded: Path
+) -> None:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with start("replay", *["--json"] * as_json, recorded, **pipes) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline().decode()
+        url = json.loads(first)["url"] if as_json else first.strip()
+        # More than pipes hold.
+        for _ in range(150):
+            assert status_of(f"{url}/{'x' * 2000}") == 404
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        out, err = process.communicate()
+    assert 10_000 < len(out if as_json else err) < 150 * 2000
+
+
+def test_answers_that_are_not_told_of_as_too_many_wait_are_counted(recorded: Path) -> None:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with start("replay", recorded, program=("-c", FEW), **pipes) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        url = process.stdout.readline().decode().strip()
+        for _ in range(150):
+            assert status_of(f"{url}/{'x' * 2000}") == 404
+        told = 0
+        while (line := process.stderr.readline()).startswith(b"404 GET "):
+            told += 1
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert line.decode() == f"penstock: {150 - told} answers not told of: too many lines waited to be read\n"
+    assert (told >= 20, err) == (True, b"")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import collections
+import json
 import sys
+from typing import TextIO
 
 import click
 
 from penstock._native import Tunables
-from penstock.cli.common import Command, json_option, limited, print_json, run, tunables_of
+from penstock.cli.common import (
+    Command,
+    counted,
+    is_writable,
+    json_option,
+    limited,
+    line_writable,
+    print_json,
+    run,
+    tell,
+    tunables_of,
+)
 from penstock.cli.files import FILE, told_of
 
 __all__ = ["replay"]
+
+WAITING = 10_000
+"""Lines on answers that wait to be read."""
 
 
 @click.command(
@@ -48,22 +65,55 @@ async def _serve(file: str, host: str, port: int, tunables: Tunables, as_json: b
     """Never returns; ends when it is cancelled, or can't tell of answers any more."""
     from penstock.replay import ReplayServer
 
-    over = asyncio.get_running_loop().create_future()
+    lines = Lines(sys.stdout if as_json else sys.stderr)
 
-    def tell(method: str, url: str, status: int) -> None:
-        try:
-            if as_json:
-                print_json(method=method, url=url, status=status)
-            elif not quiet:
-                print(f"{status} {method} {url}", file=sys.stderr, flush=True)
-        except OSError as error:
-            # The reader has gone, which isn't the matter of whoever asked.
-            if not over.done():
-                over.set_exception(error)
+    def answered(method: str, url: str, status: int) -> None:
+        if as_json:
+            lines.add(json.dumps({"method": method, "url": url, "status": status}))
+        elif not quiet:
+            lines.add(f"{status} {method} {url}")
 
-    async with ReplayServer(file, host=host, port=port, tunables=tunables, on_answer=tell) as server:
+    async with ReplayServer(file, host=host, port=port, tunables=tunables, on_answer=answered) as server:
         if as_json:
             print_json(url=server.url, file=file, records=server.recorded)
         else:
             print(server.url, flush=True)
-        await over
+        await lines.write()
+
+
+class Lines:
+    """Lines for a reader who may be slow, or not there: whoever asks the server doesn't wait for that."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._waiting: collections.deque[str] = collections.deque()
+        self._some = asyncio.Event()
+        self._lost = 0
+
+    def add(self, line: str) -> None:
+        if len(self._waiting) < WAITING:
+            self._waiting.append(line)
+            self._some.set()
+        else:
+            self._lost += 1
+
+    async def write(self) -> None:
+        """Never returns; ends when it is cancelled, and then with the lines that are taken at once, or nobody reads any
+        more."""
+        try:
+            while True:
+                await self._some.wait()
+                while self._waiting:
+                    await line_writable(self._out)
+                    self._print()
+                self._some.clear()
+                if self._lost and is_writable(sys.stderr):
+                    tell(f"penstock: {counted(self._lost, 'answer')} not told of: too many lines waited to be read")
+                    self._lost = 0
+        except asyncio.CancelledError:
+            while self._waiting and is_writable(self._out):
+                self._print()
+            raise
+
+    def _print(self) -> None:
+        print(self._waiting.popleft(), file=self._out, flush=True)
