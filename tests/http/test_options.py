@@ -465,6 +465,17 @@ async def test_a_cookie_that_no_server_could_have_set_is_not_sent(value: str) ->
         assert "cookie" not in fields(server.requests[1])
 
 
+@pytest.mark.parametrize("value", ["a\r\nb: c", "\u20ac"])
+async def test_cookies_are_sent_without_one_that_no_server_could_have_set(value: str) -> None:
+    jar = http.cookiejar.CookieJar()
+    cookies = ("Set-Cookie: a=1", "Set-Cookie: b=2", "Set-Cookie: c=\u00e9")
+    async with serve([response(b"", *cookies)], [response(b"")]) as server, penstock.Client(cookies=jar) as client:
+        await client.get(server.url)
+        next(cookie for cookie in jar if cookie.name == "a").value = value
+        await client.get(server.url)
+        assert sorted(fields(server.requests[1])["cookie"].split("; ")) == ["b=2", "c=\u00e9"]
+
+
 async def test_cookies_of_a_redirect_are_sent_to_where_it_leads() -> None:
     moved = [response(b"", "Location: /there", "Set-Cookie: a=1", status="302 Found")]
     async with serve(moved, [response(b"")]) as server:

@@ -152,9 +152,9 @@ def _extra(request: Request, route: Route, jar: http.cookiejar.CookieJar | None)
         extra += f"proxy-authorization: {credentials}\r\n"
     if jar is not None and "cookie" not in request.fields:
         cookies = cookies_for(jar, request)
-        # A jar may hold what no server could have set.
-        if cookies is not None and not UNFIT.search(cookies):
-            extra += f"cookie: {cookies}\r\n"
+        # A jar may hold what no server could have set; the others go without it.
+        if fit := "; ".join(pair for pair in (cookies or "").split("; ") if not UNFIT.search(pair)):
+            extra += f"cookie: {fit}\r\n"
     return extra.encode("latin-1")
 
 
