@@ -131,11 +131,12 @@ async def test_a_location_in_a_path_with_empty_segments_keeps_them(location: str
 @pytest.mark.parametrize("base", ["http://a.test", "http://a.test?q", "HTTP://a.test/"])
 async def test_a_location_leads_on_from_an_origin_without_a_path(base: str) -> None:
     origin = base[: len("http://a.test")]
-    assert [join(base, location) for location in ("x", "../x", "/x", "//b.test/x", "http:x")] == [
+    assert [join(base, location) for location in ("x", "../x", "/x", "//b.test/x", "HTTP://b.test", "http:x")] == [
         f"{origin}/x",
         f"{origin}/x",
         f"{origin}/x",
-        f"{origin[:5]}//b.test/x",
+        "http://b.test/x",
+        "http://b.test",
         f"http{origin[4:]}/x",
     ]
 

@@ -54,7 +54,7 @@ _APART = re.compile(
 """The two forms of a sharp s, the final sigma, joiners, fillers and selectors that aren't seen, and Cherokee."""
 _URL = re.compile(r"([A-Za-z]+:)(//[^/?#]*)([^?#]*)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_REFERENCE = re.compile(rf"(?:{_SCHEME.pattern})?//[^/?#]")
+_REFERENCE = re.compile(rf"({_SCHEME.pattern})?(//[^/?#])")
 """What has an authority."""
 _PATH = re.compile(r"[^?#]+")
 LONGEST = 253
@@ -261,8 +261,8 @@ def _resolved(base: str, location: str) -> str:
     found = _URL.match(base)
     assert found is not None  # it was asked for
     scheme, authority, path = found.groups()
-    if _REFERENCE.match(location):
-        return location if location[0] != "/" else f"{scheme}{location}"
+    if elsewhere := _REFERENCE.match(location):
+        return f"{(elsewhere[1] or scheme).lower()}{location[elsewhere.start(2) :]}"
     if _SCHEME.match(location) or location.startswith("//"):
         # What is left of those is wrong; browsers have a meaning for some of it.
         return urllib.parse.urljoin(base, location)
@@ -272,8 +272,8 @@ def _resolved(base: str, location: str) -> str:
         return f"{scheme}{authority}{path}{location}"
     to = _PATH.match(location)
     assert to is not None  # there is something before its query
-    whole = to[0] if location[0] == "/" else f"{path[: path.rfind('/') + 1] or '/'}{to[0]}"
-    return f"{scheme}{authority}{_without_dots(whole)}{location[to.end() :]}"
+    merged = to[0] if location[0] == "/" else f"{path[: path.rfind('/') + 1] or '/'}{to[0]}"
+    return f"{scheme}{authority}{_without_dots(merged)}{location[to.end() :]}"
 
 
 def _without_dots(path: str) -> str:
