@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ import uvloop
 from penstock import HandoverError, block_in_place
 from penstock.blocking import handover
 
-from .handing import needs_handover, run
+from .handing import blocking, needs_handover, run
 
 pytestmark = needs_handover
 
@@ -155,6 +156,21 @@ def test_in_the_turn_in_which_it_is_enabled_it_is_refused(debug: bool) -> None:
     async def main() -> None:
         assert (await asyncio.gather(penstock.enable_handover(), blocks(), blocks()))[0]
         assert asyncio.get_running_loop().get_debug() is debug
+
+    asyncio.run(main(), debug=debug)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="not on this platform: eager tasks came with CPython 3.12")
+@pytest.mark.parametrize("debug", [False, True])
+def test_in_the_step_in_which_it_is_enabled_an_eager_task_is_refused(debug: bool) -> None:
+    # Else a carrier would run what the turn that is under way, asyncio's, has counted.
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        enabling = asyncio.create_task(penstock.enable_handover())
+        with pytest.raises(HandoverError):
+            await asyncio.create_task(blocking(int))
+        assert await enabling
+        assert await asyncio.create_task(blocking(int)) == 0
 
     asyncio.run(main(), debug=debug)
 

@@ -206,7 +206,8 @@ async def test_it_waits_its_turn_and_the_loop_turns_meanwhile(waiting_bench: Ben
     assert waiting_bench.policy.stats()["count"] == 0
     waiting_bench.let_go()
     assert await task == BODY
-    assert (await waiting_bench.settles())["wait"]["max"] >= 0.01
+    # uvloop's timers go by whole milliseconds.
+    assert (await waiting_bench.settles())["wait"]["max"] >= 0.009
 
 
 async def test_cancelled_while_it_waits_it_leaves_nothing(waiting_bench: Bench, use: Use, tmp_path: Path) -> None:

@@ -365,8 +365,8 @@ async def enable_handover(
     _Handover._prepare(made, max_carriers, threshold, idle_seconds)
     loop.__class__ = type(f"Handover{type(loop).__name__}", (_Handover, type(loop)), {})
     # The turn that is under way is asyncio's. In debug mode it notes which handle it runs, and what blocks in it would
-    # pass for a step of ours.
-    debug, made._debug = made._debug, False
+    # pass for a step of ours, as would an eager task in the rest of this step.
+    debug, made._debug, made._current_handle = made._debug, False, None
     try:
         await asyncio.sleep(0)
     finally:
