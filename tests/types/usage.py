@@ -295,6 +295,14 @@ def echoing() -> penstock.Client:
     return penstock.Client(transport=Echo())
 
 
+def with_any(transport: penstock.http.Transport | None = None) -> penstock.Client:
+    return penstock.Client(transport=transport)
+
+
+def with_some(replay: penstock.Replay) -> list[penstock.Client]:
+    return [with_any(), with_any(Echo()), with_any(replay), with_any(print)]  # type: ignore[arg-type]
+
+
 def failures(error: BaseException) -> None:
     if isinstance(error, penstock.errors.HeadTooLong):
         reveal_type(error)  # penstock.errors.HeadTooLong

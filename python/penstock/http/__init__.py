@@ -10,6 +10,7 @@ from penstock.http.request import Request
 from penstock.http.response import Response
 from penstock.http.settings import Options
 from penstock.http.stream import StreamedResponse
+from penstock.http.transport import Transport
 
 __all__ = [
     "BasicAuth",
@@ -23,6 +24,7 @@ __all__ = [
     "Response",
     "StreamedResponse",
     "Timeouts",
+    "Transport",
     "fetch",
     "fetch_sync",
 ]
