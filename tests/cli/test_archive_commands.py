@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import re
 import resource
 import signal
+import struct
 import subprocess
 import sys
+import termios
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -255,6 +259,22 @@ def test_cp_tells_machines_what_it_copied_and_went_past(run: Any) -> None:
     assert problem == {"file": "reserved_middle.barc", "offset": 312, "end": 406, "kind": "unfinished"}
     assert first == {"file": "reserved_middle.barc", "copied": 2, "damaged": 1}
     assert second == {"file": "multi.barc", "copied": 5, "damaged": 0}
+
+
+@pytest.mark.parametrize("command", ["cat", "ls", "check --json"])
+def test_output_that_nobody_reads_keeps_nobody_from_interrupting(command: str) -> None:
+    good = Path("plain.barc").read_bytes()
+    Path("long.barc").write_bytes((good * 10 + good.replace(b" DP ", b" DQ ", 1)) * 1100)
+    if not command.startswith("check"):
+        Path("long.barc").write_bytes(good * 2000)
+    with start(*command.split(), "long.barc", stdout=subprocess.PIPE) as process:
+        out = process.stdout
+        assert out is not None
+        # As much as a pipe holds, or nearly.
+        until(lambda: struct.unpack("i", fcntl.ioctl(out, termios.FIONREAD, bytes(4)))[0] > 50_000)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
 
 
 def test_an_interrupted_cp_finishes_the_record_in_hand(folder: Path) -> None:

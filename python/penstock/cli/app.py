@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 import penstock
 from penstock.cli import archives
-from penstock.cli.common import Command, Failure, tell
+from penstock.cli.common import Command, Failure, is_writable, tell
 from penstock.cli.get import get
 from penstock.cli.record import record
 from penstock.cli.replay import replay
@@ -126,6 +126,8 @@ def run(argv: Sequence[str] | None) -> int:
         status = 130
     for stream in (sys.stdout, sys.stderr):
         try:
+            if status == 130 and not is_writable(stream):
+                raise BlockingIOError
             stream.flush()
         except OSError:
             # The interpreter would fail once more when it flushes at its end.
