@@ -261,6 +261,15 @@ def test_cp_tells_machines_what_it_copied_and_went_past(run: Any) -> None:
     assert second == {"file": "multi.barc", "copied": 5, "damaged": 0}
 
 
+def test_cp_tells_of_all_that_it_went_past(run: Any) -> None:
+    good = Path("plain.barc").read_bytes()
+    Path("bad.barc").write_bytes((good * 10 + good.replace(b" DP ", b" DQ ", 1)) * 1100 + good)
+    done = run("cp", "--json", "--keep-going", "bad.barc", "out.barc")
+    *problems, end = map(json.loads, done.out.splitlines())
+    assert (done.status, done.err, len(problems)) == (2, "", 1100)
+    assert end == {"file": "bad.barc", "copied": 11001, "damaged": 1100}
+
+
 @pytest.mark.parametrize("command", ["cat", "ls", "check --json"])
 def test_output_that_nobody_reads_keeps_nobody_from_interrupting(command: str) -> None:
     good = Path("plain.barc").read_bytes()

@@ -226,24 +226,34 @@ def cp(
     with target, reading(files, quiet) as progress:
         for name in files:
             with opened(name, tunables, keep_going=keep_going) as archive:
-                copied = 0
+                copied = bad = 0
                 try:
                     for record in span.of(archive):
+                        bad += _tell_damage(name, archive, as_json)
                         with told_of(name, record, to=out):
                             target.append(record)
                         copied += 1
                         progress.add(1, extent(record))
                 finally:
                     # Also of what it had gone past when something ends it.
-                    for error in archive.damage:
-                        if as_json:
-                            _print_problem(name, error)
-                        else:
-                            tell(_place(name, error))
+                    bad += _tell_damage(name, archive, as_json)
                 if as_json:
-                    print_json(file=name, copied=copied, damaged=len(archive.damage))
-                damaged |= bool(archive.damage)
+                    print_json(file=name, copied=copied, damaged=bad)
+                damaged |= bad > 0
     return 2 if damaged else 0
+
+
+def _tell_damage(name: str, archive: barc.Archive, as_json: bool) -> int:
+    """Tells of what was gone past since the last time, of which the archive keeps the latest only; how many places."""
+    count = 0
+    while archive.damage:
+        error = archive.damage.popleft()
+        count += 1
+        if as_json:
+            _print_problem(name, error)
+        else:
+            tell(_place(name, error))
+    return count
 
 
 def _checked(archive: barc.Archive) -> Iterator[barc.Entry | ArchiveError | Failure]:
