@@ -14,6 +14,8 @@ import penstock
 import pytest
 from penstock import _native
 
+from tests.conftest import ELSEWHERE
+
 MakeTunables = Callable[..., penstock.Tunables]
 
 MiB = 1 << 20
@@ -106,7 +108,7 @@ def test_the_thread_that_drops_large_bodies_neither_closes_nor_unmaps_them(
     command += [textwrap.dedent(TRACED), str(folder), str(count), str(size), state]
     done = subprocess.run(command, capture_output=True, text=True, timeout=80, check=False)
     if "ptrace" in done.stderr.lower():
-        pytest.skip("no process may be traced here")
+        pytest.skip(f"{ELSEWHERE}: no process may be traced")
     assert done.returncode == 0, done.stderr
     calls = [line.split(maxsplit=1) for line in trace.read_text().splitlines()]
     freed = [thread for thread, call in calls if call.startswith("close(") and f"<{folder}/#" in call]

@@ -14,6 +14,8 @@ from pathlib import Path
 import penstock
 import pytest
 
+from tests.conftest import ELSEWHERE
+
 MakeImage = Callable[..., penstock.BodyImage]
 
 pytestmark = pytest.mark.asyncio
@@ -258,7 +260,7 @@ async def test_fsync_is_of_the_file_before_and_of_the_folder_after_it_is_named(
     command += [sys.executable, "-c", textwrap.dedent(SYNCED), str(folder), str(max_body_ram), fsync]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=20, check=False)
     if "ptrace" in done.stderr.lower():
-        pytest.skip("no process may be traced here")
+        pytest.skip(f"{ELSEWHERE}: no process may be traced")
     assert done.returncode == 0, done.stderr
     assert (folder / "name").read_bytes() == bytes(100_000)
     calls = [line.split(maxsplit=1)[1] for line in trace.read_text().splitlines() if str(folder) in line]

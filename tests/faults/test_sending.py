@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ELSEWHERE
 from tests.faults.conftest import namespace
 
 pytestmark = [pytest.mark.needs_net, pytest.mark.usefixtures("networks")]
@@ -68,7 +69,7 @@ def test_files_go_by_sendfile_to_plain_sockets_of_other_machines(
     program = (sys.executable, "-W", "error", "-c", SENDING, str(path), host, str(certificate) if secure else "")
     done: subprocess.CompletedProcess[str] = namespace("--net", "sh", "-c", TWO, "sh", *traced, *program)
     if "ptrace" in done.stderr.lower():
-        pytest.skip("no process may be traced here")
+        pytest.skip(f"{ELSEWHERE}: no process may be traced")
     assert done.returncode == 0, done.stderr
     sent = sum(map(int, re.findall(r"sendfile.* = (\d+)$", trace.read_text(), re.MULTILINE)))
     # By itself, and as a part of a form; what is in memory isn't in a file.

@@ -26,6 +26,12 @@ pytestmark = pytest.mark.asyncio
 LARGE = (bytes(i * 17 >> 3 & 255 for i in range(2048)) * 2442)[:5_000_001]
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that waits for a server's word however busy the machine is."""
+    monkeypatch.setattr("penstock.http.connection.CONTINUE", 20)
+
+
 def fields(request: bytes) -> dict[str, str]:
     lines = request.decode("latin-1").split("\r\n")[1:]
     return dict(line.lower().split(": ", 1) for line in lines)
@@ -530,6 +536,7 @@ async def test_a_reset_that_only_the_sending_hears_of_completes_no_answer(
         answering.join()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_body_waits_for_the_servers_word_where_asked() -> None:
     said = asyncio.Event()
     script = [UNREAD, said, b"HTTP/1.1 100 Continue\r\n\r\n", BODY, response(b"ok")]
@@ -553,6 +560,7 @@ async def test_a_body_that_nobody_asks_for_goes_after_a_second(monkeypatch: pyte
         assert server.bodies == [b"body"]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_refusal_in_place_of_the_word_spares_the_body() -> None:
     refusal = response(b"no", status="401 Unauthorized")
     async with serve([UNREAD, refusal], [response(b"ok")]) as server, penstock.Client() as client:
@@ -563,6 +571,7 @@ async def test_a_refusal_in_place_of_the_word_spares_the_body() -> None:
         assert server.connections == 2
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_server_that_knows_no_expectations_is_asked_without() -> None:
     refusal = response(b"", status="417 Expectation Failed")
     async with serve([UNREAD, refusal], [response(b"ok")]) as server, penstock.Client() as client:
@@ -589,6 +598,7 @@ async def test_a_late_417_gets_no_rest_of_an_iterator(monkeypatch: pytest.Monkey
         assert (len(server.requests), server.bodies) == (1, [])
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("status", ["417 Expectation Failed", "307 Elsewhere"])
 async def test_an_iterator_that_nobody_wanted_yet_can_be_sent_to_the_next(status: str) -> None:
     refusal = response(b"", "Location: /there", status=status)
