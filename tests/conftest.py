@@ -27,8 +27,10 @@ PROC = Path("/proc/self")
 GRACE = 5.0
 """Seconds that threads and descriptors get to go after the test that made them."""
 
-COLOURS = frozenset({"NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"})
-"""Variables by which rich and Python decide on colours whatever the terminal."""
+TALKATIVE = frozenset(
+    {"NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE"}
+)
+"""Variables by which a program's output has other colours than its terminal wants, or how long a loop's steps took."""
 
 Held = tuple[dict[str, str], dict[str, str]]
 """Threads and descriptors."""
@@ -61,7 +63,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     # What the tests ask is on this machine, and urllib and others would ask a proxy for it; and what the commands print
     # is compared, in processes of their own too.
     for name in tuple(os.environ):
-        if name.lower().endswith("_proxy") or name in COLOURS:
+        if name.lower().endswith("_proxy") or name in TALKATIVE:
             del os.environ[name]
     # Made once, kept to the end: not a leak of the test that happens to be the first to use them.
     default_pool()
