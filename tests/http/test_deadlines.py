@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import pickle
 import socket
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -176,6 +178,35 @@ async def test_no_connection_in_time(timeout: penstock.Timeouts, error: type[pen
             name = "connect" if error is penstock.ConnectTimeout else "total"
             told(caught.value, lasting, getattr(timeout, name), name)
             assert client.stats()["open"] == 0
+
+
+async def test_a_request_that_found_no_connection_in_time_is_in_no_cycle() -> None:
+    async def fail(client: penstock.Client, url: str) -> weakref.ref[penstock.ConnectTimeout]:
+        try:
+            await client.get(url)
+        except penstock.ConnectTimeout as error:
+            return weakref.ref(error)
+        raise AssertionError("it was connected")
+
+    with unanswered() as url:
+        async with penstock.Client(timeout=penstock.Timeouts(connect=0.02)) as client:
+            gc.disable()
+            try:
+                failure = await fail(client, url)
+                await until(lambda: failure() is None)
+            finally:
+                gc.enable()
+
+
+async def test_what_was_received_within_a_brief_timeout_is_in_no_cycle() -> None:
+    timeout = penstock.Timeouts(idle=0.05)
+    async with serve([response(BODY)]) as server, penstock.Client(timeout=timeout) as client:
+        gc.disable()
+        try:
+            body = weakref.ref((await client.get(server.url)).body)
+            await until(lambda: body() is None)
+        finally:
+            gc.enable()
 
 
 async def test_tls_has_the_time_that_connecting_has(monkeypatch: pytest.MonkeyPatch) -> None:

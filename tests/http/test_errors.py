@@ -11,7 +11,7 @@ import pickle
 import socket
 import subprocess
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,37 @@ async def test_what_was_received_goes_with_its_error(storing: Storing) -> None:
                     partial = weakref.ref(error.partial)
                     raise
             await until(lambda: partial() is None)
+        finally:
+            gc.enable()
+
+
+class OwnError(Exception):
+    """A program's own."""
+
+
+def refuse(*_: object) -> None:
+    raise OwnError
+
+
+async def broken() -> AsyncIterator[bytes]:
+    yield b"a piece"
+    raise OwnError
+
+
+@pytest.mark.parametrize("of", [lambda: {"hooks": penstock.Hooks(head=refuse)}, lambda: {"content": broken()}])
+async def test_an_error_of_a_programs_own_is_in_no_cycle_with_the_request(of: Callable[[], dict[str, Any]]) -> None:
+    async def fail(client: penstock.Client, url: str) -> weakref.ref[OwnError]:
+        try:
+            await client.post(url, **of())
+        except OwnError as error:
+            return weakref.ref(error)
+        raise AssertionError("nothing was wrong")
+
+    async with serve([response(BODY)]) as server, penstock.Client() as client:
+        gc.disable()
+        try:
+            failure = await fail(client, server.url)
+            await until(lambda: failure() is None)
         finally:
             gc.enable()
 

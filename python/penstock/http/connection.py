@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from penstock._native import Direct, Dispatch, Image, Op, Permit, Receiver, Scratch, is_readable
 from penstock.blocking._ops import perform
+from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.errors import BudgetExceeded, PenstockError, RequestError, Timeout, Truncated
 from penstock.http.beneath import Leftover
@@ -278,6 +279,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
                 exchange.on_head(status)
         except Exception as error:
             self.fail(error)
+            # It has the error, which has this frame: what was to be sent would live until a collection.
+            del exchange
             return
         if exchange.incoming is not None and (head := self.head()) is not None:
             exchange.incoming.begin(head)
@@ -450,14 +453,17 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         self._watch.begin_sending(self._writer.taken)
         if exchange.request.expect:
             self._continue = self._loop.create_future()
-        self._sending = self._loop.create_task(self._send_content(self._writer, exchange, content))
+        # Without the exchange, which is to have an error of this: one that has a frame that has the exchange would keep
+        # what was to be sent until a collection.
+        length, policy = exchange.request.length, exchange.settings.policy
+        self._sending = self._loop.create_task(self._send_content(self._writer, content, length, policy))
         self._sending.add_done_callback(functools.partial(self._on_sent, exchange))
 
-    async def _send_content(self, writer: Writer, exchange: Exchange, content: Content) -> None:
+    async def _send_content(self, writer: Writer, content: Content, length: int | None, policy: Policy) -> None:
         if self._continue is not None:
             await asyncio.wait([self._continue], timeout=CONTINUE)
             self._continue = None
-        await writer.send(content, exchange.request.length, exchange.settings.policy)
+        await writer.send(content, length, policy)
 
     def _on_sent(self, exchange: Exchange, sending: asyncio.Task[None]) -> None:
         cancelled = sending.cancelled()

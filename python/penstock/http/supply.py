@@ -103,7 +103,11 @@ class Supply:
                 late = functools.partial(TotalTimeout, f"no {what} within {total} s (Timeouts.total)")
             error = late()
             exchange.describe(error, exchange.now())
-            raise error from cause
+            try:
+                raise error from cause
+            finally:
+                # It has this frame: the request, and what it was to send, would live until a collection.
+                del error
         finally:
             self._bounds.discard(bound)
             if not self._bounds and self._unbound is not None and not self._unbound.done():

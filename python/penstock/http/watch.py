@@ -160,10 +160,11 @@ class Watch:
     def _check_after(self, connection: Connection, watched: Iterable[float], exchange: Exchange) -> None:
         """Timers of their own, for timeouts that the coarse one would be late for."""
 
-        def check(seconds: float) -> None:
-            if connection.exchange is exchange:
-                connection.check(self._loop.time())
-                self._loop.call_later(max(seconds / 4, 0.001), check, seconds)
-
         for seconds in itertools.takewhile(lambda seconds: seconds < BRIEF, watched):
-            self._loop.call_later(seconds, check, seconds)
+            self._loop.call_later(seconds, self._check_again, connection, exchange, seconds)
+
+    def _check_again(self, connection: Connection, exchange: Exchange, seconds: float) -> None:
+        # No function within another: it would refer to itself, and what was received would live until a collection.
+        if connection.exchange is exchange:
+            connection.check(self._loop.time())
+            self._loop.call_later(max(seconds / 4, 0.001), self._check_again, connection, exchange, seconds)
