@@ -174,6 +174,17 @@ def test_what_fails_is_named_and_the_others_come_anyway(run: Any, site: str, tmp
     assert files == {"5": text(5), "6": b"mine", "65536": text(8, 65536)}
 
 
+def test_a_line_on_a_url_is_without_its_password(run: Any, tmp_path: Path) -> None:
+    url = "http://user:secret@127.0.0.1:1/a"
+    again = "http://user:secret@127.0.0.1:1/b/a"
+    got = run("get", "-o", f"{tmp_path}/", url, again)
+    recorded = run("record", url, tmp_path / "a.barc")
+    assert (got.status, recorded.status) == (2, 2)
+    for line in (got.err + recorded.err).splitlines():
+        assert line.startswith("penstock: http://...@127.0.0.1:1/")
+        assert "secret" not in line
+
+
 def test_it_tells_machines_what_became_of_each(run: Any, site: str, tmp_path: Path) -> None:
     done = run("get", "--json", "-o", tmp_path, f"{site}/text/5", f"{site}/status/500", f"{site}/gzip")
     assert done.status == 2

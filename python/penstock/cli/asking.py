@@ -9,7 +9,7 @@ import click
 
 import penstock
 
-__all__ = ["asking", "client_of"]
+__all__ = ["asking", "client_of", "failure", "without_password"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,6 +54,18 @@ def client_of(
         return penstock.Client(headers=[*own, *pairs], timeout=penstock.Timeouts(total=timeout), proxy=proxy, **options)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+
+
+def without_password(url: str) -> str:
+    """The URL, as the client's errors have it, too: what goes to standard error is often kept."""
+    from penstock.http.url import shown
+
+    return shown(url)
+
+
+def failure(url: str, error: object) -> str:
+    """A line on a URL that failed."""
+    return f"penstock: {without_password(url)}: {error}"
 
 
 def _pair(header: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 import penstock
-from penstock.cli.asking import asking, client_of
+from penstock.cli.asking import asking, client_of, failure, without_password
 from penstock.cli.common import (
     Command,
     Failure,
@@ -121,7 +121,7 @@ class Place:
             return Target(name, name, True)
         path = Path(os.path.realpath(name))
         if (other := self._taken.setdefault(path, url)) != url:
-            raise FileExistsError(f"{name} is what {other} was to be")
+            raise FileExistsError(f"{name} is what {without_password(other)} was to be")
         if not self.force and path.exists():
             raise FileExistsError(f"{name} is there: --force replaces it")
         return Target(name, path, False)
@@ -150,7 +150,7 @@ class Fetched:
                     status = 2
                     # Here, not in the call, is Ctrl-C heard.
                     await line_writable(sys.stderr)
-                    tell(f"penstock: {url}: {error}")
+                    tell(failure(url, error))
                     if as_json:
                         await line_writable(sys.stdout)
                         print_json(url=url, error=str(error))

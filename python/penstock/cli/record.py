@@ -17,7 +17,7 @@ import click
 import penstock
 from penstock import barc
 from penstock.barc.record import archived_url
-from penstock.cli.asking import asking, client_of
+from penstock.cli.asking import asking, client_of, failure
 from penstock.cli.common import (
     Command,
     Failure,
@@ -264,7 +264,7 @@ class Recording:
     async def _fail(self, url: str, error: object) -> None:
         self.failed += 1
         self._progress.skip()
-        await self._say(sys.stderr, False, lambda: tell(f"penstock: {url}: {error}"))
+        await self._say(sys.stderr, False, lambda: tell(failure(url, error)))
         await self._report(False, url=url, error=str(error))
 
     async def _report(self, now: bool, **members: Any) -> None:
