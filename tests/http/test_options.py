@@ -16,10 +16,12 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+import httpx
 import multidict
 import penstock
 import pytest
 from penstock.http.settings import KNOWN
+from starlette.datastructures import FormData, QueryParams
 from starlette.datastructures import Headers as StarletteHeaders
 
 from tests.http.conftest import Storing
@@ -47,6 +49,45 @@ async def test_params_go_into_the_query(path: str, params: Any, target: str) -> 
         answer = await client.get(f"{server.url}{path}", params=params)
         assert server.requests[0].split(b" ")[1].decode() == target
         assert answer.url.partition("#")[0] == f"{server.url[:-1]}{target}"
+
+
+class Lists(dict[str, list[str]]):
+    """As Django's and Werkzeug's."""
+
+    def items(self) -> Any:
+        return [(name, values[-1]) for name, values in super().items()]
+
+    def lists(self) -> Any:
+        return super().items()
+
+
+class Attributes(dict[str, str]):
+    """With a value for each attribute that is asked for."""
+
+    def __getattr__(self, name: str) -> Attributes:
+        return Attributes()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        httpx.QueryParams("a=1&a=2&b="),
+        QueryParams("a=1&a=2&b="),
+        FormData([("a", "1"), ("a", "2"), ("b", "")]),
+        multidict.MultiDict([("a", "1"), ("a", "2"), ("b", "")]),
+        Lists(a=["1", "2"], b=[""]),
+    ],
+    ids=["httpx", "starlette", "a form", "multidict", "lists"],
+)
+async def test_a_mapping_with_several_values_of_a_name_is_sent_with_all_of_them(query: Any) -> None:
+    async with serve([response(b"")]) as server, penstock.Client() as client:
+        await client.post(server.url, params=query, form=query)
+        assert server.requests[0].split(b" ")[1] == b"/?a=1&a=2&b="
+        assert server.bodies == [b"a=1&a=2&b="]
+        await client.get(server.url, headers=httpx.Headers([("cookie", "a=1"), ("cookie", "b=2")]))
+        assert fields(server.requests[1])["cookie"] == "a=1; b=2"
+        await client.get(server.url, params=Attributes(a="1"))
+        assert server.requests[2].split(b" ")[1] == b"/?a=1"
 
 
 async def test_a_base_url_is_what_paths_are_appended_to() -> None:

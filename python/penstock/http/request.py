@@ -12,7 +12,7 @@ from penstock.errors import InvalidURL, RequestError
 from penstock.headers import Headers
 from penstock.http.content import Content
 from penstock.http.response import Answer
-from penstock.http.url import Origin, Target, join, pairs_of, parse
+from penstock.http.url import Origin, Target, all_of, join, pairs_of, parse
 
 __all__ = ["UNFIT", "Fields", "HeaderPairs", "Request", "by_name", "field_lines"]
 
@@ -213,7 +213,7 @@ def by_name(headers: HeaderPairs | None) -> dict[str, str]:
         # Its items are the first of each name.
         given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw]
     elif hasattr(headers, "items"):
-        given = headers.items()
+        given = all_of(headers)
     fields: dict[str, str] = {}
     for name, value in pairs_of(given, "headers"):
         if not isinstance(name, str):

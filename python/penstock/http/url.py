@@ -8,7 +8,7 @@ import re
 import unicodedata
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from penstock.errors import InvalidURL
 
@@ -17,6 +17,7 @@ __all__ = [
     "Origin",
     "Params",
     "Target",
+    "all_of",
     "encoded",
     "join",
     "pairs_of",
@@ -220,12 +221,22 @@ def pairs_of(fields: Mapping[Any, T] | Iterable[tuple[Any, T]], option: str) -> 
     Raises:
         TypeError: Something in a list isn't both.
     """
-    pairs = list(fields.items() if isinstance(fields, Mapping) else fields)
+    pairs = list(all_of(fields) if isinstance(fields, Mapping) else fields)
     for pair in pairs:
         # Text of two letters could be taken apart, too.
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise TypeError(f"{option}: a {type(pair).__name__} in the list, not a pair of a name and a value")
     return pairs
+
+
+def all_of(fields: Any) -> Iterable[Any]:
+    """The names and values of what has `items`, which gives one value of each name of Starlette's and httpx's mappings,
+    and of Django's and Werkzeug's."""
+    for name in ("multi_items", "lists"):
+        # Some mappings make an attribute of each name.
+        if (method := getattr(type(fields), name, None)) is not None:
+            return cast(Iterable[Any], method(fields))
+    return cast(Iterable[Any], fields.items())
 
 
 def with_params(url: str, params: Params) -> str:
