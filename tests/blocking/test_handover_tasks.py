@@ -175,7 +175,7 @@ def test_eager_tasks_that_a_callback_begins_belong_to_the_callback() -> None:
         loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
         begun: asyncio.Future[asyncio.Task[int]] = loop.create_future()
         loop.call_soon(lambda: begun.set_result(loop.create_task(blocking(lambda: 1))))
-        with pytest.raises(HandoverError, match="callback"):
+        with pytest.raises(HandoverError, match="in an eager task before its first await"):
             await (await begun)
 
     run(main())

@@ -62,7 +62,7 @@ def test_a_callback_is_no_task() -> None:
         done = asyncio.get_running_loop().create_future()
 
         def callback() -> None:
-            with pytest.raises(HandoverError, match="callback"):
+            with pytest.raises(HandoverError, match="belongs to no task"):
                 block_in_place(int)
             done.set_result(None)
 
@@ -148,7 +148,7 @@ def test_tasks_that_enable_it_in_the_same_turn_block_in_the_next() -> None:
 @pytest.mark.parametrize("debug", [False, True])
 def test_in_the_turn_in_which_it_is_enabled_it_is_refused(debug: bool) -> None:
     async def blocks() -> None:
-        with pytest.raises(HandoverError):
+        with pytest.raises(HandoverError, match="the turn of the loop"):
             block_in_place(int)
         await asyncio.sleep(0)
         assert block_in_place(int) == 0
@@ -167,7 +167,7 @@ def test_in_the_step_in_which_it_is_enabled_an_eager_task_is_refused(debug: bool
     async def main() -> None:
         asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
         enabling = asyncio.create_task(penstock.enable_handover())
-        with pytest.raises(HandoverError):
+        with pytest.raises(HandoverError, match="the turn of the loop"):
             await asyncio.create_task(blocking(int))
         assert await enabling
         assert await asyncio.create_task(blocking(int)) == 0

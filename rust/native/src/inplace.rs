@@ -76,7 +76,7 @@ impl<'py> Call<'_, 'py> {
         let handle = event_loop.getattr(intern!(py, "_current_handle"))?;
         let task = match baton::current_task(event_loop)? {
             Some(task) if is_in_step(&handle, &task)? => task,
-            _ => return Ok(Err("called in a callback, which belongs to no task".to_owned())),
+            task => return Ok(Err(outside(&handle, task.is_some()).to_owned())),
         };
         refuse_greenlets(py)?;
 
@@ -121,6 +121,15 @@ fn is_in_step(handle: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<bo
 #[cfg(not(Py_3_12))]
 fn is_in_step(handle: &Bound<'_, PyAny>, _: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(!handle.is_none())
+}
+
+/// Where else a call comes from.
+fn outside(handle: &Bound<'_, PyAny>, in_task: bool) -> &'static str {
+    match (in_task, handle.is_none()) {
+        (false, _) => "called in a callback, which belongs to no task",
+        (true, false) => "called in an eager task before its first await, within the callback that began it",
+        (true, true) => "the turn of the loop in which that was enabled isn't over",
+    }
 }
 
 fn refuse_greenlets(py: Python<'_>) -> PyResult<()> {
