@@ -675,3 +675,21 @@ def test_a_name_that_is_not_utf_8_is_a_name(command: str) -> None:
     done = subprocess.run(line, env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"\xff.barc: " if command != "ls" else b"0x0000000000 ")
+
+
+@pytest.mark.parametrize("command", ["ls", "stats"])
+def test_a_url_that_the_encoding_of_the_output_has_not_is_escaped(command: str) -> None:
+    name = os.fsdecode(b"\xff.barc")
+    with barc.open("a.barc", "a") as archive:
+        archive.append(barc.Record(meta=[("url", b"http://a.test/\xe9"), ("method", "GET")]))
+    if sys.platform == "linux":
+        os.rename("a.barc", name)
+    else:
+        name = "a.barc"
+    for errors in ("strict", "surrogateescape"):
+        environment = {**os.environ, "PYTHONIOENCODING": f"ascii:{errors}"}
+        line = [sys.executable, "-m", "penstock.cli", command, name, name]
+        done = subprocess.run(line, env=environment, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.count(b" http://a.test/\\xe9\n") == 2
+        assert done.stdout.count(os.fsencode(name) + b": ") == 2

@@ -1,5 +1,6 @@
 """The `penstock` command. It needs the extra `cli`; nothing else of the package imports what is here."""
 
+import codecs
 import io
 import os
 import signal
@@ -31,9 +32,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+def _printed(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What an encoding hasn't: a byte of a file's name as it is, and another character as its escape."""
+    assert isinstance(error, UnicodeEncodeError)
+    one = UnicodeEncodeError(error.encoding, error.object, error.start, error.start + 1, error.reason)
+    try:
+        return codecs.lookup_error("surrogateescape")(one)
+    except UnicodeEncodeError:
+        return codecs.lookup_error("backslashreplace")(one)
+
+
 def _open_streams() -> None:
-    """Has standard streams that were closed be as /dev/null, all of what is written to standard output be written, and
-    names of files printed as they are."""
+    """Has standard streams that were closed be as /dev/null, all of what is written to standard output be written,
+    names of files as they are and URLs whatever the encoding."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             # Its own descriptor is the lowest that is free, so that no socket and no archive gets that. As the
@@ -42,8 +53,11 @@ def _open_streams() -> None:
             setattr(sys, name, open(null, mode, errors="replace", closefd=False))  # noqa: SIM115
     if not isinstance(sys.stdout, io.TextIOWrapper):
         return
-    # It is strict in most locales, and a name needn't be UTF-8.
-    errors = "surrogateescape" if sys.stdout.errors == "strict" else sys.stdout.errors
+    # It is strict in most locales, and neither a name nor what others have recorded needs to fit.
+    errors = sys.stdout.errors
+    if errors in ("strict", "surrogateescape"):
+        errors = "penstock"
+        codecs.register_error(errors, _printed)
     if isinstance(sys.stdout.buffer, io.RawIOBase):
         # By PYTHONUNBUFFERED. What a write leaves, one that a signal ends or that fills the disk, would be lost.
         out = sys.stdout.fileno()
