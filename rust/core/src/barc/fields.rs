@@ -48,10 +48,8 @@ impl Fields {
     pub fn from_pairs<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<Self> {
         let mut lines: Vec<(Cow<'a, [u8]>, &'a [u8])> = Vec::new();
         for (name, value) in pairs {
-            let refuse = |reason: &str| {
-                let line = format!("\"{}: {}\"", name.escape_ascii(), value.escape_ascii());
-                Error::setting("header", line, reason)
-            };
+            // Without the value, which may be a secret.
+            let refuse = |reason: &str| Error::setting("header", format!("\"{}\"", name.escape_ascii()), reason);
             if name.is_empty() || !name.iter().all(is_tchar) {
                 return Err(refuse("its name is not a token (RFC 9110 section 5.6.2)"));
             }
@@ -195,6 +193,15 @@ mod tests {
             [("", "x"), ("a b", "x"), ("a:", "x"), ("a", "x\r\nb: c"), ("a", "x\r\n"), ("a", "\x7f"), ("a", "\0")]
         {
             assert!(matches!(Fields::from_pairs(pairs(&[(name, value)])), Err(Error::Setting { .. })), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_named_without_its_value() {
+        for pair in [("x key", "secret"), ("x-key", "secret\n"), ("x-key", "sec\0ret")] {
+            let message = Fields::from_pairs(pairs(&[pair])).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("header=\"{}\"", pair.0)), "{message}");
+            assert!(!message.contains("ret"), "{message}");
         }
     }
 
