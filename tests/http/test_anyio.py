@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -11,7 +14,7 @@ import pytest
 
 from tests.cancellation.conftest import Held
 from tests.http.conftest import NOTHING, Storing, at_hand
-from tests.http.serving import HANG, TURN, UNREAD, chunked, head, response, serve, until
+from tests.http.serving import CLOSE, HANG, TURN, UNREAD, chunked, head, response, serve, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -92,6 +95,24 @@ async def test_a_failing_task_ends_the_requests_of_its_group(storing: Storing) -
             await all_of_them()
         assert [type(error) for error in caught.value.exceptions] == [ZeroDivisionError]
         await until(lambda: at_hand(client) == NOTHING)
+
+
+async def test_a_scope_that_ends_a_recording_closes_all_that_was_collected(tmp_path: Path) -> None:
+    gate, tunables = threading.Event(), penstock.Tunables(max_body_ram=0, temp_dir=tmp_path)
+    scripts: list[list[Any]] = [[response(b"a")], [UNREAD, CLOSE], [UNREAD, HANG]]
+    async with serve(*scripts) as server, penstock.DispatchPool(threads=1, drain_threads=0) as pool:
+        client = penstock.Client(policy=penstock.Dispatch(pool), tunables=tunables)
+        async with client, anyio.create_task_group() as group:
+            await client.get(server.url)
+            pool.dispatch(gate.wait, 20)
+            group.start_soon(lambda: client.record("PUT", server.url, files={"a": BODY, "b": BODY}))
+            # The first time it met a stale connection.
+            await until(lambda: client.stats()["retried"] == 1 and pool.stats()["queued"] == 2)
+            group.cancel_scope.cancel()
+        gate.set()
+        await pool.join()
+    # What was left open would warn, which fails the test.
+    gc.collect()
 
 
 async def test_scopes_that_end_anywhere_leave_nothing(storing_by: Callable[[str], Storing]) -> None:

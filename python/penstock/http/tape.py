@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -56,8 +57,10 @@ class Tape:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for sink in self._sinks:
-            await sink.aclose()
+        # Each of them: what is awaited for one may be cancelled again and again.
+        async with contextlib.AsyncExitStack() as stack:
+            for sink in self._sinks:
+                stack.push_async_callback(sink.aclose)
 
 
 class Take:
