@@ -693,3 +693,21 @@ def test_a_url_that_the_encoding_of_the_output_has_not_is_escaped(command: str) 
         assert (done.returncode, done.stderr) == (0, b"")
         assert done.stdout.count(b" http://a.test/\\xe9\n") == 2
         assert done.stdout.count(os.fsencode(name) + b": ") == 2
+
+
+@pytest.mark.parametrize("command", ["cat", "cat --json", "ls", "stats --top 5000"])
+def test_a_pipe_that_takes_no_more_for_now_gets_all_of_the_output(command: str) -> None:
+    with barc.open("long.barc", "a") as archive:
+        for number in range(3000):
+            archive.append(make_dialog(number))
+    line = [sys.executable, "-m", "penstock.cli", *command.split(), "long.barc"]
+    expected = subprocess.run(line, capture_output=True, check=True).stdout
+    assert len(expected) > 1 << 17
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with open(reader, "rb") as pipe, start(*line[3:], stdout=writer, stderr=subprocess.PIPE) as process:
+        os.close(writer)
+        time.sleep(0.5)
+        assert pipe.read() == expected
+        _, err = process.communicate()
+    assert (process.returncode, err) == (0, b"")

@@ -3,10 +3,12 @@
 import codecs
 import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import Any
 
 __all__ = ["main"]
 
@@ -30,6 +32,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A second Ctrl-C has nothing to end but the interpreter, which would tell of it at length.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     return status
+
+
+class _Waiting(io.FileIO):
+    """Standard output that takes no more for now, as whoever else has it has set it not to wait."""
+
+    def write(self, data: Any, /) -> int:
+        while (written := super().write(data)) is None:
+            select.select([], [self], [])
+        return written
 
 
 def _printed(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -58,9 +69,14 @@ def _open_streams() -> None:
     if errors in ("strict", "surrogateescape"):
         errors = "penstock"
         codecs.register_error(errors, _printed)
-    if isinstance(sys.stdout.buffer, io.RawIOBase):
+    out = sys.stdout.fileno()
+    if not os.get_blocking(out):
+        buffer = io.BufferedWriter(_Waiting(out, "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(
+            buffer, encoding=sys.stdout.encoding, errors=errors, line_buffering=sys.stdout.line_buffering
+        )
+    elif isinstance(sys.stdout.buffer, io.RawIOBase):
         # By PYTHONUNBUFFERED. What a write leaves, one that a signal ends or that fills the disk, would be lost.
-        out = sys.stdout.fileno()
         sys.stdout = open(out, "w", encoding=sys.stdout.encoding, errors=errors, closefd=False)  # noqa: SIM115
     else:
         sys.stdout.reconfigure(errors=errors)
