@@ -89,6 +89,16 @@ async def test_a_url_is_found_however_it_is_spelt() -> None:
                 await replayed.get(url)
 
 
+async def test_a_miss_by_a_key_says_that_the_url_was_recorded() -> None:
+    replay = penstock.Replay([recorded("http://a/", b"1")], key=lambda prolog: (prolog.url, bytes(prolog.req_body)))
+    async with penstock.Client(transport=replay) as asking:
+        with pytest.raises(
+            penstock.NotRecorded, match=r"for GET http://a/ by this key; what is has another \(key=\)$"
+        ) as caught:
+            await asking.get("http://a/", content=b"other")
+    assert caught.value.nearest == ("GET", "http://a/")
+
+
 async def test_a_miss_among_many_compares_with_few() -> None:
     compared = 0
 

@@ -178,7 +178,9 @@ class Store:
     def _not_recorded(self, prolog: Prolog) -> NotRecorded:
         near = self._asked.nearest(prolog.url, prolog.method)
         message = f"nothing is recorded for {prolog.method} {prolog.url}"
-        if near is not None:
+        if near == (prolog.method, prolog.url):
+            message += " by this key; what is has another (key=)"
+        elif near is not None:
             message += f"; the nearest of {len(self._asked)} is {near[0]} {near[1]}"
         return NotRecorded(message, request=prolog.method, url=prolog.url, nearest=near)
 
