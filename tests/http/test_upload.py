@@ -252,6 +252,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"files": {"a": b""}, "headers": {"Content-Type": "multipart/form-data"}},
         "content-type follows from files",
     ),
+    "a file's name in bytes of its own": ({"files": {"a": Path("\udce9.txt")}}, r"the name '\\udce9\.txt' isn't UTF-8"),
     "a line in a type": ({"files": {"a": ("a", b"", "x\r\ny")}}, "line break"),
     "not a number": ({"json": float("nan")}, "JSON"),
     "an option that isn't": ({"contents": b""}, "there is no option contents"),

@@ -148,6 +148,11 @@ def _quoted(text: str) -> str:
     """A name in a part's head, as browsers write it (WHATWG HTML, multipart/form-data encoding algorithm)."""
     if not isinstance(text, str):
         raise TypeError(f"files: a name is a str, not {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # As the name of a file may be, in a system's own encoding.
+        raise ValueError(f"files: the name {text!r} isn't UTF-8: give another, as a tuple of name and value") from None
     return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 

@@ -217,7 +217,8 @@ def by_name(headers: HeaderPairs | None) -> dict[str, str]:
     fields: dict[str, str] = {}
     for name, value in pairs_of(given, "headers"):
         if not isinstance(name, str):
-            raise TypeError(f"headers: a name is a str, not {type(name).__name__}")
+            also = "; Headers(pairs) takes bytes" if isinstance(name, bytes) else ""
+            raise TypeError(f"headers: a name is a str, not {type(name).__name__}{also}")
         name = name.lower()
         # A value may be a secret, so messages don't hold it.
         if not isinstance(value, str):
