@@ -69,7 +69,12 @@ def _open_streams() -> None:
     if errors in ("strict", "surrogateescape"):
         errors = "penstock"
         codecs.register_error(errors, _printed)
-    out = sys.stdout.fileno()
+    try:
+        out = sys.stdout.fileno()
+    except io.UnsupportedOperation:
+        # Who calls this has put one in its place that is no file.
+        sys.stdout.reconfigure(errors=errors)
+        return
     if not os.get_blocking(out):
         buffer = io.BufferedWriter(_Waiting(out, "w", closefd=False))
         sys.stdout = io.TextIOWrapper(
