@@ -35,14 +35,14 @@ def asking(command: F) -> F:
 
 
 def client_of(
+    *,
     headers: tuple[str, ...],
     timeout: float | None,
     proxy: str | None,
-    *,
     besides: Mapping[str, str] | None = None,
     **options: Any,
 ) -> penstock.Client:
-    """A client with these options of a command. Headers `besides` them are sent where none of the name is given.
+    """A client with what `asking` adds to a command. Headers `besides` it are sent where none of the name is given.
 
     Raises:
         click.UsageError: One of them isn't what it has to be.

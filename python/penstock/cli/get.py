@@ -10,7 +10,7 @@ import sys
 import urllib.parse
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -60,12 +60,10 @@ def get(
     urls: tuple[str, ...],
     output: str | None,
     force: bool,
-    headers: tuple[str, ...],
-    timeout: float | None,
-    proxy: str | None,
     max_body: str,
     as_json: bool,
     quiet: bool,
+    **asked: Any,
 ) -> int:
     """GET bodies, to standard output or to files.
 
@@ -75,7 +73,7 @@ def get(
     if as_json and output is None:
         raise click.UsageError("--json needs --output: standard output is for the bodies")
     tunables = tunables_of(max_body)
-    client = client_of(headers, timeout, proxy, tunables=tunables)
+    client = client_of(**asked, tunables=tunables)
     folder = output is not None and (len(urls) > 1 or output.endswith("/") or Path(output).is_dir())
     if folder and output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)

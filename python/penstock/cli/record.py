@@ -86,12 +86,10 @@ def record(
     gzip: bool,
     brotli: bool,
     resume: bool,
-    headers: tuple[str, ...],
-    timeout: float | None,
-    proxy: str | None,
     max_body: str,
     as_json: bool,
     quiet: bool,
+    **asked: Any,
 ) -> int:
     """GET URLs, and append requests with their answers to an archive.
 
@@ -106,9 +104,7 @@ def record(
     strategy = strategy_of(gzip, brotli)
     tunables = tunables_of(max_body)
     client = client_of(
-        headers,
-        timeout,
-        proxy,
+        **asked,
         besides={"accept": accept, "accept-language": "en", "accept-encoding": ACCEPT_ENCODING},
         tunables=tunables,
         decode=not no_decode,
