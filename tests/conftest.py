@@ -4,6 +4,7 @@ descriptor or a task behind fails, as does one of which asyncio reports an error
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import inspect
@@ -152,6 +153,23 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 REQUIRE_ALL = os.environ.get("PENSTOCK_REQUIRE_ALL", "0") not in ("", "0")
 ELSEWHERE = "not on this platform"
 """Begins the reason of a skip that nothing installed could prevent: another system, another CPython."""
+
+
+def check_traced(done: subprocess.CompletedProcess[str]) -> None:
+    """Of a program that strace has run: skips where it may trace nothing."""
+    if "ptrace" in done.stderr.lower():
+        pytest.skip(f"{ELSEWHERE}: no process may be traced")
+    assert done.returncode == 0, done.stderr
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage is collected meanwhile: what goes was in no cycle."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def refuse_skip(report: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import hashlib
 import resource
 import threading
@@ -15,6 +14,8 @@ from typing import Any
 
 import penstock
 import pytest
+
+from tests.conftest import uncollected
 
 MakeTunables = Callable[..., penstock.Tunables]
 Settles = Callable[[Callable[[], bool]], bool]
@@ -429,11 +430,8 @@ async def test_a_sink_that_failed_is_gone_when_its_error_is(tunables: MakeTunabl
                 await (sink.write(b"") if how == "write" else sink.prepare())
             return weakref.ref(sink)
 
-    gc.disable()
-    try:
+    with uncollected():
         assert (await fail())() is None
-    finally:
-        gc.enable()
 
 
 async def test_a_budget_out_of_ram_moves_it_to_a_file(tunables: MakeTunables, body: bytes) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import penstock
 import pytest
 
-from tests.conftest import ELSEWHERE
+from tests.conftest import check_traced
 
 MakeImage = Callable[..., penstock.BodyImage]
 
@@ -259,9 +259,7 @@ async def test_fsync_is_of_the_file_before_and_of_the_folder_after_it_is_named(
     command = [strace, "-f", "-y", "-e", "trace=fsync,linkat,rename,renameat,renameat2,link", "-o", str(trace)]
     command += [sys.executable, "-c", textwrap.dedent(SYNCED), str(folder), str(max_body_ram), fsync]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=20, check=False)
-    if "ptrace" in done.stderr.lower():
-        pytest.skip(f"{ELSEWHERE}: no process may be traced")
-    assert done.returncode == 0, done.stderr
+    check_traced(done)
     assert (folder / "name").read_bytes() == bytes(100_000)
     calls = [line.split(maxsplit=1)[1] for line in trace.read_text().splitlines() if str(folder) in line]
     synced = [call for call in calls if call.startswith("fsync(")]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ELSEWHERE
+from tests.conftest import check_traced
 from tests.faults.conftest import namespace
 
 pytestmark = [pytest.mark.needs_net, pytest.mark.usefixtures("networks")]
@@ -68,9 +68,7 @@ def test_files_go_by_sendfile_to_plain_sockets_of_other_machines(
     traced = (strace, "-f", "-e", "trace=sendfile", "-o", str(trace))
     program = (sys.executable, "-W", "error", "-c", SENDING, str(path), host, str(certificate) if secure else "")
     done: subprocess.CompletedProcess[str] = namespace("--net", "sh", "-c", TWO, "sh", *traced, *program)
-    if "ptrace" in done.stderr.lower():
-        pytest.skip(f"{ELSEWHERE}: no process may be traced")
-    assert done.returncode == 0, done.stderr
+    check_traced(done)
     sent = sum(map(int, re.findall(r"sendfile.* = (\d+)$", trace.read_text(), re.MULTILINE)))
     # By itself, and as a part of a form; what is in memory isn't in a file.
     assert sent == times * len(BODY)

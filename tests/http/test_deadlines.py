@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import pickle
 import socket
 import time
@@ -17,6 +16,7 @@ import penstock
 import pytest
 from penstock.http.deadlines import with_patience
 
+from tests.conftest import uncollected
 from tests.http.conftest import Storing
 from tests.http.serving import CLOSE, HANG, TURN, chunked, head, response, serve, until
 
@@ -190,23 +190,17 @@ async def test_a_request_that_found_no_connection_in_time_is_in_no_cycle() -> No
 
     with unanswered() as url:
         async with penstock.Client(timeout=penstock.Timeouts(connect=0.02)) as client:
-            gc.disable()
-            try:
+            with uncollected():
                 failure = await fail(client, url)
                 await until(lambda: failure() is None)
-            finally:
-                gc.enable()
 
 
 async def test_what_was_received_within_a_brief_timeout_is_in_no_cycle() -> None:
     timeout = penstock.Timeouts(idle=0.05)
     async with serve([response(BODY)]) as server, penstock.Client(timeout=timeout) as client:
-        gc.disable()
-        try:
+        with uncollected():
             body = weakref.ref((await client.get(server.url)).body)
             await until(lambda: body() is None)
-        finally:
-            gc.enable()
 
 
 async def test_tls_has_the_time_that_connecting_has(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import gc
 import os
 import pickle
 import socket
@@ -18,6 +17,7 @@ from typing import Any
 import penstock
 import pytest
 
+from tests.conftest import uncollected
 from tests.http.conftest import Storing, lent
 from tests.http.serving import CLOSE, HANG, RESET, TURN, chunked, cut, head, response, serve, until
 
@@ -83,8 +83,7 @@ async def test_a_body_that_ends_early_is_an_error_with_all_that_came(storing: St
 
 async def test_what_was_received_goes_with_its_error(storing: Storing) -> None:
     async with serve(TRUNCATED["length"]()) as server, storing.client() as client:
-        gc.disable()
-        try:
+        with uncollected():
             with contextlib.suppress(penstock.Truncated):
                 try:
                     await client.get(server.url)
@@ -92,8 +91,6 @@ async def test_what_was_received_goes_with_its_error(storing: Storing) -> None:
                     partial = weakref.ref(error.partial)
                     raise
             await until(lambda: partial() is None)
-        finally:
-            gc.enable()
 
 
 class OwnError(Exception):
@@ -119,12 +116,9 @@ async def test_an_error_of_a_programs_own_is_in_no_cycle_with_the_request(of: Ca
         raise AssertionError("nothing was wrong")
 
     async with serve([response(BODY)]) as server, penstock.Client() as client:
-        gc.disable()
-        try:
+        with uncollected():
             failure = await fail(client, server.url)
             await until(lambda: failure() is None)
-        finally:
-            gc.enable()
 
 
 async def test_a_connection_reset_while_a_write_is_in_flight_truncates(storing_by: Callable[[str], Storing]) -> None:

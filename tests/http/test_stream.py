@@ -17,6 +17,7 @@ from typing import Any
 import penstock
 import pytest
 
+from tests.conftest import uncollected
 from tests.http.conftest import NOTHING, Storing, at_hand, lent
 from tests.http.serving import CLOSE, HANG, RESET, TURN, chunked, head, response, serve, until
 from tests.http.test_redirects import redirect
@@ -587,12 +588,9 @@ async def test_the_failure_of_a_stream_is_in_no_cycle(where: str) -> None:
         raise AssertionError("nothing was wrong")
 
     async with serve([sent, CLOSE]) as server, penstock.Client() as client:
-        gc.disable()
-        try:
+        with uncollected():
             failure = await fail(client, server.url)
             await until(lambda: failure() is None)
-        finally:
-            gc.enable()
 
 
 async def test_nothing_can_be_read_after_a_failure_or_the_end_of_the_block() -> None:
