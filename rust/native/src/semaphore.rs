@@ -50,7 +50,7 @@ impl Semaphore {
     #[new]
     #[pyo3(signature = (permits, /))]
     fn new(py: Python<'_>, permits: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let permits = size::number("permits", permits)?;
+        let permits = usize::try_from(size::up_to(permit::MOST as u64, "permits", permits)?)?;
         if permits == 0 {
             return Err(PyValueError::new_err("permits=0: at least 1 is needed"));
         }
@@ -165,7 +165,7 @@ struct Enter {
 impl Enter {
     /// A future in the queue is awaited itself: when it is done, the task has the permit.
     fn __await__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        if self.core.take(1).raise(py)? {
+        if self.core.take_at_once(1).raise(py)? {
             return Ok(self.ended.clone_ref(py));
         }
         match enqueue(py, &self.core, 1)? {
@@ -270,7 +270,7 @@ impl Taking {
     pub fn step(&self, py: Python<'_>) -> PyResult<Step> {
         match self.change(Stage::Over) {
             Stage::New => {
-                if self.core.take(self.n).raise(py)? {
+                if self.core.take_at_once(self.n).raise(py)? {
                     return Ok(Step::Taken(Grant::adopt(&self.core, self.n)));
                 }
                 match enqueue(py, &self.core, self.n)? {

@@ -2,4 +2,4 @@
 
 mod semaphore;
 
-pub use semaphore::{Acquire, Figures, Grant, Semaphore, Ticket, Waiting};
+pub use semaphore::{Acquire, Figures, Grant, MOST, Semaphore, Ticket, Waiting};

@@ -10,6 +10,11 @@
 //! All transitions happen under the one lock; whoever removes the waiter from the queue decides. So cancellation and
 //! hand-over can't both win.
 //!
+//! While nobody waits there is no lock: the number of free permits is changed in one step. In the same word a flag says
+//! that the queue is to be looked at. Who is going to wait sets it, under the lock, and then looks for permits once more;
+//! who gives some back finds it in the word that this changes. So one of the two sees the other. While the flag is set
+//! permits are taken under the lock only.
+//!
 //! # Invariants
 //! - **No permit is lost.** A permit is free, or in a [`Grant`], or was taken over for good by [`Grant::forget`]. A
 //!   grant's drop gives it back. Whoever is woken too late to use its grant (cancelled in between, its loop closed) just
@@ -24,8 +29,15 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, wait, wait_timeout};
 use crate::{Error, Result};
+
+/// The most permits that a semaphore can have.
+pub const MOST: usize = usize::MAX >> 1;
+
+/// Of the word whose other bits are the number of free permits: somebody waits, or the semaphore is closed.
+const LOOK: usize = 1;
 
 type Wake = Box<dyn FnOnce(Result<Grant>) + Send>;
 
@@ -34,8 +46,7 @@ struct Waiter {
     wake: Wake,
 }
 
-struct State {
-    free: usize,
+struct Queue {
     /// By arrival.
     waiters: BTreeMap<u64, Waiter>,
     /// Counts those who waited, too.
@@ -61,7 +72,9 @@ pub struct Figures {
 pub struct Semaphore(Arc<Shared>);
 
 struct Shared {
-    state: Mutex<State>,
+    /// The free permits, and [`LOOK`].
+    word: AtomicUsize,
+    queue: Mutex<Queue>,
     total: usize,
 }
 
@@ -73,17 +86,11 @@ pub enum Acquire {
 }
 
 impl Semaphore {
-    /// A semaphore with `permits` of them.
+    /// A semaphore with `permits` of them, [`MOST`] at most.
     pub fn new(permits: usize) -> Self {
-        let state = State {
-            free: permits,
-            waiters: BTreeMap::new(),
-            arrivals: 0,
-            hand_overs: 0,
-            handing: false,
-            closed: false,
-        };
-        Self(Arc::new(Shared { state: Mutex::new(state), total: permits }))
+        let total = permits.min(MOST);
+        let queue = Queue { waiters: BTreeMap::new(), arrivals: 0, hand_overs: 0, handing: false, closed: false };
+        Self(Arc::new(Shared { word: AtomicUsize::new(total << 1), queue: Mutex::new(queue), total }))
     }
 
     pub fn total(&self) -> usize {
@@ -91,30 +98,55 @@ impl Semaphore {
     }
 
     pub fn free(&self) -> usize {
-        self.0.state.lock().free
+        self.0.word.load(Ordering::Relaxed) >> 1
     }
 
     pub fn waiting(&self) -> usize {
-        self.0.state.lock().waiters.len()
+        self.0.queue.lock().waiters.len()
     }
 
     pub fn figures(&self) -> Figures {
-        let state = self.0.state.lock();
-        Figures { free: state.free, waiting: state.waiters.len(), waits: state.arrivals, hand_overs: state.hand_overs }
+        let queue = self.0.queue.lock();
+        Figures { free: self.free(), waiting: queue.waiters.len(), waits: queue.arrivals, hand_overs: queue.hand_overs }
     }
 
     pub fn is_closed(&self) -> bool {
-        self.0.state.lock().closed
+        self.0.queue.lock().closed
     }
 
     /// Takes `n` permits if they are free and nobody waits, for good: [`Semaphore::release`] gives them back.
     pub fn take(&self, n: usize) -> Result<bool> {
-        self.check(n)?;
-        let mut state = self.0.state.lock();
-        if state.closed {
+        if self.take_at_once(n)? {
+            return Ok(true);
+        }
+        let queue = self.0.queue.lock();
+        if queue.closed {
             return Err(Error::SemaphoreClosed);
         }
-        Ok(take(&mut state, n))
+        Ok(queue.waiters.is_empty() && self.subtract(n, 0))
+    }
+
+    /// As [`Semaphore::take`], for who then calls [`Semaphore::acquire`]: false says nothing of what there is.
+    #[inline]
+    pub fn take_at_once(&self, n: usize) -> Result<bool> {
+        self.check(n)?;
+        Ok(self.subtract(n, LOOK))
+    }
+
+    /// Takes `n` off the free permits, if there are as many and the word has none of `flags`.
+    #[inline]
+    fn subtract(&self, n: usize, flags: usize) -> bool {
+        let left = |word: usize| (word & flags == 0 && word >> 1 >= n).then(|| word - (n << 1));
+        self.0.word.fetch_update(Ordering::Acquire, Ordering::Relaxed, left).is_ok()
+    }
+
+    /// To be called when the queue has changed, under its lock.
+    fn flag(&self, queue: &Queue) {
+        if queue.closed || !queue.waiters.is_empty() {
+            self.0.word.fetch_or(LOOK, Ordering::Relaxed);
+        } else {
+            self.0.word.fetch_and(!LOOK, Ordering::Relaxed);
+        }
     }
 
     /// [`Semaphore::take`] as a value whose drop gives the permits back.
@@ -125,16 +157,20 @@ impl Semaphore {
     /// Takes `n` permits, or queues `wake`, which is called from whatever thread hands them over.
     pub fn acquire(&self, n: usize, wake: impl FnOnce(Result<Grant>) + Send + 'static) -> Result<Acquire> {
         self.check(n)?;
-        let mut state = self.0.state.lock();
-        if state.closed {
+        let mut queue = self.0.queue.lock();
+        if queue.closed {
             return Err(Error::SemaphoreClosed);
         }
-        if take(&mut state, n) {
-            return Ok(Acquire::Granted(Grant::adopt(self, n)));
+        if queue.waiters.is_empty() {
+            self.0.word.fetch_or(LOOK, Ordering::Relaxed);
+            if self.subtract(n, 0) {
+                self.flag(&queue);
+                return Ok(Acquire::Granted(Grant::adopt(self, n)));
+            }
         }
-        let arrival = state.arrivals;
-        state.arrivals += 1;
-        state.waiters.insert(arrival, Waiter { wanted: n, wake: Box::new(wake) });
+        let arrival = queue.arrivals;
+        queue.arrivals += 1;
+        queue.waiters.insert(arrival, Waiter { wanted: n, wake: Box::new(wake) });
         Ok(Acquire::Queued(Ticket { semaphore: self.clone(), arrival }))
     }
 
@@ -163,22 +199,31 @@ impl Semaphore {
 
     /// Gives back `n` permits that were taken for good.
     pub fn release(&self, n: usize) -> Result<()> {
-        let mut state = self.0.state.lock();
         // What is neither free nor in a waiter's hands is held by somebody; more can't come back.
-        match state.free.checked_add(n) {
-            Some(free) if free <= self.0.total => state.free = free,
-            _ => return Err(Error::NotAcquired),
-        }
-        self.hand_over(state);
+        let more = |word: usize| {
+            let free = (word >> 1).checked_add(n).filter(|free| *free <= self.0.total)?;
+            Some(free << 1 | word & LOOK)
+        };
+        let before = self.0.word.fetch_update(Ordering::Release, Ordering::Relaxed, more);
+        self.came_back(before.map_err(|_| Error::NotAcquired)?);
         Ok(())
+    }
+
+    /// To be called when permits came back, with the word as it was before. Mostly nobody waits.
+    #[inline]
+    fn came_back(&self, before: usize) {
+        if before & LOOK != 0 {
+            self.hand_over(self.0.queue.lock());
+        }
     }
 
     /// Fails those that wait, and everybody who comes later. Permits that are held stay valid.
     pub fn close(&self) {
-        let mut state = self.0.state.lock();
-        state.closed = true;
-        let waiters = std::mem::take(&mut state.waiters);
-        drop(state);
+        let mut queue = self.0.queue.lock();
+        queue.closed = true;
+        let waiters = std::mem::take(&mut queue.waiters);
+        self.flag(&queue);
+        drop(queue);
         for waiter in waiters.into_values() {
             (waiter.wake)(Err(Error::SemaphoreClosed));
         }
@@ -193,45 +238,32 @@ impl Semaphore {
         Error::setting("n", n, format!("must be from 1 to {}, the semaphore's permits", self.0.total))
     }
 
-    /// To be called when permits came back, or a waiter left the queue. Mostly nobody waits.
-    #[inline]
-    fn hand_over<'a>(&'a self, state: MutexGuard<'a, State>) {
-        if !state.waiters.is_empty() {
-            self.hand_on(state);
-        }
-    }
-
     /// The hand: see the invariants. A wake must not panic.
-    fn hand_on<'a>(&'a self, mut state: MutexGuard<'a, State>) {
-        if std::mem::replace(&mut state.handing, true) {
+    fn hand_over<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) {
+        if std::mem::replace(&mut queue.handing, true) {
             return;
         }
-        while let Some(waiter) = next(&mut state) {
-            drop(state);
+        while let Some(waiter) = self.next(&mut queue) {
+            drop(queue);
             (waiter.wake)(Ok(Grant::adopt(self, waiter.wanted)));
-            state = self.0.state.lock();
+            queue = self.0.queue.lock();
         }
-        state.handing = false;
+        queue.handing = false;
     }
-}
 
-fn take(state: &mut State, n: usize) -> bool {
-    let free = state.waiters.is_empty() && state.free >= n;
-    if free {
-        state.free -= n;
+    /// The oldest waiter, if what is free is enough for it.
+    fn next(&self, queue: &mut Queue) -> Option<Waiter> {
+        let oldest = queue.waiters.first_entry()?;
+        if !self.subtract(oldest.get().wanted, 0) {
+            return None;
+        }
+        let waiter = oldest.remove();
+        queue.hand_overs += 1;
+        if queue.waiters.is_empty() {
+            self.flag(queue);
+        }
+        Some(waiter)
     }
-    free
-}
-
-/// The oldest waiter, if what is free is enough for it.
-fn next(state: &mut State) -> Option<Waiter> {
-    let oldest = state.waiters.first_entry()?;
-    let wanted = oldest.get().wanted;
-    (wanted <= state.free).then(|| {
-        state.free -= wanted;
-        state.hand_overs += 1;
-        oldest.remove()
-    })
 }
 
 /// Permits that are held; its drop gives them back.
@@ -256,9 +288,7 @@ impl Grant {
 impl Drop for Grant {
     fn drop(&mut self) {
         if let Some(semaphore) = self.semaphore.take() {
-            let mut state = semaphore.0.state.lock();
-            state.free += self.n;
-            semaphore.hand_over(state);
+            semaphore.came_back(semaphore.0.word.fetch_add(self.n << 1, Ordering::Release));
         }
     }
 }
@@ -277,14 +307,15 @@ impl Ticket {
     }
 
     fn leave(&self) -> bool {
-        let mut state = self.semaphore.0.state.lock();
-        let left = state.waiters.remove(&self.arrival);
+        let mut queue = self.semaphore.0.queue.lock();
+        let left = queue.waiters.remove(&self.arrival);
         let was_waiting = left.is_some();
         if was_waiting {
+            self.semaphore.flag(&queue);
             // It may have been the oldest one, that wanted more than those behind it do.
-            self.semaphore.hand_over(state);
+            self.semaphore.hand_over(queue);
         } else {
-            drop(state);
+            drop(queue);
         }
         drop(left);
         was_waiting

@@ -26,8 +26,9 @@ fn queue_or_keep(semaphore: &Semaphore, kept: &Kept) -> Option<Ticket> {
 }
 
 fn all_free(semaphore: &Semaphore) {
-    let state = semaphore.0.state.lock();
-    assert!(state.free == semaphore.0.total && state.waiters.is_empty() && !state.handing);
+    let queue = semaphore.0.queue.lock();
+    assert!(semaphore.free() == semaphore.0.total && queue.waiters.is_empty() && !queue.handing);
+    assert_eq!(semaphore.0.word.load(Ordering::Relaxed) & LOOK, usize::from(queue.closed));
 }
 
 /// One permit that is held comes back on another thread, beside what a model does: `before` queues who waits, `beside`
@@ -124,6 +125,40 @@ fn who_asks_while_a_permit_comes_back_never_overtakes_the_waiter() {
         },
         |(kept, _ticket)| has_it(&kept),
     );
+}
+
+#[test]
+fn who_begins_to_wait_while_a_permit_comes_back_gets_it() {
+    beside_a_release(
+        |_| (),
+        |semaphore, ()| {
+            let kept = Kept::default();
+            let place = queue_or_keep(semaphore, &kept);
+            (kept, place)
+        },
+        |(kept, _place)| has_it(&kept),
+    );
+}
+
+#[test]
+fn a_permit_that_is_taken_at_once_while_somebody_begins_to_wait_is_not_given_twice() {
+    loom::model(|| {
+        let semaphore = Semaphore::new(1);
+        let other = thread::spawn({
+            let semaphore = semaphore.clone();
+            move || semaphore.take_at_once(1).unwrap()
+        });
+        let kept = Kept::default();
+        let place = queue_or_keep(&semaphore, &kept);
+        let other_has_it = other.join().unwrap();
+        assert_eq!(kept.lock().len(), usize::from(!other_has_it));
+        if other_has_it {
+            semaphore.release(1).unwrap();
+        }
+        has_it(&kept);
+        drop(place);
+        all_free(&semaphore);
+    });
 }
 
 #[test]
