@@ -219,10 +219,15 @@ pub fn with_slice_mut<T: Send>(data: &Bound<'_, PyAny>, fill: impl Send + FnOnce
     }))
 }
 
-/// A `bytes` of `len`, all of which `fill` writes without the interpreter, saying how many these were; an error frees it.
+/// From this many bytes on others may run meanwhile: a short look, or copy, costs less than to let go of the interpreter.
+const LONG: usize = 256 << 10;
+
+/// A `bytes` of `len`, all of which `fill` writes, saying how many these were; an error frees it. Others may run meanwhile,
+/// unless there are few bytes, `at_hand` without waiting.
 pub fn new_bytes<E: Send>(
     py: Python<'_>,
     len: usize,
+    at_hand: bool,
     fill: impl Send + FnOnce(&mut [u8]) -> Result<usize, E>,
 ) -> PyResult<Result<Py<PyBytes>, E>> {
     let size = isize::try_from(len).map_err(|_| PyBufferError::new_err("larger than bytes can be"))?;
@@ -232,10 +237,11 @@ pub fn new_bytes<E: Send>(
     unsafe {
         let object = Bound::from_owned_ptr_or_err(py, ffi::PyBytes_FromStringAndSize(ptr::null(), size))?;
         let base = ffi::PyBytes_AsString(object.as_ptr()) as usize;
-        let filled = py.detach(move || {
+        let fill = move || {
             let room: &mut [u8] = std::slice::from_raw_parts_mut(base as *mut u8, len);
             fill(room)
-        });
+        };
+        let filled = if at_hand && len < LONG { fill() } else { py.detach(fill) };
         match filled {
             // What lay in that memory before is nobody's to see.
             Ok(written) if written < len => Err(to_py(py, Error::internal("a read that ended before its end"))),
@@ -243,9 +249,6 @@ pub fn new_bytes<E: Send>(
         }
     }
 }
-
-/// From this many bytes on others may run meanwhile.
-const LONG_LOOK: usize = 256 << 10;
 
 /// Length and highest byte of a buffer, read once from end to end: what the benchmarks do with every body.
 #[pyfunction]
@@ -262,8 +265,7 @@ pub fn summarise(py: Python<'_>, buffer: PyBuffer<u8>) -> PyResult<(usize, u8)> 
         // SAFETY: as `with_slice_mut`, and only read.
         (len, highest(unsafe { std::slice::from_raw_parts(base as *const u8, len) }))
     };
-    // A short look costs less than to let go of the interpreter.
-    Ok(if len < LONG_LOOK { look() } else { py.detach(look) })
+    Ok(if len < LONG { look() } else { py.detach(look) })
 }
 
 /// The bytes of somebody's buffer, whatever its items and shape, as the file and socket methods of the standard library

@@ -15,8 +15,9 @@ use penstock_core::codec::{self, Coding};
 use penstock_core::sync::Mutex;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyString};
 use std::ffi::c_int;
 use std::sync::Arc;
 
@@ -125,11 +126,11 @@ impl Image {
     }
 
     #[getter]
-    fn state(&self) -> &'static str {
+    fn state<'py>(&self, py: Python<'py>) -> &Bound<'py, PyString> {
         match self.core.state() {
-            State::Ram(_) => "ram",
-            State::File { .. } => "file",
-            State::Mmap { .. } => "mmap",
+            State::Ram(_) => intern!(py, "ram"),
+            State::File { .. } => intern!(py, "file"),
+            State::Mmap { .. } => intern!(py, "mmap"),
         }
     }
 
@@ -218,14 +219,15 @@ impl Image {
     #[pyo3(signature = (limit=None))]
     fn read_now(&self, py: Python<'_>, limit: Option<u64>) -> PyResult<Py<PyBytes>> {
         let len = usize::try_from(limit.unwrap_or(u64::MAX).min(self.core.len()))?;
-        buffer::new_bytes(py, len, |room| self.core.copy_to(room, 0))?.raise(py)
+        let at_hand = matches!(self.core.state(), State::Ram(_));
+        buffer::new_bytes(py, len, at_hand, |room| self.core.copy_to(room, 0))?.raise(py)
     }
 
     /// As `read_now`, if that needs not wait, else `None`.
     #[pyo3(signature = (limit=None))]
     fn read_soon(&self, py: Python<'_>, limit: Option<u64>) -> PyResult<Option<Py<PyBytes>>> {
         let len = usize::try_from(limit.unwrap_or(u64::MAX).min(self.core.len()))?;
-        let read = buffer::new_bytes(py, len, |room| match self.core.copy_cached(room) {
+        let read = buffer::new_bytes(py, len, true, |room| match self.core.copy_cached(room) {
             Ok(true) => Ok(len),
             Ok(false) => Err(None),
             Err(error) => Err(Some(error)),
