@@ -11,7 +11,7 @@ import logging
 import os
 import ssl
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -193,29 +193,15 @@ class Client:
         """PATCHes with `content`, `json`, `form` or `files`; as `get`."""
         return self.request("PATCH", url, **options)
 
-    async def request(self, method: str, url: str, **options: Unpack[Options]) -> Response:
+    @asynchronous
+    def request(self, method: str, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
         """Makes a request; as `get`.
 
         A body in a file is sent by the kernel where the connection is a plain socket. An answer that is complete before
         all of the request is sent ends the sending. With the header `expect: 100-continue` the body waits for the
         server's word, a second at most.
         """
-        # As `_counted`, which would cost each request a generator and its two turns.
-        loop = self._bind()
-        began = loop.time()
-        self._requests += 1
-        self._active += 1
-        try:
-            response = await self._follow(method, url, began, options, streamed=False)
-            assert isinstance(response, Response)
-            return response
-        except BaseException:
-            self._failed += 1
-            raise
-        finally:
-            self._active -= 1
-            if self._drained is not None:
-                self._notice_drained(self._drained)
+        return self._follow(method, url, options)
 
     async def record(self, method: str, url: str, **options: Unpack[Options]) -> penstock.Dialog:
         """Makes a request, and keeps all of it: both heads as they were sent and received, both bodies, when what
@@ -239,11 +225,10 @@ class Client:
         """
         from penstock.http.tape import Tape
 
-        with self._counted() as began:
-            async with Tape() as tape:
-                await self._follow(method, url, began, options, streamed=False, tape=tape)
-                *history, dialog = tape.dialogs
-                return dialog.replace(trace=dataclasses.replace(dialog.trace, history=tuple(history)))
+        async with Tape() as tape:
+            await self._follow(method, url, options, tape=tape)
+            *history, dialog = tape.dialogs
+            return dialog.replace(trace=dataclasses.replace(dialog.trace, history=tuple(history)))
 
     @contextlib.asynccontextmanager
     async def stream(self, method: str, url: str, **options: Unpack[Options]) -> AsyncIterator[StreamedResponse]:
@@ -258,48 +243,36 @@ class Client:
 
         Left before the body's end, or cancelled, the connection is closed.
         """
-        with self._counted() as began:
-            response = await self._follow(method, url, began, options, streamed=True)
-            assert isinstance(response, StreamedResponse)
+        response: StreamedResponse = await self._follow(method, url, options, streamed=True)
+        try:
             try:
                 yield response
             finally:
                 await response.aclose()
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[float]:
-        """Counts what is under way; gives when it began."""
-        began = self._bind().time()
-        self._requests += 1
-        self._active += 1
-        try:
-            yield began
         except BaseException:
             self._failed += 1
             raise
         finally:
-            self._active -= 1
-            if self._drained is not None:
-                self._notice_drained(self._drained)
-
-    def _notice_drained(self, drained: asyncio.Future[None]) -> None:
-        if not self._active and not drained.done():
-            drained.set_result(None)
+            self._leave()
 
     async def _follow(
-        self, method: str, url: str, began: float, options: Options, *, streamed: bool, tape: Tape | None = None
-    ) -> Response | StreamedResponse:
-        """The response in the end, redirects followed."""
-        if not isinstance(method, str):
-            raise TypeError(f"method: takes a str, not {type(method).__name__}")
-        method = method.upper()
-        settings = self._settings.overridden(options) if options else self._settings
-        hooks = settings.hooks
-        # Of the kind that is asked for.
+        self, method: str, url: str, options: Options, *, streamed: bool = False, tape: Tape | None = None
+    ) -> Any:
+        """The response in the end, redirects followed: with its whole body, or one that is `streamed`, which is under
+        way until whoever asked for it calls `_leave`."""
+        began = self._bind().time()
+        self._requests += 1
+        self._active += 1
+        # The responses are of the kind that is asked for.
         history: tuple[Any, ...] = ()
-        request = prepared = None
+        hooks = request = prepared = None
         response: Response | StreamedResponse | None = None
         try:
+            if not isinstance(method, str):
+                raise TypeError(f"method: takes a str, not {type(method).__name__}")
+            method = method.upper()
+            settings = self._settings.overridden(options) if options else self._settings
+            hooks = settings.hooks
             if not options:
                 prepared = self._prepared.get((method, url)) or self._preparer.prepare(method, url)
                 request = prepared.request
@@ -324,8 +297,7 @@ class Client:
                 history = (*history, response)
                 request, prepared = following, None
         except BaseException as error:
-            if isinstance(response, StreamedResponse):
-                await response.aclose()
+            await self._give_up(response)
             if isinstance(error, RequestError) and error.request is None:
                 error.elapsed = asyncio.get_running_loop().time() - began
                 asked = (method, shown(url)) if request is None else (request.method, request.url)
@@ -339,10 +311,24 @@ class Client:
             try:
                 hooks.done(response)
             except BaseException:
-                if isinstance(response, StreamedResponse):
-                    await response.aclose()
+                await self._give_up(response)
                 raise
+        if not streamed:
+            self._leave()
         return response
+
+    async def _give_up(self, response: Response | StreamedResponse | None) -> None:
+        """A request has failed, perhaps though it had a response."""
+        self._failed += 1
+        self._leave()
+        if isinstance(response, StreamedResponse):
+            await response.aclose()
+
+    def _leave(self) -> None:
+        """A request is over."""
+        self._active -= 1
+        if self._drained is not None and not self._active and not self._drained.done():
+            self._drained.set_result(None)
 
     async def _send(
         self,
@@ -391,7 +377,7 @@ class Client:
                 if exchange.incoming is not None:
                     return await self._begin_stream(connection, exchange)
                 connection.start(exchange)
-                found, body, codings = await exchange.result
+                found, body, codings, ended = await exchange.result
             except asyncio.CancelledError:
                 exchange.result.cancel()
                 connection.abandon(exchange)
@@ -410,7 +396,8 @@ class Client:
                 continue
             if codings and settings.decode == "after":
                 body = await self._decode_after(body, codings, exchange)
-            response = Response(found, body, request.url, loop.time() - began, codings)
+                ended = loop.time()
+            response = Response(found, body, request.url, ended - began, codings)
             if tape is not None and take is not None:
                 # What was sent may still have to be written to its file.
                 async with self._supply.within(exchange, "record of what was sent"):

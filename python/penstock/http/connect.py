@@ -86,7 +86,7 @@ class Connector:
                 raise ConnectError(f"cannot connect to {route}: {reason}") from error
             raise
         # What lies in the socket under TLS may be of the handshake.
-        if not connection.usable or (context is None and connection.unread):
+        if not connection.is_usable() or (context is None and connection.unread):
             connection.close()
             raise ConnectionLost(f"{route} closed the connection, or said something, before it was asked")
         log.debug("connected to %s", route)

@@ -137,16 +137,15 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     # The client's calls
 
-    @property
-    def usable(self) -> bool:
+    def is_usable(self) -> bool:
         """Whether another exchange can begin."""
         transport = self._transport
-        return transport is not None and not transport.is_closing() and not self.excess and self._exchange is None
+        return transport is not None and not transport.is_closing() and self._exchange is None
 
     def is_fresh(self, seconds: float) -> bool:
         """Whether another exchange can begin after a rest, of so many seconds at most. What already lies in the socket
         is no answer to a request that isn't sent yet."""
-        return self.usable and self._loop.time() - self.idle_since <= seconds and not is_readable(self._fd)
+        return self.is_usable() and self._loop.time() - self.idle_since <= seconds and not is_readable(self._fd)
 
     @property
     def peer(self) -> tuple[str, int] | None:
@@ -162,7 +161,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
     def start(self, exchange: Exchange) -> None:
         """Sends a request; its result comes through the exchange's future. Closes the connection if that fails."""
         transport = self._transport
-        assert transport is not None  # `usable`
+        assert transport is not None  # it is usable
         request = exchange.request
         content = request.content
         expect = content is not None and request.expect
@@ -245,11 +244,12 @@ class Connection(Receiver, asyncio.BufferedProtocol):
                 # It may be all sent, which this loop hasn't heard of yet.
                 writer.stopping = True
                 return
+        now = self._loop.time()
         head, image, codings, reusable = self.finish()
         reusable = reusable and self._fit
         self._end(exchange)
         if not exchange.result.done():
-            exchange.result.set_result((head, BodyImage(image, exchange.settings.policy), codings))
+            exchange.result.set_result((head, BodyImage(image, exchange.settings.policy), codings, now))
         transport = self._transport
         if (
             reusable
@@ -260,7 +260,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         ):
             if self._paused:
                 self._unpause()
-            self.idle_since = self._loop.time()
+            self.idle_since = now
             self._on_free(self)
         elif transport is not None:
             # Not within a call of asyncio's TLS, which may be ending by itself and then can't be aborted.
@@ -443,7 +443,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def _send(self, exchange: Exchange, content: Content) -> None:
         transport = self._transport
-        assert transport is not None  # `usable`
+        assert transport is not None  # it is usable
         if self._writer is None:
             plain = transport.get_extra_info("sslcontext") is None
             self._writer = Writer(self._loop, transport, plain=plain)

@@ -26,7 +26,8 @@ class Exchange:
         head: The request as it is sent, up to its body.
         settings: What holds for it.
         began: When the call began.
-        result: Of head, body, and the body's codings, of which `settings.decode` says whether they are off it by now.
+        result: Of head, body, the body's codings, of which `settings.decode` says whether they are off it by now, and
+            when its last byte came.
         on_head: See `OnHead`.
     """
 
@@ -38,14 +39,14 @@ class Exchange:
         head: bytes,
         settings: Settings,
         began: float,
-        result: asyncio.Future[tuple[Head, BodyImage, tuple[str, ...]]],
+        result: asyncio.Future[tuple[Head, BodyImage, tuple[str, ...], float]],
         on_head: OnHead,
     ) -> None:
         self.request: Request = request
         self.head: bytes = head
         self.settings: Settings = settings
         self.began: float = began
-        self.result: asyncio.Future[tuple[Head, BodyImage, tuple[str, ...]]] = result
+        self.result: asyncio.Future[tuple[Head, BodyImage, tuple[str, ...], float]] = result
         self.incoming: Incoming | None = None
         """Takes the body while it arrives."""
         self.on_head: OnHead = on_head

@@ -124,7 +124,7 @@ class ConnectionPool:
                 while True:
                     self._enqueue(route, ticket, waiter)
                     grant = await waiter.future
-                    if not isinstance(grant, Connection) or (grant.usable and not grant.unread):
+                    if not isinstance(grant, Connection) or (grant.is_usable() and not grant.unread):
                         return grant
                     # It went on its way here, or something came: who has waited for it waits in front.
                     self._discard(grant)
@@ -175,7 +175,7 @@ class ConnectionPool:
 
     def _return(self, route: Route, grant: Grant) -> None:
         if isinstance(grant, Connection):
-            if grant.usable:
+            if grant.is_usable():
                 self.put(grant)
         else:
             self.release(route)

@@ -215,7 +215,7 @@ class StreamedResponse(Answer):
             return piece
         if piece is None:
             # Known at the end only.
-            self._head, _, self.decoded = self._exchange.result.result()
+            self._head, _, self.decoded, _ = self._exchange.result.result()
         else:
             self._connection.taken(self._exchange)
         return piece
