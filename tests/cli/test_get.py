@@ -102,8 +102,20 @@ def test_what_requests_cannot_have_is_wrong_usage_and_no_secret_is_told(
 def test_two_urls_of_one_name_do_not_replace_each_other(run: Any, site: str, tmp_path: Path) -> None:
     done = run("get", "-f", "-o", tmp_path, f"{site}/text/1", f"{site}/text/2/1", f"{site}/text/1")
     assert (done.status, done.out) == (2, "")
-    assert done.err == f"penstock: {site}/text/2/1: {tmp_path / '1'} is what {site}/text/1 was to be\n"
+    assert done.err == f"penstock: {site}/text/2/1: {tmp_path / '1'} is what {site}/text/1 is\n"
     assert (tmp_path / "1").read_bytes() == text(1)
+
+
+def test_a_url_that_fails_leaves_its_name_to_the_next(run: Any, site: str, tmp_path: Path) -> None:
+    done = run("get", "-o", tmp_path, f"{site}/status/404", f"{site}/text/404")
+    assert (done.status, done.out, done.err) == (2, "", f"penstock: {site}/status/404: 404 Sorry\n")
+    assert (tmp_path / "404").read_bytes() == text(404)
+
+
+def test_a_dash_is_standard_output(run: Any, site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("get", "-o", "-", f"{site}/text/1", f"{site}/text/2") == (0, (text(1) + text(2)).decode(), "")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_pipe_is_written_to_and_never_replaced(site: str, tmp_path: Path) -> None:
@@ -209,6 +221,8 @@ def test_a_file_is_replaced_only_by_force(run: Any, site: str, tmp_path: Path) -
     [
         (["get"], "Missing argument 'URL...'"),
         (["get", "--json", "http://sample.test/"], "--json needs --output: standard output is for the bodies"),
+        (["get", "--json", "-o", "-", "http://sample.test/"], "--json needs --output: standard output"),
+        (["get", "-o", "", "http://sample.test/"], "Invalid value for --output: the name of a file or directory"),
         (["get", "--max-body", "much", "http://sample.test/"], "Invalid value for --max-body"),
     ],
 )

@@ -49,7 +49,13 @@ penstock get https://example.com/ | less
 penstock get -o page.html https://example.com/
 penstock get -o downloads/ https://example.com/one.tar https://example.com/two.tar""",
 )
-@click.option("-o", "--output", metavar="FILE|DIR", type=FILE, help="A file, or a directory: names are the URLs' last.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE|DIR",
+    type=FILE,
+    help="A file, - for standard output, or a directory: names are the URLs' last.",
+)
 @click.option("-f", "--force", is_flag=True, help="Replace files that are there; devices and pipes are written to.")
 @asking
 @limited
@@ -70,6 +76,10 @@ def get(
     Redirects are followed and codings removed. A status of 400 or more is an error; so is a body that ends early, of
     which nothing is in a file, and what came of it in standard output. The other URLs are fetched anyway.
     """
+    if output == "":
+        raise click.BadParameter("the name of a file or directory isn't empty", param_hint="--output")
+    if output == "-":
+        output = None
     if as_json and output is None:
         raise click.UsageError("--json needs --output: standard output is for the bodies")
     tunables = tunables_of(max_body)
@@ -109,6 +119,7 @@ class Place:
         self.folder = folder
         self.force = force
         self._taken: dict[Path, str] = {}
+        """The files that were made, and of which URL each is."""
 
     def of(self, url: str) -> Target | None:
         if self.output is None:
@@ -118,11 +129,15 @@ class Place:
             # By this name: what /dev/stdout leads to may have no other.
             return Target(name, name, True)
         path = Path(os.path.realpath(name))
-        if (other := self._taken.setdefault(path, url)) != url:
-            raise FileExistsError(f"{name} is what {without_password(other)} was to be")
+        if (other := self._taken.get(path, url)) != url:
+            raise FileExistsError(f"{name} is what {without_password(other)} is")
         if not self.force and path.exists():
             raise FileExistsError(f"{name} is there: --force replaces it")
         return Target(name, path, False)
+
+    def take(self, target: Target, url: str) -> None:
+        """The body of a URL is there; no other's replaces it."""
+        self._taken[target.path] = url
 
 
 class Fetched:
@@ -146,6 +161,7 @@ class Fetched:
                     raise
                 except (Failure, PenstockError, OSError, ValueError) as error:
                     status = 2
+                    self._progress.skip()
                     # Here, not in the call, is Ctrl-C heard.
                     await line_writable(sys.stderr)
                     tell(failure(url, error))
@@ -184,6 +200,7 @@ class Fetched:
             tunables = self._tunables.replace(temp_dir=target.path.parent)
             image = await penstock.collect(self._pieces(response), tunables)
             await image.save(target.path, overwrite=self._place.force)
+            self._place.take(target, url)
 
     async def _pieces(self, response: StreamedResponse) -> AsyncIterator[memoryview]:
         async for piece in response.stream(1 << 18):

@@ -65,7 +65,7 @@ class Progress:
 
     def skip(self) -> None:
         """One less is to come, without being counted."""
-        if self._bar is not None:
+        if self._bar is not None and not self._by_size:
             self._bar.advance(self._task)
 
     def __str__(self) -> str:
