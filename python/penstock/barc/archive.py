@@ -23,6 +23,7 @@ from penstock._native import (
 )
 from penstock.barc.record import Entry, Record, Repair
 from penstock.blocking._ops import perform
+from penstock.blocking._unique import Unique
 from penstock.blocking.policy import Policy, checked
 from penstock.dialog import Dialog
 from penstock.errors import ArchiveError
@@ -138,7 +139,7 @@ def _place_and_meta(native: _native.Record) -> tuple[Entry, Headers]:
     return Entry(native.offset, native.end, native.compression), Headers(native.meta)
 
 
-class _Archive:
+class _Archive(Unique):
     """What the two have in common."""
 
     def __init__(self, path: PathLike, mode: Mode, strategy: Strategy | None, keep_going: bool) -> None:
@@ -190,7 +191,7 @@ class _Archive:
             warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
 
-class Records(Generic[T]):
+class Records(Unique, Generic[T]):
     """An iterator over an archive that knows where it is."""
 
     def __init__(

@@ -21,6 +21,7 @@ from types import CodeType, FrameType, TracebackType
 from typing import Any, Self
 
 from penstock._native import Histogram, LoopWatch
+from penstock.blocking._unique import Unique
 
 __all__ = ["LoopMonitor", "Stall"]
 
@@ -85,7 +86,7 @@ def _name(function: Any) -> str:
     return f"{getattr(function, '__module__', None) or 'builtins'}.{function.__qualname__}"
 
 
-class LoopMonitor:
+class LoopMonitor(Unique):
     """Measures how long an event loop keeps others waiting, and finds what for.
 
     ```python

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 import penstock
 from penstock._native import Budget, FilePool, Tunables
 from penstock.blocking._ops import default_policy
+from penstock.blocking._unique import Unique
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.errors import (
@@ -55,7 +56,7 @@ __all__ = ["Client"]
 log = logging.getLogger(__name__)
 
 
-class Client:
+class Client(Unique):
     """Makes HTTP/1.1 requests; keeps connections alive and shares them between tasks of one event loop.
 
     Args:

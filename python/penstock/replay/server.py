@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from penstock._native import Tunables
+from penstock.blocking._unique import Unique
 from penstock.blocking.policy import Policy
 from penstock.dialog import Prolog
 from penstock.errors import LimitExceeded, NotRecorded, PenstockError
@@ -31,7 +32,7 @@ CONNECTIONS = 1000
 OnAnswer = Callable[[str, str, int], object]
 
 
-class ReplayServer:
+class ReplayServer(Unique):
     """Serves recorded answers, for `async with`: `url` is where.
 
     A request for `/path?query` gets what was recorded for that on the host of its Host field, by http or https, and

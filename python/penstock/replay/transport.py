@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from penstock._native import Tunables
+from penstock.blocking._unique import Unique
 from penstock.blocking.policy import Policy
 from penstock.dialog import Dialog, Prolog
 from penstock.replay.keys import by_url
@@ -14,7 +15,7 @@ from penstock.replay.store import Key, Source, Store
 __all__ = ["Replay"]
 
 
-class Replay:
+class Replay(Unique):
     """Answers a client's requests from recorded dialogs, without a socket: `Client(transport=Replay(path))`.
 
     A request that was recorded more than once gets the answers in turn, and then the last one again and again. Bodies

@@ -11,7 +11,7 @@ const RESOURCES: [Resource; 3] = [Resource::Ram, Resource::Disk, Resource::Files
 
 /// What all bodies together may hold: `ram` and `disk` in bytes or text with a unit, `files` in descriptors.
 /// Keyword-only; what isn't given follows from the machine. `Budget.shared()` is the process's.
-#[pyclass(frozen, module = "penstock")]
+#[pyclass(frozen, weakref, module = "penstock")]
 pub struct Budget(pub Arc<Core>);
 
 #[pymethods]

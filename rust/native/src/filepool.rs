@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Files that are kept, with their mappings, to be used for the next bodies: `max_bytes` of them (256 MiB), each for
 /// `max_age` seconds (30). Keyword-only.
-#[pyclass(frozen, module = "penstock")]
+#[pyclass(frozen, weakref, module = "penstock")]
 pub struct FilePool {
     pub core: Arc<Core>,
     max_bytes: u64,

@@ -25,7 +25,7 @@ use crate::running::What;
 use crate::semaphore::Semaphore;
 
 /// Runs the function at once, on the calling thread: the loop stands still meanwhile.
-#[pyclass(frozen, module = "penstock._native")]
+#[pyclass(frozen, weakref, module = "penstock._native")]
 pub struct Direct {
     figures: Arc<Figures>,
 }
@@ -33,7 +33,7 @@ pub struct Direct {
 /// Runs the function under a permit, which is held until the function has returned: in place, on a loop that can be
 /// handed over meanwhile, else as `on_unsupported` says: on the pool ("dispatch", the default), here ("direct"), or not
 /// at all, which is a HandoverError ("error").
-#[pyclass(frozen, module = "penstock._native")]
+#[pyclass(frozen, weakref, module = "penstock._native")]
 pub struct Permit {
     semaphore: Py<Semaphore>,
     /// `None` is the default pool, made at first use.
@@ -43,7 +43,7 @@ pub struct Permit {
 }
 
 /// Runs the function on a pool.
-#[pyclass(frozen, module = "penstock._native")]
+#[pyclass(frozen, weakref, module = "penstock._native")]
 pub struct Dispatch {
     /// `None` is the default pool, made at first use.
     pool: Option<Py<DispatchPool>>,
