@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import datetime
+import decimal
+import enum
 import functools
 import gc
 import http.cookiejar
+import io
 import logging
 import pickle
 import re
 import tracemalloc
 import urllib.parse
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +66,9 @@ class Lists(dict[str, list[str]]):
         return super().items()
 
 
+TEXT = "takes text, a number, what else has a __str__ of its own, or a list of them"
+
+
 class Attributes(dict[str, str]):
     """With a value for each attribute that is asked for."""
 
@@ -88,6 +96,29 @@ async def test_a_mapping_with_several_values_of_a_name_is_sent_with_all_of_them(
         assert fields(server.requests[1])["cookie"] == "a=1; b=2"
         await client.get(server.url, params=Attributes(a="1"))
         assert server.requests[2].split(b" ")[1] == b"/?a=1"
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        (True, b"True"),
+        (0.5, b"0.5"),
+        (decimal.Decimal("1.10"), b"1.10"),
+        (datetime.date(2026, 11, 29), b"2026-11-29"),
+        (uuid.UUID(int=1), b"00000000-0000-0000-0000-000000000001"),
+        (Path("a/b"), b"a%2Fb"),
+        (http.HTTPMethod.GET, b"GET"),
+        (enum.IntFlag("Bits", "LOW HIGH")(3), b"3"),
+        (b"\xff", b"%FF"),
+        (bytearray(b"ab"), b"ab"),
+        (memoryview(b"ab"), b"ab"),
+    ],
+)
+async def test_a_value_is_sent_as_the_text_that_it_has(value: Any, sent: bytes) -> None:
+    async with serve([response(b"")]) as server, penstock.Client() as client:
+        await client.post(server.url, params={"a": [value, value]}, form={"a": value})
+        assert server.requests[0].split(b" ")[1] == b"/?a=%b&a=%b" % (sent, sent)
+        assert server.bodies == [b"a=%b" % sent]
 
 
 async def test_a_base_url_is_what_paths_are_appended_to() -> None:
@@ -381,7 +412,12 @@ async def test_headers_that_are_not_by_name_are_refused_without_telling_them(hea
         ({"files": "secret"}, "files=str: takes a mapping or a list of names and values"),
         ({"params": ["secret"]}, "params: a str in the list, not a pair of a name and a value"),
         ({"form": [("a", "b", "secret")]}, "form: a tuple in the list, not a pair of a name and a value"),
-        ({"form": {"user": {"name": "secret"}}}, "form['user']=dict: takes a value or a list of values"),
+        ({"form": {"user": {"name": "secret"}}}, f"form['user']=dict: {TEXT}; files= sends files"),
+        ({"form": {"a": io.BytesIO(b"secret")}}, f"form['a']=BytesIO: {TEXT}; files= sends files"),
+        ({"form": {"a": [penstock.BodyImage.from_bytes(b"")]}}, f"form['a']=BodyImage: {TEXT}; files= sends files"),
+        ({"params": {"a": (each for each in "secret")}}, f"params['a']=generator: {TEXT}"),
+        ({"params": {"a": [["secret"]]}}, f"params['a']=list: {TEXT}"),
+        ({"params": [(("secret",), 1)]}, f"params: the name tuple: {TEXT}"),
         ({"files": [Path("secret")]}, "files: a PosixPath in the list, not a pair of a name and a value"),
         ({"files": {b"a": b"1"}}, "files: a name is a str, not bytes"),
         ({"files": {"a": (Path("a.png"), b"1")}}, "files: a name is a str, not PosixPath"),

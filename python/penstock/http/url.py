@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import numbers
 import re
 import unicodedata
 import urllib.parse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any, NamedTuple, TypeVar, cast
 
 from penstock.errors import InvalidURL
@@ -201,18 +202,40 @@ def encoded(params: Params, option: str) -> str:
     """Names and values, URL-encoded; `option` is what an error names.
 
     Raises:
-        TypeError: They are neither by name nor pairs, or a value is `None`, which would be sent as text, or a mapping.
+        TypeError: They are neither by name nor pairs, or a name or a value is `None` or has no text of its own.
     """
     if isinstance(params, str | bytes) or not isinstance(params, Mapping | Sequence):
         raise TypeError(f"{option}={type(params).__name__}: takes a mapping or a list of names and values")
-    pairs = pairs_of(params, option)
-    for name, value in pairs:
-        if value is None or (isinstance(value, list | tuple) and None in value):
-            raise TypeError(f"{option}[{name!r}]=None: leave it out, or give ''")
-        if isinstance(value, Mapping):
-            # urlencode would send its names, and leave its values out.
-            raise TypeError(f"{option}[{name!r}]={type(value).__name__}: takes a value or a list of values")
-    return urllib.parse.urlencode(pairs, doseq=True)
+    texts: list[tuple[bytes | str, bytes | str]] = []
+    for name, value in pairs_of(params, option):
+        text = _text(name, f"{option}: the name ")
+        texts += [(text, _text(each, f"{option}[{name!r}]=")) for each in _values(value)]
+    return urllib.parse.urlencode(texts)
+
+
+def _values(value: object) -> Iterable[object]:
+    # A flag has a length, too, and is a number. Of a mapping only the names would be sent.
+    if isinstance(value, str | bytes | bytearray | memoryview | int | Mapping) or not isinstance(value, Sized):
+        return (value,)
+    try:
+        return tuple(cast(Iterable[object], value))
+    except TypeError:
+        return (value,)
+
+
+def _text(value: object, what: str) -> bytes | str:
+    """What is sent for a value: as `str` has it, unless that is for programmers to read."""
+    if isinstance(value, str | bytes):
+        return value
+    if value is None:
+        raise TypeError(f"{what}None: leave it out, or give ''")
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, numbers.Number) or type(value).__str__ is not object.__str__:
+        return str(value)
+    files = "; files= sends files" if what.startswith("form[") else ""
+    kind = type(value).__name__
+    raise TypeError(f"{what}{kind}: takes text, a number, what else has a __str__ of its own, or a list of them{files}")
 
 
 def pairs_of(fields: Mapping[Any, T] | Iterable[tuple[Any, T]], option: str) -> list[tuple[Any, T]]:
