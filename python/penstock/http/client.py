@@ -196,7 +196,7 @@ class Client(Unique):
 
     @asynchronous
     def request(self, method: str, url: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Response]:
-        """Makes a request; as `get`.
+        """Makes a request by any method, which is sent in upper case; as `get`.
 
         A body in a file is sent by the kernel where the connection is a plain socket. An answer that is complete before
         all of the request is sent ends the sending. With the header `expect: 100-continue` the body waits for the
