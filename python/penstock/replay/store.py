@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import bisect
 import os
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple
 
 from penstock._native import Tunables
 from penstock.barc import AsyncArchive, Record
+from penstock.barc.archive import AsyncRecords
 from penstock.blocking.policy import Policy, checked
 from penstock.dialog import Dialog, Prolog, with_history
-from penstock.errors import ArchiveError, NotRecorded
+from penstock.errors import ArchiveError, BodyTooLong, NotRecorded
 from penstock.replay.keys import whole
 
 __all__ = ["Key", "Keys", "Source", "Store"]
@@ -63,7 +64,7 @@ class Store:
         """How many dialogs it has."""
         self._path: str | os.PathLike[str] | None = None
         self._archive: AsyncArchive | None = None
-        self._records: AsyncIterator[Record] | None = None
+        self._records: AsyncRecords[Record] | None = None
         self._opening = asyncio.Lock()
         self._closed = False
         if isinstance(source, str | os.PathLike):
@@ -151,15 +152,20 @@ class Store:
         if self._records is None:
             async with self._opening:
                 await self._open(self._path)
-        assert self._records is not None  # it was opened
-        async for record in self._records:
-            try:
-                prolog = record.dialog().prolog
-            except ArchiveError:
-                # It has bytes that were damaged, or what something else put there.
-                continue
-            assert record.offset is not None  # it was read
-            self._add(prolog, _Place(record.offset, prolog.method, prolog.url))
+        records = self._records
+        assert records is not None  # it was opened
+        try:
+            async for record in records:
+                try:
+                    prolog = record.dialog().prolog
+                except ArchiveError:
+                    # It has bytes that were damaged, or what something else put there.
+                    continue
+                assert record.offset is not None  # it was read
+                self._add(prolog, _Place(record.offset, prolog.method, prolog.url))
+        except BodyTooLong as error:
+            error.args = (f"record at byte {records.offset} of the archive: {error}",)
+            raise
 
     async def _open(self, path: str | os.PathLike[str]) -> None:
         if self._records is None:
