@@ -6,6 +6,7 @@ import fcntl
 import json
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -87,6 +88,25 @@ def test_bodies_can_be_left_coded_and_something_else_accepted(run: Any, site: st
     assert record.req_headers["accept-encoding"] == "gzip, deflate, br, zstd"
     assert "response-decoded" not in record.meta
     assert bytes(record.res_body)[:2] == b"\x1f\x8b"
+
+
+@pytest.mark.parametrize(
+    ("hard", "told"), [(64, "16 URLs at a time: --concurrency 200 takes 616 open files"), (None, "")]
+)
+def test_a_limit_on_open_files_is_raised_or_fewer_are_asked_for_at_a_time(
+    hard: int | None, told: str, listed: Path, tmp_path: Path
+) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard or resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+    urls, file = tmp_path / "some.txt", tmp_path / "a.barc"
+    urls.write_text("".join(f"{url}\n" for url in listed.read_text().splitlines()[:400]))
+    arguments = ["record", "--concurrency", 200, "--from", urls, file]
+    with start(*arguments, stderr=subprocess.PIPE, text=True, preexec_fn=limit) as process:
+        _, err = process.communicate()
+    assert (process.returncode, err.count("\n")) == (0, bool(told))
+    assert told in err
+    assert len(urls_of(file)) == 400
 
 
 @pytest.mark.parametrize(("flag", "kind"), [("-z", "gzip"), ("-b", "brotli")])

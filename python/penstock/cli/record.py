@@ -7,6 +7,7 @@ import codecs
 import contextlib
 import errno
 import os
+import resource
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -46,6 +47,12 @@ PIECE = 1 << 16
 
 LONGEST = 1 << 20
 """Bytes that a line of it may have."""
+
+DESCRIPTORS = 3
+"""That a URL has: of its connection, which is watched by a second one, and of a long body's file."""
+
+OTHERS = 16
+"""Descriptors besides."""
 
 
 @click.command(
@@ -103,6 +110,7 @@ def record(
         raise click.UsageError("Missing argument 'URL...', or --from.")
     strategy = strategy_of(gzip, brotli)
     tunables = tunables_of(max_body)
+    concurrency = _affordable(concurrency)
     client = client_of(
         **asked,
         besides={"accept": accept, "accept-language": "en", "accept-encoding": ACCEPT_ENCODING},
@@ -131,6 +139,26 @@ def record(
                 tell(f"penstock: interrupted after {done}; --resume goes on")
             raise
     return 2 if recording.failed else 0
+
+
+def _affordable(concurrency: int) -> int:
+    """How many URLs at a time the limit on open files allows, which is raised as far as it may be."""
+    wanted = OTHERS + DESCRIPTORS * concurrency
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or wanted <= soft:
+        return concurrency
+    raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+        soft = raised
+    if wanted <= soft:
+        return concurrency
+    fewer = max((soft - OTHERS) // DESCRIPTORS, 1)
+    tell(
+        f"penstock: {counted(fewer, 'URL')} at a time: --concurrency {concurrency} takes {wanted:,} open files, and "
+        f"the system allows {soft:,}"
+    )
+    return fewer
 
 
 def _count(urls: tuple[str, ...], listed: int | None) -> int | None:
