@@ -228,6 +228,22 @@ def test_cp_names_the_record_that_has_more_lines_than_can_be_written(run: Any) -
     assert done.err.startswith(f"penstock: plain.barc: record at byte {offset} of the archive: lines in a header")
 
 
+def test_cp_that_keeps_going_goes_past_a_record_that_cannot_be_written(run: Any) -> None:
+    good = Path("plain.barc").read_bytes()
+    block = b"x-number: 7\r\n" * 129 + b"\r\n"
+    record = b"BARC2 %012x DP 00000 00000 0000000000 %05x\r\n\r\n" % (len(block), len(block)) + block
+    Path("lines.barc").write_bytes(good + record + good)
+    done = run("cp", "--keep-going", "lines.barc", "out.barc")
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+    assert done.err.startswith(
+        f"lines.barc: 0x{len(good):010x}: too-long: record at byte {len(good)} of the archive: lines"
+    )
+    assert Path("out.barc").read_bytes() == good * 2
+    problem, end = map(json.loads, run("cp", "--json", "--keep-going", "lines.barc", "out.barc").out.splitlines())
+    assert (problem["offset"], problem["end"], problem["kind"]) == (len(good), len(good + record), "too-long")
+    assert end == {"file": "lines.barc", "copied": 2, "damaged": 1}
+
+
 @full_disk
 def test_cp_goes_on_if_damage_cannot_be_told_of() -> None:
     with open("/dev/full", "wb") as full:

@@ -42,7 +42,7 @@ from penstock.cli.files import (
     told_of,
     unread,
 )
-from penstock.errors import ArchiveError
+from penstock.errors import ArchiveError, HeadTooLong
 
 __all__ = ["COMMANDS", "Span"]
 
@@ -192,7 +192,7 @@ penstock cp --keep-going damaged.barc good.barc""",
 )
 @spanned
 @compressed
-@click.option("--keep-going", is_flag=True, help="Go past damage, and tell of it.")
+@click.option("--keep-going", is_flag=True, help="Go past damage and what can't be written, and tell of it.")
 @limited
 @json_option
 @quiet_option
@@ -231,7 +231,13 @@ def cp(
                     for record in span.of(archive):
                         bad += _tell_damage(name, archive, as_json)
                         with told_of(name, record, to=out):
-                            target.append(record)
+                            try:
+                                target.append(record)
+                            except HeadTooLong as error:
+                                if not keep_going:
+                                    raise
+                                archive.damage.append(_unwritable(record, error))
+                                continue
                         copied += 1
                         progress.add(1, extent(record))
                 finally:
@@ -241,6 +247,11 @@ def cp(
                     print_json(file=name, copied=copied, damaged=bad)
                 damaged |= bad > 0
     return 2 if damaged else 0
+
+
+def _unwritable(record: barc.Record, error: HeadTooLong) -> ArchiveError:
+    message = f"record at byte {record.offset} of the archive: {error}"
+    return ArchiveError(message, offset=record.offset, kind="too-long", end=record.end)
 
 
 def _tell_damage(name: str, archive: barc.Archive, as_json: bool) -> int:
