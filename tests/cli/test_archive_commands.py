@@ -485,7 +485,7 @@ def test_a_body_over_the_limit_ends_it(command: str, run: Any) -> None:
     done = run(command, "--max-body", "64KiB", "large.barc", *rest)
     assert done.status == 2
     assert done.err.startswith(f"penstock: large.barc: record at byte {offset} of the archive: ")
-    assert "over the limit of 65536 bytes (Tunables.max_body)" in done.err
+    assert "over the limit of 65536 bytes (--max-body)" in done.err
     assert run(command, "--max-body", "70000B", "large.barc", *rest).status == 0
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import penstock
 import pytest
 from penstock.cli.app import commands
+from penstock.cli.common import said
 
 from tests.cli.conftest import Done
 
@@ -32,9 +33,32 @@ def test_help(command: str, run: Callable[..., Done], snapshot: Callable[[str, s
     snapshot(f"help-{command}" if command else "help", done.out)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("over the limit of 4 bytes (Tunables.max_body)", "over the limit of 4 bytes (--max-body)"),
+        ("not connected within 10 s (Timeouts.connect)", "not connected within 10 s"),
+        ("none came (Timeouts.pool): all 2 are in use (Limits.connections)", "none came: all 2 are in use"),
+        ('coding "x" is not one (decode=False leaves it on the body)', 'coding "x" is not one'),
+        ("cannot connect (refused)", "cannot connect (refused)"),
+    ],
+)
+def test_an_error_names_the_option_that_helps_and_no_setting_that_the_commands_lack(text: str, told: str) -> None:
+    assert said(ValueError(text)) == told
+
+
 @pytest.mark.parametrize("flag", ["-V", "--version"])
 def test_the_version(flag: str, run: Callable[..., Done]) -> None:
     assert run(flag) == (0, f"penstock {penstock.__version__}\n", "")
+
+
+def test_help_can_be_asked_for_by_a_command(run: Callable[..., Done]) -> None:
+    assert run("help") == run("--help")
+    assert run("help", "get") == run("get", "--help")
+    assert run("help", "bench", "client") == run("bench", "client", "--help")
+    done = run("help", "gone")
+    assert (done.status, done.out) == (1, "")
+    assert "No such command 'gone'" in done.err
 
 
 @pytest.mark.parametrize("module", ["penstock", "penstock.cli"])
@@ -72,6 +96,7 @@ def test_without_the_extra_it_says_what_to_install(missing: str, tmp_path: Path)
     [
         (["penstock", "re"], {"repair"}),
         (["penstock", "cp", "--b"], {"--brotli"}),
+        (["penstock", "help", "ch"], {"check"}),
         (["penstock", "completion", ""], {"bash", "fish", "zsh"}),
         (["penstock", "bench", ""], {"blocking", "client", "demo", "server"}),
         (["penstock", "bench", "client", "--p"], {"--peers"}),

@@ -75,7 +75,7 @@ def test_a_url_that_takes_longer_than_the_timeout_fails_and_the_others_are_recor
     done = run("record", "--timeout", "0.5", f"{site}/held", f"{site}/text/1", tmp_path / "a.barc")
     assert (done.status, done.out) == (2, "")
     assert f"penstock: {site}/held: " in done.err
-    assert "within 0.5 s (Timeouts.total)" in done.err
+    assert "within 0.5 s (--timeout)" in done.err
     assert urls_of(tmp_path / "a.barc") == [f"{site}/text/1"]
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from penstock import barc
 
+from tests.barc.conftest import make_dialog
 from tests.cli.conftest import start
 from tests.cli.site import ZIPPED, text
 
@@ -108,6 +110,17 @@ def test_answers_that_are_not_told_of_as_too_many_wait_are_counted(recorded: Pat
         _, err = process.communicate()
     assert line.decode() == f"penstock: {150 - told} answers not told of: too many lines waited to be read\n"
     assert (told >= 20, err) == (True, b"")
+
+
+def test_the_record_whose_body_is_over_the_limit_is_named(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "a.barc"
+    with barc.open(file, "a") as archive:
+        archive.append(make_dialog(0, b"short"))
+        offset = archive.append(make_dialog(1, bytes(2000)))
+    done = run("replay", "--max-body", "1KiB", file)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(f"penstock: {file}: record at byte {offset} of the archive: body of ")
+    assert done.err.endswith(" is over the limit of 1024 bytes (--max-body)\n")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 import penstock
 from penstock.cli import archives
-from penstock.cli.common import Command, Failure, is_writable, tell
+from penstock.cli.common import Command, Failure, is_writable, said, tell
 from penstock.cli.get import get
 from penstock.cli.record import record
 from penstock.cli.replay import replay
@@ -40,7 +40,7 @@ def _told() -> Iterator[None]:
     except KeyboardInterrupt:
         status = 130
     except (Failure, PenstockError, OSError, ValueError) as error:
-        tell(f"penstock: {error}")
+        tell(f"penstock: {said(error)}")
         status = 2
     raise click.exceptions.Exit(status)
 
@@ -74,8 +74,20 @@ def commands() -> None:
     """Fetch bodies, record HTTP exchanges in archives, read these and replay them."""
 
 
+def _named(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Commands, for the tab key."""
+    return [name for name in sorted(commands.commands) if name.startswith(incomplete)]
+
+
 for command in (*archives.COMMANDS, get, record, replay, stats):
     commands.add_command(command)
+
+
+@commands.command("help", cls=Command, examples="penstock help get")
+@click.argument("command", metavar="[COMMAND]", nargs=-1, shell_complete=_named)
+def help_of(command: tuple[str, ...]) -> Any:
+    """Show the help of a command, or of all."""
+    return commands.main([*command, "--help"], "penstock", standalone_mode=False)
 
 
 @commands.command(cls=Command, examples='eval "$(penstock completion bash)"  # in ~/.bashrc')

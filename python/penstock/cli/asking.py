@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 import penstock
+from penstock.cli.common import said
 
 __all__ = ["asking", "client_of", "failure", "without_password"]
 
@@ -51,7 +52,11 @@ def client_of(
     given = {name.lower() for name, _ in pairs}
     own = [(name, value) for name, value in (besides or {}).items() if name not in given]
     try:
-        return penstock.Client(headers=[*own, *pairs], timeout=penstock.Timeouts(total=timeout), proxy=proxy, **options)
+        timeouts = penstock.Timeouts(total=timeout)
+    except ValueError:
+        raise click.BadParameter(f"{timeout}: must be above 0", param_hint="--timeout") from None
+    try:
+        return penstock.Client(headers=[*own, *pairs], timeout=timeouts, proxy=proxy, **options)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 
@@ -65,7 +70,7 @@ def without_password(url: str) -> str:
 
 def failure(url: str, error: object) -> str:
     """A line on a URL that failed."""
-    return f"penstock: {without_password(url)}: {error}"
+    return f"penstock: {without_password(url)}: {said(error)}"
 
 
 def _pair(header: str) -> tuple[str, str]:

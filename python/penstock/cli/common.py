@@ -32,6 +32,7 @@ __all__ = [
     "quiet_option",
     "readable",
     "run",
+    "said",
     "shown",
     "tell",
     "tunables_of",
@@ -42,6 +43,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+SETTING = re.compile(r" \(((?:Budget|Limits|Timeouts|Tunables)\.\w+|decode=False [^)]*)\)")
+"""By what errors of the library tell how it can be changed."""
+
+OPTIONS = {"Tunables.max_body": " (--max-body)", "Timeouts.total": " (--timeout)"}
+"""What commands have in place of it."""
 
 STATUSES = "0 done, 1 wrong usage, 2 an error or damage, 130 interrupted"
 
@@ -141,7 +148,12 @@ def tunables_of(max_body: str) -> Tunables:
     try:
         return Tunables(max_body=max_body)
     except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--max-body") from None
+        raise click.BadParameter(str(error).removeprefix("max_body="), param_hint="--max-body") from None
+
+
+def said(error: object) -> str:
+    """The text of an error; where it names a setting of the library, with the option in its place, if there is one."""
+    return SETTING.sub(lambda found: OPTIONS.get(found[1], ""), str(error))
 
 
 def shown(text: str) -> str:

@@ -25,6 +25,7 @@ from penstock.cli.common import (
     print_json,
     quiet_option,
     run,
+    said,
     tell,
     tunables_of,
     write,
@@ -167,7 +168,7 @@ class Fetched:
                     tell(failure(url, error))
                     if as_json:
                         await line_writable(sys.stdout)
-                        print_json(url=url, error=str(error))
+                        print_json(url=url, error=said(error))
                 else:
                     self._progress.add(1)
                     if as_json:

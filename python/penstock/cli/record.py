@@ -31,6 +31,7 @@ from penstock.cli.common import (
     quiet_option,
     readable,
     run,
+    said,
     tell,
     tunables_of,
 )
@@ -289,7 +290,7 @@ class Recording:
         self.failed += 1
         self._progress.skip()
         await self._say(sys.stderr, False, lambda: tell(failure(url, error)))
-        await self._report(False, url=url, error=str(error))
+        await self._report(False, url=url, error=said(error))
 
     async def _report(self, now: bool, **members: Any) -> None:
         """A line for machines."""
