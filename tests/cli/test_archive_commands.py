@@ -489,6 +489,28 @@ def test_a_body_over_the_limit_ends_it(command: str, run: Any) -> None:
     assert run(command, "--max-body", "70000B", "large.barc", *rest).status == 0
 
 
+def test_stats_forgets_rare_hosts_where_there_are_too_many(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.cli.stats.MOST", 10)
+    with barc.open("hosts.barc", "a") as archive:
+        for number in range(100):
+            archive.append(make_dialog(number, url=f"http://host-{number}.test/"))
+            archive.append(make_dialog(number, url="http://often.test/"))
+    done = run("stats", "--json", "hosts.barc")
+    hosts = json.loads(done.out)["hosts"]
+    assert (done.status, len(hosts) <= 10, next(iter(hosts))) == (0, True, "often.test")
+    said = re.fullmatch(
+        r"penstock: hosts.barc: more than 10 hosts: counts of them are (\d+) too low at most\n", done.err
+    )
+    assert said is not None
+    assert 100 - int(said[1]) <= hosts["often.test"] <= 100
+
+
+def test_stats_keeps_no_more_of_a_coding_than_a_line(run: Any) -> None:
+    with barc.open("coding.barc", "a") as archive:
+        archive.append(make_dialog(0, res_headers=[("Content-Encoding", "x" * 5000)]))
+    assert list(json.loads(run("stats", "--json", "coding.barc").out)["codings"]) == [f"{'x' * 256}…"]
+
+
 def test_stats_has_figures_for_people_and_machines(run: Any, snapshot: Callable[[str, str], None]) -> None:
     with barc.open("coded.barc", "a") as archive:
         for number in range(12):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import heapq
+import statistics
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,7 @@ from penstock.cli.common import (
     print_json,
     quiet_option,
     shown,
+    tell,
     tunables_of,
 )
 from penstock.cli.files import each, extent, opened, reading, several
@@ -30,7 +32,34 @@ __all__ = ["stats"]
 HEAD = 54
 """Bytes of a record's head."""
 
+MOST = 1 << 20
+"""Keys that are counted at a time."""
+
+LONGEST = 256
+"""Characters of a key; a host has fewer."""
+
 PORTS = {"http": 80, "https": 443}
+
+
+class Counts:
+    """How often keys were added. Where there are too many to remember, the rare ones are forgotten."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.lacking = 0
+        """By so much, at most, a count is too low."""
+
+    def add(self, key: str) -> None:
+        if len(key) > LONGEST:
+            key = f"{key[:LONGEST]}…"
+        self.counts[key] = self.counts.get(key, 0) + 1
+        if len(self.counts) > MOST:
+            middle = statistics.median_low(self.counts.values())
+            self.lacking += middle
+            self.counts = {key: count for key, count in self.counts.items() if count > middle}
+
+    def most(self, top: int) -> dict[str, int]:
+        return dict(collections.Counter(self.counts).most_common(top))
 
 
 class Figures:
@@ -44,9 +73,9 @@ class Figures:
         self.req_bodies = 0
         self.res_bodies = 0
         self.storage: collections.Counter[str] = collections.Counter()
-        self.codings: collections.Counter[str] = collections.Counter()
+        self.codings = Counts()
         self.statuses: collections.Counter[str] = collections.Counter()
-        self.hosts: collections.Counter[str] = collections.Counter()
+        self.hosts = Counts()
         self.biggest: list[tuple[int, int, str]] = []
         """Size of the response's body, offset and URL; a heap."""
         self._top = top
@@ -62,9 +91,9 @@ class Figures:
         self.req_bodies += req_body
         self.res_bodies += res_body
         self.storage[record.compression] += 1
-        self.codings[", ".join(record.res_headers.get_all("content-encoding")).lower() or "none"] += 1
+        self.codings.add(", ".join(record.res_headers.get_all("content-encoding")).lower() or "none")
         self.statuses[record.meta.get("response-status", "-")[:3]] += 1
-        self.hosts[_host(url)] += 1
+        self.hosts.add(_host(url))
         entry = (res_body, record.offset, url)
         if len(self.biggest) < self._top:
             heapq.heappush(self.biggest, entry)
@@ -79,9 +108,9 @@ class Figures:
             "req_bodies": self.req_bodies,
             "res_bodies": self.res_bodies,
             "storage": dict(self.storage),
-            "codings": dict(self.codings.most_common(self._top)),
+            "codings": self.codings.most(self._top),
             "statuses": dict(sorted(self.statuses.items())),
-            "hosts": dict(self.hosts.most_common(self._top)),
+            "hosts": self.hosts.most(self._top),
             "biggest": [
                 {"offset": offset, "res_body": size, "url": url}
                 for size, offset, url in sorted(self.biggest, key=lambda entry: (-entry[0], entry[1]))
@@ -135,6 +164,10 @@ def stats(files: tuple[str, ...], top: int, max_body: str, as_json: bool, quiet:
                 for record in each(archive, archive.records()):
                     figures.add(record)
                     progress.add(1, extent(record))
+            for kind, counts in (("codings", figures.codings), ("hosts", figures.hosts)):
+                if counts.lacking:
+                    lacking = f"counts of them are {counts.lacking:,} too low at most"
+                    tell(f"penstock: {name}: more than {MOST:,} {kind}: {lacking}")
             if as_json:
                 print_json(file=name, **figures.as_dict())
             else:
