@@ -200,21 +200,19 @@ impl Semaphore {
     /// Gives back `n` permits that were taken for good.
     pub fn release(&self, n: usize) -> Result<()> {
         // What is neither free nor in a waiter's hands is held by somebody; more can't come back.
-        let more = |word: usize| {
-            let free = (word >> 1).checked_add(n).filter(|free| *free <= self.0.total)?;
-            Some(free << 1 | word & LOOK)
-        };
-        let before = self.0.word.fetch_update(Ordering::Release, Ordering::Relaxed, more);
-        self.came_back(before.map_err(|_| Error::NotAcquired)?);
-        Ok(())
+        let more = |free: usize| free.checked_add(n).filter(|free| *free <= self.0.total);
+        if self.give_back(more) { Ok(()) } else { Err(Error::NotAcquired) }
     }
 
-    /// To be called when permits came back, with the word as it was before. Mostly nobody waits.
+    /// `more` says how many are free then, of how many are now; or none of it happens. Mostly nobody waits.
     #[inline]
-    fn came_back(&self, before: usize) {
-        if before & LOOK != 0 {
+    fn give_back(&self, more: impl Fn(usize) -> Option<usize>) -> bool {
+        let more = |word: usize| Some(more(word >> 1)? << 1 | word & LOOK);
+        let before = self.0.word.fetch_update(Ordering::Release, Ordering::Relaxed, more);
+        if before.is_ok_and(|word| word & LOOK != 0) {
             self.hand_over(self.0.queue.lock());
         }
+        before.is_ok()
     }
 
     /// Fails those that wait, and everybody who comes later. Permits that are held stay valid.
@@ -288,7 +286,8 @@ impl Grant {
 impl Drop for Grant {
     fn drop(&mut self) {
         if let Some(semaphore) = self.semaphore.take() {
-            semaphore.came_back(semaphore.0.word.fetch_add(self.n << 1, Ordering::Release));
+            // Another may have released some of these by mistake: then there are no more of them than before.
+            semaphore.give_back(|free| Some(free.saturating_add(self.n).min(semaphore.0.total)));
         }
     }
 }

@@ -70,6 +70,17 @@ fn more_cannot_come_back_than_was_taken() {
 }
 
 #[test]
+fn a_grant_whose_permit_another_released_makes_no_more_of_them() {
+    for total in [1, 2, MOST] {
+        let semaphore = Semaphore::new(total);
+        let all = semaphore.try_acquire(total).unwrap();
+        semaphore.release(1).unwrap();
+        drop(all);
+        assert_eq!(semaphore.free(), total);
+    }
+}
+
+#[test]
 fn a_thread_that_waits_gives_up_in_time_or_gets_its_permit() {
     let semaphore = Semaphore::new(1);
     let held = semaphore.try_acquire(1).unwrap();
@@ -94,6 +105,7 @@ fn a_closed_semaphore_fails_waiters_and_newcomers_and_takes_permits_back() {
     semaphore.close();
     assert!(matches!(place.wait(None), Err(Error::SemaphoreClosed)));
     assert!(matches!(semaphore.try_acquire(1), Err(Error::SemaphoreClosed)));
+    assert!(matches!(semaphore.enqueue(1), Err(Error::SemaphoreClosed)));
     drop(held);
     assert_eq!(semaphore.free(), 1);
 }
