@@ -31,19 +31,31 @@ fn all_free(semaphore: &Semaphore) {
     assert_eq!(semaphore.0.word.load(Ordering::Relaxed) & LOOK, usize::from(queue.closed));
 }
 
-/// One permit that is held comes back on another thread, beside what a model does: `before` queues who waits, `beside`
-/// meets the release, `after` looks at what came of it. In the end all is free.
+/// One permit that is held comes back on another thread, by either way, beside what a model does: `before` queues who
+/// waits, `beside` meets the release, `after` looks at what came of it. In the end all is free.
 fn beside_a_release<T: 'static, U: 'static>(before: fn(&Semaphore) -> T, beside: fn(&Semaphore, T) -> U, after: fn(U)) {
-    loom::model(move || {
-        let semaphore = Semaphore::new(1);
-        let held = semaphore.try_acquire(1).unwrap();
-        let made = before(&semaphore);
-        let releaser = thread::spawn(move || drop(held));
-        let made = beside(&semaphore, made);
-        releaser.join().unwrap();
-        after(made);
-        all_free(&semaphore);
-    });
+    let ways: [fn(&Semaphore, Grant); 2] = [
+        |_, held| drop(held),
+        |semaphore, held| {
+            held.forget();
+            semaphore.release(1).unwrap();
+        },
+    ];
+    for give_back in ways {
+        loom::model(move || {
+            let semaphore = Semaphore::new(1);
+            let held = semaphore.try_acquire(1).unwrap().unwrap();
+            let made = before(&semaphore);
+            let releaser = thread::spawn({
+                let semaphore = semaphore.clone();
+                move || give_back(&semaphore, held)
+            });
+            let made = beside(&semaphore, made);
+            releaser.join().unwrap();
+            after(made);
+            all_free(&semaphore);
+        });
+    }
 }
 
 /// What keeps the permit, and the place in the queue.
@@ -138,6 +150,67 @@ fn who_begins_to_wait_while_a_permit_comes_back_gets_it() {
         },
         |(kept, _place)| has_it(&kept),
     );
+}
+
+#[test]
+fn who_begins_to_wait_during_a_hand_over_comes_next() {
+    beside_a_release(
+        waiter,
+        |semaphore, first| (first, waiter(semaphore)),
+        |((first, _its_place), (second, _place))| {
+            has_it(&first);
+            has_it(&second);
+        },
+    );
+}
+
+#[test]
+fn who_begins_to_wait_while_a_dead_waiter_is_woken_gets_its_permit() {
+    beside_a_release(
+        |semaphore| semaphore.acquire(1, drop).unwrap(),
+        |semaphore, _dead| {
+            let kept = Kept::default();
+            let place = queue_or_keep(semaphore, &kept);
+            (kept, place)
+        },
+        |(kept, _place)| has_it(&kept),
+    );
+}
+
+#[test]
+fn who_gets_a_permit_sees_what_was_done_under_it_before() {
+    loom::model(|| {
+        let semaphore = Semaphore::new(1);
+        let done = Arc::new(loom::cell::UnsafeCell::new(()));
+        let other = thread::spawn({
+            let (semaphore, done) = (semaphore.clone(), Arc::clone(&done));
+            move || {
+                if semaphore.take_at_once(1).unwrap() {
+                    done.with_mut(|_| ());
+                    semaphore.release(1).unwrap();
+                }
+            }
+        });
+        let held = semaphore.acquire_blocking(1, None).unwrap();
+        done.with_mut(|_| ());
+        drop(held);
+        other.join().unwrap();
+        all_free(&semaphore);
+    });
+}
+
+#[test]
+fn of_two_that_ask_at_once_for_one_permit_each_both_get_it_where_there_are_two() {
+    loom::model(|| {
+        let semaphore = Semaphore::new(2);
+        let other = thread::spawn({
+            let semaphore = semaphore.clone();
+            move || semaphore.acquire(1, |_| panic!("it is free")).map(drop).unwrap()
+        });
+        assert!(semaphore.try_acquire(1).unwrap().is_some());
+        other.join().unwrap();
+        all_free(&semaphore);
+    });
 }
 
 #[test]
