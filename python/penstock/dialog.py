@@ -35,6 +35,11 @@ CODINGS = frozenset({"chunked", "deflate", "gzip", "br", "compress", "zstd", "id
 EMPTY = BodyImage.from_bytes(b"")
 
 
+def _check_text(name: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"{name}={text!r}: takes text")
+
+
 def _check_body(name: str, body: object) -> None:
     if not isinstance(body, BodyImage):
         raise TypeError(f"{name}={type(body).__name__}: takes a BodyImage, as BodyImage.from_bytes(data)")
@@ -61,6 +66,8 @@ class Prolog:
         ) -> None: ...
 
     def __post_init__(self) -> None:
+        _check_text("method", self.method)
+        _check_text("url", self.url)
         _check_body("req_body", self.req_body)
         object.__setattr__(self, "req_headers", headers_of(self.req_headers))
 
@@ -91,6 +98,9 @@ class Epilog:
         ) -> None: ...
 
     def __post_init__(self) -> None:
+        _check_text("version", self.version)
+        if not isinstance(self.status, int):
+            raise TypeError(f"status={self.status!r}: takes a number, as 200")
         if not 100 <= self.status <= 999:
             raise ValueError(f"status={self.status}: not between 100 and 999")
         if unknown := set(self.res_decoded) - CODINGS:

@@ -78,6 +78,10 @@ def test_headers_are_equal_when_all_of_their_fields_are() -> None:
     [
         ("res_body", b"bytes", r"res_body=bytes: takes a BodyImage, as BodyImage\.from_bytes"),
         ("req_body", None, "req_body=NoneType: takes a BodyImage"),
+        ("method", None, "method=None: takes text"),
+        ("url", b"http://a/", "url=b'http://a/': takes text"),
+        ("version", 1.1, "version=1.1: takes text"),
+        ("status", "200", "status='200': takes a number, as 200"),
         ("res_headers", {"content-length": 5}, "text or bytes, not int"),
         ("res_headers", "content-length: 5", "header fields are pairs or a mapping, not str"),
     ],
