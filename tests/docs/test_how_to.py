@@ -16,13 +16,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import penstock
 import pytest
 from penstock import barc
 from starlette.responses import StreamingResponse
 
 from tests.docs.test_recording import DOCS, page
-from tests.http.serving import BODY, CLOSE, UNREAD, response, serve, until
+from tests.http.serving import BODY, CLOSE, UNREAD, head, response, serve, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -97,6 +98,39 @@ async def test_a_stream_is_counted_and_kept(tmp_path: Path) -> None:
     assert sum(seen) == len(LARGE)
 
 
+PART = ("Content-Range: bytes 200000-511999/512000", "Content-Length: 312000")
+RANGED = {
+    "the same": ([head(*PART, status="206 Part")], None),
+    "another": ([response(LARGE, 'ETag: "2"')], "has changed, or gives no ranges"),
+    "another part": ([head("Content-Range: bytes 0-1/2", "Content-Length: 2", status="206 Part")], "has changed"),
+}
+
+
+@pytest.mark.parametrize(("answer", "refused"), RANGED.values(), ids=RANGED.keys())
+async def test_a_download_goes_on_where_it_broke_off(tmp_path: Path, answer: list[bytes], refused: str | None) -> None:
+    resumed, path = page("how-to/stream.md")["resumed"], tmp_path / "body"
+    begun = [head(f"Content-Length: {len(LARGE)}", 'ETag: "1"'), LARGE[:200_000], CLOSE]
+    async with serve([CLOSE], begun, [*answer, LARGE[200_000:], CLOSE]) as server, penstock.Client() as client:
+        if refused is None:
+            await resumed(client, server.url, path, (0, 0))
+            assert path.read_bytes() == LARGE
+        else:
+            with pytest.raises(ValueError, match=refused):
+                await resumed(client, server.url, path, (0, 0))
+            assert not path.exists()
+        assert b"range" not in server.requests[-2]
+        assert server.requests[-1].endswith(b'\r\nrange: bytes=200000-\r\nif-range: "1"')
+
+
+@pytest.mark.parametrize("tag", [(), ('ETag: W/"1"',)], ids=["no tag", "a weak tag"])
+async def test_a_download_without_a_strong_tag_ends_where_it_broke_off(tmp_path: Path, tag: tuple[str, ...]) -> None:
+    begun = [head(f"Content-Length: {len(LARGE)}", *tag), LARGE[:200_000], CLOSE]
+    async with serve(begun) as server, penstock.Client() as client:
+        with pytest.raises(penstock.Truncated):
+            await page("how-to/stream.md")["resumed"](client, server.url, tmp_path / "body", (0, 0))
+        assert len(server.requests) == 1
+
+
 async def test_a_stream_is_read_line_by_line() -> None:
     stream, text = page("how-to/stream.md"), b"one\n\nthree\n" + b"x" * 100_000 + b"\nlast"
     async with serve([response(text)]) as server, penstock.Client() as client:
@@ -151,6 +185,26 @@ async def test_a_coded_body_is_bounded_unpacked_and_packed(capsys: pytest.Captur
     image = await untrusted["unpack"](pieces(wires[0]), "gzip")
     packed = await untrusted["pack"](image)
     assert await (await packed.decode("zstd")).read() == text
+
+
+async def test_a_crawl_goes_on_after_failures_and_asks_for_nothing_twice(tmp_path: Path) -> None:
+    archive, path = page("how-to/archive.md"), tmp_path / "a.barc"
+    moved = [head("Location: /there", "Content-Length: 0", status="301 Moved")]
+    async with serve([response(b"one", "Content-Type: text/plain")], moved, [response(b"there")], [CLOSE]) as server:
+        urls = [server.url + name for name in ("one", "moved", "cut")]
+        failed = await archive["crawl"](urls, path, workers=1)
+        assert {url: type(error) for url, error in failed.items()} == {urls[2]: penstock.ConnectionLost}
+        rows = await penstock.run_blocking(lambda: list(archive["rows"](path)))
+        columns = [(row["url"], row["status"], row["type"], row["bytes"]) for row in rows]
+        assert columns == [
+            (urls[0], 200, "text/plain", 3),
+            (urls[1], 301, None, 0),
+            (server.url + "there", 200, None, 5),
+        ]
+        assert all(row["started"] and row["seconds"] >= 0 for row in rows)
+        asked = len(server.requests)
+        assert list(await archive["crawl"](urls, path)) == [urls[2]]
+        assert {request.split()[1] for request in server.requests[asked:]} == {b"/cut"}
 
 
 async def test_an_archive_is_written_read_followed_and_mended(
@@ -214,9 +268,13 @@ async def test_a_driver_has_connections_in_a_program_and_in_an_application(
     await driver["main"]()
     assert capsys.readouterr().out == "100\n"
     assert await driver["fetch"](SimpleNamespace(fetch_all=len), "sql") == 3
-    app = SimpleNamespace(state=SimpleNamespace())
-    async with driver["lifespan"](app):
-        assert await driver["thing"](SimpleNamespace(app=app), 1) == 100
+    app = driver["app"]
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://app") as client, driver["lifespan"](app):
+        answer = await client.get("/accounts/1")
+        assert (answer.status_code, answer.json()) == (200, {"balance": 100})
+        async with penstock.DispatchPool(queue_length=0, overflow="caller") as app.state.database:
+            assert (await client.get("/accounts/1")).status_code == 503
 
 
 async def test_many_items_go_through_a_pool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
