@@ -421,6 +421,7 @@ async def test_headers_that_are_not_by_name_are_refused_without_telling_them(hea
         ({"files": [Path("secret")]}, "files: a PosixPath in the list, not a pair of a name and a value"),
         ({"files": {b"a": b"1"}}, "files: a name is a str, not bytes"),
         ({"files": {"a": (Path("a.png"), b"1")}}, "files: a name is a str, not PosixPath"),
+        ({"files": {"a": ("a.png", b"1", b"image/png")}}, "files['a']: a content type is a str, not bytes"),
         ({"headers": {b"x-key": "secret"}}, "headers: a name is a str, not bytes; Headers(pairs) takes bytes"),
         ({"headers": ["secret"]}, "headers: a str in the list, not a pair of a name and a value"),
         ({"auth": ("user",)}, "auth=tuple: takes a pair of user and password, BasicAuth or BearerAuth"),

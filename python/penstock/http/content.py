@@ -169,6 +169,8 @@ async def _multipart(files: Files, policy: Policy) -> Content:
             head += f'; filename="{_quoted(filename)}"'
             kind = kind or "application/octet-stream"
         if kind is not None:
+            if not isinstance(kind, str):
+                raise TypeError(f"files[{name!r}]: a content type is a str, not {type(kind).__name__}")
             if any(c in kind for c in "\r\n"):
                 raise ValueError(f"files[{name!r}]: the content type {kind!r} has a line break")
             head += f"\r\ncontent-type: {kind}"

@@ -274,5 +274,5 @@ def _without_body(
     response = StreamedResponse.__new__(StreamedResponse)
     Answer.__init__(response, head, url, elapsed, decoded)
     response.history = history
-    response._end("it was pickled")
+    response._end("it is a copy, without the body")
     return response
