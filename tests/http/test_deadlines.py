@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import pickle
 import socket
 import time
@@ -124,8 +125,19 @@ async def test_a_rate_that_is_none_is_refused(rate: Any) -> None:
 async def test_seconds_that_are_none_are_refused_by_name(seconds: float) -> None:
     with pytest.raises(ValueError, match=r"Timeouts\.connect.*None"):
         penstock.Timeouts(connect=seconds)
-    with pytest.raises(ValueError, match=r"Limits\.idle_seconds"):
+    with pytest.raises(ValueError, match=r"Limits\.idle_seconds.*math\.inf"):
         penstock.Limits(idle_seconds=seconds)
+
+
+@pytest.mark.parametrize("name", ["idle_seconds", "dns_seconds", "dns_failed_seconds"])
+async def test_none_is_no_number_of_seconds_in_limits_and_infinity_is(name: str) -> None:
+    limits: dict[str, Any] = {name: math.inf}
+    async with serve([response(b"ok")]) as server, penstock.Client(limits=penstock.Limits(**limits)) as client:
+        for _ in range(2):
+            await client.get(f"http://localhost:{server.port}/")
+        assert client.stats()["reused"] == client.stats()["idle"] == 1
+    with pytest.raises(TypeError, match=rf"^Limits\.{name}=None: seconds are a number, or math\.inf for no limit$"):
+        penstock.Limits(**{**limits, name: None})
 
 
 async def test_a_timeout_that_is_none_does_not_pass() -> None:

@@ -15,15 +15,15 @@ Decode: TypeAlias = bool | Literal["after"]
 """When the codings of a body are taken off: while it arrives, never, or when all of it is there."""
 
 
-def _seconds(owner: str, name: str, value: object) -> None:
-    if value is None:
+def _seconds(owner: str, name: str, value: object, unlimited: object = None) -> None:
+    if value is None and unlimited is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{owner}.{name}={value!r}: seconds are a number, or None for no limit")
+        raise TypeError(f"{owner}.{name}={value!r}: seconds are a number, or {unlimited} for no limit")
     if not value > 0:
-        raise ValueError(f"{owner}.{name}={value!r}: must be above 0, or None for no limit")
+        raise ValueError(f"{owner}.{name}={value!r}: must be above 0, or {unlimited} for no limit")
     if value > sys.float_info.max and value != float("inf"):
-        raise ValueError(f"{owner}.{name}: is more than a float holds; None is no limit")
+        raise ValueError(f"{owner}.{name}: is more than a float holds; {unlimited} is no limit")
 
 
 class _Watched:
@@ -111,9 +111,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("idle_seconds", "dns_seconds", "dns_failed_seconds"):
-            if getattr(self, name) is None:
-                raise TypeError(f"Limits.{name}=None: seconds are a number")
-            _seconds("Limits", name, getattr(self, name))
+            _seconds("Limits", name, getattr(self, name), unlimited="math.inf")
         given = {name: value for name in _SIZES if (value := getattr(self, name)) is not None}
         sizes = HeadLimits(**given)
         for name in given:
