@@ -43,6 +43,18 @@ def test_an_output_is_a_file_or_a_directory(run: Any, site: str, tmp_path: Path)
     }
 
 
+def test_a_file_is_no_directory_for_several_urls_whatever_is_forced(run: Any, site: str, tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"before")
+    for force in ([], ["--force"]):
+        done = run("get", *force, "-o", file, f"{site}/text/1", f"{site}/text/2")
+        assert done == (2, "", f"penstock: {file}: no directory, which several URLs take\n")
+    assert (
+        run("get", "-o", f"{file}/", f"{site}/text/1").err == f"penstock: {file}/: no directory, which its name says\n"
+    )
+    assert file.read_bytes() == b"before"
+
+
 @pytest.mark.parametrize("path", ["", "/", "/text/", "/text/..", "/."])
 def test_a_url_without_a_name_gives_an_index_in_the_directory(path: str, run: Any, site: str, tmp_path: Path) -> None:
     folder = tmp_path / "folder"

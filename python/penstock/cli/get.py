@@ -87,7 +87,13 @@ def get(
     client = client_of(**asked, tunables=tunables)
     folder = output is not None and (len(urls) > 1 or output.endswith("/") or Path(output).is_dir())
     if folder and output is not None:
-        Path(output).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(output).mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            # Which --force wouldn't replace.
+            raise Failure(
+                f"{output}: no directory, which {'several URLs take' if len(urls) > 1 else 'its name says'}"
+            ) from None
     # Two of them on one terminal would be a muddle.
     quiet = quiet or (output is None and sys.stdout.isatty())
     total = None if len(urls) == 1 else len(urls)
