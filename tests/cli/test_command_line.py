@@ -40,6 +40,7 @@ def test_help(command: str, run: Callable[..., Done], snapshot: Callable[[str, s
         ("not connected within 10 s (Timeouts.connect)", "not connected within 10 s"),
         ("none came (Timeouts.pool): all 2 are in use (Limits.connections)", "none came: all 2 are in use"),
         ('coding "x" is not one (decode=False leaves it on the body)', 'coding "x" is not one'),
+        ("don't belong in a URL: give them as auth=", 'don\'t belong in a URL: give them by -H "Authorization: ..."'),
         ("cannot connect (refused)", "cannot connect (refused)"),
     ],
 )

@@ -44,10 +44,14 @@ T = TypeVar("T")
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
-SETTING = re.compile(r" \(((?:Budget|Limits|Timeouts|Tunables)\.\w+|decode=False [^)]*)\)")
+SETTING = re.compile(r" \(((?:Budget|Limits|Timeouts|Tunables)\.\w+|decode=False [^)]*)\)| as (auth=)")
 """By what errors of the library tell how it can be changed."""
 
-OPTIONS = {"Tunables.max_body": " (--max-body)", "Timeouts.total": " (--timeout)"}
+OPTIONS = {
+    "Tunables.max_body": " (--max-body)",
+    "Timeouts.total": " (--timeout)",
+    "auth=": ' by -H "Authorization: ..."',
+}
 """What commands have in place of it."""
 
 STATUSES = "0 done, 1 wrong usage, 2 an error or damage, 130 interrupted"
@@ -153,7 +157,7 @@ def tunables_of(max_body: str) -> Tunables:
 
 def said(error: object) -> str:
     """The text of an error; where it names a setting of the library, with the option in its place, if there is one."""
-    return SETTING.sub(lambda found: OPTIONS.get(found[1], ""), str(error))
+    return SETTING.sub(lambda found: OPTIONS.get(found[1] or found[2], ""), str(error))
 
 
 def shown(text: str) -> str:
