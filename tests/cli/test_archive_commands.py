@@ -614,6 +614,21 @@ def test_a_file_that_cannot_be_read_is_named(command: str, run: Any) -> None:
     assert done.out == ("plain.barc: 1 good record, 0 damaged places\n" if command == "check" else "")
 
 
+@needs_proc
+def test_cp_that_keeps_going_goes_on_behind_a_file_that_cannot_be_read(run: Any) -> None:
+    where = "/proc/self/mem: at byte 0 of the archive: "
+    done = run("cp", "/proc/self/mem", "plain.barc", "out.barc")
+    assert (done.status, done.err.startswith(f"penstock: {where}")) == (2, True)
+    assert not Path("out.barc").read_bytes()
+    done = run("cp", "--keep-going", "--json", "/proc/self/mem", "plain.barc", "out.barc")
+    unread, first, second = map(json.loads, done.out.splitlines())
+    assert (done.status, done.err) == (2, f"penstock: {unread['error']}\n")
+    assert unread["error"].startswith(where)
+    assert first == {"file": "/proc/self/mem", "copied": 0, "damaged": 0}
+    assert second == {"file": "plain.barc", "copied": 1, "damaged": 0}
+    assert Path("out.barc").read_bytes() == Path("plain.barc").read_bytes()
+
+
 def buffered(*arguments: str, stdout: Any) -> tuple[int, str]:
     """Runs a command line whose standard output is written to when it ends; gives its status and standard error."""
     command = [sys.executable, "-m", "penstock.cli", *arguments]

@@ -32,6 +32,7 @@ from penstock.cli.common import (
 )
 from penstock.cli.files import (
     FILE,
+    Unread,
     compressed,
     each,
     extent,
@@ -42,7 +43,7 @@ from penstock.cli.files import (
     told_of,
     unread,
 )
-from penstock.errors import ArchiveError, HeadTooLong
+from penstock.errors import ArchiveError, HeadTooLong, PenstockError
 
 __all__ = ["COMMANDS", "Span"]
 
@@ -240,6 +241,14 @@ def cp(
                                 continue
                         copied += 1
                         progress.add(1, extent(record))
+                except Unread as failure:
+                    # There may be no space for a body, either, nor for the next.
+                    if not keep_going or isinstance(failure.__cause__, PenstockError):
+                        raise
+                    damaged = True
+                    tell(f"penstock: {failure}")
+                    if as_json:
+                        print_json(file=name, error=str(failure))
                 finally:
                     # Also of what it had gone past when something ends it.
                     bad += _tell_damage(name, archive, as_json)

@@ -16,7 +16,19 @@ from penstock.cli.common import Failure, exclusive
 from penstock.cli.progress import Progress
 from penstock.errors import ArchiveError, BodyTooLong, HeadTooLong, Truncated
 
-__all__ = ["FILE", "compressed", "each", "extent", "opened", "reading", "several", "strategy_of", "told_of", "unread"]
+__all__ = [
+    "FILE",
+    "Unread",
+    "compressed",
+    "each",
+    "extent",
+    "opened",
+    "reading",
+    "several",
+    "strategy_of",
+    "told_of",
+    "unread",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -85,8 +97,12 @@ def each(archive: barc.Archive, items: barc.Records[T]) -> Iterator[T]:
         raise unread(archive, items.offset, error) from error
 
 
-def unread(archive: barc.Archive, offset: int, error: OSError) -> Failure:
-    return Failure(f"{os.fspath(archive.path)}: at byte {offset} of the archive: {error.strerror or error}")
+class Unread(Failure):
+    """An archive can't be read on."""
+
+
+def unread(archive: barc.Archive, offset: int, error: OSError) -> Unread:
+    return Unread(f"{os.fspath(archive.path)}: at byte {offset} of the archive: {error.strerror or error}")
 
 
 def _at(name: str, offset: int | None) -> str:
