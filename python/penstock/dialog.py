@@ -114,7 +114,7 @@ class Epilog:
 class Trace:
     """How a dialog went, of which its request and response say nothing. What isn't known is `None`, or empty.
 
-    Seconds are by a monotonic clock, from `started` on, to the microsecond.
+    Seconds are by the loop's clock, from `started` on, to the microsecond; uvloop's has whole milliseconds.
     """
 
     started: datetime.datetime | None = None

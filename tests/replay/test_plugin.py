@@ -8,10 +8,13 @@ import sys
 import urllib.request
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 import penstock
 import pytest
+import uvloop
+from penstock import barc
 from penstock.pytest_plugin import Replayed
 
 from tests.replay.test_server import running
@@ -48,6 +51,20 @@ async def test_dialogs_that_come_once_do_for_both(penstock_replay: Callable[...,
     async with penstock.Client(transport=replayed.transport) as client:
         assert await (await client.get("http://site.test/b")).read() == b"b"
     assert replayed.server.recorded == 2
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_replay_for_all_tests_answers_in_one_loop_after_another(tmp_path: Path, run: Callable[..., Any]) -> None:
+    with barc.open(tmp_path / "site.barc", "a") as archive:
+        for body in (b"1", b"2"):
+            archive.append(recorded("https://site.test/a", body))
+
+    async def ask() -> bytes:
+        async with penstock.Client(transport=replay) as client:
+            return await (await client.get("https://site.test/a")).read()
+
+    with contextlib.closing(penstock.Replay(tmp_path / "site.barc")) as replay:
+        assert [run(ask()) for _ in range(3)] == [b"1", b"2", b"2"]
 
 
 def test_what_it_gave_is_closed_when_the_test_ends() -> None:
