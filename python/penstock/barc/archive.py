@@ -29,7 +29,7 @@ from penstock.dialog import Dialog
 from penstock.errors import ArchiveError
 from penstock.headers import Headers
 
-__all__ = ["Archive", "AsyncArchive", "Records", "open", "repair"]
+__all__ = ["Archive", "AsyncArchive", "AsyncRecords", "Records", "open", "repair"]
 
 T = TypeVar("T")
 
