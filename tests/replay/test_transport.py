@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import http.cookiejar
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,22 @@ class Cold:
     async def run(self, op: Any) -> memoryview | None:
         await self.read.wait()
         return self._pieces.pop(0)
+
+
+@pytest.mark.parametrize("make", [penstock.Replay, ReplayServer])
+async def test_what_is_no_source_and_no_function_is_refused_where_it_is_given(make: Any) -> None:
+    async def awaited(*_: object) -> str:
+        return ""
+
+    for source in (None, b"site.barc", recorded("http://a.test/"), barc.AsyncArchive("site.barc")):
+        named = re.escape(f"source={type(source).__name__}: takes an archive's path as a str, or dialogs")
+        with pytest.raises(TypeError, match=f"^{named}$"):
+            make(source)
+    for option in ("key", "on_answer") if make is ReplayServer else ("key",):
+        for function in ("url", awaited):
+            named = re.escape(f"{option}={function!r}: takes a function that is called, and not awaited")
+            with pytest.raises(TypeError, match=f"^{named}$"):
+                make([], **{option: function})
 
 
 async def test_a_second_task_that_reads_a_replayed_stream_meanwhile_is_refused_and_the_first_goes_on() -> None:

@@ -20,7 +20,7 @@ from penstock.errors import LimitExceeded, NotRecorded, PenstockError
 from penstock.headers import headers_of
 from penstock.replay.keys import behind_host, by_path, by_url_and_path, by_url_of_others
 from penstock.replay.messages import PIECE, Peer, Reply, plain, read_body, read_head, recorded
-from penstock.replay.store import Key, Keys, Source, Store
+from penstock.replay.store import Key, Keys, Source, Store, check_called
 
 __all__ = ["ReplayServer", "serving"]
 
@@ -73,6 +73,8 @@ class ReplayServer(Unique):
             raise TypeError(f"port={port!r}: not an int")
         if not 0 <= port <= 65535:
             raise ValueError(f"port={port}: not from 0 to 65535")
+        check_called("key", key)
+        check_called("on_answer", on_answer)
         self._address = (host, port)
         self._tunables = tunables if tunables is not None else Tunables()
         self._policy = policy

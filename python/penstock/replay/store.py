@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import inspect
 import os
 from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from penstock.dialog import Dialog, Prolog, with_history
 from penstock.errors import ArchiveError, BodyTooLong, NotRecorded
 from penstock.replay.keys import whole
 
-__all__ = ["Key", "Keys", "Source", "Store"]
+__all__ = ["Key", "Keys", "Source", "Store", "check_called"]
 
 Source = str | os.PathLike[str] | Iterable[Dialog]
 """An archive's path, or dialogs; redirects before them, in their `trace.history`, are recorded, too."""
@@ -30,6 +31,16 @@ Keys = Callable[[Prolog], Iterable[Hashable]]
 
 RUN = 4096
 """Requests that are kept in order together."""
+
+
+def check_called(option: str, function: object) -> None:
+    """Refuses what can't be called, or would have to be awaited.
+
+    Raises:
+        TypeError: It is such a thing.
+    """
+    if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):
+        raise TypeError(f"{option}={function!r}: takes a function that is called, and not awaited")
 
 
 class _Place(NamedTuple):
@@ -69,6 +80,8 @@ class Store:
         self._closed = False
         if isinstance(source, str | os.PathLike):
             self._path = source
+        elif isinstance(source, bytes) or not isinstance(source, Iterable):
+            raise TypeError(f"source={type(source).__name__}: takes an archive's path as a str, or dialogs")
         else:
             for last in source:
                 for dialog in with_history(last):

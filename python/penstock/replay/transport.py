@@ -10,7 +10,7 @@ from penstock.blocking._unique import Unique
 from penstock.blocking.policy import Policy
 from penstock.dialog import Dialog, Prolog
 from penstock.replay.keys import by_url
-from penstock.replay.store import Key, Source, Store
+from penstock.replay.store import Key, Source, Store, check_called
 
 __all__ = ["Replay"]
 
@@ -42,6 +42,7 @@ class Replay(Unique):
         tunables: Tunables | None = None,
         policy: Policy | None = None,
     ) -> None:
+        check_called("key", key)
         compared = key if key is not None else by_url
         self._store = Store(source, lambda prolog: (compared(prolog),), tunables, policy)
 
