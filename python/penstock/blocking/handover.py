@@ -13,6 +13,7 @@ import contextlib
 import functools
 import heapq
 import logging
+import math
 import selectors
 import sys
 import threading
@@ -44,7 +45,7 @@ base_events: Any = _base_events
 Unsupported = Literal["error", "direct", "stand"]
 """The last is the second, without a warning."""
 
-TESTED = {(3, 11), (3, 12), (3, 13)}
+TESTED = {(3, 11), (3, 12), (3, 13), (3, 14), (3, 15)}
 """The versions of CPython whose loop this one's turn was compared with, and that the tests run on."""
 
 THRESHOLD = 200e-6
@@ -161,7 +162,9 @@ class _Handover(asyncio.SelectorEventLoop):
             timeout = min(max(0, scheduled[0]._when - self.time()), base_events.MAXIMUM_SELECT_TIMEOUT)
         self._process_events(self._selector.select(timeout))
 
-        end = self.time() + self._clock_resolution
+        # Later than now, also where the clock's resolution is lost beside it.
+        now = self.time()
+        end = now + max(self._clock_resolution, math.ulp(now))
         while scheduled and scheduled[0]._when < end:
             handle = heapq.heappop(scheduled)
             handle._scheduled = False

@@ -24,7 +24,7 @@ use pyo3::types::{PyBytes, PyDict, PySet, PyWeakrefMethods, PyWeakrefReference};
 use crate::errors;
 use crate::gil::{self, SIGNAL_INTERVAL};
 use crate::inplace;
-use crate::loops::Mailbox;
+use crate::loops::{self, Mailbox};
 use crate::size;
 use crate::worker;
 
@@ -79,11 +79,58 @@ impl Shared {
     }
 }
 
+/// Where asyncio notes in which task's step a loop is.
+enum Current {
+    /// Up to CPython 3.13: `dict[loop, task]`.
+    ByLoop(Py<PyDict>),
+    /// From 3.14 on: beside the thread's running loop, by `_swap_current_task(loop, task)` and `current_task(loop)`.
+    ByThread { swap: Py<PyAny>, get: Py<PyAny> },
+}
+
+impl Current {
+    /// What a thread does that comes to hold, once the loop is its running one.
+    fn arrive(&self, event_loop: &Bound<'_, PyAny>, task: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let py = event_loop.py();
+        match (self, task) {
+            (Self::ByLoop(tasks), Some(task)) => tasks.bind(py).set_item(event_loop, task),
+            // That of a thread which is in a function.
+            (Self::ByLoop(tasks), None) if tasks.bind(py).contains(event_loop)? => tasks.bind(py).del_item(event_loop),
+            (Self::ByLoop(_), None) => Ok(()),
+            (Self::ByThread { swap, .. }, task) => swap.bind(py).call1((event_loop, task)).map(drop),
+        }
+    }
+
+    /// What it does before it leaves: it may run another loop meanwhile. One that could not come back has left.
+    fn depart(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        match self {
+            Self::ByThread { .. } if loops::running(event_loop.py())?.is_some() => self.arrive(event_loop, None),
+            _ => Ok(()),
+        }
+    }
+
+    /// As `arrive`, if nobody else has meanwhile.
+    fn stay(&self, event_loop: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        match self {
+            Self::ByLoop(_) => Ok(()),
+            Self::ByThread { .. } => self.arrive(event_loop, Some(task)),
+        }
+    }
+
+    fn get<'py>(&self, event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = event_loop.py();
+        match self {
+            Self::ByLoop(tasks) => tasks.bind(py).get_item(event_loop),
+            Self::ByThread { get, .. } => {
+                get.bind(py).call1((event_loop,)).map(|task| (!task.is_none()).then_some(task))
+            }
+        }
+    }
+}
+
 /// What is needed of asyncio; all of it written in C.
 struct Names {
     set_running_loop: Py<PyAny>,
-    /// `dict[loop, task]`
-    current_tasks: Py<PyDict>,
+    current: Current,
     get_ident: Py<PyAny>,
 }
 
@@ -91,9 +138,15 @@ fn names(py: Python<'_>) -> PyResult<&Names> {
     static NAMES: PyOnceLock<Names> = PyOnceLock::new();
     NAMES.get_or_try_init(py, || {
         let tasks = py.import("asyncio.tasks")?;
+        let current = if py.version_info() >= (3, 14) {
+            let [swap, get] = ["_swap_current_task", "current_task"].map(|name| tasks.getattr(name));
+            Current::ByThread { swap: swap?.unbind(), get: get?.unbind() }
+        } else {
+            Current::ByLoop(tasks.getattr("_current_tasks")?.cast_into::<PyDict>()?.unbind())
+        };
         Ok(Names {
             set_running_loop: py.import("asyncio")?.getattr("_set_running_loop")?.unbind(),
-            current_tasks: tasks.getattr("_current_tasks")?.cast_into::<PyDict>()?.unbind(),
+            current,
             get_ident: py.import("threading")?.getattr("get_ident")?.unbind(),
         })
     })
@@ -155,15 +208,9 @@ impl Shared {
     fn arrive(event_loop: &Bound<'_, PyAny>, task: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let py = event_loop.py();
         let names = names(py)?;
-        let tasks = names.current_tasks.bind(py);
-        match task {
-            Some(task) => tasks.set_item(event_loop, task)?,
-            // That of a thread which is in a function.
-            None if tasks.contains(event_loop)? => tasks.del_item(event_loop)?,
-            None => {}
-        }
         event_loop.setattr(intern!(py, "_thread_id"), names.get_ident.bind(py).call0()?)?;
         names.set_running_loop.bind(py).call1((event_loop,))?;
+        names.current.arrive(event_loop, task)?;
         // Somebody is back, and may leave the context that these wait for.
         let held = event_loop.getattr(intern!(py, "_held"))?;
         if held.is_truthy()? {
@@ -173,8 +220,19 @@ impl Shared {
         Ok(())
     }
 
-    fn depart(py: Python<'_>) -> PyResult<()> {
-        names(py)?.set_running_loop.bind(py).call1((py.None(),)).map(drop)
+    fn depart(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = event_loop.py();
+        let names = names(py)?;
+        names.current.depart(event_loop)?;
+        names.set_running_loop.bind(py).call1((py.None(),)).map(drop)
+    }
+
+    /// It has departed, and nobody else has come to hold.
+    fn stay(event_loop: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = event_loop.py();
+        let names = names(py)?;
+        names.set_running_loop.bind(py).call1((event_loop,))?;
+        names.current.stay(event_loop, task)
     }
 
     /// Waits for the baton, and handles signals meanwhile.
@@ -258,7 +316,7 @@ impl Shared {
                 let Some(event_loop) = self.event_loop.bind(py).upgrade() else { return };
                 let carried = Self::arrive(&event_loop, None)
                     .and_then(|()| event_loop.call_method0(intern!(py, "_carry")))
-                    .and_then(|_| Self::depart(py));
+                    .and_then(|_| Self::depart(&event_loop));
                 if let Err(error) = carried {
                     error.write_unraisable(py, Some(&event_loop));
                 }
@@ -286,8 +344,7 @@ fn wake(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// The task in whose step a loop is.
 pub fn current_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let py = event_loop.py();
-    names(py)?.current_tasks.bind(py).get_item(event_loop)
+    names(event_loop.py())?.current.get(event_loop)
 }
 
 /// What became of a call by [`Baton::block`].
@@ -325,12 +382,11 @@ impl Baton {
         let py = task.py();
         let shared = &self.shared;
         let core = &shared.core;
-        let back = || names(py)?.set_running_loop.bind(py).call1((event_loop,));
-        Shared::depart(py)?;
+        Shared::depart(event_loop)?;
         let block = match core.enter(hurry, may_stand) {
             Entering::Entered(block) => block,
             entering => {
-                back()?;
+                Shared::stay(event_loop, task)?;
                 return if entering == Entering::Capped {
                     Ok(Blocked::Capped)
                 } else {
@@ -344,7 +400,7 @@ impl Baton {
         let mut result = call();
         shared.reached(py, "returned");
         if core.exit(&block) {
-            back()?;
+            Shared::stay(event_loop, task)?;
             return Ok(Blocked::Over { result, lost: false });
         }
         let mut interrupt = Interrupt::default();
@@ -396,7 +452,7 @@ impl Baton {
     /// Lets those that wait have the loop, and waits until it comes back. To be called between two callbacks.
     fn take_turns(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = event_loop.py();
-        Shared::depart(py)?;
+        Shared::depart(event_loop)?;
         let mut interrupt = Interrupt::default();
         if let Some(seat) = self.shared.core.take_turns()
             && !self.shared.sit(event_loop, &seat, &mut interrupt)
