@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 from penstock._native import Fields, Head
 
-__all__ = ["Headers", "Pairs", "codings_in", "fields_of", "headers_in", "headers_of", "lines_of"]
+__all__ = ["Headers", "Pairs", "all_of", "codings_in", "fields_of", "headers_in", "headers_of", "lines_of", "pairs_of"]
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ def fields_of(fields: Headers | Pairs | None) -> Fields:
     whitespace around them.
 
     Raises:
-        TypeError: They are text, or what is in them isn't text or bytes.
+        TypeError: They are no pairs and no mapping, or what is in them isn't text or bytes.
         ValueError: A name or value that HTTP has no form for.
         HeadTooLong: More than 128 lines, or a MiB; no more can be archived.
     """
@@ -92,13 +92,35 @@ def fields_of(fields: Headers | Pairs | None) -> Fields:
         if isinstance(fields._head, Fields):
             return fields._head.canonical()
         pairs: Any = fields.raw
-    elif isinstance(fields, Mapping):
-        pairs = fields.items()
-    elif isinstance(fields, str | bytes):
+    elif fields is not None and (isinstance(fields, str | bytes) or not isinstance(fields, Iterable)):
         raise TypeError(f"header fields are pairs or a mapping, not {type(fields).__name__}")
     else:
-        pairs = fields or ()
+        pairs = pairs_of(fields or (), "header fields")
     return Fields([(_bytes(name), _bytes(value)) for name, value in pairs])
+
+
+def pairs_of(fields: Mapping[Any, T] | Iterable[tuple[Any, T]], option: str) -> list[tuple[Any, T]]:
+    """Names and values, one after the other; `option` is what an error names.
+
+    Raises:
+        TypeError: Something in a list isn't both.
+    """
+    pairs = list(all_of(fields) if isinstance(fields, Mapping) else fields)
+    for pair in pairs:
+        # Text of two letters could be taken apart, too.
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"{option}: a {type(pair).__name__} in the list, not a pair of a name and a value")
+    return pairs
+
+
+def all_of(fields: Any) -> Iterable[Any]:
+    """The names and values of what has `items`, which gives one value of each name of Starlette's and httpx's mappings,
+    and of Django's and Werkzeug's."""
+    for name in ("multi_items", "lists"):
+        # Some mappings make an attribute of each name.
+        if (method := getattr(type(fields), name, None)) is not None:
+            return cast(Iterable[Any], method(fields))
+    return cast(Iterable[Any], fields.items())
 
 
 def headers_in(lines: Iterable[bytes]) -> Headers:

@@ -11,11 +11,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import httpx
+import multidict
 import penstock
 import penstock.headers
 import pytest
 from penstock import barc, replay
 from penstock._native import Head
+from starlette.datastructures import Headers as StarletteHeaders
 
 from tests.barc.conftest import DATA, MakeDialog, make_dialog
 from tests.http.serving import head, response, serve
@@ -62,6 +65,16 @@ def test_headers_are_made_of_what_they_are_printed_as() -> None:
         penstock.Headers({"a": 1})
 
 
+def test_headers_made_of_another_librarys_have_each_line_of_a_name() -> None:
+    pairs = [("set-cookie", "a=1"), ("set-cookie", "b=2")]
+    for others in (
+        httpx.Headers(pairs),
+        multidict.CIMultiDict(pairs),
+        StarletteHeaders(raw=[(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]),
+    ):
+        assert penstock.Headers(others).get_all("set-cookie") == ["a=1", "b=2"]
+
+
 def test_headers_are_equal_when_all_of_their_fields_are() -> None:
     one = penstock.Headers([("A", "1"), ("b", "2"), ("a", "3")])
     same = penstock.Headers(Head(b"HTTP/1.1 200 OK\r\na: 1\r\nA: 3\r\nB: 2\r\n\r\n", ()))
@@ -84,6 +97,8 @@ def test_headers_are_equal_when_all_of_their_fields_are() -> None:
         ("status", "200", "status='200': takes a number, as 200"),
         ("res_headers", {"content-length": 5}, "text or bytes, not int"),
         ("res_headers", "content-length: 5", "header fields are pairs or a mapping, not str"),
+        ("res_headers", 5, "header fields are pairs or a mapping, not int"),
+        ("res_headers", ["ab"], "header fields: a str in the list, not a pair of a name and a value"),
     ],
 )
 def test_what_a_dialog_does_not_hold_is_refused_where_it_is_given(

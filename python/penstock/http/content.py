@@ -11,7 +11,8 @@ from typing import Any
 from penstock._native import Image
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
-from penstock.http.url import Params, encoded, pairs_of
+from penstock.headers import pairs_of
+from penstock.http.url import Params, encoded
 
 __all__ = ["Content", "Files", "Source", "encode", "piece_of"]
 

@@ -9,27 +9,24 @@ import re
 import unicodedata
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple, cast
 
 from penstock.errors import InvalidURL
+from penstock.headers import pairs_of
 
 __all__ = [
     "LONGEST_REMEMBERED",
     "Origin",
     "Params",
     "Target",
-    "all_of",
     "encoded",
     "join",
-    "pairs_of",
     "parse",
     "refused",
     "shown",
     "to_ascii",
     "with_params",
 ]
-
-T = TypeVar("T")
 
 LONGEST_REMEMBERED = 2048
 """Characters of a URL that may be remembered. Servers and pages make up longer ones, in any number."""
@@ -236,30 +233,6 @@ def _text(value: object, what: str) -> bytes | str:
     files = "; files= sends files" if what.startswith("form[") else ""
     kind = type(value).__name__
     raise TypeError(f"{what}{kind}: takes text, a number, what else has a __str__ of its own, or a list of them{files}")
-
-
-def pairs_of(fields: Mapping[Any, T] | Iterable[tuple[Any, T]], option: str) -> list[tuple[Any, T]]:
-    """Names and values, one after the other; `option` is what an error names.
-
-    Raises:
-        TypeError: Something in a list isn't both.
-    """
-    pairs = list(all_of(fields) if isinstance(fields, Mapping) else fields)
-    for pair in pairs:
-        # Text of two letters could be taken apart, too.
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise TypeError(f"{option}: a {type(pair).__name__} in the list, not a pair of a name and a value")
-    return pairs
-
-
-def all_of(fields: Any) -> Iterable[Any]:
-    """The names and values of what has `items`, which gives one value of each name of Starlette's and httpx's mappings,
-    and of Django's and Werkzeug's."""
-    for name in ("multi_items", "lists"):
-        # Some mappings make an attribute of each name.
-        if (method := getattr(type(fields), name, None)) is not None:
-            return cast(Iterable[Any], method(fields))
-    return cast(Iterable[Any], fields.items())
 
 
 def with_params(url: str, params: Params) -> str:
