@@ -23,6 +23,7 @@ __all__ = [
     "Prolog",
     "RequestRecord",
     "Trace",
+    "check_body",
     "phrase_of",
     "read_seconds",
     "seconds_of",
@@ -40,7 +41,12 @@ def _check_text(name: str, text: object) -> None:
         raise TypeError(f"{name}={text!r}: takes text")
 
 
-def _check_body(name: str, body: object) -> None:
+def check_body(name: str, body: object) -> None:
+    """Refuses what isn't an image, by the name of the option.
+
+    Raises:
+        TypeError: It is something else.
+    """
     if not isinstance(body, BodyImage):
         raise TypeError(f"{name}={type(body).__name__}: takes a BodyImage, as BodyImage.from_bytes(data)")
 
@@ -68,7 +74,7 @@ class Prolog:
     def __post_init__(self) -> None:
         _check_text("method", self.method)
         _check_text("url", self.url)
-        _check_body("req_body", self.req_body)
+        check_body("req_body", self.req_body)
         object.__setattr__(self, "req_headers", headers_of(self.req_headers))
 
 
@@ -105,7 +111,7 @@ class Epilog:
             raise ValueError(f"status={self.status}: not between 100 and 999")
         if unknown := set(self.res_decoded) - CODINGS:
             raise ValueError(f"res_decoded={self.res_decoded!r}: {sorted(unknown)[0]!r} is no coding that is known")
-        _check_body("res_body", self.res_body)
+        check_body("res_body", self.res_body)
         object.__setattr__(self, "res_decoded", tuple(self.res_decoded))
         object.__setattr__(self, "res_headers", headers_of(self.res_headers))
 

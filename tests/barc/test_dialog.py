@@ -108,6 +108,13 @@ def test_what_a_dialog_does_not_hold_is_refused_where_it_is_given(
         dialog(1).replace(**{field: value})
 
 
+@pytest.mark.parametrize("field", ["req_body", "res_body"])
+def test_what_is_no_body_of_a_record_is_refused_by_its_name(field: str) -> None:
+    body: dict[str, Any] = {field: b"bytes"}
+    with pytest.raises(TypeError, match=rf"^{field}=bytes: takes a BodyImage, as BodyImage\.from_bytes\(data\)$"):
+        barc.Record(**body)
+
+
 @pytest.mark.asyncio
 @pytest.mark.parametrize("other", [barc.Record(), "text"], ids=["record", "text"])
 async def test_what_takes_dialogs_says_so_of_anything_else(tmp_path: Path, other: Any) -> None:

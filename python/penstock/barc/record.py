@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from penstock import _native
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
-from penstock.dialog import EMPTY, Dialog, Epilog, Prolog, Trace, phrase_of, read_seconds, seconds_of
+from penstock.dialog import EMPTY, Dialog, Epilog, Prolog, Trace, check_body, phrase_of, read_seconds, seconds_of
 from penstock.errors import ArchiveError, HeadTooLong
 from penstock.headers import Headers, Pairs, fields_of
 
@@ -78,6 +78,8 @@ class Record:
         res_headers: Pairs | None = None,
         res_body: BodyImage = EMPTY,
     ) -> None:
+        check_body("req_body", req_body)
+        check_body("res_body", res_body)
         self.native: _native.Record = _native.Record(
             fields_of(meta), fields_of(req_headers), req_body, fields_of(res_headers), res_body
         )
