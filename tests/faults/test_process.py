@@ -80,14 +80,14 @@ async def main():
     async with penstock.Client(tunables=tunables) as client:
         await half(client)
         raise SystemExit(0)
-asyncio.run(main())
+run(main())
 """,
     "the loop is closed, the client is not": """
 async def main():
     global client, asking
     client = penstock.Client(tunables=tunables)
     asking = await half(client)
-asyncio.run(main())
+run(main())
 """,
     "the loop is left as it is": """
 warnings.simplefilter("ignore", ResourceWarning)
@@ -95,7 +95,7 @@ async def main():
     global client, asking
     client = penstock.Client(tunables=tunables)
     asking = await half(client)
-loop = asyncio.new_event_loop()
+loop = new_event_loop()
 loop.run_until_complete(main())
 asking._log_destroy_pending = False
 """,
@@ -106,7 +106,7 @@ async def main():
     asking = await half(client)
     raise KeyError("of the program's")
 try:
-    asyncio.run(main())
+    run(main())
 except KeyError:
     pass
 """,
@@ -116,8 +116,7 @@ except KeyError:
 @pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("how", ENDS)
 def test_a_program_ends_at_once_while_a_response_is_drained(script: Script, how: str, loops: str) -> None:
-    install = "import uvloop; asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())" if loops == "uvloop" else ""
-    ran = script("\n".join([install and f"import asyncio; {install}", COMMON, ENDS[how]]), timeout=15)
+    ran = script(f"from {loops} import new_event_loop, run\n" + COMMON + ENDS[how], timeout=15)
     assert ran.returncode == 0, ran.stderr
     assert "Traceback" not in ran.stderr, ran.stderr
 
@@ -165,7 +164,7 @@ async def main():
             try:
                 asyncio._set_running_loop(None)
                 asyncio.set_event_loop(None)
-                loop = asyncio.new_event_loop()
+                loop = new_event_loop()
                 loop.run_until_complete(child(client))
                 loop.close()
                 code = 0
@@ -190,7 +189,7 @@ async def main():
         await asyncio.wait([asking])
         await get(client)
 
-asyncio.run(main())
+run(main())
 """
 
 
@@ -198,7 +197,6 @@ asyncio.run(main())
 def test_a_fork_leaves_the_client_and_its_files_to_the_parent_and_the_child_makes_its_own(
     script: Script, loops: str
 ) -> None:
-    install = "import asyncio, uvloop; asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())\n"
-    ran = script((install if loops == "uvloop" else "") + COMMON + FORK, timeout=25)
+    ran = script(f"from {loops} import new_event_loop, run\n" + COMMON + FORK, timeout=25)
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr == ""

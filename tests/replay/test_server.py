@@ -429,8 +429,9 @@ def test_a_thread_serves_programs_without_asyncio(tmp_path: Path) -> None:
         assert "penstock-replay" in running()
         with urllib.request.urlopen(server.url + "/a") as answer:
             assert answer.read() == b"1"
-        with pytest.raises(urllib.error.HTTPError, match="404"):
+        with pytest.raises(urllib.error.HTTPError, match="404") as refused:
             urllib.request.urlopen(server.url + "/b")
+        refused.value.close()
         with httpx.Client(base_url=server.url) as client:
             assert client.get("/a").content == b"1"
         curl = subprocess.run(["curl", "-sS", server.url + "/a"], capture_output=True, text=True, check=False)
