@@ -339,6 +339,7 @@ async def test_what_is_no_policy_is_refused_where_it_is_given(other: Any, tmp_pa
         lambda: penstock.barc.AsyncArchive(file, policy=other),
         lambda: penstock.Replay(file, policy=other),
         lambda: penstock.replay.ReplayServer(file, policy=other),
+        lambda: penstock.run_blocking(len, BODY, policy=other),
     ]
     for keep in keepers:
         with pytest.raises(TypeError, match=r"^policy=.*: takes a policy, as Dispatch\(pool\)"):

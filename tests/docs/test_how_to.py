@@ -198,8 +198,8 @@ async def test_a_crawl_goes_on_after_failures_and_asks_for_nothing_twice(tmp_pat
         columns = [(row["url"], row["status"], row["type"], row["bytes"]) for row in rows]
         assert columns == [
             (urls[0], 200, "text/plain", 3),
-            (urls[1], 301, None, 0),
             (server.url + "there", 200, None, 5),
+            (urls[1], 301, None, 0),
         ]
         assert all(row["started"] and row["seconds"] >= 0 for row in rows)
         asked = len(server.requests)

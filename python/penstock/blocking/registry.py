@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from penstock._native import Direct, Dispatch, Future, Permit, Semaphore, default_pool
 from penstock.blocking._ops import default_policy
-from penstock.blocking.policy import Policy
+from penstock.blocking.policy import Policy, checked
 from penstock.blocking.pool import DispatchPool
 
 __all__ = ["dispatch", "dispatch_or_permit", "register", "registered", "run_blocking"]
@@ -83,12 +83,12 @@ def run_blocking(  # type: ignore[misc]
         result is dropped.
 
     Raises:
-        TypeError: When awaited: `fn` is an asynchronous function, which is to be awaited itself.
+        TypeError: `policy` is none; or, when awaited: `fn` is an asynchronous function, which is to be awaited itself.
         RuntimeError: No asyncio loop runs on this thread; `DispatchPool.submit` needs none.
         PoolFull: The pool's queue is full, and its overflow policy is not to wait.
         PoolClosed: The pool takes no more jobs.
     """
-    return (policy or _pool.get() or default_policy).run(fn, *args, **kwargs)
+    return (checked(policy) or _pool.get() or default_policy).run(fn, *args, **kwargs)
 
 
 def dispatch_or_permit(
