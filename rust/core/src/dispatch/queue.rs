@@ -113,6 +113,8 @@ struct State<A> {
     watching: usize,
     seeking: usize,
     busy: usize,
+    /// How many of the busy have begun an attached job, or a batch of them, that isn't over.
+    attached: usize,
     /// Displaced jobs that their callers run.
     helping: usize,
     tokens: usize,
@@ -211,6 +213,7 @@ impl<A> Queue<A> {
             watching: 0,
             seeking: 0,
             busy: 0,
+            attached: 0,
             helping: 0,
             tokens: 0,
             promised: false,
@@ -365,7 +368,7 @@ impl<A> Queue<A> {
                 (state, fresh) = self.watch(state);
                 continue;
             }
-            let follows = state.busy > 0;
+            let follows = state.attached > 0;
             let mut seat =
                 Seat { queue: self, place: Place::Seeking, attached, follows, turn: 0, spent: None, unwanted: false };
             if attached {
@@ -523,6 +526,8 @@ impl<A> Queue<A> {
 enum Place {
     Seeking,
     Busy,
+    /// Busy, but its attached jobs are over.
+    Ending,
     Left,
 }
 
@@ -531,7 +536,7 @@ pub struct Seat<'q, A> {
     queue: &'q Queue<A>,
     place: Place,
     attached: bool,
-    /// Others were busy when it went to attach.
+    /// Others were attached when it went to attach.
     follows: bool,
     /// The number of its last attached job.
     turn: u64,
@@ -549,8 +554,12 @@ impl<A> Seat<'_, A> {
     /// As [`Seat::take`] after a batch: only if another worker has taken an attached job since, because then the last one
     /// let go what they need. `Some(None)`: there are others, to be taken after that was let go.
     pub fn take_if_passed(&mut self) -> Option<Option<A>> {
-        let state = self.queue.state.lock();
-        if state.turns == self.turn && !state.jobs.is_empty() { Some(None) } else { self.pop(state).map(Some) }
+        let mut state = self.queue.state.lock();
+        if state.turns == self.turn && !state.jobs.is_empty() {
+            self.end(&mut state);
+            return Some(None);
+        }
+        self.pop(state).map(Some)
     }
 
     fn pop(&mut self, mut state: MutexGuard<'_, State<A>>) -> Option<A> {
@@ -563,6 +572,7 @@ impl<A> Seat<'_, A> {
                 if let Some(native) = other {
                     state.jobs.push_front(native);
                 }
+                self.end(&mut state);
                 None
             }
         }
@@ -601,8 +611,11 @@ impl<A> Seat<'_, A> {
         }
         let room = state.blocked > 0 && state.alive() < self.queue.limit;
         let mut wake = false;
-        if self.place == Place::Seeking {
-            self.place = Place::Busy;
+        let place = std::mem::replace(&mut self.place, Place::Busy);
+        if place != Place::Busy && self.attached {
+            state.attached += 1;
+        }
+        if place == Place::Seeking {
             state.seeking -= 1;
             state.busy += 1;
             wake = state.wake();
@@ -616,10 +629,18 @@ impl<A> Seat<'_, A> {
         }
     }
 
-    /// Who could attach only after the one before had left learns that such jobs keep what they have.
+    /// Its attached jobs are over, though it may not have left yet.
+    fn end(&mut self, state: &mut State<A>) {
+        if self.place == Place::Busy && self.attached {
+            self.place = Place::Ending;
+            state.attached -= 1;
+        }
+    }
+
+    /// Who could attach only after those before were through learns that such jobs keep what they have.
     fn learn(&self, state: &mut State<A>) {
         state.keeping = match self.place {
-            Place::Seeking if self.follows && state.busy == 0 => KEEPING,
+            Place::Seeking if self.follows && state.attached == 0 => KEEPING,
             Place::Seeking if self.follows => 0,
             _ => state.keeping.saturating_sub(1),
         };
@@ -633,9 +654,10 @@ impl<A> Seat<'_, A> {
 
     fn leave(&mut self, state: &mut State<A>) {
         self.note(state);
+        self.end(state);
         match std::mem::replace(&mut self.place, Place::Left) {
             Place::Seeking => state.seeking -= 1,
-            Place::Busy => state.busy -= 1,
+            Place::Busy | Place::Ending => state.busy -= 1,
             Place::Left => {}
         }
     }

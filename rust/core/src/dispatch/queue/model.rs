@@ -138,7 +138,8 @@ fn check_expecting(brief: bool, workers: usize, limit: usize, jobs: usize, submi
             thread.join().unwrap();
         }
         let state = queue.state.lock();
-        assert_eq!((state.busy, state.idle, state.watching, state.seeking, state.tokens), (0, 0, 0, 0, 0));
+        assert_eq!((state.busy, state.attached), (0, 0));
+        assert_eq!((state.idle, state.watching, state.seeking, state.tokens), (0, 0, 0, 0));
         assert_eq!((state.jobs.len(), state.taken), (0, jobs as u64));
     });
 }

@@ -72,6 +72,48 @@ fn a_worker_goes_on_after_its_batch_if_another_took_a_job_meanwhile() {
     assert_eq!(seat.take_if_passed(), None);
 }
 
+/// What `queue` has learnt when one worker went to attach beside what `meanwhile` is given, and took its job after that.
+fn learnt(queue: &Queue<u32>, meanwhile: impl FnOnce()) -> u8 {
+    let Some(Found::Attached(mut follower)) = queue.wait(None) else { panic!("no job") };
+    meanwhile();
+    assert!(follower.take().is_some());
+    queue.state.lock().keeping
+}
+
+#[test]
+fn jobs_that_were_over_only_when_the_next_worker_could_attach_are_taken_to_keep_what_they_have() {
+    let queue = Queue::new(8);
+    for job in 1..=3 {
+        attached(&queue, job, WhenFull::Refuse);
+    }
+    let Some(Found::Attached(mut leader)) = queue.wait(None) else { panic!("no job") };
+    assert_eq!(leader.take(), Some(1));
+    assert_eq!(learnt(&queue, || assert_eq!(leader.take_if_passed(), Some(None))), KEEPING);
+    assert_eq!(leader.take(), Some(3));
+    attached(&queue, 4, WhenFull::Refuse);
+    queue.state.lock().keeping = 0;
+    assert_eq!(learnt(&queue, || drop(leader)), KEEPING);
+}
+
+#[test]
+fn a_worker_that_leaves_after_its_last_job_has_kept_nobody_waiting() {
+    let queue = Queue::new(8);
+    attached(&queue, 1, WhenFull::Refuse);
+    let Some(Found::Attached(mut leader)) = queue.wait(None) else { panic!("no job") };
+    assert_eq!((leader.take(), leader.take()), (Some(1), None));
+    attached(&queue, 2, WhenFull::Refuse);
+    assert_eq!(learnt(&queue, || drop(leader)), 0);
+}
+
+#[test]
+fn a_native_job_keeps_nobody_waiting() {
+    let queue = Queue::new(8);
+    assert!(queue.push(Job::Native(Box::new(|| ())), WhenFull::Refuse).is_ok());
+    attached(&queue, 1, WhenFull::Refuse);
+    let Some(native @ Found::Native(..)) = queue.wait(None) else { panic!("no job") };
+    assert_eq!(learnt(&queue, || drop(native)), 0);
+}
+
 #[test]
 fn a_worker_leaves_what_it_let_go_to_another_unless_it_is_unwanted() {
     for unwanted in [true, false] {
