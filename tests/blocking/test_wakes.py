@@ -68,6 +68,25 @@ def test_jobs_that_keep_a_lock_that_nobody_wants_dont_change_threads_each_time(p
 
 
 @pytest.mark.asyncio
+async def test_jobs_that_sleep_run_beside_each_other_batch_after_batch() -> None:
+    asleep = alone = 0
+
+    def nap() -> None:
+        nonlocal asleep, alone
+        alone += not asleep
+        asleep += 1
+        time.sleep(0.001)
+        asleep -= 1
+
+    async with DispatchPool(threads=40) as pool:
+        for _ in range(100):
+            alone = 0
+            await asyncio.gather(*[pool.run(nap) for _ in range(40)])
+            # The first, and on a busy machine some more.
+            assert alone <= 16
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("kind", ["native", "attached"])
 async def test_a_job_that_blocks_against_expectation_holds_up_nobody(pool: DispatchPool, kind: str) -> None:
     start = brief(pool, kind)

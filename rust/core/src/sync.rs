@@ -19,7 +19,7 @@ pub use loom::thread;
 pub use std::thread;
 
 use std::sync::{PoisonError, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A mutex without poisoning.
 #[derive(Debug, Default)]
@@ -72,6 +72,18 @@ pub fn wait_timeout<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>, limit: D
 #[cfg(not(loom))]
 pub fn doze<'a, T>(_: &'a Mutex<T>, condvar: &Condvar, guard: MutexGuard<'a, T>, limit: Duration) -> MutexGuard<'a, T> {
     wait_timeout(condvar, guard, limit)
+}
+
+/// The time. In a model it stands still: what an execution does must not depend on how long it takes.
+#[cfg(not(loom))]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(loom)]
+pub fn now() -> Instant {
+    static NOW: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    *NOW.get_or_init(Instant::now)
 }
 
 #[cfg(loom)]

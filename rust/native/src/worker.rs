@@ -24,6 +24,9 @@ const BATCH_TIME: Duration = Duration::from_micros(100);
 /// Letting the interpreter's lock go takes less than this where nobody waits for it, else a system call that wakes who does.
 const UNWANTED: Duration = Duration::from_nanos(600);
 
+/// A thread that could go on may be kept from it for so long.
+const PREEMPTED: Duration = Duration::from_micros(100);
+
 /// The threads and the queue of a pool, usable without the interpreter.
 pub type Workers = Pool<Interpreter>;
 
@@ -252,22 +255,32 @@ fn batch(py: Python<'_>, seat: &mut Seat<'_, Task>) -> Option<Posted> {
     let mut clock = Instant::now();
     let (mut jobs, mut end) = (0, clock + BATCH_TIME);
     let mut last: Option<(Posted, Arc<Workers>)> = None;
-    let mut next = seat.take();
+    let mut spell = None;
+    let mut next = seat.take(clock);
     while let Some(task) = next {
         // The task may block: what is finished must not wait behind it.
         if let Some((posted, _)) = last.take() {
             posted.tell_soon();
         }
+        if seat.is_doubtful() && spell.is_none() {
+            spell = Some(Spell::begin(clock));
+        }
         let begun = clock;
         last = task.run(py, seat.queue(), &mut clock);
-        seat.spent(clock - begun);
+        seat.done(clock);
+        if clock - begun > PREEMPTED
+            && let Some(spell) = spell.take()
+            && spell.was_idle(clock)
+        {
+            seat.let_go();
+        }
         jobs += 1;
         if jobs < BATCH_JOBS && clock < end {
-            next = seat.take();
+            next = seat.take(clock);
             continue;
         }
         // Jobs that let the interpreter go are no batch: others had their turn.
-        next = match seat.take_if_passed() {
+        next = match seat.take_if_passed(clock) {
             Some(Some(task)) => Some(task),
             None => None,
             Some(None) => {
@@ -281,6 +294,28 @@ fn batch(py: Python<'_>, seat: &mut Seat<'_, Task>) -> Option<Posted> {
         (jobs, end) = (0, clock + BATCH_TIME);
     }
     last.map(|(posted, _)| posted)
+}
+
+/// Some time of this thread, to be compared with what it had of a processor then. That is a system call.
+struct Spell {
+    begun: Instant,
+    used: Duration,
+}
+
+impl Spell {
+    fn begin(begun: Instant) -> Self {
+        Self { begun, used: Self::cpu_time() }
+    }
+
+    /// Whether the thread slept for most of the time until `end`.
+    fn was_idle(&self, end: Instant) -> bool {
+        let used = Self::cpu_time().saturating_sub(self.used);
+        (end - self.begun).saturating_sub(used) > used.max(PREEMPTED)
+    }
+
+    fn cpu_time() -> Duration {
+        rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).try_into().unwrap_or_default()
+    }
 }
 
 /// The life of a thread of ours. It attaches once for good, so that each attachment within only swaps the thread state in.

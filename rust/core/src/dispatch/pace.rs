@@ -1,6 +1,8 @@
 //! How long a pool's jobs take of late: what tells whether a busy worker will be back before another could be woken.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::sync::now;
 
 /// The newest job's part in the mean is one in so many.
 const WEIGHT: u32 = 4;
@@ -15,49 +17,75 @@ const WAKE: Duration = Duration::from_micros(3);
 /// make jobs take longer, for which more of them are woken: with 8 in place of 12, sleeps of 100 µs took twice the CPU.
 const WAKE_AND_ATTACH: Duration = Duration::from_micros(12);
 
+/// Those that run are long if they are so many times as old as brief ones could be: jobs that are as long as the mean are seldom
+/// that old. With 1, sleeps of microseconds beside each other were taken to be long, and made so, by those that were woken.
+const OLD: u32 = 2;
+
 /// Who watches others takes over when none of them has taken a job for so many times the mean, within these bounds.
 const PATIENCE: u32 = 4;
 const LEAST_PATIENCE: Duration = Duration::from_micros(100);
-/// Who gives way does so for so long, too.
-pub const MOST_PATIENCE: Duration = Duration::from_millis(5);
+/// A job that takes so long may as well sleep, and a wake-up in vain is little beside it.
+const MOST_PATIENCE: Duration = Duration::from_micros(500);
 
-/// A mean that moves with the jobs.
+/// A mean that moves with the jobs that end, and the age of those that run: among brief jobs, long ones are not heard of
+/// until they end.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace(Duration);
+pub struct Pace {
+    mean: Duration,
+    epoch: Instant,
+    running: u32,
+    /// The sum of the times at which those that run began, from `epoch`.
+    begun: Duration,
+}
 
 impl Default for Pace {
     fn default() -> Self {
-        Self(UNKNOWN)
+        Self { mean: UNKNOWN, epoch: now(), running: 0, begun: Duration::ZERO }
     }
 }
 
 impl Pace {
-    /// A job took so long.
-    pub fn note(&mut self, time: Duration) {
-        self.0 = (self.0 * (WEIGHT - 1) + time) / WEIGHT;
+    /// A job begins.
+    pub fn begin(&mut self, now: Instant) {
+        self.running += 1;
+        self.begun += now - self.epoch;
+    }
+
+    /// A job that began then is over.
+    pub fn end(&mut self, begun: Instant, now: Instant) {
+        self.running -= 1;
+        self.begun = self.begun.saturating_sub(begun - self.epoch);
+        self.mean = (self.mean * (WEIGHT - 1) + (now - begun)) / WEIGHT;
     }
 
     /// Jobs were seen to take longer than this.
     pub fn at_least(&mut self, time: Duration) {
-        self.0 = self.0.max(time);
+        self.mean = self.mean.max(time);
     }
 
     /// For so long nobody is missed.
-    pub fn patience(self) -> Duration {
-        (self.0 * PATIENCE).clamp(LEAST_PATIENCE, MOST_PATIENCE)
+    pub fn patience(&self) -> Duration {
+        (self.mean * PATIENCE).clamp(LEAST_PATIENCE, MOST_PATIENCE)
+    }
+
+    /// The mean age of those that run.
+    fn age(&self, now: Instant) -> Duration {
+        let begun = self.begun.checked_div(self.running);
+        begun.map_or(Duration::ZERO, |begun| (now - self.epoch).saturating_sub(begun))
     }
 
     /// Whether one of so many busy workers will be back in less time than it takes to wake another.
-    pub fn outruns_a_wake(self, busy: usize, attached: bool) -> bool {
+    pub fn outruns_a_wake(&self, busy: usize, attached: bool) -> bool {
         let wake = if attached { WAKE_AND_ATTACH } else { WAKE };
-        self.0 < wake.saturating_mul(u32::try_from(busy).unwrap_or(u32::MAX))
+        let wake = wake.saturating_mul(u32::try_from(busy).unwrap_or(u32::MAX));
+        self.mean < wake && self.age(now()) < wake * OLD
     }
 }
 
 #[cfg(test)]
 impl Pace {
     pub fn brief() -> Self {
-        Self(Duration::ZERO)
+        Self { mean: Duration::ZERO, ..Self::default() }
     }
 }
 
@@ -66,14 +94,35 @@ impl Pace {
 mod tests {
     use super::*;
 
+    fn note(pace: &mut Pace, time: Duration) {
+        let now = Instant::now();
+        pace.begin(now);
+        pace.end(now, now + time);
+    }
+
     #[test]
     fn it_follows_the_jobs() {
         let mut pace = Pace::default();
         assert!(!pace.outruns_a_wake(4, true));
-        (0..40).for_each(|_| pace.note(Duration::from_micros(1)));
+        (0..40).for_each(|_| note(&mut pace, Duration::from_micros(1)));
         assert!(pace.outruns_a_wake(1, false));
-        (0..3).for_each(|_| pace.note(Duration::from_millis(10)));
+        (0..3).for_each(|_| note(&mut pace, Duration::from_millis(10)));
         assert!(!pace.outruns_a_wake(40, true));
+    }
+
+    #[test]
+    fn long_jobs_that_run_are_seen_among_brief_ones_that_end() {
+        let mut pace = Pace::brief();
+        let then = Instant::now();
+        let later = then + Duration::from_millis(2);
+        pace.begin(then);
+        pace.begin(then + Duration::from_millis(1));
+        note(&mut pace, Duration::from_micros(1));
+        assert_eq!(pace.age(later), Duration::from_micros(1500));
+        pace.end(then, later);
+        assert_eq!(pace.age(later), Duration::from_millis(1));
+        pace.end(then + Duration::from_millis(1), later);
+        assert_eq!(pace.age(later), Duration::ZERO);
     }
 
     #[test]

@@ -414,9 +414,8 @@ impl<R: Runner> Shared<R> {
         while let Some(found) = self.queue.wait(last) {
             last = Some(match found {
                 Found::Native(job, mut seat) => {
-                    let begun = Instant::now();
                     self.run_native(job);
-                    seat.spent(begun.elapsed());
+                    seat.done(Instant::now());
                     seat
                 }
                 Found::Attached(mut seat) => {

@@ -17,7 +17,7 @@
 //!   or woken (token)  └── WATCHING ◀── SEEKING: jobs are brief, and others are busy or were so just now
 //! ```
 //! - IDLE: asleep on the condition variable.
-//! - WATCHING: as IDLE, but for a time at most: for [`Pace::patience`], or, while it gives way, for [`MOST_PATIENCE`]. It counts
+//! - WATCHING: as IDLE, but for a time at most: for [`Pace::patience`], or, while it gives way, for [`GIVING_WAY`]. It counts
 //!   as idle, too.
 //! - SEEKING: it will look at the deque before it sleeps again. A worker that finds an attached job at the front does
 //!   *not* pop it: it goes to attach first, which may take long, and pops after ([`Seat::take`]). So a job is never in
@@ -41,13 +41,14 @@
 //!
 //! # Whom it pays to wake
 //! A wake-up costs microseconds on either side; many a job takes less. So a worker is woken only if none that is busy is
-//! expected back in less time than that takes: the mean time of late jobs by the number of the busy ([`Pace`]). That time is
-//! a guess, so one watches. While jobs are brief,
+//! expected back in less time than that takes: the mean time of late jobs by the number of the busy, if those that run aren't
+//! much older ([`Pace`]). That time is a guess, so one watches. While jobs are brief,
 //! - a burst of a hundred costs a few wake-ups, because one worker takes them one after another;
 //! - forty that sleep for 60 µs each are taken by some five workers, which come back in turn, and do not wake forty that
 //!   would fight for what only one can have;
 //! - jobs that keep what they are attached to, though they may take long, run one after another on one worker at a time: what
-//!   a follower found that had to wait until its leader was through;
+//!   a follower found that had to wait until its leader was through. That is believed until a job is seen to let it go
+//!   ([`Seat::let_go`]);
 //! - who submits several at once ([`Queue::push_among`]) wakes nobody until the last is there.
 //!
 //! That only one is woken at a time, and that only one *waits to attach*, is also what makes it fair: a worker that comes
@@ -73,15 +74,18 @@
 //! A closed queue takes no more jobs, and its workers end when they find it empty: what was queued still runs.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::job::{Job, NativeJob, Rejected, WhenFull};
-use super::pace::{MOST_PATIENCE, Pace};
+use super::pace::Pace;
 use crate::Error;
-use crate::sync::{Condvar, Mutex, MutexGuard, doze, wait, wait_timeout};
+use crate::sync::{Condvar, Mutex, MutexGuard, doze, now, wait, wait_timeout};
 
 /// After so many attached jobs that kept what they had it is tried again whether others can have it meanwhile.
 const KEEPING: u8 = 32;
+
+/// Who gives way does so for so long at most.
+const GIVING_WAY: Duration = Duration::from_millis(5);
 
 /// Below so many cancelled jobs a sweep isn't worth its pass over the deque. A model has but a few jobs.
 const MIN_SWEEP: isize = if cfg!(loom) { 1 } else { 64 };
@@ -359,7 +363,7 @@ impl<A> Queue<A> {
                 continue;
             }
             if attached && state.giving_way && !state.closed {
-                (state, fresh) = self.doze(state, MOST_PATIENCE);
+                (state, fresh) = self.doze(state, GIVING_WAY);
                 state.giving_way &= fresh;
                 continue;
             }
@@ -369,13 +373,23 @@ impl<A> Queue<A> {
                 continue;
             }
             let follows = state.attached > 0;
-            let mut seat =
-                Seat { queue: self, place: Place::Seeking, attached, follows, turn: 0, spent: None, unwanted: false };
+            let mut seat = Seat {
+                queue: self,
+                place: Place::Seeking,
+                attached,
+                follows,
+                turn: 0,
+                begun: None,
+                ended: None,
+                doubtful: false,
+                let_go: false,
+                unwanted: false,
+            };
             if attached {
                 return Some(Found::Attached(seat));
             }
             if let Some(Job::Native(job)) = state.jobs.pop_front() {
-                seat.took(state);
+                seat.took(state, now());
                 return Some(Found::Native(job, seat));
             }
         }
@@ -540,32 +554,38 @@ pub struct Seat<'q, A> {
     follows: bool,
     /// The number of its last attached job.
     turn: u64,
-    spent: Option<Duration>,
+    /// When its last job began and, if it is over, ended.
+    begun: Option<Instant>,
+    ended: Option<Instant>,
+    /// Its last job is thought to keep what it is attached to.
+    doubtful: bool,
+    /// Its last job let that go.
+    let_go: bool,
     /// Nobody waited for what it let go.
     unwanted: bool,
 }
 
 impl<A> Seat<'_, A> {
-    /// The next attached job, if one is at the front. To be called by an attached thread.
-    pub fn take(&mut self) -> Option<A> {
-        self.pop(self.queue.state.lock())
+    /// The next attached job, if one is at the front, to be begun now. To be called by an attached thread.
+    pub fn take(&mut self, now: Instant) -> Option<A> {
+        self.pop(self.queue.state.lock(), now)
     }
 
     /// As [`Seat::take`] after a batch: only if another worker has taken an attached job since, because then the last one
     /// let go what they need. `Some(None)`: there are others, to be taken after that was let go.
-    pub fn take_if_passed(&mut self) -> Option<Option<A>> {
+    pub fn take_if_passed(&mut self, now: Instant) -> Option<Option<A>> {
         let mut state = self.queue.state.lock();
         if state.turns == self.turn && !state.jobs.is_empty() {
             self.end(&mut state);
             return Some(None);
         }
-        self.pop(state).map(Some)
+        self.pop(state, now).map(Some)
     }
 
-    fn pop(&mut self, mut state: MutexGuard<'_, State<A>>) -> Option<A> {
+    fn pop(&mut self, mut state: MutexGuard<'_, State<A>>, now: Instant) -> Option<A> {
         match state.jobs.pop_front() {
             Some(Job::Attached(job)) => {
-                self.took(state);
+                self.took(state, now);
                 Some(job)
             }
             other => {
@@ -590,9 +610,19 @@ impl<A> Seat<'_, A> {
         self.unwanted = true;
     }
 
-    /// The job that it took last is over and took so long.
-    pub fn spent(&mut self, time: Duration) {
-        self.spent = Some(time);
+    /// The job that it took last is over now.
+    pub fn done(&mut self, now: Instant) {
+        self.ended = Some(now);
+    }
+
+    /// Whether [`Seat::let_go`] would be news.
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
+    /// The job that it took last let others have what it is attached to.
+    pub fn let_go(&mut self) {
+        self.let_go = true;
     }
 
     pub fn queue(&self) -> &Queue<A> {
@@ -600,17 +630,19 @@ impl<A> Seat<'_, A> {
     }
 
     /// A job was popped under this lock. From SEEKING to BUSY: the follower is woken.
-    fn took(&mut self, mut state: MutexGuard<'_, State<A>>) {
-        self.note(&mut state);
+    fn took(&mut self, mut state: MutexGuard<'_, State<A>>, now: Instant) {
+        let mut wakes = self.note(&mut state);
+        self.begun = Some(now);
+        state.pace.begin(now);
         state.taken += 1;
         state.promised = false;
         if self.attached {
             self.learn(&mut state);
             state.turns += 1;
             self.turn = state.turns;
+            self.doubtful = state.keeping > 0;
         }
         let room = state.blocked > 0 && state.alive() < self.queue.limit;
-        let mut wake = false;
         let place = std::mem::replace(&mut self.place, Place::Busy);
         if place != Place::Busy && self.attached {
             state.attached += 1;
@@ -618,8 +650,9 @@ impl<A> Seat<'_, A> {
         if place == Place::Seeking {
             state.seeking -= 1;
             state.busy += 1;
-            wake = state.wake();
+            wakes = true;
         }
+        let wake = wakes && state.wake();
         drop(state);
         if wake {
             self.queue.work.notify_one();
@@ -646,10 +679,13 @@ impl<A> Seat<'_, A> {
         };
     }
 
-    fn note(&mut self, state: &mut State<A>) {
-        if let Some(time) = self.spent.take() {
-            state.pace.note(time);
+    /// True: it was thought of the jobs that they keep what they are attached to, and is no longer.
+    fn note(&mut self, state: &mut State<A>) -> bool {
+        let ended = self.ended.take();
+        if let Some(begun) = self.begun.take() {
+            state.pace.end(begun, ended.unwrap_or_else(now));
         }
+        std::mem::take(&mut self.let_go) && std::mem::take(&mut state.keeping) > 0
     }
 
     fn leave(&mut self, state: &mut State<A>) {

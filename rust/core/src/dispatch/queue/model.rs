@@ -76,7 +76,7 @@ fn work(queue: &Queue<Work>, world: &World) {
             }
             Found::Attached(mut seat) => {
                 let mut attached = world.interpreter.lock();
-                while let Some(job) = seat.take() {
+                while let Some(job) = seat.take(now()) {
                     if let Work::After(n) = job {
                         drop(attached);
                         world.wait_for(n);
@@ -198,6 +198,17 @@ fn each_job_runs_though_the_submitter_holds_the_interpreter() {
 fn a_job_that_blocks_does_not_hold_up_the_next() {
     check(2, 8, 2, |queue, _| {
         push(queue, Work::After(1));
+        push(queue, Work::Quick);
+    });
+}
+
+#[test]
+fn no_job_is_left_when_it_is_thought_anew_how_long_jobs_take() {
+    check(2, 8, 2, |queue, _| {
+        push(queue, Work::After(1));
+        let mut state = queue.state.lock();
+        state.pace = if state.is_brief() { Pace::default() } else { Pace::brief() };
+        drop(state);
         push(queue, Work::Quick);
     });
 }

@@ -10,7 +10,7 @@ fn attached(queue: &Queue<u32>, job: u32, when_full: WhenFull) -> Option<u32> {
 
 fn take(queue: &Queue<u32>) -> Option<u32> {
     match queue.wait(None) {
-        Some(Found::Attached(mut seat)) => seat.take(),
+        Some(Found::Attached(mut seat)) => seat.take(now()),
         _ => None,
     }
 }
@@ -50,7 +50,7 @@ fn one_worker_at_a_time_waits_to_attach_and_the_next_is_woken_when_it_has_its_jo
         while queue.figures().idle == 0 {
             std::thread::yield_now();
         }
-        assert_eq!(leader.take(), Some(1));
+        assert_eq!(leader.take(now()), Some(1));
         assert_eq!(follower.join().unwrap(), Some(2));
     });
     assert_eq!(queue.figures().wakes, 1);
@@ -63,20 +63,20 @@ fn a_worker_goes_on_after_its_batch_if_another_took_a_job_meanwhile() {
         attached(&queue, job, WhenFull::Refuse);
     }
     let Some(Found::Attached(mut seat)) = queue.wait(None) else { panic!("no job") };
-    assert_eq!(seat.take(), Some(1));
-    assert_eq!(seat.take_if_passed(), Some(None));
+    assert_eq!(seat.take(now()), Some(1));
+    assert_eq!(seat.take_if_passed(now()), Some(None));
     assert_eq!(take(&queue), Some(2));
-    assert_eq!(seat.take_if_passed(), Some(Some(3)));
-    assert_eq!(seat.take_if_passed(), Some(None));
-    assert_eq!(seat.take(), Some(4));
-    assert_eq!(seat.take_if_passed(), None);
+    assert_eq!(seat.take_if_passed(now()), Some(Some(3)));
+    assert_eq!(seat.take_if_passed(now()), Some(None));
+    assert_eq!(seat.take(now()), Some(4));
+    assert_eq!(seat.take_if_passed(now()), None);
 }
 
 /// What `queue` has learnt when one worker went to attach beside what `meanwhile` is given, and took its job after that.
 fn learnt(queue: &Queue<u32>, meanwhile: impl FnOnce()) -> u8 {
     let Some(Found::Attached(mut follower)) = queue.wait(None) else { panic!("no job") };
     meanwhile();
-    assert!(follower.take().is_some());
+    assert!(follower.take(now()).is_some());
     queue.state.lock().keeping
 }
 
@@ -87,12 +87,32 @@ fn jobs_that_were_over_only_when_the_next_worker_could_attach_are_taken_to_keep_
         attached(&queue, job, WhenFull::Refuse);
     }
     let Some(Found::Attached(mut leader)) = queue.wait(None) else { panic!("no job") };
-    assert_eq!(leader.take(), Some(1));
-    assert_eq!(learnt(&queue, || assert_eq!(leader.take_if_passed(), Some(None))), KEEPING);
-    assert_eq!(leader.take(), Some(3));
+    assert_eq!(leader.take(now()), Some(1));
+    assert_eq!(learnt(&queue, || assert_eq!(leader.take_if_passed(now()), Some(None))), KEEPING);
+    assert_eq!(leader.take(now()), Some(3));
     attached(&queue, 4, WhenFull::Refuse);
     queue.state.lock().keeping = 0;
     assert_eq!(learnt(&queue, || drop(leader)), KEEPING);
+}
+
+#[test]
+fn who_finds_that_a_job_let_go_wakes_the_next() {
+    for let_go in [true, false] {
+        let queue = Queue::new(8);
+        for job in 1..=3 {
+            attached(&queue, job, WhenFull::Refuse);
+        }
+        queue.state.lock().keeping = KEEPING;
+        let Some(Found::Attached(mut seat)) = queue.wait(None) else { panic!("no job") };
+        assert_eq!((seat.take(now()), seat.is_doubtful()), (Some(1), true));
+        if let_go {
+            seat.let_go();
+        }
+        queue.state.lock().idle = 1;
+        queue.state.lock().watching = 1;
+        assert_eq!((seat.take(now()), seat.is_doubtful()), (Some(2), !let_go));
+        assert_eq!(queue.figures().wakes, u64::from(let_go));
+    }
 }
 
 #[test]
@@ -100,7 +120,7 @@ fn a_worker_that_leaves_after_its_last_job_has_kept_nobody_waiting() {
     let queue = Queue::new(8);
     attached(&queue, 1, WhenFull::Refuse);
     let Some(Found::Attached(mut leader)) = queue.wait(None) else { panic!("no job") };
-    assert_eq!((leader.take(), leader.take()), (Some(1), None));
+    assert_eq!((leader.take(now()), leader.take(now())), (Some(1), None));
     attached(&queue, 2, WhenFull::Refuse);
     assert_eq!(learnt(&queue, || drop(leader)), 0);
 }
@@ -121,7 +141,7 @@ fn a_worker_leaves_what_it_let_go_to_another_unless_it_is_unwanted() {
         attached(&queue, 1, WhenFull::Refuse);
         attached(&queue, 2, WhenFull::Refuse);
         let Some(Found::Attached(mut seat)) = queue.wait(None) else { panic!("no job") };
-        assert_eq!(seat.take(), Some(1));
+        assert_eq!(seat.take(now()), Some(1));
         if unwanted {
             seat.unwanted();
         }
@@ -138,7 +158,7 @@ fn a_worker_that_gave_way_goes_on_when_it_is_roused() {
     attached(&queue, 1, WhenFull::Refuse);
     attached(&queue, 2, WhenFull::Refuse);
     let Some(Found::Attached(mut seat)) = queue.wait(None) else { panic!("no job") };
-    assert_eq!(seat.take(), Some(1));
+    assert_eq!(seat.take(now()), Some(1));
     seat.give_way(|| true);
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| queue.wait(Some(seat)).is_some());
@@ -221,7 +241,7 @@ fn a_queue_is_quiet_when_its_last_job_has_ended_or_was_cancelled() {
     attached(&queue, 2, WhenFull::Refuse);
     queue.when_quiet(tell());
     let Some(Found::Attached(mut seat)) = queue.wait(None) else { panic!("no job") };
-    assert_eq!(seat.take(), Some(1));
+    assert_eq!(seat.take(now()), Some(1));
     queue.cancelled(|_| true);
     assert_eq!(TOLD.load(Relaxed), 1);
     drop(seat);
