@@ -126,6 +126,16 @@ mod tests {
     }
 
     #[test]
+    fn nobody_waits_for_a_job_that_has_run_for_long() {
+        let second = Duration::from_secs(1);
+        let mut pace = Pace { epoch: now() - second * 2, ..Pace::brief() };
+        pace.begin(now());
+        assert!(pace.outruns_a_wake(1000, true));
+        pace.begin(now() - second);
+        assert!(!pace.outruns_a_wake(1000, true));
+    }
+
+    #[test]
     fn the_more_are_busy_the_sooner_is_one_of_them_back() {
         let mut pace = Pace::brief();
         pace.at_least(Duration::from_micros(60));
