@@ -478,6 +478,8 @@ async def test_status_errors_name_the_response_and_whether_to_try_again() -> Non
         ("text/plain; charset=none-such", "ä".encode(), "ä"),
         ("text/plain; charset=zlib", "ä".encode(), "ä"),
         ("text/plain; charset=utf-16", "ä".encode("utf-16"), "ä"),
+        ("text/plain; charset=utf-16", "ä€".encode("utf-16-le"), "ä€"),
+        ("text/plain; charset=UTF-32", "ä€".encode("utf-32-le"), "ä€"),
         ("text/plain; charset*=a; charset*0=b", "ä".encode(), "ä"),
         ("text/plain; charset*=utf-8''a%00b", "ä".encode(), "ä"),
         # Whose codecs take the square of the length.
@@ -489,6 +491,30 @@ async def test_status_errors_name_the_response_and_whether_to_try_again() -> Non
 async def test_text_is_decoded_by_its_charset(kind: str, body: bytes, text: str) -> None:
     async with serve([response(body, f"Content-Type: {kind}")]) as server, penstock.Client() as client:
         assert await (await client.get(server.url)).text() == text
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "iso-2022-jp", "iso-2022-jp-2004", "iso-2022-kr"])
+@pytest.mark.parametrize("bad", [b"\x1b$", b"\0\xd8a", b"\xff\x1b"])
+async def test_text_replaces_what_its_charset_has_no_meaning_for(charset: str, bad: bytes) -> None:
+    body = bad * 200_000
+    answer = response(body, f"Content-Type: text/plain; charset={charset}")
+    async with serve([answer]) as server, penstock.Client() as client:
+        assert len(await (await client.get(server.url)).text()) >= len(body) // 4
+
+
+async def test_text_without_a_mark_of_its_order_goes_on_in_the_middle_of_a_letter() -> None:
+    text = "aä€😀" * 20_000
+    kind = "Content-Type: text/plain; charset=utf-16"
+    chunks = [b"1\r\n%c\r\n" % byte for byte in text[:3].encode("utf-16-le")]
+    rest = text[3:].encode("utf-16-le")
+    body = b"".join([*chunks, b"%x\r\n%b\r\n0\r\n\r\n" % (len(rest), rest)])
+    head = f"HTTP/1.1 200 OK\r\n{kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    async with (
+        serve([head + body]) as server,
+        penstock.Client() as client,
+        client.stream("GET", server.url) as streamed,
+    ):
+        assert await streamed.text() == text
 
 
 async def test_a_charset_is_not_looked_for_in_all_of_a_long_content_type() -> None:

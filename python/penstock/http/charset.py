@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Mapping
 from email.message import Message
 
-__all__ = ["charset_of"]
+__all__ = ["Decoder", "charset_of"]
 
 LONGEST = 1024
 """Characters of a content type that are looked at: `email` takes the square of them."""
@@ -27,3 +27,25 @@ def charset_of(fields: Mapping[str, str]) -> str | None:
     except (LookupError, TypeError, ValueError):
         return None
     return charset if codec.incrementaldecoder is not None and codec.name not in UNFIT else None
+
+
+class Decoder:
+    """Makes text of bytes that come in pieces. What can't be decoded is replaced."""
+
+    def __init__(self, charset: str) -> None:
+        self._charset = charset
+        self._decoder = codecs.getincrementaldecoder(charset)("replace")
+
+    def decode(self, piece: bytes, final: bool = False) -> str:
+        try:
+            return self._decoder.decode(piece, final)
+        except UnicodeError:
+            # What some codecs refuse in a stream, and take at once.
+            piece = self._decoder.getstate()[0] + piece
+        if (name := codecs.lookup(self._charset).name) in ("utf-16", "utf-32"):
+            # Without a mark it is little-endian (WHATWG Encoding, section 4.2).
+            self._decoder = codecs.getincrementaldecoder(f"{name}-le")("replace")
+            return self._decoder.decode(piece, final)
+        # Escape sequences of ISO 2022 that don't end.
+        self._decoder.reset()
+        return piece.decode(self._charset, "replace")

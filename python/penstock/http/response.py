@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import codecs
 import json
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, Self
@@ -12,7 +11,7 @@ from penstock._native import Head
 from penstock.body.image import BodyImage
 from penstock.errors import HTTPStatusError
 from penstock.headers import Headers
-from penstock.http.charset import charset_of
+from penstock.http.charset import Decoder, charset_of
 from penstock.http.marks import asynchronous
 
 __all__ = ["PIECE", "Answer", "Response"]
@@ -73,7 +72,7 @@ class Answer(abc.ABC):
 
         It is decoded piece by piece, and the event loop has its turns in between.
         """
-        decoder = codecs.getincrementaldecoder(charset_of(self.headers) or "utf-8")("replace")
+        decoder = Decoder(charset_of(self.headers) or "utf-8")
         parts = [decoder.decode(bytes(piece)) async for piece in self._pieces()]
         return "".join((*parts, decoder.decode(b"", final=True)))
 
