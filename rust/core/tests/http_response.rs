@@ -131,6 +131,15 @@ fn informational_heads_are_passed_over_and_kept() {
 }
 
 #[test]
+fn the_length_of_an_informational_head_is_passed_over_only_if_it_can_be_read() {
+    let head = |length: &str| format!("HTTP/1.1 103 Early Hints\r\ncontent-length: {length}\r\n\r\n");
+    let response = head_of(&format!("{}HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n", head("5, 5")));
+    assert_eq!(response.framing(), Some(Framing::Length(2)));
+    assert!(head_error(&head("x")).contains("content-length \"x\": not a number"));
+    assert!(head_error(&head("5\r\ncontent-length: 6")).contains("differs from another one"));
+}
+
+#[test]
 fn transfer_codings_are_listed_for_whoever_asked() {
     let raw = b"HTTP/1.1 200 OK\r\ntransfer-encoding: Deflate\r\ntransfer-encoding: gzip , chunked\r\n\r\n";
     let mut response = Response::new(HeadLimits::default(), CODINGS);

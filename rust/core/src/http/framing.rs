@@ -85,6 +85,14 @@ pub(super) fn decide(head: &Head, asked: Asked, at: u64) -> Result<Decision> {
     })
 }
 
+/// An informational response has no body, whatever its fields say. A length that can't be read is refused there, too: it shows
+/// a server, or somebody between, that writes what others may read in another way.
+pub(super) fn check_informational(head: &Head, at: u64) -> Result<()> {
+    let mut length = None;
+    let mut lengths = head.fields().filter(|field| field.is("content-length"));
+    lengths.try_for_each(|field| content_length(field, &mut length, at))
+}
+
 /// Takes one Content-Length line. The same digits again, in a list or in another line, are accepted (rule 5); anything
 /// else that isn't one run of digits is an error.
 fn content_length<'a>(field: Field<'a>, length: &mut Option<(&'a [u8], u64)>, at: u64) -> Result<()> {

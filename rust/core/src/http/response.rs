@@ -202,6 +202,7 @@ impl Response {
             }
             100 | 102..=199 => {
                 self.limits.informational().check(self.informational.len() + 1)?;
+                framing::check_informational(&head, at)?;
                 self.informational.push((head.status, head.raw().clone()));
                 Ok(None)
             }
