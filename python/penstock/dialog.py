@@ -119,6 +119,7 @@ class Epilog:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trace:
     """How a dialog went, of which its request and response say nothing. What isn't known is `None`, or empty.
+    A `started` without a time zone is a ValueError.
 
     Seconds are by the loop's clock, from `started` on, to the microsecond; uvloop's has whole milliseconds.
     """
@@ -141,6 +142,10 @@ class Trace:
     """Fields that followed a chunked body."""
     history: tuple[Dialog, ...] = ()
     """The dialogs whose redirects led here, in order."""
+
+    def __post_init__(self) -> None:
+        if self.started is not None and self.started.tzinfo is None:
+            raise ValueError(f"started={self.started.isoformat()}: has no time zone, as datetime.now(UTC) has")
 
 
 def seconds_of(trace: Trace) -> dict[str, str]:

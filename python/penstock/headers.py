@@ -96,7 +96,7 @@ def fields_of(fields: Headers | Pairs | None) -> Fields:
         raise TypeError(f"header fields are pairs or a mapping, not {type(fields).__name__}")
     else:
         pairs = pairs_of(fields or (), "header fields")
-    return Fields([(_bytes(name), _bytes(value)) for name, value in pairs])
+    return Fields([(_bytes(name), _bytes(value, name)) for name, value in pairs])
 
 
 def pairs_of(fields: Mapping[Any, T] | Iterable[tuple[Any, T]], option: str) -> list[tuple[Any, T]]:
@@ -142,9 +142,15 @@ def lines_of(headers: Headers) -> bytes:
     return b"".join(b"%s: %s\r\n" % pair for pair in headers.raw) + b"\r\n"
 
 
-def _bytes(text: object) -> bytes:
+def _bytes(text: object, name: object = None) -> bytes:
+    """A header's name, or the value of the one that `name` is."""
     if isinstance(text, str):
-        return text.encode("latin-1")
+        try:
+            return text.encode("latin-1")
+        except UnicodeEncodeError as error:
+            # Without the rest, which may be a secret.
+            whose = "a header's name" if name is None else f"the value of the header {name!r}"
+            raise ValueError(f"{text[error.start]!r} at {error.start} of {whose} is not latin-1") from None
     if isinstance(text, bytes):
         return text
     raise TypeError(f"a header's name and value are text or bytes, not {type(text).__name__}")

@@ -305,7 +305,12 @@ def test_readers_beside_a_writer_see_every_record_and_no_error(path: Path, dialo
         ({"res_headers": [("", "y")]}, ValueError, "not a token"),
         ({"res_headers": [("x", "a\r\nb: c")]}, ValueError, "control character"),
         ({"res_headers": [("x", "a\r\n")]}, ValueError, "control character"),
-        ({"res_headers": [("x", "\u20ac")]}, ValueError, "latin-1"),
+        (
+            {"res_headers": [("x", "secret \u20ac")]},
+            ValueError,
+            "^'\u20ac' at 7 of the value of the header 'x' is not latin-1$",
+        ),
+        ({"res_headers": [("\u20ac", "secret")]}, ValueError, "^'\u20ac' at 0 of a header's name is not latin-1$"),
         ({"url": "http://a/\n"}, ValueError, "url='http://a/"),
         ({"url": "http://a/b c"}, ValueError, "url='http://a/b c'"),
         ({"url": "http://a/\xe4"}, ValueError, "percent-encode"),

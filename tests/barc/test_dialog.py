@@ -24,6 +24,14 @@ from tests.barc.conftest import DATA, MakeDialog, make_dialog
 from tests.http.serving import head, response, serve
 
 
+def test_a_trace_says_by_which_clock_it_started() -> None:
+    naive = datetime.datetime(2026, 11, 29, 8)
+    with pytest.raises(ValueError, match=r"^started=2026-11-29T08:00:00: has no time zone"):
+        penstock.Trace(started=naive)
+    aware = naive.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=1)))
+    assert penstock.Trace(started=aware).started == aware
+
+
 def test_a_dialog_is_a_value(dialog: MakeDialog) -> None:
     image = penstock.BodyImage.from_bytes(b"x")
     one, same, other = dialog(1, image), dialog(1, image), dialog(2, image)

@@ -166,6 +166,20 @@ async def test_a_location_that_cannot_be_followed_is_an_error_about_the_request(
         assert client.stats()["open"] == client.stats()["idle"] == 1
 
 
+@pytest.mark.parametrize(
+    ("location", "fault"), [("ftp://h/", "InvalidURL"), ("/", "TooManyRedirects"), ("/b", "RequestError")]
+)
+async def test_an_error_about_a_long_location_has_only_its_beginning(location: str, fault: str) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"body"
+
+    location += "x" * 60_000
+    async with serve(redirect(307, location)) as server, penstock.Client(max_redirects=0) as client:
+        with pytest.raises(getattr(penstock, fault), match=f"{location[:1000]}x*[.]{{3}}") as caught:
+            await client.post(server.url, content=body() if location[1] == "b" else None)
+        assert len(str(caught.value)) < 1300
+
+
 @pytest.mark.parametrize(("location", "fault"), [("ftp://x/", "InvalidURL"), ("/again", "TooManyRedirects")])
 async def test_an_error_names_the_method_that_was_asked_with_in_the_end(location: str, fault: str) -> None:
     async with serve(redirect(303, "/there"), redirect(302, location)) as server:

@@ -46,7 +46,7 @@ from penstock.http.settings import Options, Settings
 from penstock.http.stream import Incoming, StreamedResponse
 from penstock.http.supply import Supply
 from penstock.http.transport import StoredResponse, Transport, ask
-from penstock.http.url import shown
+from penstock.http.url import brief, shown
 
 if TYPE_CHECKING:
     from penstock.http.tape import Tape
@@ -290,7 +290,7 @@ class Client(Unique):
                     await response.aclose()
                 if len(history) >= settings.max_redirects:
                     raise TooManyRedirects(
-                        f"redirected to {following.url}, beyond max_redirects={settings.max_redirects}",
+                        f"redirected to {brief(following.url)}, beyond max_redirects={settings.max_redirects}",
                         history=(*history, response),
                     )
                 log.debug("%s %s: %d, on to %s", request.method, request.url, response.status, following.url)

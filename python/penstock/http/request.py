@@ -12,7 +12,7 @@ from penstock.errors import InvalidURL, RequestError
 from penstock.headers import Headers, all_of, pairs_of
 from penstock.http.content import Content
 from penstock.http.response import Answer
-from penstock.http.url import Origin, Target, join, parse
+from penstock.http.url import Origin, Target, brief, join, parse
 
 __all__ = ["UNFIT", "Fields", "HeaderPairs", "Request", "by_name", "field_lines"]
 
@@ -168,7 +168,7 @@ class Request:
             # The answer to a POST is elsewhere: it is fetched, not posted to.
             method, content = "GET", None
             fields = {name: value for name, value in fields.items() if not name.startswith(("content-", "expect"))}
-        _check_repeatable(content, f"{response.status} to {url}")
+        _check_repeatable(content, f"{response.status} to {brief(url)}")
         if left := _left_behind(self.origin, target.origin):
             fields = {name: value for name, value in fields.items() if name not in left}
         lines = self.lines if fields is self.fields else field_lines(fields)

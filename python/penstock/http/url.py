@@ -19,6 +19,7 @@ __all__ = [
     "Origin",
     "Params",
     "Target",
+    "brief",
     "encoded",
     "join",
     "parse",
@@ -58,6 +59,8 @@ _REFERENCE = re.compile(rf"({_SCHEME.pattern})?(//[^/?#])")
 _PATH = re.compile(r"[^?#]+")
 LONGEST = 253
 """Characters that a name in DNS may have."""
+_BRIEF = 1024
+"""Characters of a URL that a message has."""
 
 Params = Mapping[str, object] | Sequence[tuple[str, object]]
 """A query: names and values; a value that is a list stands for several."""
@@ -100,10 +103,15 @@ def shown(url: str) -> str:
     return url if found is None else f"{found[1] or ''}...@{url[found.end() :]}"
 
 
+def brief(url: str) -> str:
+    """As much of a URL as a message has: a server may give one that fills a log."""
+    return url if len(url) <= _BRIEF else f"{url[:_BRIEF]}..."
+
+
 def refused(url: str, why: str) -> InvalidURL:
     """The error about a URL that no request can be made to."""
     url = shown(url)
-    return InvalidURL(f"{url!r}: {why}", url=url)
+    return InvalidURL(f"{brief(url)!r}: {why}", url=url)
 
 
 def to_ascii(url: str) -> str:

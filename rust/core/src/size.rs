@@ -26,11 +26,13 @@ pub fn parse(name: &'static str, text: &str) -> Result<u64> {
     // In decimal: as a binary fraction 2.01 MB is no whole number.
     let digits = number.trim_end();
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if digits.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
+    let empty = whole.is_empty() && fraction.is_empty();
+    if empty || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
         return Err(refuse("not a number with a unit, such as \"64KiB\""));
     }
     let fraction = fraction.trim_end_matches('0');
-    let scaled = format!("{whole}{fraction}").parse::<u128>().ok().and_then(|number| number.checked_mul(factor.into()));
+    let scaled =
+        format!("0{whole}{fraction}").parse::<u128>().ok().and_then(|number| number.checked_mul(factor.into()));
     let scale = u32::try_from(fraction.len()).ok().and_then(|places| 10u128.checked_pow(places));
     match scaled.zip(scale) {
         Some((scaled, scale)) if scaled.is_multiple_of(scale) && scaled / scale <= 1 << 53 => {
@@ -51,6 +53,7 @@ mod tests {
         assert_eq!(parse("x", "1.5MiB").unwrap(), 1_572_864);
         assert_eq!(parse("x", "10B").unwrap(), 10);
         assert_eq!(parse("x", ".5KiB").unwrap(), 512);
+        assert_eq!(parse("x", ".0KiB").unwrap(), 0);
     }
 
     #[test]
