@@ -47,6 +47,8 @@ RENAMED = "Penstock-Renamed"
 TIMING = "Penstock-Timing"
 HEAD = 1 << 20
 """Bytes of a message's head, and of a record's own."""
+LINES = 1024
+"""Of a message's head, those included that go on with another: a few hundred bytes of gzip may be half a million."""
 LINE = 64 << 10
 VERSIONS = {b"HTTP/2": b"HTTP/2.0", b"HTTP/3": b"HTTP/3.0", **{b"HTTP/1.%d" % n: b"HTTP/1.1" for n in range(2, 10)}}
 """As an archive has them; a later minor version is the last that is known (RFC 9110 section 2.5)."""
@@ -447,11 +449,12 @@ def _message(record: Any, options: tuple[Tunables, Budget], decode: bool) -> _Me
 
 def _read_head(stream: Any) -> Lines:
     lines: Lines = []
-    size = 0
+    size = count = 0
     while line := stream.readline(LINE):
         size += len(line)
-        if size > HEAD:
-            raise ValueError(f"its head is over {HEAD} bytes")
+        count += 1
+        if size > HEAD or count > LINES:
+            raise ValueError(f"its head is over {f'{HEAD} bytes' if size > HEAD else f'{LINES} lines'}")
         if not line.endswith(b"\n"):
             raise ValueError(f"{line[:80]!r} of its head has no end, or only after {LINE} bytes or so")
         text = line.rstrip(b"\r\n")

@@ -401,6 +401,7 @@ def test_requests_and_responses_are_paired_by_what_they_say_or_by_where_they_are
         ("response", b"HTTP/1.1 200 OK\r\n: no name\r\n\r\n", "no header line"),
         ("response", b"HTTP/1.1 200 OK\r\nUnfinished: 1", "has no end"),
         ("response", b"HTTP/1.1 200 OK\r\n" + b"A: 1\r\n" * 200 + b"\r\n", "128"),
+        ("response", b"HTTP/1.1 200 OK\r\nA: 1\r\n" + b" \r\n" * 1100 + b"\r\n", "over 1024 lines"),
         ("response", b"HTTP/1.1 200 OK\r\nA: " + b"x" * 70_000 + b"\r\n\r\n", "has no end"),
         ("response", b"HTTP/1.1 200 OK\r\nA: 1\r\n", "head has no end"),
         ("response", CHUNKED + b"5\r\nlonger\r\n0\r\n\r\n", "chunks are broken"),

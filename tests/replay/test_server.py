@@ -228,6 +228,35 @@ async def test_bodies_of_requests_are_read_however_they_are_framed() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("first", "more", "times"),
+    [
+        (b"POST /q HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n", 150_000),
+        (b"", b"GET /q HTTP/1.1\r\n\r\n", 15_000),
+    ],
+    ids=["chunks", "requests"],
+)
+async def test_a_peer_that_never_stops_talking_does_not_keep_the_loop(first: bytes, more: bytes, times: int) -> None:
+    async with ReplayServer([recorded(f"{SITE}/q", b"1")]) as server:
+
+        def talk() -> None:
+            with socket.create_connection(("127.0.0.1", server.port)) as peer, contextlib.suppress(OSError):
+                listener = threading.Thread(target=lambda: all(iter(lambda: peer.recv(1 << 20), b"")))
+                listener.start()
+                peer.sendall(first + more * times)
+                peer.shutdown(socket.SHUT_WR)
+                listener.join()
+
+        talking = asyncio.create_task(asyncio.to_thread(talk))
+        turns = 0
+        while not talking.done():
+            turns += 1
+            await asyncio.sleep(0.001)
+        await talking
+    assert turns > 50
+
+
+@pytest.mark.asyncio
 async def test_a_line_end_behind_a_body_is_no_request() -> None:
     dialogs = [recorded(f"{SITE}/p", b"posted", method="POST"), recorded(f"{SITE}/g", b"got")]
     async with ReplayServer(dialogs) as server:

@@ -28,6 +28,8 @@ LINGER = 5.0
 """Seconds that a peer has, from the last answer on, to stop talking and to read that."""
 PIECE = 256 << 10
 """Bytes that are read and written at once."""
+TURN = 0.002
+"""Seconds that a peer which says one thing after the other has the loop to itself."""
 
 OURS = frozenset(b"connection content-length keep-alive proxy-connection te trailer transfer-encoding upgrade".split())
 """Fields about one connection and its framing, which are made anew."""
@@ -48,6 +50,13 @@ class Peer:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
+        self._turned = self._loop.time()
+
+    async def _turn(self) -> None:
+        """Lets others have the loop, once in a while: what lies in the socket is had without a wait."""
+        if self._loop.time() - self._turned > TURN:
+            await asyncio.sleep(0)
+            self._turned = self._loop.time()
 
     async def _more(self) -> None:
         async with asyncio.timeout(IDLE):
@@ -62,6 +71,7 @@ class Peer:
         Raises:
             ValueError: It is long.
         """
+        await self._turn()
         while (at := self._received.find(end)) < 0 and len(self._received) <= HEAD:
             await self._more()
         if not 0 <= at <= HEAD:
@@ -73,6 +83,7 @@ class Peer:
     async def exactly(self, length: int) -> AsyncIterator[bytes]:
         """So many bytes, in pieces."""
         while length > 0:
+            await self._turn()
             if not self._received:
                 await self._more()
             piece = bytes(self._received[:length])
