@@ -16,8 +16,8 @@ use crate::Resource;
 use crate::fork::Origin;
 use crate::sync::Mutex;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 struct Idle {
@@ -41,27 +41,43 @@ pub struct FilePoolStats {
     pub recycled: u64,
 }
 
+/// The idle files of one process. A thread of the parent's may have held the lock at a fork: a child has the next shelf.
+struct Shelf {
+    origin: Origin,
+    idle: Mutex<Vec<Idle>>,
+    /// Put there by the fork, while the child has but one thread.
+    next: OnceLock<Box<Shelf>>,
+}
+
+impl Shelf {
+    fn new() -> Self {
+        Self { origin: Origin::here(), idle: Mutex::default(), next: OnceLock::new() }
+    }
+}
+
 pub struct FilePool {
     max_bytes: u64,
     max_age: Duration,
-    /// A forked child recycles nothing: a thread of the parent's may have held the lock.
-    origin: Origin,
-    idle: Mutex<Vec<Idle>>,
+    first: Shelf,
     recycled: AtomicU64,
 }
 
 impl FilePool {
     /// Keeps files of `max_bytes` in all at most, each for `max_age` at most.
     pub fn new(max_bytes: u64, max_age: Duration) -> Arc<Self> {
-        let (origin, idle, recycled) = (Origin::here(), Mutex::default(), AtomicU64::new(0));
-        let pool = Arc::new(Self { max_bytes, max_age, origin, idle, recycled });
+        let pool = Arc::new(Self { max_bytes, max_age, first: Shelf::new(), recycled: AtomicU64::new(0) });
         Pools::current().watch(&pool);
         pool
     }
 
-    /// Whether it is the parent's of this forked child.
-    fn is_inherited(&self) -> bool {
-        self.origin.is_ancestor()
+    /// This process's idle files. A forked child has none, and recycles nothing, if a thread that is gone had the list of
+    /// pools.
+    fn idle(&self) -> Option<&Mutex<Vec<Idle>>> {
+        let mut shelf = &self.first;
+        while shelf.origin.is_ancestor() {
+            shelf = shelf.next.get()?;
+        }
+        Some(&shelf.idle)
     }
 
     /// An idle file of `dir` that counts against `budget`: the smallest that holds `length` bytes, or the one used last if
@@ -72,12 +88,9 @@ impl FilePool {
         length: Option<u64>,
         budget: &Arc<Budget>,
     ) -> Option<(BodyFile, Option<MapWriter>)> {
-        if self.is_inherited() {
-            return None;
-        }
         let generation = Pools::generation();
         let mut parts = {
-            let mut idle = self.idle.lock();
+            let mut idle = self.idle()?.lock();
             let fits = |parts: &Parts| parts.dir == dir && parts.generation == generation && parts.are_of(budget);
             let fitting = idle.iter().enumerate().filter(|(_, idle)| fits(&idle.parts));
             let index = match length {
@@ -99,10 +112,8 @@ impl FilePool {
 
     /// Keeps a file whose last body is gone, or lets it go.
     pub(super) fn give_back(&self, parts: Parts) {
-        if self.is_inherited() {
-            return reaper::drop_large(parts.size, parts);
-        }
-        let mut idle = self.idle.lock();
+        let Some(idle) = self.idle() else { return reaper::drop_large(parts.size, parts) };
+        let mut idle = idle.lock();
         if parts.generation != Pools::generation() || size(&idle) + parts.size > self.max_bytes {
             drop(idle);
             return reaper::drop_large(parts.size, parts);
@@ -115,11 +126,9 @@ impl FilePool {
     /// Closes the file that has been idle for longest of those that have some of this; false if there is none. May take
     /// long.
     pub(super) fn give_up(&self, budget: &Arc<Budget>, resource: Resource) -> bool {
-        if self.is_inherited() {
-            return false;
-        }
+        let Some(idle) = self.idle() else { return false };
         let oldest = {
-            let mut idle = self.idle.lock();
+            let mut idle = idle.lock();
             let index = idle.iter().position(|idle| idle.parts.have(budget, resource));
             index.map(|index| idle.remove(index))
         };
@@ -128,8 +137,9 @@ impl FilePool {
 
     /// Closes what is too old; true if anything is left. May take long: not for a loop's thread.
     pub(super) fn trim(&self) -> bool {
+        let Some(idle) = self.idle() else { return false };
         let (old, left) = {
-            let mut idle = self.idle.lock();
+            let mut idle = idle.lock();
             let generation = Pools::generation();
             let old: Vec<_> = idle
                 .extract_if(.., |idle| idle.since.elapsed() >= self.max_age || idle.parts.generation != generation)
@@ -142,31 +152,34 @@ impl FilePool {
 
     /// Closes all idle files. May take long.
     pub fn clear(&self) {
-        if self.is_inherited() {
-            return self.abandon();
-        }
-        drop(std::mem::take(&mut *self.idle.lock()));
+        let Some(idle) = self.idle() else { return };
+        drop(std::mem::take(&mut *idle.lock()));
     }
 
-    /// In a forked child: closes the idle files, as none is used again here. They would keep their room on the disk, and
-    /// their part of the budget, for as long as the child lives. Not if a thread that is gone was about to change them.
-    pub(super) fn abandon(&self) {
-        if let Some(mut idle) = self.idle.try_lock() {
+    /// In a forked child, by the fork: closes the idle files, as none is used again here. They would keep their room on the
+    /// disk, and their part of the budget, for as long as the child lives. Not if a thread that is gone was about to change
+    /// them. What the child has from now on is its own.
+    pub(super) fn begin_anew(&self) {
+        let mut parents = &self.first;
+        while let Some(next) = parents.next.get() {
+            parents = next;
+        }
+        if let Some(mut idle) = parents.idle.try_lock() {
             idle.clear();
         }
+        let _ = parents.next.set(Box::new(Shelf::new()));
     }
 
     pub fn stats(&self) -> FilePoolStats {
-        if self.is_inherited() {
-            return FilePoolStats { recycled: self.recycled.load(Relaxed), ..FilePoolStats::default() };
-        }
-        let idle = self.idle.lock();
-        FilePoolStats { idle: size(&idle), files: idle.len() as u64, recycled: self.recycled.load(Relaxed) }
+        let recycled = self.recycled.load(Relaxed);
+        let Some(idle) = self.idle() else { return FilePoolStats { recycled, ..FilePoolStats::default() } };
+        let idle = idle.lock();
+        FilePoolStats { idle: size(&idle), files: idle.len() as u64, recycled }
     }
 }
 
 /// Who lets go of a pool doesn't wait until its files are closed.
-impl Drop for FilePool {
+impl Drop for Shelf {
     fn drop(&mut self) {
         let is_locked = self.idle.try_lock().is_none();
         let idle = std::mem::take(self.idle.get_mut());
@@ -423,8 +436,8 @@ mod tests {
     fn a_large_file_that_a_pool_does_not_take_is_closed_by_the_reaper() {
         let budget = Budget::new(None, None, None);
         let made = |max_bytes, origin| {
-            let (max_age, idle, recycled) = (Duration::from_secs(60), Mutex::default(), AtomicU64::new(0));
-            Arc::new(FilePool { max_bytes, max_age, origin, idle, recycled })
+            let first = Shelf { origin, idle: Mutex::default(), next: OnceLock::new() };
+            Arc::new(FilePool { max_bytes, max_age: Duration::from_secs(60), first, recycled: AtomicU64::new(0) })
         };
         let of_the_parent = made(1 << 30, Origin::ANCESTOR);
         let too_small = made(0, Origin::here());
@@ -456,15 +469,29 @@ mod tests {
     }
 
     #[test]
+    fn a_forked_child_and_its_children_recycle_files_of_their_own() {
+        let files = pool(1 << 20);
+        let budget = Budget::new(None, None, None);
+        for recycled in 1..=3 {
+            drop([1, 2].map(|n| body_within(&files, &[n; 10_000], &budget)));
+            drop(body_within(&files, &[3; 10_000], &budget));
+            assert_eq!((files.stats().files, files.stats().recycled), (2, recycled));
+            assert!(Pools::current().give_up(&budget, Resource::Files));
+            assert_eq!((files.stats().files, budget.meter(Resource::Files).used()), (1, 1));
+            Pools::after_fork_in_child();
+            assert_eq!((files.stats().files, budget.meter(Resource::Files).used()), (0, 0));
+        }
+    }
+
+    #[test]
     fn a_forked_child_needs_no_lock_of_a_pool_that_a_thread_of_its_parent_may_have() {
-        let (max_bytes, max_age) = (1 << 20, Duration::from_secs(60));
-        let (origin, idle, recycled) = (Origin::here(), Mutex::default(), AtomicU64::new(0));
-        let mut files = Arc::new(FilePool { max_bytes, max_age, origin, idle, recycled });
+        let (max_age, recycled) = (Duration::from_secs(60), AtomicU64::new(0));
+        let mut files = Arc::new(FilePool { max_bytes: 1 << 20, max_age, first: Shelf::new(), recycled });
         let budget = Budget::new(None, None, None);
         drop(body_within(&files, &[1; 10_000], &budget));
         assert_eq!(files.stats().files, 1);
-        Arc::get_mut(&mut files).unwrap().origin = Origin::ANCESTOR;
-        std::mem::forget(files.idle.lock());
+        Arc::get_mut(&mut files).unwrap().first.origin = Origin::ANCESTOR;
+        std::mem::forget(files.first.idle.lock());
         files.clear();
         assert_eq!(files.stats(), FilePoolStats::default());
         assert!(contents(&body_within(&files, &[2; 10_000], &budget)) == [2; 10_000]);

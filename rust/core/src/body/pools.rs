@@ -113,8 +113,11 @@ impl Pools {
             }
         }
         if let Some(pools) = slot(old).try_read().ok().and_then(|pools| pools.clone()) {
-            if let Some(file_pools) = pools.file_pools.try_lock() {
-                file_pools.iter().filter_map(Weak::upgrade).for_each(|pool| pool.abandon());
+            if let Some(file_pools) = pools.file_pools.try_lock().filter(|_| Self::generation() != old) {
+                file_pools.iter().filter_map(Weak::upgrade).for_each(|pool| {
+                    pool.begin_anew();
+                    Self::current().watch(&pool);
+                });
             }
             std::mem::forget(pools);
         }
