@@ -151,6 +151,10 @@ async def _connect(family: socket.AddressFamily, address: tuple[str, int] | str)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
+        if family != socket.AF_UNIX:
+            # A body would wait until the peer has acknowledged its head, which takes 40 ms where that has nothing to
+            # send. asyncio sees to it for sockets that it makes, uvloop for all.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await asyncio.get_running_loop().sock_connect(sock, address)
     except BaseException:
         sock.close()
