@@ -271,14 +271,13 @@ class Client(Unique):
         try:
             if not isinstance(method, str):
                 raise TypeError(f"method: takes a str, not {type(method).__name__}")
-            method = method.upper()
             settings = self._settings.overridden(options) if options else self._settings
             hooks = settings.hooks
             if not options:
-                prepared = self._prepared.get((method, url)) or self._preparer.prepare(method, url)
+                prepared = self._prepared.get((method, url)) or self._preparer.prepare(method.upper(), url)
                 request = prepared.request
             else:
-                request = await self._preparer.make(method, url, options, settings, began)
+                request = await self._preparer.make(method.upper(), url, options, settings, began)
             while True:
                 response = await self._send(request, settings, began, streamed, tape, prepared)
                 response.history = history
@@ -301,7 +300,7 @@ class Client(Unique):
             await self._give_up(response)
             if isinstance(error, RequestError) and error.request is None:
                 error.elapsed = asyncio.get_running_loop().time() - began
-                asked = (method, shown(url)) if request is None else (request.method, request.url)
+                asked = (method.upper(), shown(url)) if request is None else (request.method, request.url)
                 error.request, error.url = asked
             if request is not None:
                 log.debug("%s %s failed: %r", request.method, request.url, error)

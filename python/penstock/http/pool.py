@@ -259,7 +259,9 @@ class ConnectionPool:
         if self._closed:
             self._discard(connection)
             return
-        self._idle.setdefault(connection.route, []).append(connection)
+        if (idle := self._idle.get(connection.route)) is None:
+            self._idle[connection.route] = idle = []
+        idle.append(connection)
         if self._sweeper is None:
             self._sweep()
         if self._queues:

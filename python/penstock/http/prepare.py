@@ -15,7 +15,7 @@ from penstock.http.exchange import Exchange
 from penstock.http.options import Decode
 from penstock.http.proxy import EnvironmentProxies
 from penstock.http.request import UNFIT, HeaderPairs, Request, by_name, field_lines
-from penstock.http.route import Route
+from penstock.http.route import Route, Routes
 from penstock.http.settings import BODIES, Options, Settings
 from penstock.http.supply import Supply
 from penstock.http.url import LONGEST_REMEMBERED, Origin, parse, refused, to_ascii, with_params
@@ -65,7 +65,8 @@ class Preparer:
         self._fields = _accepting(self._own, settings.decode)
         self._lines = field_lines(self._fields)
         self._env = EnvironmentProxies() if settings.trust_env else None
-        self._routes: dict[Origin, Route] = {}
+        self._routes = Routes()
+        self._own_routes: dict[Origin, Route] = {}
         """Known ones, by the client's own settings."""
         self.prepared: dict[tuple[str, str], Prepared] = {}
         """By method and URL."""
@@ -73,6 +74,9 @@ class Preparer:
     def prepare(self, method: str, url: str) -> Prepared:
         """A request without options, remembered unless something may make the next one different."""
         key = method, url
+        if (known := self.prepared.get(key)) is not None:
+            # Asked for with the method in other letters.
+            return known
         url = to_ascii(_whole(url, self._base))
         request = Request(method, url, parse(url), self._fields, self._lines)
         request.check()
@@ -117,7 +121,7 @@ class Preparer:
     def route(self, request: Request, settings: Settings) -> Route:
         """The way to a request's origin."""
         origin, proxy, own = request.target.origin, None, self._settings
-        if settings is own and (known := self._routes.get(origin)) is not None:
+        if settings is own and (known := self._own_routes.get(origin)) is not None:
             return known
         if settings.proxy is not None:
             proxy = settings.proxy or None
@@ -129,11 +133,11 @@ class Preparer:
         # Methods that are the same needn't be one object.
         resolver = None if settings.resolver == own.resolver else settings.resolver
         allow_address = None if settings.allow_address == own.allow_address else settings.allow_address
-        route = Route(origin, proxy, context, settings.uds or None, resolver, allow_address)
+        route = self._routes.of(origin, proxy, context, settings.uds or None, resolver, allow_address)
         if settings is own:
-            if len(self._routes) >= REMEMBERED:
-                self._routes.clear()
-            self._routes[origin] = route
+            if len(self._own_routes) >= REMEMBERED:
+                self._own_routes.clear()
+            self._own_routes[origin] = route
         return route
 
 

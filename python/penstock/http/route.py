@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import ssl
-from typing import NamedTuple
+import weakref
 
 from penstock.http.proxy import Proxy
 from penstock.http.resolve import AllowAddress, Resolver
 from penstock.http.url import Origin
 
-__all__ = ["Route", "socket_path"]
+__all__ = ["Route", "Routes", "socket_path"]
 
 
-class Route(NamedTuple):
-    """An origin, and the way to it."""
+@dataclasses.dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
+class Route:
+    """An origin, and the way to it. Of those of one client, no two say the same: which it is says all, and is looked up
+    twice for each request, so that comparing and hashing what is in it would show."""
 
     origin: Origin
     proxy: Proxy | None = None
@@ -32,6 +35,28 @@ class Route(NamedTuple):
         way = f" by {self.proxy}" if self.proxy is not None else ""
         place = f" at {self.socket}" if self.socket is not None else ""
         return f"{self.origin}{way}{place}"
+
+
+class Routes:
+    """Those that something of a client still goes by."""
+
+    def __init__(self) -> None:
+        self._known: weakref.WeakValueDictionary[tuple[object, ...], Route] = weakref.WeakValueDictionary()
+
+    def of(
+        self,
+        origin: Origin,
+        proxy: Proxy | None = None,
+        context: ssl.SSLContext | None = None,
+        socket: str | None = None,
+        resolver: Resolver | None = None,
+        allow_address: AllowAddress | None = None,
+    ) -> Route:
+        """The one that says this."""
+        said = origin, proxy, context, socket, resolver, allow_address
+        if (route := self._known.get(said)) is None:
+            self._known[said] = route = Route(*said)
+        return route
 
 
 def socket_path(uds: str | os.PathLike[str]) -> str:

@@ -407,7 +407,7 @@ impl Receiver {
     fn open_sink(&mut self) -> Result<()> {
         let Some(plan) = &self.plan else { return Err(Error::internal("a head without a plan")) };
         let (tunables, budget) = (plan.tunables.clone(), plan.budget.clone());
-        let decode = if self.response.is_done() { When::Never } else { plan.decode };
+        let decode = if self.response.is_encoded() && !self.response.is_done() { plan.decode } else { When::Never };
         if decode != When::Never {
             self.codings = Coding::of(&self.response)?;
         }

@@ -43,11 +43,13 @@ pub(super) struct Decision {
     pub codings: Vec<String>,
     /// Whether the connection can serve another request after the body.
     pub reusable: bool,
+    /// Whether there is a Content-Encoding field.
+    pub encoded: bool,
 }
 
 /// Decides by RFC 9112 section 6.3. `at` is the head's offset in the response.
 pub(super) fn decide(head: &Head, asked: Asked, at: u64) -> Result<Decision> {
-    let tunnel = Decision { framing: Framing::Empty, codings: Vec::new(), reusable: false };
+    let tunnel = Decision { framing: Framing::Empty, codings: Vec::new(), reusable: false, encoded: false };
     // Rule 2: a 2xx to CONNECT has no body whatever its fields say. After a 101 the connection isn't HTTP/1.1 any more.
     if head.status == 101 || asked.connect && (200..300).contains(&head.status) {
         return Ok(tunnel);
@@ -55,6 +57,7 @@ pub(super) fn decide(head: &Head, asked: Asked, at: u64) -> Result<Decision> {
     let mut length = None;
     let mut transfer = None;
     let mut persistence = Persistence::default();
+    let mut encoded = false;
     for field in head.fields() {
         if field.is("content-length") {
             content_length(field, &mut length, at)?;
@@ -62,6 +65,8 @@ pub(super) fn decide(head: &Head, asked: Asked, at: u64) -> Result<Decision> {
             transfer_encoding(field, transfer.get_or_insert_default(), at)?;
         } else if field.is("connection") {
             persistence.take(field);
+        } else {
+            encoded |= field.is("content-encoding");
         }
     }
     let length = length.map(|(_, value)| value);
@@ -79,9 +84,9 @@ pub(super) fn decide(head: &Head, asked: Asked, at: u64) -> Result<Decision> {
         return Ok(Decision { reusable: reusable && silent, ..tunnel });
     }
     Ok(match (transfer, length) {
-        (Some(transfer), _) => Decision { framing: Framing::Chunked, codings: transfer.codings, reusable },
-        (None, Some(length)) => Decision { framing: Framing::Length(length), reusable, ..tunnel },
-        (None, None) => Decision { framing: Framing::UntilClose, ..tunnel },
+        (Some(transfer), _) => Decision { framing: Framing::Chunked, codings: transfer.codings, reusable, encoded },
+        (None, Some(length)) => Decision { framing: Framing::Length(length), reusable, encoded, ..tunnel },
+        (None, None) => Decision { framing: Framing::UntilClose, encoded, ..tunnel },
     })
 }
 

@@ -48,6 +48,7 @@ pub struct Response {
     head: Option<Head>,
     framing: Option<Framing>,
     codings: Vec<String>,
+    encoded: bool,
     reusable: bool,
     chunked: Chunked,
     /// Of a body with a length: what is still to come.
@@ -70,6 +71,7 @@ impl Response {
             head: None,
             framing: None,
             codings: Vec::new(),
+            encoded: false,
             reusable: false,
             chunked: Chunked::default(),
             left: 0,
@@ -88,6 +90,7 @@ impl Response {
         self.head = None;
         self.framing = None;
         self.codings.clear();
+        self.encoded = false;
         self.reusable = false;
         self.chunked.reset();
         self.left = 0;
@@ -126,6 +129,11 @@ impl Response {
     /// Codings that were applied to the body before `chunked`, in that order. Empty unless [`Asked::transfer_codings`].
     pub fn transfer_codings(&self) -> &[String] {
         &self.codings
+    }
+
+    /// Whether a body that follows was encoded, by its content or for its transfer.
+    pub fn is_encoded(&self) -> bool {
+        self.encoded || !self.codings.is_empty()
     }
 
     pub fn is_done(&self) -> bool {
@@ -222,6 +230,7 @@ impl Response {
         };
         self.framing = Some(decision.framing);
         self.codings = decision.codings;
+        self.encoded = decision.encoded;
         self.reusable = decision.reusable;
         self.head = Some(head);
         Ok(())
