@@ -54,6 +54,10 @@ VERSIONS = {b"HTTP/2": b"HTTP/2.0", b"HTTP/3": b"HTTP/3.0", **{b"HTTP/1.%d" % n:
 """As an archive has them; a later minor version is the last that is known (RFC 9110 section 2.5)."""
 PIECE = 256 << 10
 """Bytes that are read at once."""
+GZIP = b"\x1f\x8b"
+"""What compressed records begin with (RFC 1952 section 2.3.1)."""
+MET = 200
+"""Characters of what warcio says."""
 
 STATUS_LINE = re.compile(rb"HTTP/(0\.9|1\.[0-9]|[23](\.0)?) [1-9][0-9]{2}( .*)?", re.DOTALL)
 REQUEST_LINE = re.compile(rb"[0-9A-Za-z!#$%&'*+.^_`|~-]+( .*){2}", re.DOTALL)
@@ -240,7 +244,8 @@ def read(
 
     Raises, when iterated over:
         ArchiveError: It isn't a WARC, is cut off or damaged, or holds a message that isn't HTTP; `.kind` is `"warc"`.
-            Behind damage to its compression, or a record's own head of over a MiB, nothing is read, `skipped` or not.
+            Behind damage to its compression, records that are compressed together, or a record's own head of over a
+            MiB, nothing is read, `skipped` or not.
         BodyTooLong: A body is over `max_body`.
         StorageFull, BudgetExceeded, OSError: A body's file can't be made, or the file not read.
         BlockingInLoop: This thread runs an event loop.
@@ -278,6 +283,7 @@ def _messages(
     records.reader = reader = _Reader(records.fh)
     try:
         for record in records:
+            records.begun = records.offset
             reader.left = HEAD
             records.err_count = 0
             if record.length is None:
@@ -303,19 +309,35 @@ def _messages(
                     # It may have swallowed the others.
                     _check_whole(record.raw_stream)
             except (ValueError, HeadTooLong) as error:
-                wrong = ArchiveError(f"record at byte {offset} of the WARC: {error}", offset=offset, kind="warc")
-                if skipped is None:
-                    raise wrong from None
-                skipped(wrong)
+                _pass_over(offset, str(error), skipped)
+        if reader.is_mute:
+            _pass_over(records.offset, "it is cut off within its head", skipped)
     except ArchiveLoadFailed as error:
         offset = records.offset
-        raise ArchiveError(f"no WARC from byte {offset} on: {error}", offset=offset, kind="warc") from None
+        # It repeats the line that it met, which may be anything.
+        why = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(error).strip()[:MET])
+        raise ArchiveError(f"no WARC from byte {offset} on: {why}", offset=offset, kind="warc") from None
+
+
+def _pass_over(offset: int, why: str, skipped: Callable[[ArchiveError], object] | None) -> None:
+    wrong = ArchiveError(f"record at byte {offset} of the WARC: {why}", offset=offset, kind="warc")
+    if skipped is None:
+        raise wrong from None
+    skipped(wrong)
 
 
 class _Records(WARCIterator):  # type: ignore[misc]  # warcio has no types
     """Of a record that nothing blank follows warcio tells standard error, and goes on."""
 
     INC_RECORD = ""
+
+    begun = 0
+    """Where the latest record begins."""
+
+    def _raise_invalid_gzip_err(self) -> None:
+        # What it takes for the place of this one is none in the file.
+        self.offset = self.begun
+        raise ArchiveLoadFailed("several records are compressed together, and not one by one")
 
 
 class _Reader(DecompressingBufferedReader):  # type: ignore[misc]  # warcio has no types
@@ -324,6 +346,9 @@ class _Reader(DecompressingBufferedReader):  # type: ignore[misc]  # warcio has 
 
     left = HEAD
     """Bytes of such lines that are to come, at most."""
+
+    is_mute = False
+    """Whether nothing has come yet of what is compressed here: warcio takes it for the file's end."""
 
     def readline(self, length: int | None = None) -> bytes:
         if length is not None:
@@ -337,12 +362,16 @@ class _Reader(DecompressingBufferedReader):  # type: ignore[misc]  # warcio has 
         return line
 
     def _decompress(self, data: bytes) -> bytes:
-        if self.decompressor and self.num_block_read:
+        # Only what isn't compressed at all, which begins otherwise, is left as it is.
+        if self.decompressor and (self.num_block_read or data.startswith(GZIP)):
             try:
-                return bytes(self.decompressor.decompress(data))
+                found = bytes(self.decompressor.decompress(data))
             except zlib.error as error:
                 raise ArchiveLoadFailed(f"its compression is damaged: {error}") from None
-        return bytes(super()._decompress(data))
+        else:
+            found = bytes(super()._decompress(data))
+        self.is_mute = bool(self.decompressor) and not (found or self.num_block_read or self.decompressor.eof)
+        return found
 
 
 def _is_message(record: Any) -> bool:

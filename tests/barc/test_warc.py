@@ -506,6 +506,59 @@ def test_compression_that_is_damaged_does_not_end_the_file(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("at", [-8, -12])
+def test_a_short_record_whose_compression_is_damaged_is_told_of_as_that(tmp_path: Path, at: int) -> None:
+    others = Others(tmp_path / "damaged.warc.gz")
+    others.add("response", OK + b"short")
+    good = gzip.compress(others.save().read_bytes())
+    bad = bytearray(good)
+    bad[at] ^= 0x5A
+    others.path.write_bytes(good + bad + good)
+    dialogs = warc.read(others.path)
+    assert bytes(next(dialogs).res_body) == b"short"
+    with pytest.raises(penstock.ArchiveError, match="compression is damaged") as raised:
+        next(dialogs)
+    assert raised.value.offset == len(good)
+
+
+def test_a_compressed_file_that_is_cut_off_before_anything_of_a_record_came_says_so(tmp_path: Path) -> None:
+    others = Others(tmp_path / "cut.warc.gz")
+    others.add("response", OK + b"good")
+    good = gzip.compress(others.save().read_bytes())
+    others.path.write_bytes(good + gzip.compress(b""))
+    assert len(list(warc.read(others.path))) == 1
+    for length in range(1, 50):
+        others.path.write_bytes(good + good[:length])
+        wrong: list[penstock.ArchiveError] = []
+        assert len(list(warc.read(others.path, skipped=wrong.append))) == 1
+        assert [error.offset for error in wrong] == [len(good)]
+        with pytest.raises(penstock.ArchiveError, match="cut off within its head"):
+            list(warc.read(others.path))
+
+
+def test_records_that_are_compressed_together_are_told_of_with_where_they_begin(tmp_path: Path) -> None:
+    others = Others(tmp_path / "together.warc.gz")
+    others.add("response", OK + b"one")
+    alone = gzip.compress(others.save().read_bytes())
+    others.add("response", OK + b"two")
+    others.path.write_bytes(alone + gzip.compress(others.save().read_bytes()))
+    dialogs = warc.read(others.path)
+    assert [bytes(next(dialogs).res_body) for _ in range(2)] == [b"one", b"one"]
+    with pytest.raises(penstock.ArchiveError, match=r": several records are compressed together, [^\n]*$") as raised:
+        next(dialogs)
+    assert raised.value.offset == len(alone)
+
+
+def test_what_is_no_warc_is_repeated_in_a_line_without_what_a_terminal_listens_to(others: Others) -> None:
+    others.add("response", OK)
+    path = others.save()
+    path.write_bytes(path.read_bytes() + b"\x1b[2J\xff" + b"x" * 100_000 + b"\n")
+    with pytest.raises(penstock.ArchiveError, match=r"no WARC from byte \d+ on: ") as raised:
+        list(warc.read(path))
+    text = str(raised.value)
+    assert (text.isprintable(), len(text) < 500, r"\x1b[2J" in text) == (True, True, True)
+
+
 def test_a_record_that_is_passed_over_does_not_hide_those_that_it_would_swallow(others: Others) -> None:
     others.add("response", OK)
     others.add("resource", b"x" * 100)
