@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import dataclasses
 import datetime
@@ -626,6 +627,41 @@ async def test_hooks_are_called_at_each_stage(storing: Storing, whose: str) -> N
             *spilled,
             ("done", 200, 1),
         ]
+
+
+async def test_hooks_and_policies_have_the_context_of_their_request_whoever_made_the_connection(
+    storing_by: Any,
+) -> None:
+    asked: contextvars.ContextVar[str] = contextvars.ContextVar("asked", default="nobody")
+    told: list[tuple[str, str]] = []
+
+    class Policy:
+        def run(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            told.append(("policy", asked.get()))
+            return penstock.run_blocking(fn, *args, **kwargs)
+
+        def stats(self) -> dict[str, Any]:
+            return {}
+
+    async def get(client: penstock.Client, url: str, by: str) -> None:
+        asked.set(by)
+        await client.get(url)
+
+    def note(stage: str) -> Any:
+        return lambda *_: told.append((stage, asked.get()))
+
+    hooks = penstock.Hooks(**{field.name: note(field.name) for field in dataclasses.fields(penstock.Hooks)})
+    storing = storing_by("windows")
+    async with (
+        serve([response(bytes(300_000))], [response(bytes(300_000))]) as server,
+        storing.client(hooks=hooks, policy=Policy()) as client,
+    ):
+        for by in ("first", "second"):
+            told.clear()
+            await asyncio.create_task(get(client, server.url, by))
+            assert {who for _, who in told} == {by}
+            assert {"request", "head", "spilled", "done", "policy"} <= {stage for stage, _ in told}
+        assert client.stats()["connected"] == 1
 
 
 async def test_a_request_that_a_hook_prints_shows_no_secret() -> None:

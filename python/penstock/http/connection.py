@@ -276,7 +276,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             return
         try:
             if exchange.on_head is not None:
-                exchange.on_head(status)
+                exchange.context.run(exchange.on_head, status)
         except Exception as error:
             self.fail(error)
             # It has the error, which has this frame: what was to be sent would live until a collection.
@@ -321,7 +321,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if isinstance(policy, Dispatch):
             job = cast("asyncio.Future[Any]", policy.perform(op))
         else:
-            job = self._loop.create_task(perform(policy, op))
+            job = exchange.context.run(self._loop.create_task, perform(policy, op))
         job.add_done_callback(then)
         return job
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,7 @@ class Exchange:
         on_head: See `OnHead`.
     """
 
-    __slots__ = ("began", "head", "incoming", "on_head", "request", "result", "sent", "settings")
+    __slots__ = ("began", "context", "head", "incoming", "on_head", "request", "result", "sent", "settings")
 
     def __init__(
         self,
@@ -50,6 +51,8 @@ class Exchange:
         self.incoming: Incoming | None = None
         """Takes the body while it arrives."""
         self.on_head: OnHead = on_head
+        self.context: contextvars.Context = contextvars.copy_context()
+        """Of the program's task. A connection's callbacks have that in which the connection was made."""
         self.sent: float = 0.0
         """When the request was written."""
 
