@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
 import select
 import socket
+import weakref
 from typing import Any
 
 import penstock
@@ -33,6 +36,32 @@ async def test_one_connection_serves_requests_in_turn(storing: Storing) -> None:
         assert at_hand(client) == NOTHING | {"open": 1, "idle": 1}
         figures = client.stats()
         assert (figures["requests"], figures["connected"], figures["reused"]) == (5, 1, 4)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_connection_keeps_nothing_of_the_contexts_of_its_requests(storing: Storing, streamed: bool) -> None:
+    span: contextvars.ContextVar[Any] = contextvars.ContextVar("span")
+
+    class Span:
+        pass
+
+    async def ask(url: str) -> weakref.ref[Span]:
+        own = Span()
+        span.set(own)
+        if streamed:
+            async with client.stream("GET", url) as response:
+                async for _ in response.stream():
+                    await asyncio.sleep(0)
+        else:
+            await client.get(url)
+        return weakref.ref(own)
+
+    # A timer that is cancelled stays with asyncio's loop until it would have been due.
+    patient = penstock.Timeouts(connect=None)
+    async with serve([response(bytes(3_000_000))]) as server, storing.client(timeout=patient) as client:
+        spans = [await asyncio.create_task(ask(server.url)) for _ in range(3)]
+        await until(lambda: gc.collect() >= 0 and not any(own() for own in spans))
+        assert (server.connections, client.stats()["idle"]) == (1, 1)
 
 
 async def test_requests_at_the_same_time_have_a_connection_each(storing: Storing) -> None:

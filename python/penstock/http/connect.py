@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextvars
+import functools
 import itertools
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeAlias, cast
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from penstock.blocking._ops import default_policy
 from penstock.errors import ConnectError, ConnectionLost, TLSError
@@ -23,6 +25,8 @@ __all__ = ["Connector"]
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 Reach: TypeAlias = Callable[[str], Coroutine[Any, Any, socket.socket]]
 
 HEAD_START = 0.25
@@ -30,6 +34,30 @@ HEAD_START = 0.25
 
 HANDSHAKE = 1e8
 """Seconds for TLS, of which asyncio gives 60: how long it may take is bounded by who asks for the connection."""
+
+
+class _Apart(Generic[T]):
+    """Awaits in an empty context, within the task that does so. A transport keeps the context in which it is made, with
+    all that the program has in it."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        run, coroutine = contextvars.Context().run, self._coroutine
+        step: Callable[[], Any] = functools.partial(coroutine.send, None)
+        while True:
+            try:
+                awaited = run(step)
+            except StopIteration as end:
+                return cast("T", end.value)
+            finally:
+                # An error would have this frame, and this frame the error.
+                del step
+            try:
+                step = functools.partial(coroutine.send, (yield awaited))
+            except BaseException as error:
+                step = functools.partial(coroutine.throw, error)
 
 
 class Connector:
@@ -70,8 +98,10 @@ class Connector:
             if route.proxy is not None and context is not None:
                 await tunnel(sock, origin, route.proxy, limits)
             name, handshake = (origin.host, HANDSHAKE) if context is not None else (None, None)
-            _, connection = await loop.create_connection(
-                protocol, sock=sock, ssl=context, server_hostname=name, ssl_handshake_timeout=handshake
+            _, connection = await _Apart(
+                loop.create_connection(
+                    protocol, sock=sock, ssl=context, server_hostname=name, ssl_handshake_timeout=handshake
+                )
             )
         except BaseException as error:
             for connection in made:

@@ -6,6 +6,7 @@ its `Watch` finds out.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import fcntl
 import functools
 import math
@@ -527,7 +528,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if self._paused and not self._draining and self._transport is not None:
             self._paused = False
             if not self._transport.is_closing():
-                self._transport.resume_reading()
+                # Called by whoever reads, the loop would keep the context of that.
+                contextvars.Context().run(self._transport.resume_reading)
 
     def _has_patience(self, exchange: Exchange, error: BudgetExceeded) -> bool:
         if error.hopeless:

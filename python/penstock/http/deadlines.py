@@ -5,6 +5,7 @@ And the patience with a budget that has no room.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
@@ -44,7 +45,7 @@ class Deadlines:
             return
         self._watched[watched] = (self._loop.time() + every, every)
         if self._timer is None:
-            self._timer = self._loop.call_later(TICK, self._tick)
+            self._timer = self._loop.call_later(TICK, self._tick, context=contextvars.Context())
 
     def forget(self, watched: Watched) -> None:
         self._watched.pop(watched, None)
@@ -58,7 +59,7 @@ class Deadlines:
                 self._watched[watched] = (now + every, every)
                 watched.check(now)
         if self._watched:
-            self._timer = self._loop.call_later(TICK, self._tick)
+            self._timer = self._loop.call_later(TICK, self._tick, context=contextvars.Context())
 
     def close(self) -> None:
         self._watched.clear()

@@ -17,8 +17,8 @@ __all__ = ["Hooks"]
 class Hooks:
     """Functions that are called at the stages of each request; `None` isn't called.
 
-    They run on the loop's thread, with the context variables of the request's task, aren't awaited, and are to be quick.
-    What one raises is the request's error.
+    They run on the loop's thread with the context variables of the request's task, aren't awaited, and are to be
+    quick. What one raises is the request's error.
 
     Raises:
         TypeError: One can't be called, or would have to be awaited.

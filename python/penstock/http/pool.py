@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextvars
 import heapq
 import logging
 from collections.abc import Callable
@@ -308,7 +309,10 @@ class ConnectionPool:
                 self.aged += 1
         self._idle = {route: idle for route, idle in self._idle.items() if idle}
         oldest = min((idle[0].idle_since for idle in self._idle.values()), default=None)
-        self._sweeper = None if oldest is None else loop.call_at(oldest + self._limits.idle_seconds, self._sweep)
+        self._sweeper = None
+        if oldest is not None:
+            until = oldest + self._limits.idle_seconds
+            self._sweeper = loop.call_at(until, self._sweep, context=contextvars.Context())
 
     # Its end
 
