@@ -406,6 +406,27 @@ async def test_only_what_is_allowed_is_connected_to() -> None:
         assert at_hand(client) == NOTHING | {"open": 1, "idle": 1}
 
 
+@pytest.mark.parametrize("address", ["64:ff9b::a00:1", "64:ff9b::a00:1%lo", "2002:a00:1:2::3"])
+async def test_of_an_address_that_a_gateway_makes_an_ipv4_one_of_that_must_be_allowed_too(address: str) -> None:
+    asked = []
+
+    def allow(address: str) -> bool:
+        asked.append(address)
+        return address != "10.0.0.1"
+
+    async with penstock.Client(resolver=Book(a=[address]), allow_address=allow) as client:
+        with pytest.raises(penstock.ConnectError, match=f"a.test is at {address}, which allow_address= refuses"):
+            await client.get("http://a.test/")
+    assert asked == [address, "10.0.0.1"]
+
+
+async def test_an_error_names_a_few_of_the_addresses_of_a_host() -> None:
+    book = Book(a=[f"10.0.{n // 256}.{n % 256}" for n in range(4000)])
+    async with penstock.Client(resolver=book, allow_address=lambda address: False) as client:
+        with pytest.raises(penstock.ConnectError, match=r"10\.0\.0\.7 and 3,992 more, which allow_address= refuses"):
+            await client.get("http://a.test/")
+
+
 @pytest.mark.parametrize("answer", [asyncio.Future, lambda: "no", lambda: None])
 async def test_what_says_neither_yes_nor_no_of_an_address_allows_none(answer: Callable[[], Any]) -> None:
     async with serve([response(b"x")]) as server, penstock.Client(allow_address=lambda address: answer()) as client:

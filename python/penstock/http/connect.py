@@ -18,7 +18,7 @@ from penstock.errors import ConnectError, ConnectionLost, TLSError
 from penstock.http.connection import Connection
 from penstock.http.options import Limits
 from penstock.http.proxy import tunnel
-from penstock.http.resolve import AllowAddress, Names
+from penstock.http.resolve import AllowAddress, Names, faces
 from penstock.http.route import Route
 
 __all__ = ["Connector"]
@@ -31,6 +31,9 @@ Reach: TypeAlias = Callable[[str], Coroutine[Any, Any, socket.socket]]
 
 HEAD_START = 0.25
 """Seconds that one address is tried alone before the next is tried besides (RFC 8305 section 5)."""
+
+NAMED = 8
+"""Addresses that an error names. Who answers for a name may give thousands."""
 
 HANDSHAKE = 1e8
 """Seconds for TLS, of which asyncio gives 60: how long it may take is bounded by who asks for the connection."""
@@ -129,9 +132,10 @@ class Connector:
         addresses = _interleaved(await self._names.addresses(host, route.resolver))
         allow = route.allow_address if route.allow_address is not None else self._allow_address
         if allow is not None:
-            allowed = [address for address in addresses if _is_allowed(allow, address)]
+            allowed = [each for each in addresses if all(_is_allowed(allow, face) for face in faces(each))]
             if not allowed:
-                message = f"{host} is at {', '.join(addresses)}, which allow_address= refuses"
+                more = f" and {len(addresses) - NAMED:,} more" if len(addresses) > NAMED else ""
+                message = f"{host} is at {', '.join(addresses[:NAMED])}{more}, which allow_address= refuses"
                 raise ConnectError(message, retryable=False)
             addresses = allowed
         return await self._reach(route, addresses, lambda address: _connect_tcp(address, port))

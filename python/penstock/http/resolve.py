@@ -13,7 +13,7 @@ from typing import TypeAlias
 from penstock.blocking._ops import default_policy
 from penstock.errors import DNSError
 
-__all__ = ["AllowAddress", "Names", "Resolver"]
+__all__ = ["AllowAddress", "Names", "Resolver", "faces"]
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,9 @@ MOST = 1024
 
 FORSAKEN = 256
 """Lookups that go on though nobody waits for them."""
+
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""Addresses that end with an IPv4 one, to which a gateway leads (RFC 6052 section 2.1)."""
 
 
 async def system_resolver(host: str) -> list[str]:
@@ -155,3 +158,12 @@ def as_address(host: str) -> str | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped if mapped is not None else address)
+
+
+def faces(address: str) -> list[str]:
+    """What may be forbidden of an address: itself, and the IPv4 one that a gateway makes of it, by NAT64 or 6to4."""
+    known = ipaddress.ip_address(address)
+    if isinstance(known, ipaddress.IPv4Address):
+        return [address]
+    inner = ipaddress.IPv4Address(int(known) & 0xFFFFFFFF) if known in NAT64 else known.sixtofour
+    return [address] if inner is None else [address, str(inner)]
