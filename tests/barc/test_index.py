@@ -60,6 +60,21 @@ def test_an_index_of_something_else_is_made_anew(three: tuple[Path, list[int]], 
         assert list(barc.Index.of(archive)) == [0]
 
 
+def test_no_more_is_read_of_an_index_than_the_archive_may_have_records(three: tuple[Path, list[int]]) -> None:
+    path, offsets = three
+    beside = Path(f"{path}.index")
+    beside.write_bytes(b"BARCIDX1")
+    os.truncate(beside, 32 << 20)
+    tracemalloc.start()
+    try:
+        with barc.open(path) as archive:
+            assert list(barc.Index.of(archive)) == offsets
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert beside.stat().st_size == 40
+
+
 def test_looking_at_an_index_of_something_else_is_no_damage(three: tuple[Path, list[int]], dialog: MakeDialog) -> None:
     path, _ = three
     with barc.open(path) as archive:

@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import http.cookiejar
 import re
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -332,6 +333,42 @@ async def test_an_archive_is_read_on_when_something_is_not_found(tmp_path: Path)
                 await replayed.get("http://a/2")
             await archive.append(recorded("http://a/2", b"2"))
             assert await (await replayed.get("http://a/2")).read() == b"2"
+
+
+async def test_a_long_url_is_found_and_takes_little_memory(tmp_path: Path) -> None:
+    path, long = tmp_path / "long.barc", "http://a.test/" + "x" * 50_000
+    async with barc.AsyncArchive(path, "a", strategy=barc.Strategy.gzip()) as archive:
+        for number in range(300):
+            await archive.append(recorded(f"{long}{number}", b"%d" % number))
+        await archive.append(recorded(f"{long}{long}", b"too long"))
+    tracemalloc.start()
+    try:
+        async with penstock.Replay(path) as replay, penstock.Client(transport=replay) as replayed:
+            assert await (await replayed.get(f"{long}7")).read() == b"7"
+            with pytest.raises(penstock.NotRecorded):
+                await replayed.get(f"{long}{long}")
+            async with ReplayServer(path) as server, penstock.Client() as client:
+                asked = f"{server.url}/{long.partition('test/')[2]}"
+                assert await (await client.get(f"{asked}8")).read() == b"8"
+                assert server.recorded == 300
+                # Python remembers the parts of 128 URLs.
+                assert tracemalloc.get_traced_memory()[0] < 20 << 20
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_long_url_of_a_file_that_was_written_anew_gets_no_answer_to_another(tmp_path: Path) -> None:
+    path, long = tmp_path / "a.barc", "http://a.test/" + "x" * 5000
+    for end in "ab":
+        path.write_bytes(b"")
+        async with barc.AsyncArchive(path, "a") as archive:
+            await archive.append(recorded(long + end))
+            if end == "a":
+                replay = penstock.Replay(path)
+                await replay.answer(penstock.Prolog(method="GET", url=f"{long}a"))
+    async with replay:
+        with pytest.raises(penstock.ArchiveError, match="and was another"):
+            await replay.answer(penstock.Prolog(method="GET", url=f"{long}a"))
 
 
 async def test_a_file_that_was_written_anew_gives_no_answer_to_something_else(tmp_path: Path) -> None:

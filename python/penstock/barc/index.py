@@ -19,6 +19,9 @@ __all__ = ["Index", "forget"]
 
 MAGIC = b"BARCIDX1"
 
+HEAD = 54
+"""Bytes of a record's head."""
+
 LOOKED_AT = 16
 """At most so many records, and the last one, are looked at to tell whether an index is the archive's."""
 
@@ -64,7 +67,12 @@ class Index(Sequence[int]):
         index = cls()
         try:
             with open(path, "rb") as file:
-                index._parse(file.read())
+                # Whatever else goes by that name may be of any size.
+                most = len(MAGIC) + 8 * (archive._reading().size() // HEAD + 1)
+                data = file.read(most + 1)
+            if len(data) > most:
+                raise ValueError("more numbers than the archive has records")
+            index._parse(data)
         except (FileNotFoundError, ValueError):
             index = cls()
         if not index._fits(archive):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import hashlib
 import inspect
 import os
 from collections.abc import Callable, Hashable, Iterable
@@ -32,6 +33,12 @@ Keys = Callable[[Prolog], Iterable[Hashable]]
 RUN = 4096
 """Requests that are kept in order together."""
 
+LONG = 2048
+"""Characters of a text that is kept as it is. An archive may have any of a MiB, each in a KiB of the file."""
+
+LONGEST = 64 << 10
+"""Characters of a URL that may be replayed: a server's request has no longer one, and none is free to look at."""
+
 
 def check_called(option: str, function: object) -> None:
     """Refuses what can't be called, or would have to be awaited.
@@ -48,7 +55,8 @@ class _Place(NamedTuple):
 
     offset: int
     method: str
-    url: str
+    url: Hashable
+    """Of a long one, its digest."""
 
 
 class Store:
@@ -89,9 +97,10 @@ class Store:
 
     def _add(self, prolog: Prolog, place: Dialog | _Place) -> None:
         self.size += 1
-        self._asked.add(prolog.url, prolog.method)
+        if len(prolog.url) <= LONG:
+            self._asked.add(prolog.url, prolog.method)
         for key in self._keys(prolog):
-            self._found.setdefault(key, []).append(place)
+            self._found.setdefault(_brief(key), []).append(place)
 
     def __str__(self) -> str:
         """How much there is, of what."""
@@ -134,7 +143,7 @@ class Store:
         return dialog
 
     async def _next(self, keys: Iterable[Hashable], step: int = 1) -> Dialog | None:
-        for key in keys:
+        for key in map(_brief, keys):
             if places := self._found.get(key):
                 turn = self._turns.get(key, 0)
                 # The last one again and again.
@@ -151,11 +160,10 @@ class Store:
         if record is None:
             raise _gone(place, "it isn't there any more", kind="short")
         dialog = record.dialog()
-        if (dialog.method, dialog.url) != (place.method, place.url):
+        if (dialog.method, _brief(dialog.url)) != (place.method, place.url):
             # The file was written anew, and its answer is to something else.
-            raise _gone(
-                place, f"it is {dialog.method} {dialog.url}, and was {place.method} {place.url}", kind="rewritten"
-            )
+            was = f"{place.method} {place.url}" if isinstance(place.url, str) else "another"
+            raise _gone(place, f"it is {dialog.method} {dialog.url[:LONG]}, and was {was}", kind="rewritten")
         return dialog
 
     async def read_on(self) -> None:
@@ -174,8 +182,13 @@ class Store:
                 except ArchiveError:
                     # It has bytes that were damaged, or what something else put there.
                     continue
+                if len(prolog.url) > LONGEST:
+                    continue
                 assert record.offset is not None  # it was read
-                self._add(prolog, _Place(record.offset, prolog.method, prolog.url))
+                self._add(prolog, _Place(record.offset, prolog.method, _brief(prolog.url)))
+                if len(prolog.url) > LONG:
+                    # To read such a one takes milliseconds.
+                    await asyncio.sleep(0)
         except BodyTooLong as error:
             error.args = (f"record at byte {records.offset} of the archive: {error}",)
             raise
@@ -202,6 +215,15 @@ class Store:
         elif near is not None:
             message += f"; the nearest of {len(self._asked)} is {near[0]} {near[1]}"
         return NotRecorded(message, request=prolog.method, url=prolog.url, nearest=near)
+
+
+def _brief(key: Hashable) -> Hashable:
+    """The key, or a digest of one that is long text, which would be memory."""
+    parts = key if isinstance(key, tuple) else (key,)
+    texts = [part for part in parts if isinstance(part, str)]
+    if len(texts) == len(parts) and sum(map(len, texts)) > LONG:
+        return hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
+    return key
 
 
 def _gone(place: _Place, what: str, kind: str) -> ArchiveError:

@@ -24,7 +24,7 @@ class Replay(Unique):
 
     Args:
         source: An archive's path, or dialogs. An archive is opened and read through with the first request; records
-            that are appended later are found when nothing else is.
+            that are appended later are found when nothing else is. One whose URL is over 64 KiB is passed over.
         key: What requests and recorded dialogs are compared by; `None` is method and URL: without its fragment,
             and with host, port and an empty path as the client reads them.
         tunables: Limits of the bodies that are read from an archive, and where they go; `None` is `Tunables()`.
