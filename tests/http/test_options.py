@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import datetime
 import decimal
+import encodings
 import enum
 import functools
 import gc
@@ -492,6 +493,23 @@ async def test_status_errors_name_the_response_and_whether_to_try_again() -> Non
 async def test_text_is_decoded_by_its_charset(kind: str, body: bytes, text: str) -> None:
     async with serve([response(body, f"Content-Type: {kind}")]) as server, penstock.Client() as client:
         assert await (await client.get(server.url)).text() == text
+
+
+async def test_a_long_reason_is_cut_where_it_is_shown() -> None:
+    async with serve([response(b"", status=f"404 {'x' * 50_000}")]) as server, penstock.Client() as client:
+        missing = await client.get(server.url)
+        with pytest.raises(penstock.HTTPStatusError, match=r"^404 x{1024}\.\.\. for http") as caught:
+            missing.raise_for_status()
+        assert (len(missing.reason), len(repr(missing)) < 2000, len(str(caught.value)) < 2000) == (50_000, True, True)
+
+
+async def test_charsets_that_servers_make_up_are_not_remembered() -> None:
+    kinds = [f"text/plain; charset{charset}" for n in range(20) for charset in (f"=made-up.{n}", f"*=made.up{n}''x")]
+    answers = [response(b"a", f"Content-Type: {kind}") for kind in kinds]
+    async with serve(answers) as server, penstock.Client() as client:
+        for _ in kinds:
+            assert await (await client.get(server.url)).text() == "a"
+    assert not [name for name in encodings._cache if name.startswith("made")]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("charset", ["utf-16", "iso-2022-jp", "iso-2022-jp-2004", "iso-2022-kr"])

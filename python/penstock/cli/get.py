@@ -185,7 +185,9 @@ class Fetched:
     async def _one(self, url: str, target: Target | None) -> None:
         async with self._client.stream("GET", url) as response:
             if response.status >= 400:
-                raise Failure(f"{response.status} {response.reason}")
+                from penstock.http.url import brief
+
+                raise Failure(f"{response.status} {brief(response.reason)}")
             if "content-encoding" not in response.headers:
                 # The client reads more than a number there; the bar does without.
                 with contextlib.suppress(ValueError):

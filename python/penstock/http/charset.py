@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import encodings
 from collections.abc import Mapping
 from email.message import Message
 
@@ -18,15 +19,26 @@ UNFIT = frozenset(("idna", "punycode", "raw-unicode-escape", "unicode-escape", "
 def charset_of(fields: Mapping[str, str]) -> str | None:
     """The charset of the content type, UTF-8 if it names none; `None` if no text can be read by it."""
     message = Message()
-    message["content-type"] = fields.get("content-type", "")[:LONGEST]
+    message["content-type"] = text = fields.get("content-type", "")[:LONGEST]
     try:
         charset = message.get_content_charset("utf-8")
         codec = codecs.lookup(charset)
         # Codecs that aren't of text, compression among them, refuse this.
         b"?".decode(charset, "replace")
     except (LookupError, TypeError, ValueError):
+        _forget_unknown()
         return None
+    if "*" in text:
+        # By RFC 2231 the name itself may be in a charset, which `email` has looked up.
+        _forget_unknown()
     return charset if codec.incrementaldecoder is not None and codec.name not in UNFIT else None
+
+
+def _forget_unknown() -> None:
+    """Python remembers for ever which names no codec has, and servers may make up any number of them."""
+    names = getattr(encodings, "_cache", {})
+    for name in [name for name, found in list(names.items()) if found is None]:
+        names.pop(name, None)
 
 
 class Decoder:

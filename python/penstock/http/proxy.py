@@ -12,7 +12,7 @@ from penstock._native import Head
 from penstock.errors import ProtocolError, ProxyError
 from penstock.http.auth import BasicAuth
 from penstock.http.options import Limits
-from penstock.http.url import Origin
+from penstock.http.url import Origin, brief
 
 __all__ = ["EnvironmentProxies", "Proxy", "parse_proxy", "tunnel"]
 
@@ -100,7 +100,7 @@ async def tunnel(sock: socket.socket, origin: Origin, proxy: Proxy, limits: Limi
     await loop.sock_sendall(sock, "\r\n".join([*lines, "", ""]).encode())
     answer, rest = await _answer(sock, proxy, limits)
     if not 200 <= answer.status < 300:
-        message = f"{proxy} answered {answer.status} {answer.reason} to CONNECT {host}:{origin.port}"
+        message = f"{proxy} answered {answer.status} {brief(answer.reason)} to CONNECT {host}:{origin.port}"
         raise ProxyError(message, status=answer.status, retryable=answer.status >= 500)
     if rest:
         raise ProxyError(f"{proxy} sent {len(rest)} bytes into the tunnel")

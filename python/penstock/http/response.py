@@ -13,6 +13,7 @@ from penstock.errors import HTTPStatusError
 from penstock.headers import Headers
 from penstock.http.charset import Decoder, charset_of
 from penstock.http.marks import asynchronous
+from penstock.http.url import brief
 
 __all__ = ["PIECE", "Answer", "Response"]
 
@@ -88,7 +89,7 @@ class Answer(abc.ABC):
     def raise_for_status(self) -> Self:
         """Raises `HTTPStatusError` for a status of 400 or more; else gives the response."""
         if self.status >= 400:
-            message = f"{self.status} {self.reason} for {self.url}"
+            message = f"{self.status} {brief(self.reason)} for {brief(self.url)}"
             retryable = self.status in (429, 503)
             raise HTTPStatusError(message, response=self, url=self.url, elapsed=self.elapsed, retryable=retryable)
         return self
@@ -115,4 +116,4 @@ class Response(Answer):
         return self.body.stream(PIECE, yield_between=len(self.body) > PIECE)
 
     def __repr__(self) -> str:
-        return f"<Response {self.status} {self.reason} {self.body!r}>"
+        return f"<Response {self.status} {brief(self.reason)} {self.body!r}>"

@@ -12,6 +12,7 @@ from penstock._native import Budget, Head, Held, read_limit
 from penstock.body.image import BodyImage, piece_size
 from penstock.errors import PenstockError, RequestError
 from penstock.http.response import PIECE, Answer
+from penstock.http.url import brief
 
 if TYPE_CHECKING:
     import penstock.http.connection
@@ -261,7 +262,7 @@ class StreamedResponse(Answer):
             self._incoming.clear()
 
     def __repr__(self) -> str:
-        return f"<StreamedResponse {self.status} {self.reason}>"
+        return f"<StreamedResponse {self.status} {brief(self.reason)}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The body stays with its connection. Errors have responses, and are to pickle.

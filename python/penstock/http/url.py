@@ -60,7 +60,7 @@ _PATH = re.compile(r"[^?#]+")
 LONGEST = 253
 """Characters that a name in DNS may have."""
 _BRIEF = 1024
-"""Characters of a URL that a message has."""
+"""Characters of a URL, or of a reason phrase, that a message has."""
 
 Params = Mapping[str, object] | Sequence[tuple[str, object]]
 """A query: names and values; a value that is a list stands for several."""
@@ -103,9 +103,9 @@ def shown(url: str) -> str:
     return url if found is None else f"{found[1] or ''}...@{url[found.end() :]}"
 
 
-def brief(url: str) -> str:
-    """As much of a URL as a message has: a server may give one that fills a log."""
-    return url if len(url) <= _BRIEF else f"{url[:_BRIEF]}..."
+def brief(text: str) -> str:
+    """As much of a URL, or of a reason phrase, as a message has: a server may give one that fills a log."""
+    return text if len(text) <= _BRIEF else f"{text[:_BRIEF]}..."
 
 
 def refused(url: str, why: str) -> InvalidURL:
