@@ -471,6 +471,27 @@ async def test_an_address_that_does_not_answer_is_passed_over_after_its_head_sta
     winner.close()
 
 
+async def test_of_many_addresses_that_do_not_answer_a_few_are_tried_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "HEAD_START", 0.001)
+    trying = most = 0
+
+    async def reach(address: str) -> socket.socket:
+        nonlocal trying, most
+        trying += 1
+        most = max(most, trying)
+        try:
+            if address != "last":
+                await asyncio.Event().wait()
+            return socket.socket()
+        finally:
+            trying -= 1
+
+    (await connect._race([*map(str, range(100)), "last"], reach)).close()
+    await asyncio.sleep(0)
+    # One that is given up goes in the next turn.
+    assert (trying, connect.RACING <= most <= connect.RACING + 1) == (0, True)
+
+
 @pytest.mark.parametrize("what", [response(b"unasked"), b""], ids=["a response", "the end"])
 async def test_what_a_server_says_before_it_is_asked_is_no_answer(monkeypatch: pytest.MonkeyPatch, what: bytes) -> None:
     connect_tcp = connect._connect_tcp

@@ -32,6 +32,9 @@ Reach: TypeAlias = Callable[[str], Coroutine[Any, Any, socket.socket]]
 HEAD_START = 0.25
 """Seconds that one address is tried alone before the next is tried besides (RFC 8305 section 5)."""
 
+RACING = 8
+"""Addresses of a host that are tried at a time: each has a descriptor, which no limit of connections counts."""
+
 NAMED = 8
 """Addresses that an error names. Who answers for a name may give thousands."""
 
@@ -197,20 +200,23 @@ async def _connect(family: socket.AddressFamily, address: tuple[str, int] | str)
 
 
 async def _race(addresses: Sequence[str], connect: Reach) -> socket.socket:
-    """The socket of the address that answers first; each has a head start before the next (RFC 8305 section 5)."""
+    """The socket of the address that answers first; each has a head start before the next (RFC 8305 section 5), and is
+    given up for one when it has had many."""
     loop = asyncio.get_running_loop()
     waiting = collections.deque(addresses)
-    running: set[asyncio.Task[socket.socket]] = set()
+    running: list[asyncio.Task[socket.socket]] = []
     failure: OSError | None = None
     try:
         while waiting or running:
             if waiting:
-                running.add(loop.create_task(connect(waiting.popleft())))
+                if len(running) == RACING:
+                    _forgo(running.pop(0))
+                running.append(loop.create_task(connect(waiting.popleft())))
             done, _ = await asyncio.wait(
                 running, timeout=HEAD_START if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )
             for task in done:
-                running.discard(task)
+                running.remove(task)
                 if task.exception() is None:
                     return task.result()
                 failure = failure or cast("OSError", task.exception())
@@ -218,8 +224,12 @@ async def _race(addresses: Sequence[str], connect: Reach) -> socket.socket:
         raise failure
     finally:
         for task in running:
-            task.cancel()
-            task.add_done_callback(_close_late)
+            _forgo(task)
+
+
+def _forgo(task: asyncio.Task[socket.socket]) -> None:
+    task.cancel()
+    task.add_done_callback(_close_late)
 
 
 def _close_late(task: asyncio.Task[socket.socket]) -> None:
