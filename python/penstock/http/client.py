@@ -42,7 +42,7 @@ from penstock.http.request import HeaderPairs, Request
 from penstock.http.resolve import AllowAddress, Resolver
 from penstock.http.response import Response
 from penstock.http.route import socket_path
-from penstock.http.settings import Options, Settings
+from penstock.http.settings import APART, Options, Settings
 from penstock.http.stream import Incoming, StreamedResponse
 from penstock.http.supply import Supply
 from penstock.http.transport import StoredResponse, Transport, ask
@@ -273,7 +273,7 @@ class Client(Unique):
                 raise TypeError(f"method: takes a str, not {type(method).__name__}")
             settings = self._settings.overridden(options) if options else self._settings
             hooks = settings.hooks
-            if not options:
+            if not options or APART.issuperset(options):
                 prepared = self._prepared.get((method, url)) or self._preparer.prepare(method.upper(), url)
                 request = prepared.request
             else:

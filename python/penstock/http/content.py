@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json as json_
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from penstock._native import Image
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.headers import pairs_of
-from penstock.http.url import Params, encoded
+from penstock.http.url import encoded
 
-__all__ = ["Content", "Files", "Source", "encode", "piece_of"]
+__all__ = ["BODIES", "Content", "Files", "Opening", "Source", "encode", "piece_of"]
 
 Buffer = bytes | bytearray | memoryview
 Source = Buffer | str | Path | BodyImage | AsyncIterable[Buffer]
@@ -24,6 +25,14 @@ Part = str | Buffer | Path | BodyImage
 File = Part | tuple[str | None, Part] | tuple[str | None, Part, str]
 Files = Mapping[str, File] | Sequence[tuple[str, File]]
 """What `files=` takes: by field name a value, or a tuple of a file name, a value and, if you like, a content type."""
+
+BODIES = frozenset(("content", "json", "form", "files"))
+"""The options that describe a body."""
+
+Opening = functools.partial[Coroutine[Any, Any, "Content"]]
+"""Opens the files of a body by a policy, which may be busy."""
+
+_AS_IT_IS = json_.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 SMALL = 64 << 10
 """Bytes that are sent together with the head."""
@@ -86,49 +95,52 @@ def piece_of(piece: Buffer) -> bytes:
         raise TypeError(f"content= gave a piece that is {type(piece).__name__}: each is bytes") from None
 
 
-async def encode(
-    content: Source | None, json: Any, form: Params | None, files: Files | None, policy: Policy
-) -> Content | None:
-    """The body that the options of a request describe; a file is opened by the policy.
+def encode(options: Mapping[str, Any], policy: Policy) -> Content | Opening | None:
+    """The body that the options of a request describe, or what is to be done for it.
 
     Raises:
         TypeError: More than one was given, or a value that can't be sent.
     """
-    given = [
-        name
-        for name, value in (("content", content), ("json", json), ("form", form), ("files", files))
-        if value is not None
-    ]
+    if BODIES.isdisjoint(options):
+        return None
+    given = [(name, value) for name, value in options.items() if name in BODIES and value is not None]
+    if not given:
+        return None
     if len(given) > 1:
-        raise TypeError(f"{' and '.join(given)}: a request has one body")
-    if content is not None:
-        return await _from_source(content, policy)
-    if json is not None:
-        return Content((_json(json),), "application/json")
-    if form is not None:
-        return Content((encoded(form, "form").encode(),), "application/x-www-form-urlencoded")
-    if files is not None:
-        return await _multipart(files, policy)
-    return None
+        raise TypeError(f"{' and '.join(sorted(name for name, _ in given))}: a request has one body")
+    ((name, value),) = given
+    if name == "json":
+        return Content((_json(value),), "application/json")
+    if name == "form":
+        return Content((encoded(value, "form").encode(),), "application/x-www-form-urlencoded")
+    if name == "files":
+        return Opening(_multipart, value, policy)
+    if isinstance(value, str):
+        return Content((value.encode(),), "text/plain; charset=utf-8")
+    if isinstance(value, AsyncIterable):
+        return Content.streaming(value)
+    if isinstance(value, Path):
+        return Opening(_file_of, value, policy)
+    return Content((_part(value, "content", policy),), None)
 
 
 def _json(value: Any) -> bytes:
     try:
-        return json_.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        return _AS_IT_IS.encode(value).encode()
     except UnicodeEncodeError:
         # Half of a surrogate pair, as JSON may have it and UTF-8 may not (RFC 8259 section 8.2): escaped it can go.
         return json_.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
-async def _from_source(source: object, policy: Policy) -> Content:
-    if isinstance(source, str):
-        return Content((source.encode(),), "text/plain; charset=utf-8")
-    if isinstance(source, AsyncIterable):
-        return Content.streaming(source)
-    return Content((await _part(source, "content", policy),), None)
+async def _file_of(path: Path, policy: Policy) -> Content:
+    return Content((await _opened(path, policy),), None)
 
 
-async def _part(value: object, what: str, policy: Policy) -> bytes | BodyImage:
+def _opened(path: Path, policy: Policy) -> Awaitable[BodyImage]:
+    return policy.run(BodyImage.from_path, path, policy=policy)
+
+
+def _part(value: object, what: str, policy: Policy) -> bytes | BodyImage:
     if isinstance(value, BodyImage | bytes):
         return value
     if isinstance(value, str):
@@ -137,8 +149,6 @@ async def _part(value: object, what: str, policy: Policy) -> bytes | BodyImage:
         return bytes(value)
     if isinstance(value, Image):
         return BodyImage(value, policy)
-    if isinstance(value, Path):
-        return await policy.run(BodyImage.from_path, value, policy=policy)
     raise TypeError(
         f"{what}={type(value).__name__}: takes bytes, str, a pathlib.Path, a BodyImage"
         + (", or an asynchronous iterable of bytes" if what == "content" else "")
@@ -175,7 +185,11 @@ async def _multipart(files: Files, policy: Policy) -> Content:
             if any(c in kind for c in "\r\n"):
                 raise ValueError(f"files[{name!r}]: the content type {kind!r} has a line break")
             head += f"\r\ncontent-type: {kind}"
-        parts += [f"{head}\r\n\r\n".encode(), await _part(value, f"files[{name!r}]", policy), b"\r\n"]
+        if isinstance(value, Path):
+            part: bytes | BodyImage = await _opened(value, policy)
+        else:
+            part = _part(value, f"files[{name!r}]", policy)
+        parts += [f"{head}\r\n\r\n".encode(), part, b"\r\n"]
     parts.append(f"--{boundary}--\r\n".encode())
     return Content(parts, f"multipart/form-data; boundary={boundary}")
 

@@ -5,6 +5,7 @@ without options is remembered.
 from __future__ import annotations
 
 import asyncio
+import functools
 import http.cookiejar
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from penstock.http.options import Decode
 from penstock.http.proxy import EnvironmentProxies
 from penstock.http.request import UNFIT, HeaderPairs, Request, by_name, field_lines
 from penstock.http.route import Route, Routes
-from penstock.http.settings import BODIES, Options, Settings
+from penstock.http.settings import Options, Settings
 from penstock.http.supply import Supply
 from penstock.http.url import LONGEST_REMEMBERED, Origin, parse, refused, to_ascii, with_params
 
@@ -109,19 +110,20 @@ class Preparer:
                 fields["authorization"] = authorization(auth)
             lines = field_lines(fields)
         request = Request(method, url, parse(url), fields, lines)
-        if BODIES & options.keys():
-            bodies = (options.get("content"), options.get("json"), options.get("form"), options.get("files"))
-            # A file is opened by the policy, which may be busy.
+        content = encode(options, settings.policy)
+        if isinstance(content, functools.partial):
             opening = Exchange(request, b"", settings, began, asyncio.get_running_loop().create_future(), None)
             async with self._supply.within(opening, "content to send"):
-                request.content = await encode(*bodies, settings.policy)
+                request.content = await content()
+        else:
+            request.content = content
         request.check()
         return request
 
     def route(self, request: Request, settings: Settings) -> Route:
         """The way to a request's origin."""
         origin, proxy, own = request.target.origin, None, self._settings
-        if settings is own and (known := self._own_routes.get(origin)) is not None:
+        if settings.way is own.way and (known := self._own_routes.get(origin)) is not None:
             return known
         if settings.proxy is not None:
             proxy = settings.proxy or None
@@ -134,7 +136,7 @@ class Preparer:
         resolver = None if settings.resolver == own.resolver else settings.resolver
         allow_address = None if settings.allow_address == own.allow_address else settings.allow_address
         route = self._routes.of(origin, proxy, context, settings.uds or None, resolver, allow_address)
-        if settings is own:
+        if settings.way is own.way:
             if len(self._own_routes) >= REMEMBERED:
                 self._own_routes.clear()
             self._own_routes[origin] = route

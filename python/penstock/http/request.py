@@ -52,6 +52,7 @@ PROXYS = frozenset(("proxy-authorization",))
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
 UNFIT = re.compile("[\0-\b\n-\x1f\x7f\u0100-\U0010ffff]")
 """What no value holds (RFC 9110 section 5.5): some readers end a line at other control characters than line breaks."""
+_LINES = re.compile(rf"(?:{_TOKEN.pattern}: {UNFIT.pattern.replace('[', '[^', 1)}*\r\n)*")
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -206,16 +207,9 @@ def by_name(headers: HeaderPairs | None) -> dict[str, str]:
     """
     if headers is None:
         return {}
-    if isinstance(headers, str | bytes) or not isinstance(headers, Iterable):
-        raise TypeError(f"headers={type(headers).__name__}: takes a mapping or a list of names and values")
-    given: Any = headers
-    if isinstance(headers, Headers):
-        # Its items are the first of each name.
-        given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw]
-    elif hasattr(headers, "items"):
-        given = all_of(headers)
     fields: dict[str, str] = {}
-    for name, value in pairs_of(given, "headers"):
+    # What else may be given takes longer to tell.
+    for name, value in headers.items() if type(headers) is dict else _pairs(headers):
         if not isinstance(name, str):
             also = "; Headers(pairs) takes bytes" if isinstance(name, bytes) else ""
             raise TypeError(f"headers: a name is a str, not {type(name).__name__}{also}")
@@ -232,12 +226,32 @@ def by_name(headers: HeaderPairs | None) -> dict[str, str]:
     return fields
 
 
+def _pairs(headers: HeaderPairs) -> list[tuple[Any, Any]]:
+    if isinstance(headers, str | bytes) or not isinstance(headers, Iterable):
+        raise TypeError(f"headers={type(headers).__name__}: takes a mapping or a list of names and values")
+    given: Any = headers
+    if isinstance(headers, Headers):
+        # Its items are the first of each name.
+        given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw]
+    elif hasattr(headers, "items"):
+        given = all_of(headers)
+    return pairs_of(given, "headers")
+
+
 def field_lines(fields: Fields) -> bytes:
     """The lines of a head, with the blank one at its end.
 
     Raises:
         ValueError: A name or a value would break out of its line, or can't be written.
     """
+    lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
+    # All at once, and one by one only to tell of one.
+    if not _LINES.fullmatch(lines) or lines.count("\n") != len(fields):
+        _refuse(fields)
+    return lines.encode("latin-1") + b"\r\n"
+
+
+def _refuse(fields: Fields) -> None:
     for name, value in fields.items():
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"header {name!r}: not a token (RFC 9110 section 5.6.2)")
@@ -245,5 +259,3 @@ def field_lines(fields: Fields) -> bytes:
         if bad := UNFIT.search(value):
             why = "a line break or another control character" if bad.group() < "\x80" else "not latin-1"
             raise ValueError(f"header {name}: {bad.group()!r} at {bad.start()} of its value is {why}")
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return lines.encode("latin-1") + b"\r\n"

@@ -6,7 +6,7 @@ import dataclasses
 import http.cookiejar
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from types import NoneType
 from typing import Any, Literal, Self, TypedDict
 
@@ -23,7 +23,7 @@ from penstock.http.route import socket_path
 from penstock.http.transport import Transport
 from penstock.http.url import Params
 
-__all__ = ["BODIES", "Options", "Settings", "check_kinds"]
+__all__ = ["APART", "Options", "Settings", "check_kinds"]
 
 
 class Options(TypedDict, total=False):
@@ -73,7 +73,10 @@ class Options(TypedDict, total=False):
 
 
 KNOWN = Options.__optional_keys__
-BODIES = frozenset(("content", "json", "form", "files"))
+APART = frozenset(
+    ("timeout", "limits", "tunables", "budget", "policy", "file_pool", "follow_redirects", "max_redirects")
+)
+"""The options that say nothing of what is asked of whom."""
 
 _KINDS: dict[str, tuple[tuple[Any, ...], str]] = {
     "tunables": ((Tunables,), 'Tunables, as Tunables(max_body="1GiB")'),
@@ -120,10 +123,10 @@ def _check_hashable(name: str, value: object) -> None:
         raise TypeError(f"{name}={value!r}: of a single request it has to be hashable") from None
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass
 class Settings:
-    """What holds for a request, whichever of the two said so. Requests share it, and nobody changes it; frozen, it
-    would take one that has options a microsecond more.
+    """What holds for a request, whichever of the two said so. Requests share it, and nobody changes it; frozen or with
+    slots, it would take one that has options a microsecond more, and two.
     """
 
     tunables: Tunables
@@ -150,12 +153,29 @@ class Settings:
     transport: Transport | None
     plan: Plan = dataclasses.field(init=False)
     """How bodies are received."""
+    way: object = dataclasses.field(init=False)
+    """The same one in those by which all origins are reached in the same way."""
 
     def __post_init__(self) -> None:
-        self.plan = Plan(self.tunables, self.budget, self.file_pool, self.policy, self.decode, self.head_limits)
+        self._follow_from(_FIELDS)
+
+    def _follow_from(self, names: Set[str]) -> None:
+        """Makes what follows from fields of these names."""
+        if not _OF_PLAN.isdisjoint(names):
+            self.plan = Plan(self.tunables, self.budget, self.file_pool, self.policy, self.decode, self.head_limits)
+        if not _OF_WAY.isdisjoint(names):
+            self.way = object()
         most = self.max_redirects
         if isinstance(most, bool) or not isinstance(most, int) or most < 0:
             raise ValueError(f"max_redirects={most!r}: a number of redirects, 0 or more")
+
+    def _with(self, **own: object) -> Settings:
+        """As `dataclasses.replace`, which looks at each field, and takes a request longer than sending it."""
+        other = object.__new__(Settings)
+        other.__dict__.update(self.__dict__)
+        other.__dict__.update(own)
+        other._follow_from(own.keys())
+        return other
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -171,7 +191,7 @@ class Settings:
     def for_stream(self) -> Settings:
         """For a body that is given away while it arrives: it stays in memory, of which it takes little."""
         tunables = self.tunables.replace(digests=())
-        return dataclasses.replace(self, tunables=tunables, file_pool=None, decode=bool(self.decode))
+        return self._with(tunables=tunables, file_pool=None, decode=bool(self.decode))
 
     def overridden(self, options: Options) -> Settings:
         """With what a request was given.
@@ -180,10 +200,12 @@ class Settings:
             TypeError: There is no such option, or it takes something else.
             ValueError: Its value isn't one that it takes.
         """
-        if unknown := options.keys() - KNOWN:
-            known = ", ".join(sorted(KNOWN))
-            raise TypeError(f"there is no option {', '.join(sorted(unknown))}: a request takes {known}")
-        own = {name: value for name, value in options.items() if name in _FIELDS and value is not None}
+        if not KNOWN.issuperset(options):
+            known, unknown = ", ".join(sorted(KNOWN)), ", ".join(sorted(options.keys() - KNOWN))
+            raise TypeError(f"there is no option {unknown}: a request takes {known}")
+        if _FIELDS.isdisjoint(options):
+            return self
+        own: dict[str, Any] = {name: value for name, value in options.items() if name in _FIELDS and value is not None}
         if own.get("cookies") is False:
             own["cookies"] = None
         check_kinds(own)
@@ -200,7 +222,9 @@ class Settings:
         for name in ("resolver", "allow_address"):
             if name in own:
                 _check_hashable(name, own[name])
-        return dataclasses.replace(self, **own) if own else self  # type: ignore[arg-type]
+        return self._with(**own) if own else self
 
 
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Settings) if field.init)
+_OF_PLAN = frozenset(("tunables", "budget", "file_pool", "policy", "decode", "head_limits"))
+_OF_WAY = frozenset(("proxy", "trust_env", "ssl_context", "uds", "resolver", "allow_address"))

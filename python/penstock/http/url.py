@@ -36,6 +36,7 @@ PORTS = {"http": 80, "https": 443}
 _OUTSIDE = re.compile(r"[\x00-\x20\x7f-\U0010ffff]")
 _INSIDE = bytes(range(0x21, 0x7F)).decode()
 """What a URL may hold as it is."""
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=-]+")
 _BRACKETED = re.compile(r"\[[^\[\]]*:[^\[\]]*\](?::.*)?")
 """An IPv6 address, and nothing around it but a port. Of more, `urlsplit` takes what is in the brackets for the host,
@@ -209,13 +210,27 @@ def encoded(params: Params, option: str) -> str:
     Raises:
         TypeError: They are neither by name nor pairs, or a name or a value is `None` or has no text of its own.
     """
-    if isinstance(params, str | bytes) or not isinstance(params, Mapping | Sequence):
+    # What else may be given takes longer to tell, here and below.
+    if type(params) is dict:
+        given: Iterable[tuple[object, object]] = params.items()
+    elif isinstance(params, str | bytes) or not isinstance(params, Mapping | Sequence):
         raise TypeError(f"{option}={type(params).__name__}: takes a mapping or a list of names and values")
-    texts: list[tuple[bytes | str, bytes | str]] = []
-    for name, value in pairs_of(params, option):
-        text = _text(name, f"{option}: the name ")
-        texts += [(text, _text(each, f"{option}[{name!r}]=")) for each in _values(value)]
-    return urllib.parse.urlencode(texts)
+    else:
+        given = pairs_of(params, option)
+    texts: list[str] = []
+    for name, value in given:
+        before = _quoted(name if type(name) is str else _text(name, f"{option}: the name "))
+        if type(value) is str or type(value) is int:
+            texts.append(f"{before}={_quoted(str(value))}")
+        else:
+            texts += [f"{before}={_quoted(_text(each, f'{option}[{name!r}]='))}" for each in _values(value)]
+    return "&".join(texts)
+
+
+def _quoted(text: bytes | str) -> str:
+    if isinstance(text, str) and _UNRESERVED.fullmatch(text):
+        return text
+    return urllib.parse.quote_plus(text)
 
 
 def _values(value: object) -> Iterable[object]:
