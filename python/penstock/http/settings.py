@@ -155,12 +155,14 @@ class Settings:
     """How bodies are received."""
     way: object = dataclasses.field(init=False)
     """The same one in those by which all origins are reached in the same way."""
+    _streaming: Settings | None = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self._follow_from(_FIELDS)
 
     def _follow_from(self, names: Set[str]) -> None:
         """Makes what follows from fields of these names."""
+        self._streaming = None
         if not _OF_PLAN.isdisjoint(names):
             self.plan = Plan(self.tunables, self.budget, self.file_pool, self.policy, self.decode, self.head_limits)
         if not _OF_WAY.isdisjoint(names):
@@ -190,8 +192,10 @@ class Settings:
 
     def for_stream(self) -> Settings:
         """For a body that is given away while it arrives: it stays in memory, of which it takes little."""
-        tunables = self.tunables.replace(digests=())
-        return self._with(tunables=tunables, file_pool=None, decode=bool(self.decode))
+        if self._streaming is None:
+            tunables = self.tunables.replace(digests=())
+            self._streaming = self._with(tunables=tunables, file_pool=None, decode=bool(self.decode))
+        return self._streaming
 
     def overridden(self, options: Options) -> Settings:
         """With what a request was given.
