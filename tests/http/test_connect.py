@@ -420,10 +420,10 @@ async def test_of_an_address_that_a_gateway_makes_an_ipv4_one_of_that_must_be_al
     assert asked == [address, "10.0.0.1"]
 
 
-async def test_an_error_names_a_few_of_the_addresses_of_a_host() -> None:
+async def test_of_a_host_with_many_addresses_the_first_are_remembered_and_an_error_names_a_few() -> None:
     book = Book(a=[f"10.0.{n // 256}.{n % 256}" for n in range(4000)])
     async with penstock.Client(resolver=book, allow_address=lambda address: False) as client:
-        with pytest.raises(penstock.ConnectError, match=r"10\.0\.0\.7 and 3,992 more, which allow_address= refuses"):
+        with pytest.raises(penstock.ConnectError, match=r"10\.0\.0\.7 and 248 more, which allow_address= refuses"):
             await client.get("http://a.test/")
 
 

@@ -29,6 +29,9 @@ _Asked: TypeAlias = tuple[str, Resolver | None]
 MOST = 1024
 """Names that are remembered."""
 
+ADDRESSES = 256
+"""Of one name; what a server of names makes up beyond is left out."""
+
 FORSAKEN = 256
 """Lookups that go on though nobody waits for them."""
 
@@ -119,7 +122,7 @@ class Names:
             if isinstance(given, str | bytes) or not isinstance(given, Iterable):
                 raise TypeError(f"resolver={resolver!r}: gave {given!r} for {host}, not a list of addresses")
             found = [as_address(address) for address in given]
-            addresses = list(dict.fromkeys(address for address in found if address is not None))
+            addresses = list(dict.fromkeys(address for address in found if address is not None))[:ADDRESSES]
             if not addresses:
                 raise OSError("the resolver gave none")
         except (OSError, UnicodeError) as cause:

@@ -14,6 +14,9 @@ pub enum Coding {
 /// So many codings are taken off one body.
 const MOST: usize = 4;
 
+/// Bytes of a name that an error has.
+const SHOWN: usize = 64;
+
 impl Coding {
     pub const ALL: [Self; 4] = [Self::Gzip, Self::Deflate, Self::Br, Self::Zstd];
 
@@ -40,7 +43,10 @@ impl Coding {
         for name in names.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity")) {
             match Self::named(name) {
                 Some(coding) => codings.push(coding),
-                None => return Err(Error::UnsupportedEncoding { coding: name.escape_ascii().to_string() }),
+                None => {
+                    let coding = name.get(..SHOWN).unwrap_or(name).escape_ascii().to_string();
+                    return Err(Error::UnsupportedEncoding { coding });
+                }
             }
         }
         if codings.len() > MOST {
@@ -81,6 +87,12 @@ mod tests {
             let shown = name.as_bytes().escape_ascii().to_string();
             assert!(matches!(&error, Error::UnsupportedEncoding { coding } if *coding == shown), "{error}");
         }
+    }
+
+    #[test]
+    fn of_a_long_name_the_beginning_is_told() {
+        let error = parse(&[&"x".repeat(60_000)]).unwrap_err();
+        assert!(matches!(&error, Error::UnsupportedEncoding { coding } if *coding == "x".repeat(SHOWN)), "{error}");
     }
 
     #[test]
