@@ -82,7 +82,8 @@ def codings_left(dialog: Dialog) -> tuple[str, ...]:
     named = codings_in(dialog.res_headers, "content-encoding", "transfer-encoding")
     applied = [coding for coding in named if coding != "chunked"]
     removed = sum(coding != "chunked" for coding in dialog.res_decoded)
-    return tuple(applied[: len(applied) - removed])
+    # More may be said to be off it than its fields name.
+    return tuple(applied[: max(len(applied) - removed, 0)])
 
 
 class StoredResponse(StreamedResponse):
