@@ -14,6 +14,7 @@ from pathlib import Path
 
 import penstock
 import pytest
+from penstock.http.connection import Connection
 from penstock.http.writer import Writer
 
 from tests.http.conftest import Storing
@@ -350,10 +351,15 @@ async def test_a_reset_ends_the_sending_of_what_never_waits(
     assert taken < 8 << 20
 
 
+@pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("size", [2, 30_000])
 async def test_a_reset_behind_an_answer_loses_none_of_it(
-    certificate: Path, size: int, caplog: pytest.LogCaptureFixture
+    certificate: Path, size: int, told: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    if not told:
+        # As asyncio does where the write that fails is one that the protocol does as it is resumed.
+        lose = Connection.connection_lost
+        monkeypatch.setattr(Connection, "connection_lost", lambda self, _: lose(self, None))
     sending, gone = threading.Event(), threading.Event()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)

@@ -122,11 +122,11 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._reset |= isinstance(exc, ConnectionResetError)
-        if isinstance(exc, ConnectionError):
-            if self._plain_fd >= 0:
-                self._read_rest()
-            elif self._leftover is not None:
-                self._leftover.give()
+        if isinstance(exc, ConnectionError) and self._plain_fd >= 0:
+            self._read_rest()
+        elif isinstance(exc, ConnectionError | None) and self._leftover is not None:
+            # asyncio tells of no error where TLS itself, which the transport had held back, did the write that failed.
+            self._leftover.give()
         self._transport = None
         if self._exchange is not None and not self._draining:
             self._reason = exc
