@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import gc
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -228,3 +229,43 @@ def test_a_forgotten_pool_warns_and_lets_its_threads_go() -> None:
     with pytest.warns(ResourceWarning, match="unclosed DispatchPool"):
         pools.clear()
     assert ran.result(10) == 0
+
+
+NO_THREAD = """
+import asyncio, gc, os, resource
+import penstock
+
+def allow(more):
+    with open("/proc/self/statm") as statm:
+        size = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (hard if more is None else size + more, hard))
+
+async def main():
+    pool = penstock.DispatchPool(threads=1)
+    # Less than a thread's stack.
+    allow(1 << 20)
+    try:
+        await pool.aclose()
+    except OSError as error:
+        assert "cannot start a thread" in str(error), error
+    else:
+        raise AssertionError("there was a thread")
+    finally:
+        allow(None)
+    gc.collect()
+    # What isn't retrieved is told by the loop.
+    await asyncio.sleep(0.01)
+    await pool.aclose()
+    assert penstock.stats()["threads"]["workers"] == 0
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not on this platform: no /proc")
+def test_a_pool_that_no_thread_can_be_had_to_wait_for_is_closed_and_says_so_once(
+    script: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    ran = script(NO_THREAD)
+    assert (ran.returncode, ran.stderr) == (0, "")

@@ -385,11 +385,12 @@ impl DispatchPool {
         let crew = self.stop().clone();
         let (promise, future) = Promise::pair(py)?;
         let over = || promise.complete(Ok(Box::new(|py: Python<'_>| Ok(py.None()))));
-        if crew.workers.is_worker() {
-            crew.join_beside(|| ()).raise(py)?;
-            over();
-        } else {
-            crew.join_beside(over).raise(py)?;
+        let joined =
+            if crew.workers.is_worker() { crew.join_beside(|| ()).map(|()| over()) } else { crew.join_beside(over) };
+        if let Err(error) = joined.raise(py) {
+            // The promise is broken, and this call tells of it.
+            Future::cancel(future.bind(py), None)?;
+            return Err(error);
         }
         Ok(future)
     }
