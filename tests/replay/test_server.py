@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import os
 import re
@@ -489,3 +490,16 @@ def test_a_thread_is_stopped_when_whoever_waits_for_its_start_is_interrupted(mon
         pass
     assert left == ["stopped"]
     assert "penstock-replay" not in running()
+
+
+def test_a_thread_that_cannot_be_had_is_told_of_and_leaves_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    before = threading.stack_size(1 << 47)
+    try:
+        with pytest.raises(RuntimeError, match="can't start new thread"), serving([]):
+            pass
+    finally:
+        threading.stack_size(before)
+    gc.collect()
+    assert caplog.messages == []
+    with serving([recorded(f"{SITE}/a", b"1")]) as server, urllib.request.urlopen(server.url + "/a") as answer:
+        assert answer.read() == b"1"

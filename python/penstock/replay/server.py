@@ -267,7 +267,12 @@ def serving(source: Source, **options: Any) -> Iterator[ReplayServer]:
         thread.start()
         yield started.result()
     finally:
-        # It may be over by itself.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(task.cancel)
-        thread.join()
+        if thread.ident is None:
+            # None can be had: what it would have run ends here.
+            task.cancel()
+            run()
+        else:
+            # It may be over by itself.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(task.cancel)
+            thread.join()
