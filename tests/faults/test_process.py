@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import sys
 from collections.abc import Callable
 
 import penstock
@@ -202,3 +203,42 @@ def test_a_fork_leaves_the_client_and_its_files_to_the_parent_and_the_child_make
     ran = script(f"from {loops} import new_event_loop, run\n" + COMMON + FORK, timeout=25)
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr == ""
+
+
+NO_MEMORY = """
+import errno, os, resource, sys
+import penstock
+from {loops} import run
+from tests.http.serving import response, serve
+
+def allow(more):
+    with open("/proc/self/statm") as statm:
+        size = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (hard if more is None else size + more, hard))
+
+async def main():
+    async with serve([response(bytes(8 << 20))]) as server, penstock.Client() as client:
+        try:
+            async with client.stream("GET", server.url) as answer:
+                allow(0)
+                async for _ in answer.stream():
+                    pass
+        except OSError as error:
+            assert error.errno == errno.ENOMEM, error
+        else:
+            raise AssertionError("there was memory")
+        finally:
+            allow(None)
+        async with client.stream("GET", server.url) as answer:
+            assert len(await answer.read()) == 8 << 20
+
+run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not on this platform: no /proc")
+@pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
+def test_memory_that_cannot_be_had_to_receive_into_is_not_laid_to_the_peer(script: Script, loops: str) -> None:
+    ran = script(NO_MEMORY.format(loops=loops))
+    assert ran.returncode == 0, ran.stderr

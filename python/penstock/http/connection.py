@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import errno
 import fcntl
 import functools
 import math
@@ -38,6 +39,9 @@ MUCH = 4096
 
 CONTINUE = 1.0
 """Seconds that a body waits for a `100 Continue`; not all servers send one (RFC 9110 section 10.1.1)."""
+
+NO_MEMORY = {errno.ENOMEM, errno.ENOBUFS}
+"""Numbers of what a transport is lost with when there is nothing to receive into."""
 
 PATIENCE = 0.05
 """Seconds that a timeout waits for what was received to be written, so that its error has it."""
@@ -122,13 +126,22 @@ class Connection(Receiver, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._reset |= isinstance(exc, ConnectionResetError)
+        if isinstance(exc, RuntimeError):
+            try:
+                # uvloop keeps to itself what this has raised.
+                self.get_buffer(-1)
+            except (OSError, MemoryError) as error:
+                exc = error
         if isinstance(exc, ConnectionError) and self._plain_fd >= 0:
             self._read_rest()
         elif isinstance(exc, ConnectionError | None) and self._leftover is not None:
             # asyncio tells of no error where TLS itself, which the transport had held back, did the write that failed.
             self._leftover.give()
         self._transport = None
-        if self._exchange is not None and not self._draining:
+        if isinstance(exc, MemoryError) or (isinstance(exc, OSError) and exc.errno in NO_MEMORY):
+            # The peer has no part in it. Without its traceback, whose frames have the window.
+            self.fail(exc.with_traceback(None))
+        elif self._exchange is not None and not self._draining:
             self._reason = exc
             # uvloop tells of an end without a word so, and not by `eof_received`.
             ended = (self.complete or exc is None) if self._tls is None else self._read_rest_of_tls()
