@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import http.cookiejar
+import os
 import select
 import socket
 import ssl
@@ -92,6 +94,22 @@ async def test_how_long_names_are_remembered_is_the_clients(limits: penstock.Lim
             with pytest.raises(penstock.DNSError):
                 await client.get("http://b.test/")
         assert book.asked == asked
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EAGAIN])
+async def test_what_keeps_a_name_from_being_looked_up_is_not_remembered_of_it(number: int) -> None:
+    lacks = [OSError(number, os.strerror(number))]
+
+    async def resolver(host: str) -> list[str]:
+        for lack in lacks:
+            raise lack
+        return ["127.0.0.1"]
+
+    async with serve([response(b"x")]) as server, penstock.Client(resolver=resolver) as client:
+        with pytest.raises(penstock.DNSError, match=os.strerror(number)):
+            await client.get(f"http://a.test:{server.port}/")
+        lacks.clear()
+        assert (await client.get(f"http://a.test:{server.port}/")).status == 200
 
 
 async def test_names_are_looked_up_by_the_system_on_the_default_pool(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import errno
 import ipaddress
 import logging
 import socket
@@ -31,6 +32,9 @@ MOST = 1024
 
 ADDRESSES = 256
 """Of one name; what a server of names makes up beyond is left out."""
+
+SHORT = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+"""Numbers of what keeps a lookup from being made: they tell of this system, and nothing of a name."""
 
 FORSAKEN = 256
 """Lookups that go on though nobody waits for them."""
@@ -129,7 +133,9 @@ class Names:
             # UnicodeError: not a name by the rules of IDNA, and never one.
             error = DNSError(f"no address for {host}: {cause}", retryable=isinstance(cause, OSError))
             error.__cause__ = cause
-            self._remember(asked, loop.time() + self._failed_seconds, error)
+            # Those of a resolver's answer are of a number space of their own.
+            if isinstance(cause, socket.gaierror | UnicodeError) or cause.errno not in SHORT:
+                self._remember(asked, loop.time() + self._failed_seconds, error)
             log.debug("%s", error)
             return error
         else:
