@@ -362,7 +362,7 @@ with barc.open(path, "a", strategy=STRATEGIES[kind]) as archive:
         try:
             archive.append(large)
         except OSError as error:
-            print(error.errno, os.path.getsize(path) == before)
+            print(type(error).__name__, error.errno, error.filename == path, os.path.getsize(path) == before)
     archive.append(dialog)
     print(len(list(archive)))
 """
@@ -370,11 +370,13 @@ with barc.open(path, "a", strategy=STRATEGIES[kind]) as archive:
 
 @pytest.mark.parametrize("kind", STRATEGIES)
 @pytest.mark.parametrize("size", [6000, 1 << 20])
-def test_a_full_disk_leaves_the_archive_as_it_was(kind: str, size: int, path: Path, script: Any) -> None:
+def test_a_full_disk_is_storage_full_and_leaves_the_archive_as_it_was(
+    kind: str, size: int, path: Path, script: Any
+) -> None:
     # The limit on a file's size fails a write as a full disk does, without one. The smaller body is written when its
     # stream ends, the larger one before that, too.
     done = script(FULL, str(path), kind, str(size))
-    assert done.stdout == "27 True\n27 True\n2\n", done.stderr
+    assert done.stdout == "StorageFull 27 True True\n" * 2 + "2\n", done.stderr
 
 
 def test_a_writer_without_a_lock_is_noticed_and_nothing_is_cut(three: tuple[Path, list[int]]) -> None:

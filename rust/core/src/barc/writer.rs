@@ -22,7 +22,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Bytes, and pieces, that are gathered for one call.
@@ -31,6 +31,8 @@ const MOST_PIECES: usize = 512;
 
 /// Bytes that are read of a body in a file at once.
 const BODY_PIECE: usize = 256 << 10;
+
+const WRITING: &str = "write to the archive";
 
 const LINE_END: &[u8] = b"\r\n";
 
@@ -83,7 +85,7 @@ impl Writer {
 
     /// For reading what was written.
     pub fn file(&self) -> &Arc<BodyFile> {
-        &self.file.0
+        &self.file.file
     }
 
     /// Writes a record behind the last one, and returns its offset. Failed, the file is as it was. May wait for the disk.
@@ -178,26 +180,39 @@ impl Writer {
             return Err(too_long("record", head.len, Head::MOST_LEN));
         }
         self.sync()?;
-        self.file.write_slices_at(&mut [IoSlice::new(&head.write())], self.end).map_err(of_archive)?;
+        let head = head.write();
+        let written = self.file.write_slices_at(&mut [IoSlice::new(&head)], self.end);
+        written.map_err(self.file.failed(WRITING))?;
         self.sync()?;
         Ok(end)
     }
 
     fn sync(&self) -> Result<()> {
         if self.sync {
-            self.file.store().map_err(Error::io("have the archive stored"))?;
+            self.file.store().map_err(Error::file("store the archive", &self.file.path))?;
         }
         Ok(())
     }
 }
 
 /// An archive's file with the lock on it, which is given back with this.
-pub(super) struct Locked(Arc<BodyFile>);
+pub(super) struct Locked {
+    file: Arc<BodyFile>,
+    path: PathBuf,
+}
 
 impl Locked {
     /// The file for others, who may keep it.
     pub fn shared(&self) -> Arc<BodyFile> {
-        self.0.clone()
+        self.file.clone()
+    }
+
+    /// For `map_err`: a full disk is the archive's here, not that of a place for bodies.
+    fn failed(&self, doing: &'static str) -> impl Fn(Error) -> Error {
+        move |error| match error {
+            Error::StorageFull { source, .. } | Error::Io { source, .. } => Error::file(doing, &self.path)(source),
+            other => other,
+        }
     }
 }
 
@@ -205,7 +220,7 @@ impl Deref for Locked {
     type Target = BodyFile;
 
     fn deref(&self) -> &BodyFile {
-        &self.0
+        &self.file
     }
 }
 
@@ -213,8 +228,8 @@ impl Drop for Locked {
     fn drop(&mut self) {
         // A forked child has the same lock, which is its parent's to give back. Readers may keep the file open, and a
         // large one is closed later, by a thread that does that.
-        if !self.0.is_inherited() {
-            let _ = rustix::fs::flock(&*self.0, FlockOperation::Unlock);
+        if !self.file.is_inherited() {
+            let _ = rustix::fs::flock(&*self.file, FlockOperation::Unlock);
         }
     }
 }
@@ -229,7 +244,7 @@ pub(super) fn lock(path: &Path) -> Result<Locked> {
         return Err(Error::file("append to", path)(io::Error::other("it is not a regular file")));
     }
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| unlocked(path, errno))?;
-    Ok(Locked(Arc::new(BodyFile::opened(file, path, false)?)))
+    Ok(Locked { file: Arc::new(BodyFile::opened(file, path, false)?), path: path.to_owned() })
 }
 
 pub(super) fn written_by_others(doing: &'static str) -> Error {
@@ -264,14 +279,6 @@ fn too_long(name: &'static str, seen: u64, most: u64) -> Error {
     Error::setting(name, format!("{seen} bytes"), format!("a record holds at most {most}"))
 }
 
-/// A full disk is the archive's here, not that of a place for bodies.
-fn of_archive(error: Error) -> Error {
-    match error {
-        Error::StorageFull { source, .. } => Error::Io { doing: "write to the archive", source },
-        other => other,
-    }
-}
-
 fn encode<W: Write>(record: &Record, mut encoder: Encoder<W>) -> Result<W> {
     encoder.write(record.meta.lines())?;
     encoder.write(record.req_headers.lines())?;
@@ -291,7 +298,7 @@ fn each(body: &BodyImage, size: usize, mut take: impl FnMut(Bytes) -> Result<()>
 
 /// What is written, gathered for few calls.
 struct Out<'a> {
-    file: &'a BodyFile,
+    file: &'a Locked,
     at: u64,
     pieces: Vec<Bytes>,
     held: usize,
@@ -324,7 +331,7 @@ impl Out<'_> {
 
     fn flush_pieces(&mut self) -> Result<()> {
         let mut slices: Vec<IoSlice<'_>> = self.pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-        self.file.write_slices_at(&mut slices, self.at).map_err(of_archive)?;
+        self.file.write_slices_at(&mut slices, self.at).map_err(self.file.failed(WRITING))?;
         self.at += self.held as u64;
         self.held = 0;
         self.pieces.clear();
