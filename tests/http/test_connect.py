@@ -208,6 +208,8 @@ NO_NAMES = {
     "h:\u0668\u0660": "must be percent-encoded",
     "u@b\u00fc.test": "must be percent-encoded",
     "[::1%25\u00fc]": "must be percent-encoded",
+    "a.test..": "is not a name or an address",
+    ".": "has no host",
     "[::1]a.test": "nothing but a port is beside them",
     "[::1]a.test:80": "nothing but a port is beside them",
     "a.test[::1]": "nothing but a port is beside them",
@@ -237,12 +239,45 @@ async def test_a_host_that_is_no_name_or_two_is_asked_for_by_none(host: str) -> 
     [
         ("http://[fe80::1%eth0]:81/%41", b"[fe80::1]:81"),
         ("https://[fe80::1%1]/", b"[fe80::1]"),
+        ("http://[fe80::1%25]/", b"[fe80::1]"),
         ("http://[::1]/", b"[::1]"),
     ],
 )
 async def test_the_zone_of_an_address_is_connected_to_and_not_told_to_the_server(url: str, host: bytes) -> None:
     target = parse(url)
     assert (target.host, str(target)) == (b"host: %b\r\n" % host, url)
+
+
+async def test_a_zone_is_found_behind_a_percent_sign_that_is_encoded() -> None:
+    # The name of an interface: by its number the address is the same.
+    assert parse("http://[fe80::1%25eth0]:81/").origin == ("http", "fe80::1%eth0", 81)
+    assert as_address(parse("http://[fe80::1%25eth0]:81/").origin.host) == "fe80::1%eth0"
+
+
+async def test_a_name_that_ends_with_a_dot_is_looked_up_so_and_told_to_the_server_without() -> None:
+    book = Book(a=["127.0.0.1"])
+    async with serve([response(b""), response(b"")]) as server:
+        async with penstock.Client(resolver=book) as client:
+            for host in ("a.test", "a.test."):
+                await client.get(f"http://{host}:{server.port}/")
+        assert book.asked == ["a.test", "a.test."]
+        # The search domains of a resolver may have made another host of the first.
+        assert server.connections == 2
+        assert all(b"host: a.test:%d\r\n" % server.port in request for request in server.requests)
+
+
+async def test_a_certificate_is_held_against_a_name_without_the_dot_at_its_end(certificate: Path) -> None:
+    book = Book(localhost=["127.0.0.1"])
+    async with (
+        serve_tls(certificate, response(b"")) as url,
+        penstock.Client(resolver=book, ssl_context=trusting(certificate)) as client,
+    ):
+        await client.get(url.replace("localhost", "localhost.") + "0")
+    assert book.asked == ["localhost."]
+
+
+async def test_an_address_that_ends_with_a_dot_is_no_name() -> None:
+    assert parse("http://127.0.0.1./").origin.host == "127.0.0.1"
 
 
 async def test_a_long_host_is_refused_before_it_is_encoded() -> None:

@@ -251,6 +251,7 @@ async def test_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> Non
     assert chosen("http", "example.test") == "other"
     assert chosen("http", "internal.test") is None
     assert chosen("https", "x.internal.test") is None
+    assert chosen("https", "x.internal.test.") is None
     assert chosen("https", "x.sub.test") is None
     assert chosen("http", "10.0.0.1", 81) is None
     assert chosen("http", "10.0.0.1", 80) == "other"

@@ -86,7 +86,7 @@ class Connector:
         if origin.scheme == "https":
             try:
                 # As TLS does it, when there is a connection already.
-                origin.host.encode("idna")
+                origin.name.encode("idna")
             except UnicodeError as error:
                 raise TLSError(f"no TLS with {origin}: {error}") from error
             context = route.context or self._context
@@ -103,7 +103,7 @@ class Connector:
         try:
             if route.proxy is not None and context is not None:
                 await tunnel(sock, origin, route.proxy, limits)
-            name, handshake = (origin.host, HANDSHAKE) if context is not None else (None, None)
+            name, handshake = (origin.name, HANDSHAKE) if context is not None else (None, None)
             _, connection = await _Apart(
                 loop.create_connection(
                     protocol, sock=sock, ssl=context, server_hostname=name, ssl_handshake_timeout=handshake

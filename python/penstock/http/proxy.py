@@ -78,7 +78,7 @@ class EnvironmentProxies:
         if origin not in self._known:
             kind = origin.scheme if origin.scheme in self._found else "all"
             url = self._found.get(kind)
-            address = f"{origin.host}:{origin.port}"
+            address = f"{origin.name}:{origin.port}"
             bypassed = urllib.request.proxy_bypass_environment(address, self._found)  # type: ignore[attr-defined]
             if len(self._known) >= REMEMBERED:
                 self._known.clear()

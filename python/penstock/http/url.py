@@ -43,6 +43,7 @@ _BRACKETED = re.compile(r"\[[^\[\]]*:[^\[\]]*\](?::.*)?")
 and others take the rest."""
 _BRACKETS = "brackets are around an IPv6 address, and nothing but a port is beside them"
 _ZONE = re.compile(r"%[^\]]*")
+_ENCODED_ZONE = re.compile(r"%25(?=.)")
 _BEYOND = re.compile(r"(?i:https?)://([^/?#:@\[]*[%\x80-\U0010ffff][^/?#:@\[]*)")
 """What begins with a host that isn't as DNS has it."""
 _USER = re.compile(r"((?:[^/?#@:]*:)?//)?(?:[^/?#@:\[]*:(?!\d*[/?#]).*|[^/?#]*)@", re.DOTALL)
@@ -55,7 +56,7 @@ _APART = re.compile(
 """The two forms of a sharp s, the final sigma, joiners, fillers and selectors that aren't seen, and Cherokee."""
 _URL = re.compile(r"([A-Za-z]+:)(//[^/?#]*)([^?#]*)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_REFERENCE = re.compile(rf"({_SCHEME.pattern})?(//[^/?#])")
+_REFERENCE = re.compile(rf"({_SCHEME.pattern})?(//[^/?#]+)([^?#]*)")
 """What has an authority."""
 _PATH = re.compile(r"[^?#]+")
 LONGEST = 253
@@ -72,14 +73,20 @@ class Origin(NamedTuple):
 
     scheme: str
     host: str
+    """A name may end with a dot: a resolver then completes it by no domain of its own."""
     port: int
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}"
 
     @property
+    def name(self) -> str:
+        """The host as others than a resolver are told of it: certificates have no dot at the end of a name."""
+        return self.host.removesuffix(".")
+
+    @property
     def authority(self) -> str:
-        """The value of the Host field."""
+        """The host, and the port if it isn't the scheme's usual one."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -177,17 +184,22 @@ def _split(url: str) -> Target:
         raise refuse("credentials don't belong in a URL: give them as auth=")
     if not {"[", "]"}.isdisjoint(parts.netloc) and not _BRACKETED.fullmatch(parts.netloc):
         raise refuse(_BRACKETS)
-    host = (parts.hostname or "").rstrip(".")
-    if not host:
+    host = parts.hostname or ""
+    if not (name := host.removesuffix(".")):
         raise refuse("has no host")
-    if len(host) > LONGEST:
+    if name.rpartition(".")[2].isdigit():
+        # It is an address, which has no domain.
+        host = name
+    if len(name) > LONGEST:
         raise refuse(f"the host has more than {LONGEST} characters")
     if ":" in host:
+        # A URL has a percent sign encoded, before a zone as well (RFC 6874 section 2); many leave it as it is.
+        host = _ENCODED_ZONE.sub("%", host, count=1)
         try:
             ipaddress.IPv6Address(host)
         except ValueError as error:
             raise refuse(str(error)) from None
-    elif not _HOST.fullmatch(host):
+    elif name.endswith(".") or not _HOST.fullmatch(host):
         raise refuse(f"the host {host!r} is not a name or an address")
     if port == 0:
         raise refuse("port 0 can't be connected to")
@@ -197,8 +209,8 @@ def _split(url: str) -> Target:
         path = f"{path}?{parts.query}"
     origin = Origin(scheme, host, port or PORTS[scheme])
     # The zone of an address is this machine's alone (RFC 6874 section 4).
-    name = _ZONE.sub("", origin.authority)
-    return Target(origin, path, f" {path} HTTP/1.1\r\n".encode(), f"host: {name}\r\n".encode())
+    told = _ZONE.sub("", origin._replace(host=origin.name).authority)
+    return Target(origin, path, f" {path} HTTP/1.1\r\n".encode(), f"host: {told}\r\n".encode())
 
 
 _remembered = functools.lru_cache(maxsize=1024)(_split)
@@ -292,7 +304,8 @@ def _resolved(base: str, location: str) -> str:
     assert found is not None  # it was asked for
     scheme, authority, path = found.groups()
     if elsewhere := _REFERENCE.match(location):
-        return f"{(elsewhere[1] or scheme).lower()}{location[elsewhere.start(2) :]}"
+        path = elsewhere[3] and _without_dots(elsewhere[3])
+        return f"{(elsewhere[1] or scheme).lower()}{elsewhere[2]}{path}{location[elsewhere.end() :]}"
     if _SCHEME.match(location) or location.startswith("//"):
         # What is left of those is wrong; browsers have a meaning for some of it.
         return urllib.parse.urljoin(base, location)
