@@ -216,6 +216,27 @@ async def test_credentials() -> None:
         penstock.Client(auth=penstock.BearerAuth("a\r\nb: c"))
 
 
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({"params": {"a": "secret\ud800"}}, "params['a']=...: '\\ud800' at 6"),
+        ({"form": {"secret\ud800": "b"}}, "form: the name ...: '\\ud800' at 6"),
+        ({"form": {"a": ["b", "secret\ud800"]}}, "form['a']=...: '\\ud800' at 6"),
+        ({"content": "secret\ud800"}, "content=...: '\\ud800' at 6"),
+        ({"files": {"a": "secret\ud800"}}, "files['a']=...: '\\ud800' at 6"),
+        ({"auth": ("user", "secret\ud800")}, "BasicAuth.password=...: '\\ud800' at 6"),
+        ({"auth": ("secret\ud800", "")}, "BasicAuth.user=...: '\\ud800' at 6"),
+    ],
+)
+async def test_half_of_a_surrogate_pair_is_refused_where_it_stands_without_telling_the_rest(
+    options: Any, where: str
+) -> None:
+    async with penstock.Client() as client:
+        with pytest.raises(ValueError, match=f"^{re.escape(where)} isn't UTF-8$") as caught:
+            await client.post("http://127.0.0.1:1/", **options)
+        assert "secret" not in repr((caught.value, caught.value.__cause__, vars(caught.value)))
+
+
 @pytest.mark.parametrize("value", [{"session": "secret"}, "session=secret"])
 async def test_what_is_no_jar_is_refused_without_telling_it(value: Any) -> None:
     with pytest.raises(TypeError, match="takes a jar") as caught:
@@ -597,6 +618,25 @@ async def test_cookies_are_sent_without_one_that_no_server_could_have_set(value:
         next(cookie for cookie in jar if cookie.name == "a").value = value
         await client.get(server.url)
         assert sorted(fields(server.requests[1])["cookie"].split("; ")) == ["b=2", "c=\u00e9"]
+
+
+@pytest.mark.parametrize(
+    ("strict", "below"), [(0, "own=1; all=1"), (http.cookiejar.DefaultCookiePolicy.DomainStrictNonDomain, "all=1")]
+)
+async def test_a_cookie_that_a_host_has_set_for_itself_stays_there_if_the_jars_policy_says_so(
+    strict: int, below: str
+) -> None:
+    async def anywhere(host: str) -> list[str]:
+        return ["127.0.0.1"]
+
+    jar = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(strict_ns_domain=strict))
+    set_both = response(b"", "Set-Cookie: own=1", "Set-Cookie: all=1; Domain=a.test")
+    async with serve([set_both], [response(b"")]) as server:
+        async with penstock.Client(cookies=jar, resolver=anywhere) as client:
+            await client.get(f"http://a.test:{server.port}/")
+            await client.get(f"http://b.a.test:{server.port}/")
+        sent = fields(server.requests[1]).get("cookie", "")
+    assert sorted(sent.split("; ")) == sorted(below.split("; "))
 
 
 async def test_cookies_of_a_redirect_are_sent_to_where_it_leads() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 
+from penstock.http.url import utf8
+
 __all__ = ["Auth", "BasicAuth", "BearerAuth", "authorization"]
 
 
@@ -54,6 +56,7 @@ def _check_text(name: str, value: object) -> None:
     # Made into text, a setting that is missing would be sent as "None". The value itself may be a secret.
     if not isinstance(value, str):
         raise TypeError(f"{name}: takes a str, not {type(value).__name__}")
+    utf8(value, f"{name}=")
 
 
 Auth = BasicAuth | BearerAuth | tuple[str, str]

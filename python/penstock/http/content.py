@@ -13,7 +13,7 @@ from penstock._native import Image
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
 from penstock.headers import pairs_of
-from penstock.http.url import encoded
+from penstock.http.url import encoded, utf8
 
 __all__ = ["BODIES", "Content", "Files", "Opening", "Source", "encode", "piece_of"]
 
@@ -100,6 +100,7 @@ def encode(options: Mapping[str, Any], policy: Policy) -> Content | Opening | No
 
     Raises:
         TypeError: More than one was given, or a value that can't be sent.
+        ValueError: A text that isn't UTF-8.
     """
     if BODIES.isdisjoint(options):
         return None
@@ -116,7 +117,7 @@ def encode(options: Mapping[str, Any], policy: Policy) -> Content | Opening | No
     if name == "files":
         return Opening(_multipart, value, policy)
     if isinstance(value, str):
-        return Content((value.encode(),), "text/plain; charset=utf-8")
+        return Content((utf8(value, "content="),), "text/plain; charset=utf-8")
     if isinstance(value, AsyncIterable):
         return Content.streaming(value)
     if isinstance(value, Path):
@@ -144,7 +145,7 @@ def _part(value: object, what: str, policy: Policy) -> bytes | BodyImage:
     if isinstance(value, BodyImage | bytes):
         return value
     if isinstance(value, str):
-        return value.encode()
+        return utf8(value, f"{what}=")
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     if isinstance(value, Image):

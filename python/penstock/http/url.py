@@ -26,6 +26,7 @@ __all__ = [
     "refused",
     "shown",
     "to_ascii",
+    "utf8",
     "with_params",
 ]
 
@@ -221,6 +222,7 @@ def encoded(params: Params, option: str) -> str:
 
     Raises:
         TypeError: They are neither by name nor pairs, or a name or a value is `None` or has no text of its own.
+        ValueError: A text that isn't UTF-8.
     """
     # What else may be given takes longer to tell, here and below.
     if type(params) is dict:
@@ -231,18 +233,18 @@ def encoded(params: Params, option: str) -> str:
         given = pairs_of(params, option)
     texts: list[str] = []
     for name, value in given:
-        before = _quoted(name if type(name) is str else _text(name, f"{option}: the name "))
-        if type(value) is str or type(value) is int:
-            texts.append(f"{before}={_quoted(str(value))}")
-        else:
-            texts += [f"{before}={_quoted(_text(each, f'{option}[{name!r}]='))}" for each in _values(value)]
+        before = _quoted(name, option)
+        values = (value,) if type(value) is str or type(value) is int else _values(value)
+        texts += [f"{before}={_quoted(each, option, name)}" for each in values]
     return "&".join(texts)
 
 
-def _quoted(text: bytes | str) -> str:
-    if isinstance(text, str) and _UNRESERVED.fullmatch(text):
+def _quoted(value: object, option: str, name: object = None) -> str:
+    """A name, or the value of the one that `name` is."""
+    if (type(value) is str or type(value) is int) and _UNRESERVED.fullmatch(text := str(value)):
         return text
-    return urllib.parse.quote_plus(text)
+    what = f"{option}: the name " if name is None else f"{option}[{name!r}]="
+    return urllib.parse.quote_plus(_text(value, what))
 
 
 def _values(value: object) -> Iterable[object]:
@@ -255,16 +257,27 @@ def _values(value: object) -> Iterable[object]:
         return (value,)
 
 
-def _text(value: object, what: str) -> bytes | str:
+def utf8(text: str, what: str) -> bytes:
+    """A text as it is sent; `what` is where an error has it.
+
+    Raises:
+        ValueError: It has half of a surrogate pair.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        # The codec's own error has all of it, which may be a secret.
+        raise ValueError(f"{what}...: {text[error.start]!r} at {error.start} isn't UTF-8") from None
+
+
+def _text(value: object, what: str) -> bytes:
     """What is sent for a value: as `str` has it, unless that is for programmers to read."""
-    if isinstance(value, str | bytes):
-        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
     if value is None:
         raise TypeError(f"{what}None: leave it out, or give ''")
-    if isinstance(value, bytearray | memoryview):
-        return bytes(value)
-    if isinstance(value, numbers.Number) or type(value).__str__ is not object.__str__:
-        return str(value)
+    if isinstance(value, str | numbers.Number) or type(value).__str__ is not object.__str__:
+        return utf8(str(value), what)
     files = "; files= sends files" if what.startswith("form[") else ""
     kind = type(value).__name__
     raise TypeError(f"{what}{kind}: takes text, a number, what else has a __str__ of its own, or a list of them{files}")
