@@ -325,3 +325,23 @@ loop.close()
 def test_a_forked_child_has_loops_of_its_own(script: Callable[..., Any]) -> None:
     done = script("import warnings; warnings.simplefilter('ignore')\n" + FORK)
     assert (done.returncode, done.stdout) == (0, "child 0\nchild 1\n"), done.stderr
+
+
+def test_timers_that_were_cancelled_go_long_before_their_time_and_the_others_come_in_theirs() -> None:
+    came: list[int] = []
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        for number in range(9):
+            loop.call_later(0.001 * number, came.append, number)
+        # Before those, which are then not the next ones.
+        loop.call_later(60, print)
+        for _ in range(3):
+            for handle in [loop.call_later(3600, print) for _ in range(200)]:
+                handle.cancel()
+            await asyncio.sleep(0.01)
+            assert len(loop._scheduled) < 100
+        await blocking(time.sleep, 0.01)
+
+    run(main())
+    assert came == list(range(9))

@@ -314,6 +314,36 @@ async def test_a_url_that_is_refused_for_something_else_is_told_whole() -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        ("", "not a token"),
+        ("G T", "not a token"),
+        ("GET / HTTP/1.1\r\nx: y\r\n\r\nGET", "not a token"),
+        ("G\xc4T", "not a token"),
+        ("connect", "tunnels are made by proxy="),
+    ],
+)
+async def test_a_method_that_would_be_read_as_something_else_is_refused_and_nothing_is_sent(
+    method: str, why: str
+) -> None:
+    given: tuple[Any, ...] = ({}, {"max_redirects": 1})
+    async with serve(response(b"")) as server, penstock.Client() as client:
+        for options in given:
+            with pytest.raises(ValueError, match=why):
+                await client.request(method, server.url, **options)
+        assert (server.connections, client.stats()["connected"]) == (0, 0)
+
+
+@pytest.mark.parametrize("host", ["a|b", "a<b>", 'a"b', "a\\b", "a{b}", "a^b", "[v1.a:b]", "[::g]", "[::1]x"])
+async def test_a_host_that_is_no_name_and_no_address_is_refused(host: str) -> None:
+    async with penstock.Client() as client:
+        for url in (f"http://{host}/", f"https://{host}:8080/x"):
+            with pytest.raises(penstock.InvalidURL) as caught:
+                await client.get(url)
+            assert caught.value.url == url
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"params": {"a": None}}, r"^params\['a'\]=None"),

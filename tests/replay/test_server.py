@@ -8,6 +8,7 @@ import gc
 import gzip
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -69,6 +70,44 @@ async def test_the_recorded_head_is_sent_byte_for_byte_but_for_its_framing() -> 
             b"HTTP/1.1 404 Not Here\r\nSERVER:  old \r\nx-One: 1\r\nX-ONE: \xe4\r\nContent-Encoding: gzip\r\n"
             b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(zipped), zipped)
         )
+
+
+@pytest.mark.asyncio
+async def test_of_a_body_that_was_decoded_in_part_the_codings_that_are_left_are_named() -> None:
+    dialog = recorded(f"{SITE}/a", gzip.compress(b"text"))
+    fields = {"content-encoding": "gzip, br", "transfer-encoding": "chunked"}
+    dialog = dialog.replace(res_headers=fields, res_decoded=("chunked", "br"))
+    async with ReplayServer([dialog]) as server, penstock.Client() as client:
+        answer = await client.get(server.url + "/a")
+        assert (answer.headers.get_all("content-encoding"), await answer.text()) == (["gzip"], "text")
+
+
+@pytest.mark.asyncio
+async def test_a_server_without_descriptors_takes_who_waits_when_there_are_some(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    async with ReplayServer([recorded(f"{SITE}/a", b"1")]) as server:
+        asker = socket.socket()
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 50, hard))
+            with pytest.raises(OSError, match="open files"):  # noqa: PT012
+                while True:
+                    taken.append(os.open("/dev/null", os.O_RDONLY))
+            asker.connect(("127.0.0.1", server.port))
+            await asyncio.sleep(0.1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for each in taken:
+                os.close(each)
+        reader, writer = await asyncio.open_connection(sock=asker)
+        writer.write(b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).endswith(b"\r\n\r\n1")
+        writer.close()
+        await writer.wait_closed()
+    # Once, and not for as long as it lasts.
+    assert [record.getMessage()[:38] for record in caplog.records] == ["accepts no connections for a second: ["]
 
 
 @pytest.mark.asyncio
