@@ -270,3 +270,39 @@ async def test_fsync_is_of_the_file_before_and_of_the_folder_after_it_is_named(
     named = next(index for index, call in enumerate(calls) if f'/{folder.name}/name"' in call)
     assert calls.index(synced[0]) < named < calls.index(synced[1])
     assert f"/{folder.name}>" in synced[1]
+
+
+UNLINKED = """
+    import asyncio, os, sys, penstock
+
+    async def main():
+        folder = sys.argv[1]
+        async with penstock.AsyncBodySink(penstock.Tunables(max_body_ram=int(sys.argv[2]), temp_dir=folder)) as sink:
+            await sink.write(bytes(100_000))
+            image = await sink.prepare()
+        await image.save(folder + "/name")
+        for taken in ("name", "folder"):
+            try:
+                await image.save(folder + "/" + taken)
+            except FileExistsError:
+                print("refused", end=" ")
+        print(sorted(os.listdir(folder)))
+
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("max_body_ram", [0, 1 << 20], ids=["file", "ram"])
+async def test_a_file_system_without_links_keeps_a_name_from_others_until_the_body_has_it(
+    tmp_path: Path, max_body_ram: int
+) -> None:
+    if (strace := shutil.which("strace")) is None:
+        pytest.skip("strace is not installed")
+    (tmp_path / "folder").mkdir()
+    command = [strace, "-f", "-o", os.devnull, "-e", "trace=link,linkat,renameat2"]
+    command += ["-e", "inject=link,linkat:error=EPERM", "-e", "inject=renameat2:error=EINVAL"]
+    command += [sys.executable, "-c", textwrap.dedent(UNLINKED), str(tmp_path), str(max_body_ram)]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=20, check=False)
+    check_traced(done)
+    assert done.stdout == "refused refused ['folder', 'name']\n"
+    assert (tmp_path / "name").read_bytes() == bytes(100_000)

@@ -74,8 +74,15 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
         done => return Ok(done?),
     }
     // link(2) refuses an existing name, which rename(2) would replace.
-    std::fs::hard_link(from, to)?;
-    std::fs::remove_file(from)
+    match std::fs::hard_link(from, to) {
+        Ok(()) => std::fs::remove_file(from),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        // A file system that has no links, either: an empty file keeps others from the name until it is the draft's.
+        Err(_) => {
+            drop(File::options().write(true).create_new(true).open(to)?);
+            std::fs::rename(from, to).inspect_err(|_| drop(std::fs::remove_file(to)))
+        }
+    }
 }
 
 pub(super) fn copy_range(file: &BodyFile, mut offset: u64, len: u64, target: &File) -> io::Result<()> {
