@@ -320,6 +320,8 @@ async def test_a_url_that_is_refused_for_something_else_is_told_whole() -> None:
         ("G T", "not a token"),
         ("GET / HTTP/1.1\r\nx: y\r\n\r\nGET", "not a token"),
         ("G\xc4T", "not a token"),
+        ("\xdf", "not a token"),
+        ("\u0131", "not a token"),
         ("connect", "tunnels are made by proxy="),
     ],
 )

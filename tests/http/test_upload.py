@@ -17,6 +17,7 @@ from typing import Any
 
 import penstock
 import pytest
+from penstock.http.writer import Writer
 
 from tests.http.conftest import Storing, lent
 from tests.http.serving import BODY, CLOSE, HANG, RESET, TURN, UNREAD, head, response, serve, until
@@ -259,6 +260,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a list": ({"content": [b"x"]}, "content=list"),
     "a number in a form": ({"files": {"a": 1}}, r"files\['a'\]=int"),
     "a part's headers": ({"files": {"a": ("n", b"x", "text/plain", {"X-Own": "1"})}}, r"files\['a'\]: a tuple of 4"),
+    "a part's type": ({"files": {"a": ("n", b"x", "text/plain\0")}}, r"files\['a'\]: .* isn't printable ASCII"),
     "a part's name alone": ({"files": {"a": ("n",)}}, r"files\['a'\]: a tuple of 1"),
     "a length that is wrong": ({"content": b"abc", "headers": {"content-length": "4"}}, "for a body of 3 bytes"),
     "a length that is none": ({"content": pieces(), "headers": {"content-length": "+4"}}, "not a number"),
@@ -269,7 +271,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "content-type follows from files",
     ),
     "a file's name in bytes of its own": ({"files": {"a": Path("\udce9.txt")}}, r"the name '\\udce9\.txt' isn't UTF-8"),
-    "a line in a type": ({"files": {"a": ("a", b"", "x\r\ny")}}, "line break"),
+    "a line in a type": ({"files": {"a": ("a", b"", "x\r\ny")}}, "printable ASCII"),
     "not a number": ({"json": float("nan")}, "JSON"),
     "an option that isn't": ({"contents": b""}, "there is no option contents"),
 }
@@ -639,6 +641,27 @@ async def test_an_upload_cancelled_at_any_turn_leaves_nothing(storing: Storing) 
         assert (await client.post(server.url, content=image)).status == 200
         assert server.bodies[-1] == LARGE
         await until(lambda: client.stats()["open"] == client.stats()["idle"])
+
+
+@pytest.mark.parametrize(("size", "writes"), [(1, 11), (64 << 10, 11), ((64 << 10) + 1, 31)])
+async def test_a_small_piece_is_one_write(monkeypatch: pytest.MonkeyPatch, size: int, writes: int) -> None:
+    async def source() -> AsyncIterator[bytes]:
+        for number in range(10):
+            yield bytes([number]) * size
+
+    count = 0
+
+    def counted(self: Writer, data: bytes | memoryview) -> None:
+        nonlocal count
+        count += 1
+        write(self, data)
+
+    write = Writer._write
+    monkeypatch.setattr(Writer, "_write", counted)
+    async with serve([response(b"")]) as server, penstock.Client() as client:
+        await client.post(server.url, content=source())
+        assert server.bodies == [b"".join(bytes([number]) * size for number in range(10))]
+    assert count == writes
 
 
 async def test_a_put_on_a_stale_connection_is_sent_once_more_but_not_from_an_iterator() -> None:

@@ -274,10 +274,10 @@ class Client(Unique):
             settings = self._settings.overridden(options) if options else self._settings
             hooks = settings.hooks
             if not options or APART.issuperset(options):
-                prepared = self._prepared.get((method, url)) or self._preparer.prepare(method.upper(), url)
+                prepared = self._prepared.get((method, url)) or self._preparer.prepare(method, url)
                 request = prepared.request
             else:
-                request = await self._preparer.make(method.upper(), url, options, settings, began)
+                request = await self._preparer.make(method, url, options, settings, began)
             while True:
                 response = await self._send(request, settings, began, streamed, tape, prepared)
                 response.history = history

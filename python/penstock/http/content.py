@@ -183,8 +183,8 @@ async def _multipart(files: Files, policy: Policy) -> Content:
         if kind is not None:
             if not isinstance(kind, str):
                 raise TypeError(f"files[{name!r}]: a content type is a str, not {type(kind).__name__}")
-            if any(c in kind for c in "\r\n"):
-                raise ValueError(f"files[{name!r}]: the content type {kind!r} has a line break")
+            if not (kind.isascii() and kind.isprintable()):
+                raise ValueError(f"files[{name!r}]: the content type {kind!r} isn't printable ASCII")
             head += f"\r\ncontent-type: {kind}"
         if isinstance(value, Path):
             part: bytes | BodyImage = await _opened(value, policy)

@@ -74,6 +74,7 @@ class Preparer:
 
     def prepare(self, method: str, url: str) -> Prepared:
         """A request without options, remembered unless something may make the next one different."""
+        method = _upper(method)
         key = method, url
         if (known := self.prepared.get(key)) is not None:
             # Asked for with the method in other letters.
@@ -94,7 +95,7 @@ class Preparer:
     async def make(self, method: str, url: str, options: Options, settings: Settings, began: float) -> Request:
         """A request with options, and with its content."""
         base = options.get("base_url")
-        url = _whole(url, self._base if base is None else _base(base))
+        method, url = _upper(method), _whole(url, self._base if base is None else _base(base))
         if (params := options.get("params")) is not None:
             url = with_params(url, params)
         url = to_ascii(url)
@@ -162,6 +163,11 @@ def _extra(request: Request, route: Route, jar: http.cookiejar.CookieJar | None)
         if fit := "; ".join(pair for pair in (cookies or "").split("; ") if not UNFIT.search(pair)):
             extra += f"cookie: {fit}\r\n"
     return extra.encode("latin-1")
+
+
+def _upper(method: str) -> str:
+    # Beyond ASCII, some would become other methods, and not be refused.
+    return method.upper() if method.isascii() else method
 
 
 def _whole(url: str, base: str | None) -> str:
