@@ -6,6 +6,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable
+from contextvars import Context
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +30,7 @@ class Loop:
     def time(self) -> float:
         return self.now
 
-    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> None:
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> None:
         # What is called soon comes before a timer, all of which are a bit late.
         late = TIMER if delay else 0
         heapq.heappush(self._timers, (self.now + delay + late, next(self._number), lambda: callback(*args)))

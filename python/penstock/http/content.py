@@ -15,7 +15,7 @@ from penstock.body.image import BodyImage
 from penstock.headers import pairs_of
 from penstock.http.url import encoded, utf8
 
-__all__ = ["BODIES", "Content", "Files", "Opening", "Source", "encode", "piece_of"]
+__all__ = ["BODIES", "SMALL", "Content", "Files", "Opening", "Source", "encode", "piece_of"]
 
 Buffer = bytes | bytearray | memoryview
 Source = Buffer | str | Path | BodyImage | AsyncIterable[Buffer]
