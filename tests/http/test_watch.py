@@ -30,7 +30,9 @@ class Loop:
     def time(self) -> float:
         return self.now
 
-    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> None:
+    def call_later(
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> None:
         # What is called soon comes before a timer, all of which are a bit late.
         late = TIMER if delay else 0
         heapq.heappush(self._timers, (self.now + delay + late, next(self._number), lambda: callback(*args)))
