@@ -344,6 +344,49 @@ async def test_what_came_before_an_error_is_read_before_it_is_raised(end: Any) -
         assert at_hand(client) == NOTHING
 
 
+FAILING: dict[str, tuple[str, bytes, bytes, Any]] = {
+    "too long": ("X-Coding: none", b"0123456789ABCDEF", b"0123456789ABCDE", penstock.BodyTooLong),
+    "decoded too long": ("Content-Encoding: deflate", zlib.compress(bytes(16)), bytes(15), penstock.DecodedTooLong),
+    "cut": ("Content-Encoding: deflate", zlib.compress(b"01234")[:-2], b"01234", penstock.Truncated),
+    "followed by more": ("Content-Encoding: deflate", zlib.compress(b"01234") + b"5", b"01234", penstock.DecodeError),
+}
+
+
+@pytest.mark.parametrize("what", FAILING)
+@pytest.mark.parametrize("apart", [True, False])
+async def test_a_body_that_comes_with_its_head_and_fails_is_begun_and_gives_what_came(what: str, apart: bool) -> None:
+    field, body, given, error = FAILING[what]
+    tunables = penstock.Tunables(max_body=15)
+    begin, rest = head("Transfer-Encoding: chunked", field), chunked(body, 1000)
+    script: list[Any] = [begin, TURN, rest] if apart else [begin + rest]
+    told: list[Any] = []
+    hooks = penstock.Hooks(
+        head=lambda request, status: told.append(status),
+        done=lambda response: told.append("done"),
+        failed=lambda request, error: told.append(type(error)),
+    )
+    async with serve(script) as server, penstock.Client(tunables=tunables, hooks=hooks) as client:
+        received = bytearray()
+
+        async def read() -> None:
+            async for view in answer.stream(4):
+                received.extend(view)
+
+        async with client.stream("GET", server.url) as answer:
+            assert answer.status == 200
+            with pytest.raises(error):
+                await read()
+        assert received == given
+        async with client.stream("GET", server.url) as answer:
+            with pytest.raises(error) as caught:
+                await answer.read()
+        assert await caught.value.partial.read() == given
+        with pytest.raises(error):
+            await client.get(server.url)
+        assert told == [200, "done", error, 200, "done", error, 200, error]
+        assert at_hand(client) == NOTHING
+
+
 @pytest.mark.parametrize("how", ["read", "text"])
 async def test_what_a_read_had_before_it_failed_is_the_errors_partial(how: str) -> None:
     script = [head("Content-Length: 9"), b"abc", TURN, b"def", TURN, CLOSE]

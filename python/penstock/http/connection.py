@@ -285,20 +285,27 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             self._continue.set_result(None)
 
     def _on_head(self) -> None:
-        exchange, status = self._exchange, self.status
-        if exchange is None or status is None:
+        exchange = self._exchange
+        if exchange is None:
             return
         try:
-            if exchange.on_head is not None:
-                exchange.context.run(exchange.on_head, status)
+            self._tell_head(exchange)
         except Exception as error:
             self.fail(error)
             # It has the error, which has this frame: what was to be sent would live until a collection.
             del exchange
             return
+        self.resume()
+
+    def _tell_head(self, exchange: Exchange) -> None:
+        """Tells once that the head is there, if it is."""
+        if (status := self.status) is None:
+            return
+        on_head, exchange.on_head = exchange.on_head, None
+        if on_head is not None:
+            exchange.context.run(on_head, status)
         if exchange.incoming is not None and (head := self.head()) is not None:
             exchange.incoming.begin(head)
-        self.resume()
 
     def _on_data(self) -> None:
         if self._exchange is None or (incoming := self._exchange.incoming) is None:
@@ -625,6 +632,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             return
         exchange, error = self._failure
         try:
+            # Where it came in one piece with what fails, nothing was told yet.
+            self._tell_head(exchange)
             if (incoming := exchange.incoming) is not None:
                 incoming.put(self.take_pieces())
                 if goes_on and isinstance(error, Truncated):
