@@ -257,9 +257,10 @@ async def test_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> Non
     assert chosen("http", "10.0.0.1", 80) == "other"
     assert chosen("http", "notinternal.test") == "other"
     assert chosen("http", "2001:db8::1", 8080) is None
-    monkeypatch.setenv("NO_PROXY", "*")
-    proxies = EnvironmentProxies()
-    assert chosen("https", "example.test") is None
+    for everything in ("*", "internal.test, *"):
+        monkeypatch.setenv("NO_PROXY", everything)
+        proxies = EnvironmentProxies()
+        assert chosen("https", "example.test") is None
 
 
 async def test_an_environment_that_names_no_proxy_is_an_error_about_its_variable(
