@@ -368,6 +368,22 @@ async def test_a_resolver_that_gives_something_else_than_a_list_is_a_type_error(
             assert client.stats()["connecting"] == 0
 
 
+async def test_a_resolver_that_gives_what_getaddrinfo_does_is_a_type_error_and_other_text_is_left_out() -> None:
+    given: list[Any] = [("127.0.0.1", 80)]
+
+    async def resolver(host: str) -> Any:
+        return given
+
+    async with penstock.Client(resolver=resolver) as client:
+        with pytest.raises(
+            TypeError, match=r"^resolver=.*: gave \('127.0.0.1', 80\) among those of a\.test, not an address$"
+        ):
+            await client.get("http://a.test/")
+        given[:] = ["nonsense"]
+        with pytest.raises(penstock.DNSError, match="the resolver gave none"):
+            await client.get("http://a.test/")
+
+
 async def test_lookups_that_nobody_waits_for_are_bounded() -> None:
     names = Names(None, 60, 60)
 

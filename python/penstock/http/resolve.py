@@ -125,8 +125,14 @@ class Names:
             # One address by itself would be taken for a list of its characters.
             if isinstance(given, str | bytes) or not isinstance(given, Iterable):
                 raise TypeError(f"resolver={resolver!r}: gave {given!r} for {host}, not a list of addresses")
-            found = [as_address(address) for address in given]
-            addresses = list(dict.fromkeys(address for address in found if address is not None))[:ADDRESSES]
+            found: dict[str, None] = {}
+            for one in given:
+                if (address := as_address(one)) is not None:
+                    found[address] = None
+                elif not isinstance(one, str):
+                    # As those that getaddrinfo gives, with an address in each.
+                    raise TypeError(f"resolver={resolver!r}: gave {one!r} among those of {host}, not an address")
+            addresses = list(found)[:ADDRESSES]
             if not addresses:
                 raise OSError("the resolver gave none")
         except (OSError, UnicodeError) as cause:
