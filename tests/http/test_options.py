@@ -413,6 +413,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "hooks": ({"failed": print}, "Hooks("),
     "cookies": ({"a": "1"}, "http.cookiejar.CookieJar()"),
     "follow_redirects": ("no", "True or False"),
+    "max_redirects": ("3", "a number of redirects, as 10"),
     "trust_env": ("no", "True or False"),
     "resolver": ("8.8.8.8", "an asynchronous function"),
     "allow_address": ("10.0.0.0/8", "a function of an address"),

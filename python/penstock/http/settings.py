@@ -168,8 +168,10 @@ class Settings:
         if not _OF_WAY.isdisjoint(names):
             self.way = object()
         most = self.max_redirects
-        if isinstance(most, bool) or not isinstance(most, int) or most < 0:
-            raise ValueError(f"max_redirects={most!r}: a number of redirects, 0 or more")
+        if isinstance(most, bool) or not isinstance(most, int):
+            raise TypeError(f"max_redirects={most!r}: takes a number of redirects, as 10")
+        if most < 0:
+            raise ValueError(f"max_redirects={most}: a number of redirects, 0 or more")
 
     def _with(self, **own: object) -> Settings:
         """As `dataclasses.replace`, which looks at each field, and takes a request longer than sending it."""
