@@ -242,7 +242,7 @@ class Client(Unique):
         Raises:
             RequestError, LimitExceeded: As `get`; `response.stream()` and `read()` raise what happens to the body.
 
-        Left before the body's end, or cancelled, the connection is closed.
+        Left before all of the body has come, or cancelled, the connection is closed.
         """
         response: StreamedResponse = await self._follow(method, url, options, streamed=True)
         try:
