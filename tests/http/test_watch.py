@@ -19,12 +19,21 @@ TIMER = 0.001
 """Seconds that a timer is late, as on a loop that has other things to do."""
 
 
+class Timer:
+    def __init__(self, callback: Callable[[], Any]) -> None:
+        self.callback: Callable[[], Any] | None = callback
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
 class Loop:
     """What is asked of an event loop here; time passes when nothing is to be done."""
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self._timers: list[tuple[float, int, Callable[[], Any]]] = []
+        self.woken = 0
+        self._timers: list[tuple[float, int, Timer]] = []
         self._number = itertools.count()
 
     def time(self) -> float:
@@ -32,10 +41,12 @@ class Loop:
 
     def call_later(
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> None:
+    ) -> Timer:
         # What is called soon comes before a timer, all of which are a bit late.
         late = TIMER if delay else 0
-        heapq.heappush(self._timers, (self.now + delay + late, next(self._number), lambda: callback(*args)))
+        timer = Timer(lambda: callback(*args))
+        heapq.heappush(self._timers, (self.now + delay + late, next(self._number), timer))
+        return timer
 
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
         self.call_later(0, callback, *args)
@@ -43,16 +54,19 @@ class Loop:
     def run(self, until: Callable[[], bool]) -> None:
         end = self.now + 1000
         while not until():
-            due, _, callback = heapq.heappop(self._timers)
+            due, _, timer = heapq.heappop(self._timers)
+            if timer.callback is None:
+                continue
+            self.woken += due > self.now
             self.now = max(self.now, due)
             assert self.now < end
-            callback()
+            timer.callback()
 
 
 class Connection:
     """One that a watch looks at, with a request that was begun."""
 
-    def __init__(self, loop: Loop, timeout: penstock.Timeouts) -> None:
+    def __init__(self, loop: Loop, timeout: penstock.Timeouts, deadlines: Deadlines | None = None) -> None:
         self.accepted: int | None = None
         self.waits = self.gives = self.is_held_up = self.has_head = False
         self.progress = 0
@@ -61,7 +75,7 @@ class Connection:
         self.failed: tuple[float, BaseException] | None = None
         self._loop = loop
         told: Any = loop
-        self.watch = Watch(told, Deadlines(told))
+        self.watch = Watch(told, deadlines or Deadlines(told))
         self.watch.begin(self, self.exchange, 0)
 
     def check(self, now: float) -> None:
@@ -136,6 +150,26 @@ def failed(
     loop.run(lambda: connection.failed is not None)
     assert connection.failed is not None
     return began, *connection.failed
+
+
+def test_a_loop_is_woken_no_more_often_than_the_timeouts_of_who_waits_need() -> None:
+    loop = Loop()
+    told: Any = loop
+    deadlines = Deadlines(told)
+    began = loop.now
+    patient = [Connection(loop, penstock.Timeouts(), deadlines) for _ in range(3)]
+    loop.run(lambda: loop.now > began + 30)
+    # Each 1 % of 60 seconds, a bit early.
+    assert loop.woken <= 55
+    # Then one that is in more of a hurry, which isn't late for it, and leaves them as they were.
+    began = loop.now
+    hurried = Connection(loop, penstock.Timeouts(first_byte=0.2), deadlines)
+    loop.run(lambda: hurried.failed is not None)
+    assert 0.2 <= loop.now - began <= 0.25
+    loop.woken = 0
+    loop.run(lambda: loop.now > began + 10)
+    assert loop.woken <= 20
+    assert all(connection.failed is None for connection in patient)
 
 
 @pytest.mark.parametrize("seconds", [0.05, 1])

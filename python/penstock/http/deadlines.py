@@ -16,7 +16,8 @@ __all__ = ["BUDGET_RETRY", "Deadlines", "with_patience"]
 T = TypeVar("T")
 
 TICK = 0.02
-"""Seconds between two looks. One notices what came, and another that nothing came since: both may be late by 50 ms."""
+"""Seconds between two looks, at least. One notices what came, and another that nothing came since: both may be late by
+50 ms."""
 
 BUDGET_RETRY = 0.02
 """Seconds between two tries of a write for which there was no budget."""
@@ -28,13 +29,16 @@ class Watched(Protocol):
 
 
 class Deadlines:
-    """Calls `check` of each that it watches when its time has come, looking every `TICK` seconds while there is any."""
+    """Calls `check` of each that it watches when its time has come, looking no more often than that takes: a loop that
+    has nothing else to do sleeps meanwhile."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._watched: dict[Watched, tuple[float, float]] = {}
         """When each is due, and how long after that again."""
         self._timer: asyncio.TimerHandle | None = None
+        self._next = 0.0
+        """When the timer looks."""
 
     def watch(self, watched: Watched, shortest: float) -> None:
         """Checks often enough for a timeout of `shortest` seconds, each `TICK` or 1 % of that, whichever is more; until
@@ -43,12 +47,22 @@ class Deadlines:
         known = self._watched.get(watched)
         if known is not None and known[1] <= every:
             return
-        self._watched[watched] = (self._loop.time() + every, every)
-        if self._timer is None:
-            self._timer = self._loop.call_later(TICK, self._tick, context=contextvars.Context())
+        now = self._loop.time()
+        self._watched[watched] = (now + every, every)
+        self._look_for(now + every, now)
 
     def forget(self, watched: Watched) -> None:
         self._watched.pop(watched, None)
+
+    def _look_for(self, due: float, now: float) -> None:
+        """Looks in time for what is due then, though the timer be late."""
+        at = max(now + TICK, due - TICK)
+        if self._timer is not None:
+            if self._next <= at:
+                return
+            self._timer.cancel()
+        self._next = at
+        self._timer = self._loop.call_later(at - now, self._tick, context=contextvars.Context())
 
     def _tick(self) -> None:
         self._timer = None
@@ -59,7 +73,7 @@ class Deadlines:
                 self._watched[watched] = (now + every, every)
                 watched.check(now)
         if self._watched:
-            self._timer = self._loop.call_later(TICK, self._tick, context=contextvars.Context())
+            self._look_for(min(due for due, _ in self._watched.values()), now)
 
     def close(self) -> None:
         self._watched.clear()
