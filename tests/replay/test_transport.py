@@ -219,6 +219,20 @@ async def test_a_body_that_was_recorded_as_it_came_is_decoded_as_the_client_says
         assert (await answer.read(), answer.decoded) == (b"text", ("gzip",))
 
 
+async def test_what_fails_while_a_recorded_body_is_decoded_has_it_as_its_partial() -> None:
+    zipped = gzip.compress(b"text")
+    fields = [("Content-Encoding", "gzip")]
+    failing = [(zipped[:-2], penstock.Truncated), (b"text", penstock.DecodeError), (zipped, penstock.DecodedTooLong)]
+    for body, error in failing:
+        tunables = penstock.Tunables(max_body=3 if error is penstock.DecodedTooLong else 100)
+        async with client(recorded("http://a/", body, res_headers=fields), tunables=tunables) as replayed:
+            with pytest.raises(error) as caught:
+                await replayed.get("http://a/")
+            assert await caught.value.partial.read() == body
+            with pytest.raises(error):
+                await replayed.stream("GET", "http://a/").__aenter__()
+
+
 async def test_of_a_body_that_more_is_off_than_its_fields_name_nothing_is_taken_off_again() -> None:
     fields = [("content-encoding", "gzip, br")]
     plain = recorded("http://a/", b"text", res_headers=fields).replace(res_decoded=("gzip", "br", "gzip"))

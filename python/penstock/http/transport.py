@@ -10,6 +10,7 @@ import penstock
 from penstock._native import Op
 from penstock.blocking._ops import ignored, perform
 from penstock.blocking.policy import Policy
+from penstock.errors import PenstockError
 from penstock.headers import codings_in
 from penstock.http.response import Answer, Response
 from penstock.http.stream import TAKEN, StreamedResponse
@@ -63,9 +64,15 @@ async def ask(
         stored = answer.response()
         body, decoded = stored.body if request.method != "HEAD" else EMPTY, stored.decoded
         if settings.decode and (codings := codings_left(answer)) and body:
-            body = await body.decode(
-                codings, tunables=settings.tunables, budget=settings.budget, policy=settings.policy
-            )
+            try:
+                body = await body.decode(
+                    codings, tunables=settings.tunables, budget=settings.budget, policy=settings.policy
+                )
+            except PenstockError as error:
+                if hasattr(error, "partial"):
+                    # As of a body that was decoded when it was there: all of it, as it came.
+                    error.partial = body
+                raise
             # Of gzip's two names the one that a connection has, too.
             decoded = (*(coding.removeprefix("x-") for coding in codings), *decoded)
         response = Response(stored._head, body, request.url, loop.time() - began, decoded)
