@@ -100,6 +100,8 @@ async def write(
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([undoing])
         undoing.result()
+        # It has the error, which has this frame, and the dialogs.
+        del opening
         raise
     return count
 

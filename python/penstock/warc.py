@@ -272,7 +272,11 @@ def read(
             if message is None:
                 break
     if failure is not None:
-        raise failure
+        try:
+            raise failure
+        finally:
+            # It has this frame, and by it bodies that were read.
+            del failure
 
 
 def _messages(

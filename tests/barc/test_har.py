@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import errno
 import gzip
 import json
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ import pytest
 from penstock import barc, har
 
 from tests.barc.conftest import MakeDialog, make_dialog
-from tests.http.serving import head, response, serve
+from tests.conftest import uncollected
+from tests.http.serving import head, response, serve, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -220,6 +223,18 @@ async def test_a_file_is_there_when_it_is_complete_or_not_at_all(tmp_path: Path,
     assert json.loads(path.read_bytes())["log"]["version"] == "1.2"
     assert await har.write(tmp_path / "empty.har", []) == 0
     assert json.loads((tmp_path / "empty.har").read_bytes())["log"]["entries"] == []
+
+
+async def test_why_there_is_no_file_is_in_no_cycle_with_the_dialogs(tmp_path: Path) -> None:
+    async def write() -> weakref.ref[Iterator[penstock.Dialog]]:
+        dialogs = (make_dialog(number, b"") for number in range(2))
+        with contextlib.suppress(FileNotFoundError):
+            await har.write(tmp_path / "none" / "a.har", dialogs)
+        return weakref.ref(dialogs)
+
+    with uncollected():
+        dialogs = await write()
+        await until(lambda: dialogs() is None)
 
 
 async def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path: Path, dialog: MakeDialog) -> None:

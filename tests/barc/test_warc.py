@@ -12,6 +12,7 @@ import string
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from warcio.archiveiterator import ArchiveIterator
 from warcio.warcwriter import WARCWriter
 
 from tests.barc.conftest import make_dialog
+from tests.conftest import uncollected
 from tests.http.serving import CLOSE, chunked, head, response, serve
 
 UTC = datetime.UTC
@@ -671,6 +673,24 @@ def test_an_interrupt_between_two_records_of_a_dialog_leaves_complete_ones_to_ap
         assert warc.write(path, [dialog]) == 1
     assert [bytes(dialog.res_body) for dialog in warc.read(path)] == [bytes(dialog.res_body) for dialog in dialogs]
     assert check(path).count("digest pass") == 1 + 2 * 3
+
+
+def test_what_was_read_before_damage_is_in_no_cycle_with_its_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    warc.write(path, [make_dialog(0, b"body")])
+    with path.open("ab") as file:
+        file.write(b"no record\r\n")
+
+    def read() -> weakref.ref[penstock.ArchiveError]:
+        try:
+            for _ in warc.read(path):
+                pass
+        except penstock.ArchiveError as error:
+            return weakref.ref(error)
+        raise AssertionError("nothing was wrong")
+
+    with uncollected():
+        assert read()() is None
 
 
 @pytest.mark.asyncio

@@ -16,6 +16,8 @@ import uvloop
 from penstock import DispatchPool
 from penstock.errors import PoolClosed, PoolFull
 
+from tests.conftest import uncollected
+
 from .conftest import Gate
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
@@ -217,6 +219,29 @@ async def test_a_finished_exception_that_was_not_asked_for_is_not_reported(one: 
     del results
     gc.collect()
     assert not reported
+
+
+@pytest.mark.asyncio
+async def test_the_exception_of_a_call_is_in_no_cycle_with_who_iterates(pool: DispatchPool) -> None:
+    class OwnError(Exception):
+        pass
+
+    def fail(_: int) -> None:
+        raise OwnError
+
+    async def iterate() -> weakref.ref[OwnError]:
+        try:
+            async for _ in pool.map_unordered(fail, [1]):
+                pass
+        except OwnError as error:
+            return weakref.ref(error)
+        raise AssertionError("nothing was wrong")
+
+    with uncollected():
+        failure = await iterate()
+        async with asyncio.timeout(10):
+            while failure() is not None:
+                await asyncio.sleep(0.001)
 
 
 @pytest.mark.asyncio

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import http.cookiejar
 import os
 import select
@@ -12,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from penstock.http import connect
 from penstock.http.resolve import FORSAKEN, Names, as_address
 from penstock.http.url import parse
 
+from tests.conftest import uncollected
 from tests.http.conftest import NOTHING, Storing, at_hand
 from tests.http.serving import HANG, response, serve, until
 from tests.http.test_redirects import redirect
@@ -110,6 +113,40 @@ async def test_what_keeps_a_name_from_being_looked_up_is_not_remembered_of_it(nu
             await client.get(f"http://a.test:{server.port}/")
         lacks.clear()
         assert (await client.get(f"http://a.test:{server.port}/")).status == 200
+
+
+class Particular(OSError):
+    """Can't be copied."""
+
+    def __init__(self, host: str, *, server: str) -> None:
+        super().__init__(f"{server} has no {host}")
+
+
+@pytest.mark.parametrize("fails", [OSError, functools.partial(Particular, server="ns.test")])
+async def test_of_a_failed_lookup_nothing_is_kept_that_its_resolver_had(fails: Callable[[str], OSError]) -> None:
+    held: list[weakref.ref[Book]] = []
+
+    async def resolver(host: str) -> list[str]:
+        answer = Book()
+        held.append(weakref.ref(answer))
+        raise fails(host)
+
+    async def fail(client: penstock.Client) -> tuple[str, str]:
+        # `pytest.raises` would be in a cycle with the error itself.
+        try:
+            await client.get("http://a.test/")
+        except penstock.DNSError as error:
+            return str(error), str(error.__cause__)
+        raise AssertionError("nothing was wrong")
+
+    async with penstock.Client(resolver=resolver) as client:
+        with uncollected():
+            first = await fail(client)
+            assert first == (f"no address for a.test: {fails('a.test')}", str(fails("a.test")))
+            [had] = held
+            await until(lambda: had() is None)
+        assert await fail(client) == (first if fails is OSError else (first[0], "None"))
+        assert len(held) == 1
 
 
 async def test_names_are_looked_up_by_the_system_on_the_default_pool(monkeypatch: pytest.MonkeyPatch) -> None:

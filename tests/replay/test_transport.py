@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import gzip
 import http.cookiejar
+import os
 import re
 import tracemalloc
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from penstock.replay import ReplayServer
 from penstock.replay.keys import by_url_and_path
 from penstock.replay.store import Store
 
-from tests.http.serving import head, response, serve
+from tests.conftest import uncollected
+from tests.http.serving import head, response, serve, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -613,3 +616,22 @@ async def test_a_transport_that_answers_no_dialog_is_told_of() -> None:
         await ask(Absent())
     with pytest.raises(TypeError, match=r"transport=.*Synchronous.*: answer\(\) gave Dialog, and isn't asynchronous"):
         await ask(Synchronous())
+
+
+async def test_what_a_body_cut_short_is_told_by_is_in_no_cycle_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "body"
+    path.write_bytes(LARGE)
+    body = penstock.BodyImage.from_path(path)
+    os.truncate(path, 10)
+
+    async def read() -> weakref.ref[penstock.Truncated]:
+        async with client(recorded("http://a/", body)) as replayed, replayed.stream("GET", "http://a/") as response:
+            try:
+                await response.read()
+            except penstock.Truncated as error:
+                return weakref.ref(error)
+        raise AssertionError("nothing was wrong")
+
+    with uncollected():
+        failure = await read()
+        await until(lambda: failure() is None)

@@ -124,6 +124,9 @@ class Unordered(AsyncIterator[T], Generic[T]):
         except BaseException:
             self._end()
             raise
+        finally:
+            # It has the error, which has this frame, and those of whoever iterates.
+            del future
 
     def _fill(self) -> None:
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
+import copy
 import errno
 import ipaddress
 import logging
@@ -52,9 +54,10 @@ async def system_resolver(host: str) -> list[str]:
 class _Lookup:
     """One that is under way."""
 
-    __slots__ = ("task", "waiting")
+    __slots__ = ("asked", "task", "waiting")
 
-    def __init__(self, task: asyncio.Task[list[str] | DNSError]) -> None:
+    def __init__(self, asked: _Asked, task: asyncio.Task[list[str] | DNSError]) -> None:
+        self.asked = asked
         self.task = task
         self.waiting = 0
         """How many wait for it."""
@@ -69,6 +72,8 @@ class Names:
         self._failed_seconds = failed_seconds
         self._known: collections.OrderedDict[_Asked, tuple[float, list[str] | DNSError]] = collections.OrderedDict()
         self._asking: dict[_Asked, _Lookup] = {}
+        self._forsaken: dict[_Lookup, None] = {}
+        """Of these, those that nobody waits for, in the order in which they were given up."""
         self.lookups = 0
         self.hits = 0
 
@@ -90,7 +95,7 @@ class Names:
         else:
             lookup = self._asking.get(asked)
             if lookup is None:
-                lookup = _Lookup(loop.create_task(self._ask(asked)))
+                lookup = _Lookup(asked, loop.create_task(self._ask(asked)))
                 if not lookup.task.done():
                     # An eager task may be.
                     self._asking[asked] = lookup
@@ -102,14 +107,18 @@ class Names:
 
     async def _wait(self, lookup: _Lookup) -> list[str] | DNSError:
         lookup.waiting += 1
+        self._forsaken.pop(lookup, None)
         try:
             return await asyncio.shield(lookup.task)
         finally:
             lookup.waiting -= 1
-            # By resolvers that take for ever, or are asked once each, there could be any number.
-            forsaken = [asked for asked, other in self._asking.items() if not other.waiting]
-            if len(forsaken) > FORSAKEN:
-                self._asking.pop(forsaken[0]).task.cancel()
+            if not lookup.waiting and self._asking.get(lookup.asked) is lookup:
+                self._forsaken[lookup] = None
+                # By resolvers that take for ever, or are asked once each, there could be any number.
+                if len(self._forsaken) > FORSAKEN:
+                    first = next(iter(self._forsaken))
+                    del self._forsaken[first], self._asking[first.asked]
+                    first.task.cancel()
 
     async def _ask(self, asked: _Asked) -> list[str] | DNSError:
         host, resolver = asked
@@ -136,23 +145,36 @@ class Names:
             if not addresses:
                 raise OSError("the resolver gave none")
         except (OSError, UnicodeError) as cause:
-            # UnicodeError: not a name by the rules of IDNA, and never one.
-            error = DNSError(f"no address for {host}: {cause}", retryable=isinstance(cause, OSError))
-            error.__cause__ = cause
-            # Those of a resolver's answer are of a number space of their own.
-            if isinstance(cause, socket.gaierror | UnicodeError) or cause.errno not in SHORT:
-                self._remember(asked, loop.time() + self._failed_seconds, error)
-            log.debug("%s", error)
-            return error
+            # The cause has this frame, which has neither the error nor its task: nothing waits for a collection.
+            return self._failed(asked, cause, loop.time() + self._failed_seconds)
         else:
             self._remember(asked, loop.time() + self._seconds, addresses)
             log.debug("%s is at %s", host, addresses)
             return addresses
         finally:
-            # One that was ended isn't there any more, and another may be.
-            lookup = self._asking.get(asked)
-            if lookup is not None and lookup.task is asyncio.current_task():
-                del self._asking[asked]
+            self._over(asked)
+
+    def _over(self, asked: _Asked) -> None:
+        """The lookup that this task makes has come to its end."""
+        lookup = self._asking.get(asked)
+        # One that was ended isn't there any more, and another may be.
+        if lookup is not None and lookup.task is asyncio.current_task():
+            del self._asking[asked]
+            self._forsaken.pop(lookup, None)
+
+    def _failed(self, asked: _Asked, cause: OSError | UnicodeError, until: float) -> DNSError:
+        """What is told of a lookup now, and remembered of it."""
+        error = _no_address(asked[0], cause)
+        error.__cause__ = cause
+        # Those of a resolver's answer are of a number space of their own.
+        if isinstance(cause, socket.gaierror | UnicodeError) or cause.errno not in SHORT:
+            remembered = _no_address(asked[0], cause)
+            # Its traceback has the frames of a program's resolver, and all that is in them. Some can't be copied.
+            with contextlib.suppress(Exception):
+                remembered.__cause__ = copy.copy(cause)
+            self._remember(asked, until, remembered)
+        log.debug("%s", error)
+        return error
 
     def _remember(self, asked: _Asked, until: float, found: list[str] | DNSError) -> None:
         self._known[asked] = until, found
@@ -163,6 +185,11 @@ class Names:
     def close(self) -> None:
         for lookup in self._asking.values():
             lookup.task.cancel()
+
+
+def _no_address(host: str, cause: OSError | UnicodeError) -> DNSError:
+    # UnicodeError: not a name by the rules of IDNA, and never one.
+    return DNSError(f"no address for {host}: {cause}", retryable=isinstance(cause, OSError))
 
 
 def as_address(host: str) -> str | None:

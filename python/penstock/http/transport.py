@@ -138,7 +138,11 @@ class StoredResponse(StreamedResponse):
         # Whoever waits may be cancelled; the next one gets the piece.
         await asyncio.wait([reading])
         self._reading = None
-        return reading.result()
+        try:
+            return reading.result()
+        finally:
+            # It has the error, which has this frame, and the body with it.
+            del reading
 
     async def aclose(self) -> None:
         self._end("it was closed")
