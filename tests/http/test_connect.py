@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import functools
+import gc
 import http.cookiejar
 import os
 import select
@@ -115,6 +116,10 @@ async def test_what_keeps_a_name_from_being_looked_up_is_not_remembered_of_it(nu
         assert (await client.get(f"http://a.test:{server.port}/")).status == 200
 
 
+class OwnError(Exception):
+    """A program's own."""
+
+
 class Particular(OSError):
     """Can't be copied."""
 
@@ -147,6 +152,42 @@ async def test_of_a_failed_lookup_nothing_is_kept_that_its_resolver_had(fails: C
             await until(lambda: had() is None)
         assert await fail(client) == (first if fails is OSError else (first[0], "None"))
         assert len(held) == 1
+
+
+async def test_what_fails_in_a_context_of_its_own_is_in_no_cycle() -> None:
+    async def fail() -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.get_loop().call_soon(future.set_exception, OwnError())
+        try:
+            await future
+        finally:
+            del future
+
+    async def wait() -> weakref.ref[OwnError]:
+        try:
+            await connect._Apart(fail())
+        except OwnError as error:
+            return weakref.ref(error)
+        raise AssertionError("nothing was wrong")
+
+    with uncollected():
+        failure = await wait()
+        await until(lambda: failure() is None)
+
+
+async def test_why_no_address_of_a_name_answers_is_in_no_cycle() -> None:
+    def refusals() -> int:
+        return sum(isinstance(each, ConnectionRefusedError) for each in gc.get_objects())
+
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        url = f"http://a.test:{unheard.getsockname()[1]}/"
+        async with penstock.Client(resolver=Book(a=["127.0.0.1", "127.0.0.2"])) as client:
+            with uncollected():
+                before = refusals()
+                with contextlib.suppress(penstock.ConnectError):
+                    await client.get(url)
+                await until(lambda: refusals() == before)
 
 
 async def test_names_are_looked_up_by_the_system_on_the_default_pool(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,9 @@ class _Apart(Generic[T]):
                 step = functools.partial(coroutine.send, (yield awaited))
             except BaseException as error:
                 step = functools.partial(coroutine.throw, error)
+            finally:
+                # So would a future that it is an error of.
+                del awaited
 
 
 class Connector:
@@ -221,7 +224,11 @@ async def _race(addresses: Sequence[str], connect: Reach) -> socket.socket:
                     return task.result()
                 failure = failure or cast("OSError", task.exception())
         assert failure is not None  # there was an address, and none of them answered
-        raise failure
+        try:
+            raise failure
+        finally:
+            # It has this frame, which has it, also by the tasks.
+            del failure, done, task
     finally:
         for task in running:
             _forgo(task)
