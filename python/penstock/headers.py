@@ -27,6 +27,9 @@ class Headers(Mapping[str, str]):
     def __init__(self, head: Head | Fields | Pairs) -> None:
         self._head = head if isinstance(head, _PARSED) else fields_of(head)
 
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._head.get(name) is not None
+
     def __getitem__(self, name: str) -> str:
         value = self._head.get(name)
         if value is None:

@@ -24,6 +24,14 @@ from tests.barc.conftest import DATA, MakeDialog, make_dialog
 from tests.http.serving import head, response, serve
 
 
+def test_what_is_no_text_is_no_name_of_a_header() -> None:
+    headers = penstock.Headers([("A", "1")])
+    assert "a" in headers
+    assert "b" not in headers
+    assert 5 not in headers
+    assert b"a" not in headers
+
+
 def test_a_trace_says_by_which_clock_it_started() -> None:
     naive = datetime.datetime(2026, 11, 29, 8)
     with pytest.raises(ValueError, match=r"^started=2026-11-29T08:00:00: has no time zone"):

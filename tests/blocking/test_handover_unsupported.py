@@ -95,6 +95,16 @@ def test_a_cpython_that_was_not_tested_gets_asyncios_loop_and_a_warning(monkeypa
     assert asyncio.run(enables()) is False
 
 
+def test_where_asyncios_loops_were_changed_there_is_no_hand_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_once(self: asyncio.SelectorEventLoop) -> None:
+        asyncio.BaseEventLoop._run_once(self)  # type: ignore[attr-defined]
+
+    # As nest_asyncio does, whose loops run within themselves.
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "_run_once", run_once, raising=False)
+    with pytest.warns(RuntimeWarning, match="no hand-over: something in this process has changed"):
+        assert penstock.run(penstock.enable_handover()) is False
+
+
 def test_on_a_cpython_that_was_not_tested_all_else_works(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> tuple[int, int]:
         with pytest.raises(HandoverError, match="not penstock"):

@@ -81,6 +81,10 @@ def _is_tested() -> bool:
     return sys.version_info[:2] in TESTED
 
 
+def _has_own_turn(kind: type[asyncio.AbstractEventLoop]) -> bool:
+    return getattr(kind, "_run_once", None) is base_events.BaseEventLoop._run_once
+
+
 class _Handover(asyncio.SelectorEventLoop):
     """What a selector loop needs to be handed from thread to thread.
 
@@ -334,13 +338,17 @@ def new_event_loop(
         idle_seconds: A carrier that wasn't needed for so long ends.
 
     Warns:
-        RuntimeWarning: This CPython wasn't tested; the loop is asyncio's own then.
+        RuntimeWarning: This CPython wasn't tested, or something has changed asyncio's loops, as nest_asyncio does; the
+            loop is asyncio's own then.
     """
-    if handover and not _is_tested():
-        version = ".".join(map(str, sys.version_info[:2]))
-        warnings.warn(f"no hand-over on CPython {version}: it wasn't tested with it", RuntimeWarning, stacklevel=2)
-        handover = False
-    if not handover:
+    why = ""
+    if not _is_tested():
+        why = f" on CPython {'.'.join(map(str, sys.version_info[:2]))}: it wasn't tested with it"
+    elif not _has_own_turn(asyncio.SelectorEventLoop):
+        why = ": something in this process has changed the turn of asyncio's loops"
+    if handover and why:
+        warnings.warn(f"no hand-over{why}", RuntimeWarning, stacklevel=2)
+    if not handover or why:
         return asyncio.SelectorEventLoop()
     return HandoverEventLoop(max_carriers=max_carriers, threshold=threshold, idle_seconds=idle_seconds)
 
@@ -358,10 +366,7 @@ async def enable_handover(
         # Another task may have enabled it in the turn that is under way.
         await asyncio.sleep(0)
         return True
-    turn = getattr(type(loop), "_run_once", None)
-    if turn is not base_events.BaseEventLoop._run_once or not isinstance(loop, asyncio.SelectorEventLoop):
-        return False
-    if not _is_tested():
+    if not (isinstance(loop, asyncio.SelectorEventLoop) and _has_own_turn(type(loop)) and _is_tested()):
         return False
     made = cast(_Handover, loop)
     # Refused options leave the loop as it was.
