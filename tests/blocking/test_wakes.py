@@ -4,12 +4,14 @@ models of the queue, and by every other test."""
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
-from penstock import DispatchPool
+from penstock import DispatchPool, Semaphore
 from penstock._native import _nap
 
 from .conftest import Gate
@@ -99,3 +101,45 @@ async def test_a_job_that_blocks_against_expectation_holds_up_nobody(pool: Dispa
     finally:
         gate.set()
     await asyncio.gather(*blocked)
+
+
+def switches(thread: threading.Thread) -> int:
+    """How often it has gone to sleep so far."""
+    status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not on this platform: no /proc")
+@pytest.mark.parametrize("what", ["a permit", "a permit, with a timeout", "room in a queue", "the end"])
+def test_a_thread_that_waits_is_not_woken_to_look_for_signals_which_the_main_thread_hears(
+    gate: Gate, what: str
+) -> None:
+    semaphore = Semaphore(1)
+    assert semaphore.try_acquire()
+
+    def enter(timeout: float | None = None) -> None:
+        with semaphore.sync(timeout):
+            pass
+
+    with DispatchPool(threads=1, queue_length=1) as pool:
+        pool.dispatch(gate)
+        gate.wait_entered()
+        pool.dispatch(noop)
+        waits = {
+            "a permit": enter,
+            "a permit, with a timeout": lambda: enter(20),
+            "room in a queue": lambda: pool.dispatch(noop),
+            "the end": pool.close,
+        }
+        thread = threading.Thread(target=waits[what])
+        thread.start()
+        try:
+            time.sleep(0.2)
+            before = switches(thread)
+            time.sleep(0.4)
+            assert switches(thread) - before <= 1
+        finally:
+            semaphore.release()
+            gate.open.set()
+            thread.join(20)
+    assert not thread.is_alive()

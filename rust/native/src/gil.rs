@@ -10,8 +10,19 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
 use std::time::Duration;
 
-/// A thread that waits without the interpreter looks for signals (Ctrl-C) so often.
+/// A thread that waits without the interpreter looks for signals (Ctrl-C) so often, if it [hears](hears_signals) them.
 pub const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Whether signals may have to be handled by the calling thread: CPython has the main thread do it, and no other.
+pub fn hears_signals(py: Python<'_>) -> bool {
+    let is_main = || {
+        let threading = py.import(intern!(py, "threading"))?;
+        let main = threading.call_method0(intern!(py, "main_thread"))?.getattr(intern!(py, "ident"))?;
+        main.eq(this_thread(py))
+    };
+    // Near the interpreter's end nobody can be asked.
+    is_main().unwrap_or(true)
+}
 
 /// Whether the calling thread runs the process's main interpreter, and not a sub-interpreter.
 pub fn is_main_interpreter(_: Python<'_>) -> bool {

@@ -103,7 +103,9 @@ impl DispatchPool {
         let mut pushed = workers.queue().push(job, if blocks { WhenFull::Refuse } else { when_full });
         while blocks && let Err(Rejected { error: Error::PoolFull { .. }, job }) = pushed {
             py.check_signals()?;
-            pushed = py.detach(|| workers.queue().push(job, WhenFull::BlockFor(SIGNAL_INTERVAL)));
+            let hears = gil::hears_signals(py);
+            let when_full = if hears { WhenFull::BlockFor(SIGNAL_INTERVAL) } else { WhenFull::Block };
+            pushed = py.detach(|| workers.queue().push(job, when_full));
         }
         let mut displaced = pushed.map_err(|rejected| errors::to_py(py, rejected.error))?;
         let queue = workers.queue();

@@ -16,7 +16,7 @@ use pyo3::types::PyDict;
 use crate::baton;
 use crate::drains::Drains;
 use crate::errors;
-use crate::gil::SIGNAL_INTERVAL;
+use crate::gil::{self, SIGNAL_INTERVAL};
 use crate::pool::DispatchPool;
 use crate::worker::Workers;
 
@@ -61,6 +61,10 @@ impl Crew {
     pub fn join_hearing_signals(&self, py: Python<'_>) -> PyResult<()> {
         self.close();
         py.detach(|| self.drains.join());
+        if !gil::hears_signals(py) {
+            py.detach(|| self.workers.join());
+            return Ok(());
+        }
         while !py.detach(|| self.workers.join_for(SIGNAL_INTERVAL)) {
             py.check_signals()?;
         }

@@ -406,10 +406,12 @@ impl Sync {
             return Err(errors::declared(py, "BlockingInLoop", (message,), &[]));
         }
         let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let interval = gil::hears_signals(py).then_some(SIGNAL_INTERVAL);
         let mut place = self.core.enqueue(1).raise(py)?;
         loop {
-            let left = deadline.map_or(SIGNAL_INTERVAL, |end| end.saturating_duration_since(Instant::now()));
-            if let Some(grant) = py.detach(|| place.wait(Some(left.min(SIGNAL_INTERVAL)))).raise(py)? {
+            let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
+            let limit = left.into_iter().chain(interval).min();
+            if let Some(grant) = py.detach(|| place.wait(limit)).raise(py)? {
                 // Ctrl-C wins: the grant is dropped.
                 py.check_signals()?;
                 grant.forget();
