@@ -635,3 +635,18 @@ async def test_what_a_body_cut_short_is_told_by_is_in_no_cycle_with_it(tmp_path:
     with uncollected():
         failure = await read()
         await until(lambda: failure() is None)
+
+
+async def test_a_replay_whose_archive_was_missing_is_used_on_another_loop_when_it_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.barc"
+
+    async def ask() -> set[type]:
+        async with penstock.Client(transport=replay) as replayed:
+            asked = (replayed.get("http://a/") for _ in range(3))
+            return {type(answer) for answer in await asyncio.gather(*asked, return_exceptions=True)}
+
+    with contextlib.closing(penstock.Replay(path)) as replay:
+        assert await asyncio.to_thread(asyncio.run, ask()) == {FileNotFoundError}
+        async with barc.AsyncArchive(path, "a") as archive:
+            await archive.append(recorded("http://a/"))
+        assert await asyncio.to_thread(asyncio.run, ask()) == {penstock.Response}

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from penstock._native import Tunables
 from penstock.barc import AsyncArchive, Record
 from penstock.barc.archive import AsyncRecords
+from penstock.blocking import Semaphore
 from penstock.blocking.policy import Policy, checked
 from penstock.dialog import Dialog, Prolog, with_history
 from penstock.errors import ArchiveError, BodyTooLong, NotRecorded
@@ -84,7 +85,8 @@ class Store:
         self._path: str | os.PathLike[str] | None = None
         self._archive: AsyncArchive | None = None
         self._records: AsyncRecords[Record] | None = None
-        self._opening = asyncio.Lock()
+        # asyncio's lock would stay with the first loop on which a task had to wait for it.
+        self._opening = Semaphore(1)
         self._closed = False
         if isinstance(source, str | os.PathLike):
             self._path = source
