@@ -43,6 +43,21 @@ async def test_concurrent_appends_are_made_in_order_and_none_is_lost(
     assert await asyncio.to_thread(urls, path) == [f"http://sample.test/{number}" for number in range(200)]
 
 
+async def test_appends_are_made_one_at_a_time_from_several_loops_too(path: Path, dialog: MakeDialog) -> None:
+    async def append(loop: int) -> list[int]:
+        return await asyncio.gather(*(archive.append(dialog(loop * 50 + number, bytes(500))) for number in range(50)))
+
+    async with barc.AsyncArchive(path, "a") as archive:
+        # One after the other, then two at once.
+        offsets = await append(0) + await asyncio.to_thread(asyncio.run, append(1))
+        both = [asyncio.to_thread(asyncio.run, append(loop)) for loop in (2, 3)]
+        for appended in await asyncio.gather(*both):
+            offsets += appended
+    assert await asyncio.to_thread(urls, path) == [
+        f"http://sample.test/{number}" for _, number in sorted(zip(offsets, range(200), strict=True))
+    ]
+
+
 async def test_it_is_read_while_it_is_written(path: Path, dialog: MakeDialog) -> None:
     async with barc.AsyncArchive(path, "a") as archive, barc.AsyncArchive(path) as reader:
 

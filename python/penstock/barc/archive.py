@@ -22,6 +22,7 @@ from penstock._native import (
     refuse_in_loop,
 )
 from penstock.barc.record import Entry, Record, Repair
+from penstock.blocking import Semaphore
 from penstock.blocking._ops import perform
 from penstock.blocking._unique import Unique
 from penstock.blocking.policy import Policy, checked
@@ -389,7 +390,8 @@ class AsyncArchive(_Archive):
         super().__init__(path, mode, strategy, keep_going)
         self._policy = checked(policy)
         self._options = (tunables, budget, fsync, known_end)
-        self._turn = asyncio.Lock()
+        # For any number of loops, which asyncio's lock isn't.
+        self._turn = Semaphore(1)
 
     async def __aenter__(self) -> Self:
         """Opens it, with the errors of `open` but `BlockingInLoop`. Cancelled, it is closed."""
