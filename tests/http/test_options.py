@@ -32,7 +32,7 @@ from starlette.datastructures import FormData, QueryParams
 from starlette.datastructures import Headers as StarletteHeaders
 
 from tests.http.conftest import Storing
-from tests.http.serving import CLOSE, HANG, RESET, head, response, serve, until
+from tests.http.serving import CLOSE, HANG, RESET, chunked, head, response, serve, until
 from tests.http.test_redirects import redirect
 from tests.http.test_upload import fields
 
@@ -860,6 +860,46 @@ async def test_what_a_hook_raises_is_the_requests_error(stage: str, storing_by: 
             await client.get(server.url)
         assert client.stats()["active"] == client.stats()["connecting"] == 0
         assert client.stats()["open"] == client.stats()["idle"]
+
+
+@pytest.mark.parametrize("stage", ["request", "connected", "head", "done"])
+@pytest.mark.parametrize("error", [pytest.fail.Exception, asyncio.CancelledError, StopIteration])
+async def test_what_a_hook_raises_ends_the_request_also_if_it_is_no_exception_or_none_for_a_future(
+    stage: str, error: type[BaseException]
+) -> None:
+    def fail(*args: object) -> None:
+        raise error(stage)
+
+    told = RuntimeError if error is StopIteration else error
+    async with serve([response(b"body")]) as server, penstock.Client(hooks=penstock.Hooks(**{stage: fail})) as client:
+        for ask in (client.get, functools.partial(client.record, "GET")):
+            asking = asyncio.ensure_future(ask(server.url))
+            await asyncio.wait([asking], timeout=10)
+            with pytest.raises(told, match="StopIteration" if error is StopIteration else stage):
+                asking.result()
+        with pytest.raises(told):
+            async with asyncio.timeout(10), client.stream("GET", server.url):
+                pass
+        assert client.stats()["active"] == client.stats()["connecting"] == 0
+        assert client.stats()["open"] == client.stats()["idle"]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, pytest.fail.Exception, asyncio.CancelledError, StopIteration])
+async def test_what_a_hook_raises_of_the_head_of_a_body_that_has_failed_by_then_counts_less(
+    error: type[BaseException],
+) -> None:
+    def fail(*args: object) -> None:
+        raise error
+
+    options: dict[str, Any] = {"hooks": penstock.Hooks(head=fail), "tunables": penstock.Tunables(max_body=2)}
+    async with (
+        serve([head("Transfer-Encoding: chunked") + chunked(b"body", 4)]) as server,
+        penstock.Client(**options) as client,
+    ):
+        with pytest.raises(penstock.BodyTooLong):
+            async with asyncio.timeout(10):
+                await client.get(server.url)
+        assert client.stats()["active"] == 0
 
 
 async def test_a_hook_that_fails_on_connecting_leaves_no_connection() -> None:

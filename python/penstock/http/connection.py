@@ -290,7 +290,10 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             return
         try:
             self._tell_head(exchange)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            # They end the loop.
+            raise
+        except BaseException as error:
             self.fail(error)
             # It has the error, which has this frame: what was to be sent would live until a collection.
             del exchange
@@ -303,7 +306,11 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             return
         on_head, exchange.on_head = exchange.on_head, None
         if on_head is not None:
-            exchange.context.run(on_head, status)
+            try:
+                exchange.context.run(on_head, status)
+            except StopIteration as error:
+                # As of a coroutine: no future takes one, and the request would wait for ever.
+                raise RuntimeError("Hooks.head raised StopIteration") from error
         if exchange.incoming is not None and (head := self.head()) is not None:
             exchange.incoming.begin(head)
 
@@ -647,7 +654,9 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             if isinstance(found, Op):
                 self._salvage = self._perform(exchange, found, self._on_salvaged)
                 return
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
             # The error that there is counts, and goes without what was received.
             self.give_up()
             found = None
