@@ -531,6 +531,16 @@ def test_a_thread_is_stopped_when_whoever_waits_for_its_start_is_interrupted(mon
     assert "penstock-replay" not in running()
 
 
+@pytest.mark.parametrize("error", [pytest.fail.Exception, SystemExit])
+def test_what_ends_the_start_of_a_thread_is_raised_also_if_it_is_no_exception(error: type[BaseException]) -> None:
+    def key(prolog: penstock.Prolog) -> str:
+        raise error("by the key")
+
+    with pytest.raises(error, match="by the key"), serving([recorded(f"{SITE}/a", b"1")], key=key):
+        pass
+    assert "penstock-replay" not in running()
+
+
 def test_a_thread_that_cannot_be_had_is_told_of_and_leaves_nothing(caplog: pytest.LogCaptureFixture) -> None:
     before = threading.stack_size(1 << 47)
     try:

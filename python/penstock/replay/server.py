@@ -248,9 +248,10 @@ def serving(source: Source, **options: Any) -> Iterator[ReplayServer]:
                 started.set_result(server)
                 # Until it is cancelled.
                 await asyncio.Event().wait()
-        except Exception as error:
+        except BaseException as error:
             if started.done():
                 raise
+            # Whatever it is, whoever waits for the start has it.
             started.set_exception(error)
 
     # Made here: whoever waits for the start can stop it by then.
