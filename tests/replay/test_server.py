@@ -541,6 +541,24 @@ def test_what_ends_the_start_of_a_thread_is_raised_also_if_it_is_no_exception(er
     assert "penstock-replay" not in running()
 
 
+def test_a_thread_that_begins_after_its_start_was_interrupted_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+
+    def start(self: threading.Thread) -> None:
+        threads.append(self)
+        # As while Python waits for the thread to begin.
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(KeyboardInterrupt), serving([]):
+            pass
+    (thread,) = threads
+    # What it raised would fail this test.
+    thread.start()
+    thread.join()
+
+
 def test_a_thread_that_cannot_be_had_is_told_of_and_leaves_nothing(caplog: pytest.LogCaptureFixture) -> None:
     before = threading.stack_size(1 << 47)
     try:

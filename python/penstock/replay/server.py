@@ -258,22 +258,28 @@ def serving(source: Source, **options: Any) -> Iterator[ReplayServer]:
     runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
     loop = runner.get_loop()
     task = loop.create_task(serve())
+    begun = threading.Lock()
 
     def run() -> None:
         with runner:
             runner.run(asyncio.wait([task]))
 
-    thread = threading.Thread(target=run, name="penstock-replay")
+    def begin() -> None:
+        if begun.acquire(blocking=False):
+            run()
+
+    thread = threading.Thread(target=begin, name="penstock-replay")
     try:
         thread.start()
         yield started.result()
     finally:
-        if thread.ident is None:
-            # None can be had: what it would have run ends here.
+        # It may be over by itself.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(task.cancel)
+        if begun.acquire(blocking=False):
+            # None can be had, or Ctrl-C came before it began: what it would have run ends here.
             task.cancel()
             run()
-        else:
-            # It may be over by itself.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(task.cancel)
+        # Nor is one joined that has not begun.
+        with contextlib.suppress(RuntimeError):
             thread.join()
