@@ -304,15 +304,18 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         """Tells once that the head is there, if it is."""
         if (status := self.status) is None:
             return
-        on_head, exchange.on_head = exchange.on_head, None
+        on_head, context, incoming = exchange.on_head, exchange.context, exchange.incoming
+        exchange.on_head = None
+        # It gets what is raised here, which has this frame.
+        del exchange
         if on_head is not None:
             try:
-                exchange.context.run(on_head, status)
+                context.run(on_head, status)
             except StopIteration as error:
                 # As of a coroutine: no future takes one, and the request would wait for ever.
                 raise RuntimeError("Hooks.head raised StopIteration") from error
-        if exchange.incoming is not None and (head := self.head()) is not None:
-            exchange.incoming.begin(head)
+        if incoming is not None and (head := self.head()) is not None:
+            incoming.begin(head)
 
     def _on_data(self) -> None:
         if self._exchange is None or (incoming := self._exchange.incoming) is None:
