@@ -232,19 +232,14 @@ def test_a_forgotten_pool_warns_and_lets_its_threads_go() -> None:
 
 
 NO_THREAD = """
-import asyncio, gc, os, resource
+import asyncio, gc
 import penstock
-
-def allow(more):
-    with open("/proc/self/statm") as statm:
-        size = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (hard if more is None else size + more, hard))
+from tests.limits import allow_memory
 
 async def main():
     pool = penstock.DispatchPool(threads=1)
     # Less than a thread's stack.
-    allow(1 << 20)
+    allow_memory(1 << 20)
     try:
         await pool.aclose()
     except OSError as error:
@@ -252,7 +247,7 @@ async def main():
     else:
         raise AssertionError("there was a thread")
     finally:
-        allow(None)
+        allow_memory(None)
     gc.collect()
     # What isn't retrieved is told by the loop.
     await asyncio.sleep(0.01)

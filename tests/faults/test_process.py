@@ -206,22 +206,17 @@ def test_a_fork_leaves_the_client_and_its_files_to_the_parent_and_the_child_make
 
 
 NO_MEMORY = """
-import errno, os, resource, sys
+import errno
 import penstock
 from {loops} import run
 from tests.http.serving import response, serve
-
-def allow(more):
-    with open("/proc/self/statm") as statm:
-        size = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (hard if more is None else size + more, hard))
+from tests.limits import allow_memory
 
 async def main():
     async with serve([response(bytes(8 << 20))]) as server, penstock.Client() as client:
         try:
             async with client.stream("GET", server.url) as answer:
-                allow(0)
+                allow_memory(0)
                 async for _ in answer.stream():
                     pass
         except OSError as error:
@@ -229,7 +224,7 @@ async def main():
         else:
             raise AssertionError("there was memory")
         finally:
-            allow(None)
+            allow_memory(None)
         async with client.stream("GET", server.url) as answer:
             assert len(await answer.read()) == 8 << 20
 

@@ -15,7 +15,7 @@ from penstock.body.image import BodyImage
 from penstock.headers import pairs_of
 from penstock.http.url import encoded, utf8
 
-__all__ = ["BODIES", "SMALL", "Content", "Files", "Opening", "Source", "encode", "piece_of"]
+__all__ = ["SMALL", "Content", "Files", "Opening", "Source", "encode", "piece_of"]
 
 Buffer = bytes | bytearray | memoryview
 Source = Buffer | str | Path | BodyImage | AsyncIterable[Buffer]
@@ -26,7 +26,7 @@ File = Part | tuple[str | None, Part] | tuple[str | None, Part, str]
 Files = Mapping[str, File] | Sequence[tuple[str, File]]
 """What `files=` takes: by field name a value, or a tuple of a file name, a value and, if you like, a content type."""
 
-BODIES = frozenset(("content", "json", "form", "files"))
+_BODIES = frozenset(("content", "json", "form", "files"))
 """The options that describe a body."""
 
 Opening = functools.partial[Coroutine[Any, Any, "Content"]]
@@ -102,9 +102,7 @@ def encode(options: Mapping[str, Any], policy: Policy) -> Content | Opening | No
         TypeError: More than one was given, or a value that can't be sent.
         ValueError: A text that isn't UTF-8.
     """
-    if BODIES.isdisjoint(options):
-        return None
-    given = [(name, value) for name, value in options.items() if name in BODIES and value is not None]
+    given = [(name, value) for name, value in options.items() if name in _BODIES and value is not None]
     if not given:
         return None
     if len(given) > 1:

@@ -71,8 +71,9 @@ class EnvironmentProxies:
 
     def __init__(self) -> None:
         self._found = urllib.request.getproxies_environment()
-        # Python takes it for everything only where it stands alone.
-        self._none = "*" in (name.strip() for name in self._found.get("no", "").split(","))
+        if "*" in (name.strip() for name in self._found.get("no", "").split(",")):
+            # Python takes it for everything only where it stands alone.
+            self._found["no"] = "*"
         self._known: dict[Origin, Proxy | None] = {}
 
     def for_origin(self, origin: Origin) -> Proxy | None:
@@ -81,7 +82,7 @@ class EnvironmentProxies:
             kind = origin.scheme if origin.scheme in self._found else "all"
             url = self._found.get(kind)
             address = f"{origin.name}:{origin.port}"
-            bypassed = self._none or urllib.request.proxy_bypass_environment(address, self._found)  # type: ignore[attr-defined]
+            bypassed = urllib.request.proxy_bypass_environment(address, self._found)  # type: ignore[attr-defined]
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
             self._known[origin] = None if url is None or bypassed else parse_proxy(url, f"{kind.upper()}_PROXY")

@@ -50,9 +50,10 @@ SINGULAR = frozenset(
 PROXYS = frozenset(("proxy-authorization",))
 """Fields that are for a proxy."""
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
-UNFIT = re.compile("[\0-\b\n-\x1f\x7f\u0100-\U0010ffff]")
+_CONTROLS_AND_BEYOND = "\0-\b\n-\x1f\x7f\u0100-\U0010ffff"
+UNFIT = re.compile(f"[{_CONTROLS_AND_BEYOND}]")
 """What no value holds (RFC 9110 section 5.5): some readers end a line at other control characters than line breaks."""
-_LINES = re.compile(rf"(?:{_TOKEN.pattern}: {UNFIT.pattern.replace('[', '[^', 1)}*\r\n)*")
+_LINES = re.compile(rf"(?:{_TOKEN.pattern}: [^{_CONTROLS_AND_BEYOND}]*\r\n)*")
 
 
 @dataclasses.dataclass(slots=True, eq=False)

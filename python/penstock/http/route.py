@@ -46,11 +46,11 @@ class Routes:
     def of(
         self,
         origin: Origin,
-        proxy: Proxy | None = None,
-        context: ssl.SSLContext | None = None,
-        socket: str | None = None,
-        resolver: Resolver | None = None,
-        allow_address: AllowAddress | None = None,
+        proxy: Proxy | None,
+        context: ssl.SSLContext | None,
+        socket: str | None,
+        resolver: Resolver | None,
+        allow_address: AllowAddress | None,
     ) -> Route:
         """The one that says this."""
         said = origin, proxy, context, socket, resolver, allow_address

@@ -125,8 +125,8 @@ def _check_hashable(name: str, value: object) -> None:
 
 @dataclasses.dataclass
 class Settings:
-    """What holds for a request, whichever of the two said so. Requests share it, and nobody changes it; frozen or with
-    slots, it would take one that has options a microsecond more, and two.
+    """What holds for a request, whichever of the two said so. Requests share it, and nobody changes it; it isn't frozen
+    and has no slots so that it can be copied at once for one that has options.
     """
 
     tunables: Tunables

@@ -102,7 +102,7 @@ class Store:
         if len(prolog.url) <= LONG:
             self._asked.add(prolog.url, prolog.method)
         for key in self._keys(prolog):
-            self._found.setdefault(_brief(key), []).append(place)
+            self._found.setdefault(_kept(key), []).append(place)
 
     def __str__(self) -> str:
         """How much there is, of what."""
@@ -145,7 +145,7 @@ class Store:
         return dialog
 
     async def _next(self, keys: Iterable[Hashable], step: int = 1) -> Dialog | None:
-        for key in map(_brief, keys):
+        for key in map(_kept, keys):
             if places := self._found.get(key):
                 turn = self._turns.get(key, 0)
                 # The last one again and again.
@@ -162,7 +162,7 @@ class Store:
         if record is None:
             raise _gone(place, "it isn't there any more", kind="short")
         dialog = record.dialog()
-        if (dialog.method, _brief(dialog.url)) != (place.method, place.url):
+        if (dialog.method, _kept(dialog.url)) != (place.method, place.url):
             # The file was written anew, and its answer is to something else.
             was = f"{place.method} {place.url}" if isinstance(place.url, str) else "another"
             raise _gone(place, f"it is {dialog.method} {dialog.url[:LONG]}, and was {was}", kind="rewritten")
@@ -187,7 +187,7 @@ class Store:
                 if len(prolog.url) > LONGEST:
                     continue
                 assert record.offset is not None  # it was read
-                self._add(prolog, _Place(record.offset, prolog.method, _brief(prolog.url)))
+                self._add(prolog, _Place(record.offset, prolog.method, _kept(prolog.url)))
                 if len(prolog.url) > LONG:
                     # To read such a one takes milliseconds.
                     await asyncio.sleep(0)
@@ -219,8 +219,8 @@ class Store:
         return NotRecorded(message, request=prolog.method, url=prolog.url, nearest=near)
 
 
-def _brief(key: Hashable) -> Hashable:
-    """The key, or a digest of one that is long text, which would be memory."""
+def _kept(key: Hashable) -> Hashable:
+    """The key as it is kept: of one that is long text, which would be memory, a digest."""
     parts = key if isinstance(key, tuple) else (key,)
     texts = [part for part in parts if isinstance(part, str)]
     if len(texts) == len(parts) and sum(map(len, texts)) > LONG:
