@@ -186,6 +186,38 @@ async def test_all_who_let_it_drain_end_when_it_has() -> None:
         assert at_hand(client) == NOTHING
 
 
+async def _stream(client: penstock.Client, url: str) -> None:
+    async with client.stream("GET", url):
+        pass
+
+
+async def _get(client: penstock.Client, url: str) -> None:
+    await client.get(url)
+
+
+@pytest.mark.parametrize("ask", [_get, _stream])
+async def test_a_coroutine_that_is_closed_while_it_waits_leaves_nothing(ask: Callable[..., Any]) -> None:
+    async with serve([HANG]) as server, penstock.Client() as client:
+        asking, waits_for = ask(client, server.url), None
+        while not server.requests:
+            if waits_for is None or waits_for.done():
+                waits_for = asking.send(None)
+            await asyncio.sleep(0.001)
+        asking.close()
+        assert (client.stats()["active"], client.stats()["failed"]) == (0, 1)
+        await until(lambda: at_hand(client) == NOTHING)
+
+
+async def test_what_stream_gives_is_entered_once() -> None:
+    async with serve([response(b"x")]) as server, penstock.Client() as client:
+        streamed = client.stream("GET", server.url)
+        async with streamed as answer:
+            assert await answer.read() == b"x"
+        with pytest.raises(RuntimeError, match="entered once"):
+            async with streamed:
+                pass
+
+
 @pytest.mark.parametrize("drain", [0.05, None])
 async def test_whoever_closes_ends_the_wait_of_those_who_let_it_drain(drain: float | None) -> None:
     async with serve([head("Content-Length: 1"), HANG]) as server:

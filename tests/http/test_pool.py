@@ -36,7 +36,9 @@ async def test_no_more_connections_to_one_origin_than_its_limit() -> None:
         await until(lambda: client.stats()["waiting"] == 4)
         # Those of another origin pass by the ones that wait.
         assert await (await client.get(two.url)).read() == b"2"
-        assert (one.connections, client.stats()["waiting"]) == (2, 4)
+        assert client.stats()["waiting"] == 4
+        # On a busy machine the server may hear later of one.
+        await until(lambda: one.connections == 2)
         go.set()
         await asyncio.gather(*asking)
         assert one.connections == 2

@@ -11,7 +11,7 @@ import logging
 import os
 import ssl
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -231,8 +231,9 @@ class Client(Unique):
             *history, dialog = tape.dialogs
             return dialog.replace(trace=dataclasses.replace(dialog.trace, history=tuple(history)))
 
-    @contextlib.asynccontextmanager
-    async def stream(self, method: str, url: str, **options: Unpack[Options]) -> AsyncIterator[StreamedResponse]:
+    def stream(
+        self, method: str, url: str, **options: Unpack[Options]
+    ) -> contextlib.AbstractAsyncContextManager[StreamedResponse]:
         """A response whose body is read while it arrives, and isn't kept, for `async with`.
 
         It begins when the head is there. No more is received than is read, but for half a MiB, and at most 2 MiB more
@@ -244,17 +245,7 @@ class Client(Unique):
 
         Left before all of the body has come, or cancelled, the connection is closed.
         """
-        response: StreamedResponse = await self._follow(method, url, options, streamed=True)
-        try:
-            try:
-                yield response
-            finally:
-                await response.aclose()
-        except BaseException:
-            self._failed += 1
-            raise
-        finally:
-            self._leave()
+        return _Streamed(self, method, url, options)
 
     async def _follow(
         self, method: str, url: str, options: Options, *, streamed: bool = False, tape: Tape | None = None
@@ -378,7 +369,7 @@ class Client(Unique):
                     return await self._begin_stream(connection, exchange)
                 connection.start(exchange)
                 found, body, codings, ended = await exchange.result
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, GeneratorExit):
                 exchange.result.cancel()
                 connection.abandon(exchange)
                 raise
@@ -543,6 +534,33 @@ class Client(Unique):
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
         if not getattr(self, "_closed", True) and self._supply.pool.open:
             warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+
+
+class _Streamed(contextlib.AbstractAsyncContextManager[StreamedResponse]):
+    """What `stream` gives. No generator: CPython before 3.13 leaves one as it is when the coroutine that waits in it is
+    closed."""
+
+    def __init__(self, client: Client, method: str, url: str, options: Options) -> None:
+        self._client = client
+        self._asked: tuple[str, str, Options] | None = (method, url, options)
+
+    async def __aenter__(self) -> StreamedResponse:
+        if self._asked is None:
+            raise RuntimeError("what stream() gives is entered once: call it for each response")
+        asked, self._asked = self._asked, None
+        response: StreamedResponse = await self._client._follow(*asked, streamed=True)
+        self._response = response
+        return response
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if exc_type is not None:
+            self._client._failed += 1
+        try:
+            await self._response.aclose()
+        finally:
+            self._client._leave()
 
 
 def _tell_spilled(hooks: Hooks, request: Request, body: BodyImage) -> None:
