@@ -15,6 +15,7 @@ from typing import Any
 
 import penstock
 import pytest
+from penstock.http import connection
 from penstock.http.deadlines import with_patience
 
 from tests.conftest import uncollected
@@ -24,6 +25,12 @@ from tests.http.serving import CLOSE, HANG, TURN, chunked, head, response, serve
 pytestmark = pytest.mark.asyncio
 
 BODY = bytes(100_000)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine what came may take longer to be stored, and a timeout would go without it."""
+    monkeypatch.setattr(connection, "PATIENCE", 5)
 
 
 class Lasting:
@@ -59,6 +66,7 @@ async def test_no_head_in_time(seconds: float, script: list[Any]) -> None:
         assert client.stats()["open"] == 0
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("seconds", [0.06, 0.11])
 async def test_nothing_of_the_body_for_too_long(storing: Storing, seconds: float) -> None:
     timeout = penstock.Timeouts(idle=seconds)
@@ -78,6 +86,7 @@ async def test_a_body_that_trickles_is_not_idle(storing: Storing) -> None:
         assert len((await client.get(server.url)).body) == 500
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("seconds", [0.06, 0.11])
 async def test_a_request_that_takes_too_long_as_a_whole(storing: Storing, seconds: float) -> None:
     timeout = penstock.Timeouts(total=seconds)
@@ -90,6 +99,7 @@ async def test_a_request_that_takes_too_long_as_a_whole(storing: Storing, second
         assert partial == b"x" * len(partial)
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_body_that_comes_more_slowly_than_it_may(storing: Storing) -> None:
     drip: list[Any] = [head("Content-Length: 1000")]
     for _ in range(30):
