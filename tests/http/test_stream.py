@@ -387,6 +387,36 @@ async def test_a_body_that_comes_with_its_head_and_fails_is_begun_and_gives_what
         assert at_hand(client) == NOTHING
 
 
+@pytest.mark.parametrize("fault", [b"zz\r\n", b"0\r\nno trailer\r\n\r\n", b"0\r\nA: " + bytes(99_999)])
+@pytest.mark.parametrize("apart", [True, False])
+async def test_a_fault_of_framing_that_comes_with_the_head_is_told_when_the_body_is_read(
+    fault: bytes, apart: bool
+) -> None:
+    begin, rest = head("Transfer-Encoding: chunked"), b"5\r\n01234\r\n" + fault
+    script: list[Any] = [begin, TURN, rest, CLOSE] if apart else [begin + rest, CLOSE]
+    told: list[Any] = []
+    hooks = penstock.Hooks(
+        head=lambda request, status: told.append(status), failed=lambda request, error: told.append(type(error))
+    )
+    error = penstock.HeadTooLong if fault[-1:] == b"\0" else penstock.ProtocolError
+    async with serve(script) as server, penstock.Client(hooks=hooks) as client:
+        received = bytearray()
+
+        async def read() -> None:
+            async for view in answer.stream():
+                received.extend(view)
+
+        async with client.stream("GET", server.url) as answer:
+            assert answer.status == 200
+            with pytest.raises(error):
+                await read()
+        assert received == b"01234"
+        with pytest.raises(error):
+            await client.get(server.url)
+        assert told == [200, error, 200, error]
+        assert at_hand(client) == NOTHING
+
+
 @pytest.mark.parametrize("how", ["read", "text"])
 async def test_what_a_read_had_before_it_failed_is_the_errors_partial(how: str) -> None:
     script = [head("Content-Length: 9"), b"abc", TURN, b"def", TURN, CLOSE]

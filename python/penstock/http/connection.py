@@ -23,7 +23,7 @@ from penstock._native import Direct, Dispatch, Image, Op, Permit, Receiver, Scra
 from penstock.blocking._ops import perform
 from penstock.blocking.policy import Policy
 from penstock.body.image import BodyImage
-from penstock.errors import BudgetExceeded, PenstockError, RequestError, Timeout, Truncated
+from penstock.errors import BudgetExceeded, HeadTooLong, PenstockError, ProtocolError, RequestError, Timeout, Truncated
 from penstock.http.beneath import Leftover
 from penstock.http.content import Content
 from penstock.http.deadlines import BUDGET_RETRY, Deadlines
@@ -610,6 +610,8 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         if isinstance(error, PenstockError):
             exchange.describe(error, self._loop.time())
         if of_sending or not hasattr(error, "partial"):
+            if isinstance(error, ProtocolError | HeadTooLong):
+                self._tell_before_fault(exchange)
             self._drop()
             _reject(exchange, error)
             return
@@ -618,6 +620,19 @@ class Connection(Receiver, asyncio.BufferedProtocol):
             # It is not to be late for the sake of the bytes.
             self._loop.call_later(PATIENCE, self._lose_patience, exchange)
         self._begin_salvage()
+
+    def _tell_before_fault(self, exchange: Exchange) -> None:
+        """A fault in the framing, chunks' or trailers', may have come in one piece with the head, and with some of the
+        body."""
+        try:
+            self._tell_head(exchange)
+            if exchange.incoming is not None:
+                exchange.incoming.put(self.take_pieces())
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            # The error that there is counts.
+            return
 
     def _lose_patience(self, exchange: Exchange) -> None:
         if self._failure is not None and self._failure[0] is exchange:
