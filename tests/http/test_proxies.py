@@ -257,6 +257,16 @@ async def test_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> Non
     assert chosen("http", "10.0.0.1", 80) == "other"
     assert chosen("http", "notinternal.test") == "other"
     assert chosen("http", "2001:db8::1", 8080) is None
+    monkeypatch.setenv(
+        "NO_PROXY", "2001:0DB8:0::1, [::2], ::ffff:10.0.0.1, .b\u00fccher.test, caf\u00e9.test:81, \u00df.test,."
+    )
+    proxies = EnvironmentProxies()
+    assert chosen("http", "2001:db8::1") is chosen("http", "2001:db8:0:0::1") is None
+    assert chosen("http", "::2") is chosen("http", "0::2") is None
+    assert chosen("http", "10.0.0.1") is chosen("http", "::ffff:a00:1") is None
+    assert chosen("http", "xn--bcher-kva.test") is chosen("http", "x.xn--bcher-kva.test") is None
+    assert chosen("http", "xn--caf-dma.test", 81) is None
+    assert chosen("http", "xn--caf-dma.test") == chosen("http", "ss.test") == chosen("http", "::3") == "other"
     for everything in ("*", "internal.test, *"):
         monkeypatch.setenv("NO_PROXY", everything)
         proxies = EnvironmentProxies()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import urllib.parse
 import urllib.request
 from typing import NamedTuple
 
 from penstock._native import Head
-from penstock.errors import ProtocolError, ProxyError
+from penstock.errors import InvalidURL, ProtocolError, ProxyError
 from penstock.http.auth import BasicAuth
 from penstock.http.options import Limits
-from penstock.http.url import Origin, brief
+from penstock.http.resolve import as_address
+from penstock.http.url import Origin, brief, to_ascii
 
 __all__ = ["EnvironmentProxies", "Proxy", "parse_proxy", "tunnel"]
 
@@ -71,9 +73,9 @@ class EnvironmentProxies:
 
     def __init__(self) -> None:
         self._found = urllib.request.getproxies_environment()
-        if "*" in (name.strip() for name in self._found.get("no", "").split(",")):
-            # Python takes it for everything only where it stands alone.
-            self._found["no"] = "*"
+        names = [_as_asked(name.strip()) for name in self._found.get("no", "").split(",")]
+        # Python takes * for everything only where it stands alone.
+        self._found["no"] = "*" if "*" in names else ",".join(names)
         self._known: dict[Origin, Proxy | None] = {}
 
     def for_origin(self, origin: Origin) -> Proxy | None:
@@ -81,12 +83,21 @@ class EnvironmentProxies:
         if origin not in self._known:
             kind = origin.scheme if origin.scheme in self._found else "all"
             url = self._found.get(kind)
-            address = f"{origin.name}:{origin.port}"
+            address = f"{as_address(origin.host) or origin.name}:{origin.port}"
             bypassed = urllib.request.proxy_bypass_environment(address, self._found)  # type: ignore[attr-defined]
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
             self._known[origin] = None if url is None or bypassed else parse_proxy(url, f"{kind.upper()}_PROXY")
         return self._known[origin]
+
+
+def _as_asked(name: str) -> str:
+    """A name of NO_PROXY as it is compared: an address in one of its spellings, a name as DNS has it."""
+    if (address := as_address(name[1:-1] if name[:1] + name[-1:] == "[]" else name)) is not None:
+        return address
+    with contextlib.suppress(InvalidURL):
+        return to_ascii(f"http://{name.lstrip('.')}").removeprefix("http://")
+    return name
 
 
 async def tunnel(sock: socket.socket, origin: Origin, proxy: Proxy, limits: Limits) -> None:

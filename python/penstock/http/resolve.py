@@ -16,7 +16,7 @@ from typing import TypeAlias
 from penstock.blocking._ops import default_policy
 from penstock.errors import DNSError
 
-__all__ = ["AllowAddress", "Names", "Resolver", "faces"]
+__all__ = ["AllowAddress", "Names", "Resolver", "as_address", "faces"]
 
 log = logging.getLogger(__name__)
 
