@@ -379,8 +379,11 @@ class _Reader(DecompressingBufferedReader):  # type: ignore[misc]  # warcio has 
 
 
 def _is_message(record: Any) -> bool:
-    url = record.rec_headers.get_header("WARC-Target-URI") or ""
-    return record.rec_type in ("request", "response") and url.lower().startswith(("http:", "https:"))
+    get = record.rec_headers.get_header
+    url = get("WARC-Target-URI") or ""
+    # A dialog of ours has any URL; of others `dns:` is of no HTTP.
+    has_http = url.lower().startswith(("http:", "https:")) or (url != "" and get(DECODED) is not None)
+    return record.rec_type in ("request", "response") and has_http
 
 
 def _check_whole(stream: Any) -> None:

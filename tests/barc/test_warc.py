@@ -192,6 +192,14 @@ def test_whatever_dialogs_are_written_come_back(
         )
 
 
+@pytest.mark.parametrize("url", ["ftp://a.test/x", "urn:a"])
+def test_a_dialog_whose_url_is_of_another_scheme_comes_back_as_any_other(tmp_path: Path, url: str) -> None:
+    path = tmp_path / "dialogs.warc"
+    written = [make_dialog(), make_dialog().replace(url=url)]
+    assert warc.write(path, written) == 2
+    assert list(map(state, warc.read(path))) == list(map(state, written))
+
+
 @pytest.mark.parametrize(
     "change", [{"url": ""}, {"url": "http://a.test/\r\nX: 1"}, {"method": "A\nB"}, {"version": "A\rB"}]
 )
