@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -544,3 +545,34 @@ def test_causes_without_end_take_no_memory_without_end() -> None:
     causes = monitor.stats()["causes"]["none"]
     assert len(causes) == 257
     assert causes["others"]["count"] == 1000 - 256
+
+
+@pytest.mark.parametrize("make", LOOPS.values(), ids=LOOPS)
+def test_a_loop_keeps_nothing_of_the_context_in_which_a_monitor_was_started(
+    make: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    class Thing:
+        pass
+
+    variable: ContextVar[Thing] = ContextVar("variable")
+    monitor = LoopMonitor()
+
+    async def start() -> weakref.ref[Thing]:
+        thing = Thing()
+        variable.set(thing)
+        monitor.start()
+        return weakref.ref(thing)
+
+    async def main() -> None:
+        dead = await asyncio.create_task(start())
+        # The task itself goes with the callback in which it ended.
+        await asyncio.sleep(0)
+        gc.collect()
+        assert dead() is None
+        await until(lambda: monitor.stats()["lag"]["count"])
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        try:
+            runner.run(main())
+        finally:
+            monitor.stop()

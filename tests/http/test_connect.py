@@ -81,6 +81,18 @@ async def test_what_is_remembered_is_forgotten_in_time() -> None:
     assert book.asked == ["a", "b", "a"]
 
 
+async def test_a_resolver_whose_answer_is_out_of_date_goes_with_the_next_lookup() -> None:
+    names = Names(None, 0.01, 60)
+    book = Book(a=["192.0.2.1"])
+    gone = weakref.ref(book)
+    await names.addresses("a", book)
+    del book
+    await asyncio.sleep(0.02)
+    with uncollected():
+        await names.addresses("b", Book(b=["192.0.2.2"]))
+        assert gone() is None
+
+
 @pytest.mark.parametrize(
     ("limits", "asked"),
     [

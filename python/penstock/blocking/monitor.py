@@ -5,6 +5,7 @@ who is to blame, and how it is told.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import dataclasses
 import functools
 import inspect
@@ -157,8 +158,10 @@ class LoopMonitor(Unique):
         loop = asyncio.get_running_loop()
         self._loop = weakref.ref(loop)
         self._thread = threading.get_ident()
-        loop.call_soon(self._note_base)
-        self._watch = LoopWatch(loop, self._lag, self._late, self._answered, *self._settings)
+        # The loop keeps the context in which it is asked for something: not that of who happened to start this.
+        empty = contextvars.Context()
+        loop.call_soon(self._note_base, context=empty)
+        self._watch = empty.run(LoopWatch, loop, self._lag, self._late, self._answered, *self._settings)
         # Called at exit, too: the thread must not outlive the interpreter. While it lives, it keeps the monitor.
         self._end = weakref.finalize(self, self._watch.stop)
         return self

@@ -179,7 +179,9 @@ class Names:
     def _remember(self, asked: _Asked, until: float, found: list[str] | DNSError) -> None:
         self._known[asked] = until, found
         self._known.move_to_end(asked)
-        if len(self._known) > MOST:
+        # What is out of date goes with its resolver, of which a program may make one for each request.
+        now = asyncio.get_running_loop().time()
+        while len(self._known) > MOST or (len(self._known) > 1 and next(iter(self._known.values()))[0] < now):
             self._known.popitem(last=False)
 
     def close(self) -> None:
