@@ -12,6 +12,7 @@ from pathlib import Path
 import penstock
 import pytest
 from penstock import barc
+from penstock.barc.index import HEAD
 
 from tests.barc.conftest import MakeDialog
 
@@ -25,6 +26,12 @@ def test_records_are_found_by_number(three: tuple[Path, list[int]]) -> None:
         again = barc.Index.of(archive)
         assert (list(again), again.end) == (offsets, index.end)
         assert repr(again) == f"<Index of 3 records to {index.end}>"
+
+
+def test_the_head_of_a_record_is_as_long_as_an_index_takes_it_for(three: tuple[Path, list[int]]) -> None:
+    path, offsets = three
+    data = path.read_bytes()
+    assert [data.index(b"\r\n\r\n", offset) + 4 - offset for offset in offsets] == [HEAD] * 3
 
 
 def test_an_index_is_of_an_archive_and_not_of_a_path(three: tuple[Path, list[int]]) -> None:

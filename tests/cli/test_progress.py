@@ -110,6 +110,16 @@ def test_get_shows_it_beside_files_and_never_beside_bodies(quiet: bool, site: st
     assert in_terminal("get", *flag, f"{site}/text/1") == (0, "text 1, ")
 
 
+def test_a_body_that_ends_early_leaves_a_bar_that_is_not_full(site: str, tmp_path: Path) -> None:
+    lasts = []
+    for url in (f"{site}/text/1/8", f"{site}/cut"):
+        _, sent = in_terminal("get", "-o", "body", "--force", url, cwd=tmp_path)
+        lasts.append(sent.rpartition("\x1b[2K")[2])
+    bars = [re.search("━+", last) for last in lasts]
+    assert [bar and len(bar[0]) for bar in bars] == [30, 15]
+    assert ["ETA" in last for last in lasts] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("size", "text"),
     [

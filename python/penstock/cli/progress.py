@@ -31,6 +31,8 @@ class Progress:
         self.size = 0
         self._unit = unit
         self._by_size = by_size
+        self._short = False
+        """Whether what is measured by its size has ended without all of it."""
         self._began = time.monotonic()
         self._bar = None if quiet or not sys.stderr.isatty() else self._make()
         if self._bar is not None:
@@ -64,14 +66,15 @@ class Progress:
             self._bar.advance(self._task, size if self._by_size else count)
 
     def skip(self) -> None:
-        """One less is to come, without being counted."""
+        """One less is to come, without being counted; or, `by_size`, no more of what there is."""
+        self._short = self._by_size
         if self._bar is not None and not self._by_size:
             self._bar.advance(self._task)
 
     def __str__(self) -> str:
         rate = self.size / max(time.monotonic() - self._began, 0.001)
         done = f"{counted(self.count, self._unit)}, {human(self.size)}, {human(rate)}/s"
-        left = None if self._bar is None else self._bar.tasks[0].time_remaining
+        left = None if self._bar is None or self._short else self._bar.tasks[0].time_remaining
         return done if left is None else f"{done}, ETA {datetime.timedelta(seconds=round(left))}"
 
     def __enter__(self) -> Self:
@@ -85,7 +88,7 @@ class Progress:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            if exc is None:
+            if exc is None and not self._short:
                 # Also where nobody knew how much there would be, or where not all of it was asked for.
                 self._bar.update(self._task, total=self._bar.tasks[0].completed)
             self._bar.stop()
