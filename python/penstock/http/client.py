@@ -32,7 +32,7 @@ from penstock.http.auth import Auth
 from penstock.http.connection import Connection
 from penstock.http.cookies import keep_cookies
 from penstock.http.deadlines import with_patience
-from penstock.http.exchange import Exchange, OnHead
+from penstock.http.exchange import Exchange
 from penstock.http.hooks import Hooks
 from penstock.http.marks import asynchronous
 from penstock.http.options import Decode, Limits, Timeouts
@@ -346,16 +346,14 @@ class Client(Unique):
         if head is None:
             head = head_of(request, route, settings.cookies)
         if settings.transport is not None:
-            return await self._ask(settings.transport, request, head, settings, began, streamed, on_head, tape)
+            exchange = Exchange(request, head, settings, began, loop.create_future(), on_head)
+            return await self._ask(settings.transport, exchange, streamed, tape)
         if streamed:
             settings = settings.for_stream()
         again = False
         while True:
-            take = None if tape is None else tape.begin(request, head, settings, on_head)
-            if take is None:
-                exchange = Exchange(request, head, settings, began, loop.create_future(), on_head)
-            else:
-                exchange = Exchange(take.request, head, settings, began, loop.create_future(), take.note_head)
+            exchange = Exchange(request, head, settings, began, loop.create_future(), on_head)
+            take = None if tape is None else tape.begin(exchange)
             if streamed:
                 exchange.incoming = incoming = Incoming(loop, settings.budget)
                 exchange.result.add_done_callback(incoming.wake)
@@ -400,19 +398,11 @@ class Client(Unique):
             return response
 
     async def _ask(
-        self,
-        transport: Transport,
-        request: Request,
-        head: bytes,
-        settings: Settings,
-        began: float,
-        streamed: bool,
-        on_head: OnHead,
-        tape: Tape | None,
+        self, transport: Transport, exchange: Exchange, streamed: bool, tape: Tape | None
     ) -> Response | StreamedResponse:
-        exchange = Exchange(request, head, settings, began, asyncio.get_running_loop().create_future(), on_head)
+        request, settings = exchange.request, exchange.settings
         async with self._supply.within(exchange, "answer"):
-            response = await ask(transport, request, head, settings, began, on_head, tape)
+            response = await ask(transport, exchange, tape)
         if settings.cookies is not None:
             keep_cookies(settings.cookies, request, response)
         if streamed:

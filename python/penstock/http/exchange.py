@@ -13,10 +13,7 @@ from penstock.http.request import Request
 from penstock.http.settings import Settings
 from penstock.http.stream import Incoming
 
-__all__ = ["Exchange", "OnHead"]
-
-OnHead = Callable[[int], object] | None
-"""Told the status when the response's head is complete."""
+__all__ = ["Exchange"]
 
 
 class Exchange:
@@ -29,7 +26,7 @@ class Exchange:
         began: When the call began.
         result: Of head, body, the body's codings, of which `settings.decode` says whether they are off it by now, and
             when its last byte came.
-        on_head: See `OnHead`.
+        on_head: Told the status when the response's head is complete.
     """
 
     __slots__ = ("began", "context", "head", "incoming", "on_head", "request", "result", "sent", "settings")
@@ -41,7 +38,7 @@ class Exchange:
         settings: Settings,
         began: float,
         result: asyncio.Future[tuple[Head, BodyImage, tuple[str, ...], float]],
-        on_head: OnHead,
+        on_head: Callable[[int], object] | None,
     ) -> None:
         self.request: Request = request
         self.head: bytes = head
@@ -50,7 +47,7 @@ class Exchange:
         self.result: asyncio.Future[tuple[Head, BodyImage, tuple[str, ...], float]] = result
         self.incoming: Incoming | None = None
         """Takes the body while it arrives."""
-        self.on_head: OnHead = on_head
+        self.on_head: Callable[[int], object] | None = on_head
         self.context: contextvars.Context = contextvars.copy_context()
         """Of the program's task. A connection's callbacks have that in which the connection was made."""
         self.sent: float = 0.0

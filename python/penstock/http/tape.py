@@ -19,8 +19,7 @@ from penstock.errors import BudgetExceeded
 from penstock.headers import headers_in
 from penstock.http.content import Content, piece_of
 from penstock.http.deadlines import with_patience
-from penstock.http.exchange import Exchange, OnHead
-from penstock.http.request import Request
+from penstock.http.exchange import Exchange
 from penstock.http.response import Response
 from penstock.http.settings import Settings
 
@@ -37,19 +36,21 @@ class Tape:
         self.dialogs: list[Dialog] = []
         self._sinks: list[AsyncBodySink] = []
 
-    def begin(self, request: Request, head: bytes, settings: Settings, on_head: OnHead) -> Take:
-        """A request is about to be sent with this head, maybe for the second time.
+    def begin(self, exchange: Exchange) -> Take:
+        """A request is about to be sent, maybe for the second time; from now on by way of what keeps it.
 
         Raises:
             HeadTooLong: It couldn't be recorded.
         """
-        content, sink = request.content, None
+        content, settings, sink = exchange.request.content, exchange.settings, None
         if content is not None and (content.source is not None or len(content.parts) > 1):
             sink = AsyncBodySink(
                 settings.tunables, policy=settings.policy, budget=settings.budget, size_hint=content.length
             )
             self._sinks.append(sink)
-        return Take(request, head, settings, on_head, sink)
+        take = Take(exchange, sink)
+        exchange.request, exchange.on_head = take.request, take.note_head
+        return take
 
     async def __aenter__(self) -> Self:
         return self
@@ -64,12 +65,11 @@ class Tape:
 
 
 class Take:
-    """One request on its way."""
+    """One request on its way. The exchange has it, so that it doesn't have that."""
 
-    def __init__(
-        self, request: Request, head: bytes, settings: Settings, on_head: OnHead, sink: AsyncBodySink | None
-    ) -> None:
-        self._headers = headers_in(head.split(b"\r\n")[1:-2])
+    def __init__(self, exchange: Exchange, sink: AsyncBodySink | None) -> None:
+        request, settings = exchange.request, exchange.settings
+        self._headers = headers_in(exchange.head.split(b"\r\n")[1:-2])
         self.request = request
         """What is to be sent: the same, with what wouldn't be at hand afterwards kept on its way."""
         if request.content is not None and sink is not None:
@@ -77,7 +77,7 @@ class Take:
             kept.length = request.content.length
             self.request = dataclasses.replace(request, content=kept)
         self._settings = settings
-        self._on_head = on_head
+        self._on_head = exchange.on_head
         self._sink = sink
         self._loop = asyncio.get_running_loop()
         self._started = datetime.datetime.now(datetime.UTC)
@@ -104,25 +104,25 @@ class Take:
         part = content.parts[0]
         return part if isinstance(part, BodyImage) else BodyImage.from_bytes(part)
 
-    def trace(self, head: bytes, sent: float, peer: tuple[str, int] | None, response: Response) -> Trace:
-        """How it went until now; `sent` is by the loop's clock."""
+    def trace(self, exchange: Exchange, peer: tuple[str, int] | None, response: Response) -> Trace:
+        """How it went until now."""
         done = self._loop.time()
         first_byte = done if self._first_byte is None else self._first_byte
         return Trace(
             started=self._started,
             # An answer may be there before the request is.
-            sent=round(min(sent, first_byte) - self._began, 6),
+            sent=round(min(exchange.sent, first_byte) - self._began, 6),
             first_byte=round(first_byte - self._began, 6),
             done=round(done - self._began, 6),
             peer=peer,
-            req_head=head,
+            req_head=exchange.head,
             res_head=response._head.raw,
             trailers=response.trailers,
         )
 
     async def dialog(self, exchange: Exchange, peer: tuple[str, int] | None, response: Response) -> Dialog:
         """Of what was sent, and of what came back."""
-        trace = self.trace(exchange.head, exchange.sent, peer, response)
+        trace = self.trace(exchange, peer, response)
         return RequestRecord(await self.prolog()).answered(response, trace=trace)
 
 

@@ -17,9 +17,7 @@ from penstock.http.stream import TAKEN, StreamedResponse
 
 if TYPE_CHECKING:
     from penstock.dialog import Dialog
-    from penstock.http.exchange import OnHead
-    from penstock.http.request import Request
-    from penstock.http.settings import Settings
+    from penstock.http.exchange import Exchange
     from penstock.http.tape import Tape
 
 __all__ = ["StoredResponse", "Transport", "ask", "codings_left"]
@@ -33,27 +31,20 @@ class Transport(Protocol):
         """The dialog whose response it is. `prolog` is the request, with all that would have been sent."""
 
 
-async def ask(
-    transport: Transport,
-    request: Request,
-    head: bytes,
-    settings: Settings,
-    began: float,
-    on_head: OnHead,
-    tape: Tape | None,
-) -> Response:
+async def ask(transport: Transport, exchange: Exchange, tape: Tape | None) -> Response:
     """The response to a request by a transport. Codings that are still on its body are taken off as by a connection."""
     from penstock.dialog import EMPTY, Dialog, RequestRecord
     from penstock.http.tape import Tape
 
-    loop = asyncio.get_running_loop()
+    settings = exchange.settings
     async with Tape() as own:
-        take = own.begin(request, head, settings, on_head)
-        content = take.request.content
+        take = own.begin(exchange)
+        request = exchange.request
+        content = request.content
         if content is not None and content.source is not None:
             async for _ in content.source:
                 pass
-        sent, prolog = loop.time(), await take.prolog()
+        exchange.sent, prolog = exchange.now(), await take.prolog()
         given: object = transport.answer(prolog)
         if not isinstance(given, Awaitable):
             raise TypeError(f"transport={transport!r}: answer() gave {type(given).__name__}, and isn't asynchronous")
@@ -75,9 +66,9 @@ async def ask(
                 raise
             # Of gzip's two names the one that a connection has, too.
             decoded = (*(coding.removeprefix("x-") for coding in codings), *decoded)
-        response = Response(stored._head, body, request.url, loop.time() - began, decoded)
+        response = Response(stored._head, body, request.url, exchange.now() - exchange.began, decoded)
         if tape is not None:
-            trace = take.trace(head, sent, None, response)
+            trace = take.trace(exchange, None, response)
             tape.dialogs.append(RequestRecord(prolog).answered(response, trace=trace))
         return response
 
