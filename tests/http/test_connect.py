@@ -653,12 +653,12 @@ async def test_of_many_addresses_that_do_not_answer_a_few_are_tried_at_a_time(mo
 
 @pytest.mark.parametrize("what", [response(b"unasked"), b""], ids=["a response", "the end"])
 async def test_what_a_server_says_before_it_is_asked_is_no_answer(monkeypatch: pytest.MonkeyPatch, what: bytes) -> None:
-    connect_tcp = connect._connect_tcp
+    real_connect = connect._connect
 
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as peers:
 
-        async def connect_and_hear(address: str, port: int) -> socket.socket:
-            sock = await connect_tcp(address, port)
+        async def connect_and_hear(address: str, port: int | None) -> socket.socket:
+            sock = await real_connect(address, port)
             peer = peers.enter_context(listener.accept()[0])
             if what:
                 peer.sendall(what)
@@ -667,7 +667,7 @@ async def test_what_a_server_says_before_it_is_asked_is_no_answer(monkeypatch: p
             assert select.select([sock], [], [], 10)[0]
             return sock
 
-        monkeypatch.setattr(connect, "_connect_tcp", connect_and_hear)
+        monkeypatch.setattr(connect, "_connect", connect_and_hear)
         async with penstock.Client() as client:
             with pytest.raises(penstock.ConnectionLost, match="before it was asked"):
                 await client.get(f"http://127.0.0.1:{listener.getsockname()[1]}/")

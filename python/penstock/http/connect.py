@@ -132,28 +132,30 @@ class Connector:
         return connection
 
     async def _open_socket(self, route: Route) -> socket.socket:
+        port: int | None = None
         if route.socket is not None:
-            return await self._reach(route, [route.socket], _connect_unix)
-        host, port = route.proxy[:2] if route.proxy is not None else route.origin[1:]
-        addresses = _interleaved(await self._names.addresses(host, route.resolver))
-        allow = route.allow_address if route.allow_address is not None else self._allow_address
-        if allow is not None:
-            allowed = [each for each in addresses if all(_is_allowed(allow, face) for face in faces(each))]
-            if not allowed:
-                more = f" and {len(addresses) - NAMED:,} more" if len(addresses) > NAMED else ""
-                message = f"{host} is at {', '.join(addresses[:NAMED])}{more}, which allow_address= refuses"
-                raise ConnectError(message, retryable=False)
-            addresses = allowed
-        return await self._reach(route, addresses, lambda address: _connect_tcp(address, port))
-
-    @staticmethod
-    async def _reach(route: Route, addresses: Sequence[str], connect: Reach) -> socket.socket:
+            addresses = [route.socket]
+        else:
+            host, port = route.proxy[:2] if route.proxy is not None else route.origin[1:]
+            addresses = await self._addresses(host, route)
+        connect: Reach = functools.partial(_connect, port=port)
         try:
-            if len(addresses) == 1:
-                return await connect(addresses[0])
-            return await _race(addresses, connect)
+            return await (connect(addresses[0]) if len(addresses) == 1 else _race(addresses, connect))
         except OSError as error:
             raise ConnectError(f"cannot connect to {route}: {error}") from error
+
+    async def _addresses(self, host: str, route: Route) -> list[str]:
+        """Those of a host that may be connected to."""
+        addresses = _interleaved(await self._names.addresses(host, route.resolver))
+        allow = route.allow_address if route.allow_address is not None else self._allow_address
+        if allow is None:
+            return addresses
+        allowed = [each for each in addresses if all(_is_allowed(allow, face) for face in faces(each))]
+        if not allowed:
+            more = f" and {len(addresses) - NAMED:,} more" if len(addresses) > NAMED else ""
+            message = f"{host} is at {', '.join(addresses[:NAMED])}{more}, which allow_address= refuses"
+            raise ConnectError(message, retryable=False)
+        return allowed
 
 
 def _default_context() -> ssl.SSLContext:
@@ -178,24 +180,17 @@ def _interleaved(addresses: list[str]) -> list[str]:
     return [address for pair in pairs for address in pair if address is not None]
 
 
-async def _connect_tcp(address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return await _connect(family, (address, port))
-
-
-async def _connect_unix(path: str) -> socket.socket:
-    return await _connect(socket.AF_UNIX, path)
-
-
-async def _connect(family: socket.AddressFamily, address: tuple[str, int] | str) -> socket.socket:
+async def _connect(address: str, port: int | None) -> socket.socket:
+    """Without a port, the address is the path of a Unix socket."""
+    family = socket.AF_UNIX if port is None else socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        if family != socket.AF_UNIX:
+        if port is not None:
             # A body would wait until the peer has acknowledged its head, which takes 40 ms where that has nothing to
             # send. asyncio sees to it for sockets that it makes, uvloop for all.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.get_running_loop().sock_connect(sock, address)
+        await asyncio.get_running_loop().sock_connect(sock, address if port is None else (address, port))
     except BaseException:
         sock.close()
         raise
