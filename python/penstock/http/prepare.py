@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import http.cookiejar
+import weakref
 from typing import NamedTuple
 
 from penstock.http.auth import Auth, authorization
@@ -16,7 +17,7 @@ from penstock.http.exchange import Exchange
 from penstock.http.options import Decode
 from penstock.http.proxy import EnvironmentProxies
 from penstock.http.request import UNFIT, HeaderPairs, Request, by_name, field_lines
-from penstock.http.route import Route, Routes
+from penstock.http.route import Route
 from penstock.http.settings import Options, Settings
 from penstock.http.supply import Supply
 from penstock.http.url import LONGEST_REMEMBERED, Origin, parse, refused, to_ascii, with_params
@@ -66,7 +67,8 @@ class Preparer:
         self._fields = _accepting(self._own, settings.decode)
         self._lines = field_lines(self._fields)
         self._env = EnvironmentProxies() if settings.trust_env else None
-        self._routes = Routes()
+        self._routes: weakref.WeakValueDictionary[tuple[object, ...], Route] = weakref.WeakValueDictionary()
+        """Those that something of the client still goes by, by what they say."""
         self._own_routes: dict[Origin, Route] = {}
         """Known ones, by the client's own settings."""
         self.prepared: dict[tuple[str, str], Prepared] = {}
@@ -136,7 +138,9 @@ class Preparer:
         # Methods that are the same needn't be one object.
         resolver = None if settings.resolver == own.resolver else settings.resolver
         allow_address = None if settings.allow_address == own.allow_address else settings.allow_address
-        route = self._routes.of(origin, proxy, context, settings.uds or None, resolver, allow_address)
+        said = origin, proxy, context, settings.uds or None, resolver, allow_address
+        if (route := self._routes.get(said)) is None:
+            self._routes[said] = route = Route(*said)
         if settings.way is own.way:
             if len(self._own_routes) >= REMEMBERED:
                 self._own_routes.clear()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import ssl
-import weakref
 
 from penstock.http.proxy import Proxy
 from penstock.http.resolve import AllowAddress, Resolver
 from penstock.http.url import Origin
 
-__all__ = ["Route", "Routes", "socket_path"]
+__all__ = ["Route", "socket_path"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
@@ -35,28 +34,6 @@ class Route:
         way = f" by {self.proxy}" if self.proxy is not None else ""
         place = f" at {self.socket}" if self.socket is not None else ""
         return f"{self.origin}{way}{place}"
-
-
-class Routes:
-    """Those that something of a client still goes by."""
-
-    def __init__(self) -> None:
-        self._known: weakref.WeakValueDictionary[tuple[object, ...], Route] = weakref.WeakValueDictionary()
-
-    def of(
-        self,
-        origin: Origin,
-        proxy: Proxy | None,
-        context: ssl.SSLContext | None,
-        socket: str | None,
-        resolver: Resolver | None,
-        allow_address: AllowAddress | None,
-    ) -> Route:
-        """The one that says this."""
-        said = origin, proxy, context, socket, resolver, allow_address
-        if (route := self._known.get(said)) is None:
-            self._known[said] = route = Route(*said)
-        return route
 
 
 def socket_path(uds: str | os.PathLike[str]) -> str:
