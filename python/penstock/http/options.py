@@ -32,7 +32,7 @@ class _Watched:
     __slots__ = ("_watched",)
 
     _watched: tuple[float, ...]
-    """What runs while a request is out."""
+    """What runs while a request is out, the shortest first."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

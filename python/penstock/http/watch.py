@@ -5,9 +5,7 @@ while a connection can't receive for reasons of its own, its peer is in time.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from penstock.errors import FirstByteTimeout, IdleTimeout, Timeout, TooSlow, TotalTimeout, WriteTimeout
@@ -64,12 +62,13 @@ class Watch:
         exchange.sent = self._seen_at = self._loop.time()
         self._rated_at = math.inf
         watched = exchange.settings.timeout._watched
-        if watched:
-            if watched[0] < self._shortest:
-                self._shortest = watched[0]
-                self._deadlines.watch(connection, watched[0])
-            if watched[0] < BRIEF:
-                self._check_after(connection, watched, exchange)
+        if watched and watched[0] < self._shortest:
+            self._shortest = watched[0]
+            self._deadlines.watch(connection, watched[0])
+        for seconds in watched:
+            if seconds >= BRIEF:
+                break
+            self._loop.call_later(seconds, self._check_again, connection, exchange, seconds)
 
     def begin_sending(self, taken: int) -> None:
         """The request's body is being sent, with so many bytes taken by the peer before."""
@@ -157,13 +156,8 @@ class Watch:
             seconds = getattr(exchange.settings.timeout, name)
             connection.fail(late(f"{what} within {seconds} s (Timeouts.{name})"))
 
-    def _check_after(self, connection: Connection, watched: Iterable[float], exchange: Exchange) -> None:
-        """Timers of their own, for timeouts that the coarse one would be late for."""
-
-        for seconds in itertools.takewhile(lambda seconds: seconds < BRIEF, watched):
-            self._loop.call_later(seconds, self._check_again, connection, exchange, seconds)
-
     def _check_again(self, connection: Connection, exchange: Exchange, seconds: float) -> None:
+        """Looks by a timer of its own, for a timeout that the coarse one would be late for."""
         # No function within another: it would refer to itself, and what was received would live until a collection.
         if connection.exchange is exchange:
             connection.check(self._loop.time())
