@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 
+from penstock.http.marks import check_called
 from penstock.http.request import Request
 from penstock.http.response import Response
 from penstock.http.stream import StreamedResponse
@@ -39,6 +39,4 @@ class Hooks:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            hook = getattr(self, field.name)
-            if hook is not None and (not callable(hook) or inspect.iscoroutinefunction(hook)):
-                raise TypeError(f"Hooks.{field.name}={hook!r}: takes a function that is called, and not awaited")
+            check_called(f"Hooks.{field.name}", getattr(self, field.name))

@@ -1,4 +1,4 @@
-"""Functions that give another's coroutine, told apart from plain ones."""
+"""Whether a function is asynchronous: said of those that give another's coroutine, asked of those that are given."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["asynchronous"]
+__all__ = ["asynchronous", "check_called"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,3 +24,13 @@ def asynchronous(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, C
     # Only asyncio can be told so; `inspect` looks at the code.
     function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
     return function
+
+
+def check_called(option: str, function: object) -> None:
+    """Refuses what can't be called, or would have to be awaited.
+
+    Raises:
+        TypeError: It is such a thing.
+    """
+    if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):
+        raise TypeError(f"{option}={function!r}: takes a function that is called, and not awaited")

@@ -18,9 +18,10 @@ from penstock.blocking.policy import Policy
 from penstock.dialog import Prolog
 from penstock.errors import LimitExceeded, NotRecorded, PenstockError
 from penstock.headers import headers_of
+from penstock.http.marks import check_called
 from penstock.replay.keys import behind_host, by_path, by_url_and_path, by_url_of_others
 from penstock.replay.messages import PIECE, Peer, Reply, plain, read_body, read_head, recorded
-from penstock.replay.store import Key, Keys, Source, Store, check_called
+from penstock.replay.store import Key, Keys, Source, Store
 
 __all__ = ["ReplayServer", "serving"]
 

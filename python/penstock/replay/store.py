@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import bisect
 import hashlib
-import inspect
 import os
 from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from penstock.dialog import Dialog, Prolog, with_history
 from penstock.errors import ArchiveError, BodyTooLong, NotRecorded
 from penstock.replay.keys import whole
 
-__all__ = ["Key", "Keys", "Source", "Store", "check_called"]
+__all__ = ["Key", "Keys", "Source", "Store"]
 
 Source = str | os.PathLike[str] | Iterable[Dialog]
 """An archive's path, or dialogs; redirects before them, in their `trace.history`, are recorded, too."""
@@ -39,16 +38,6 @@ LONG = 2048
 
 LONGEST = 64 << 10
 """Characters of a URL that may be replayed: a server's request has no longer one, and none is free to look at."""
-
-
-def check_called(option: str, function: object) -> None:
-    """Refuses what can't be called, or would have to be awaited.
-
-    Raises:
-        TypeError: It is such a thing.
-    """
-    if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):
-        raise TypeError(f"{option}={function!r}: takes a function that is called, and not awaited")
 
 
 class _Place(NamedTuple):

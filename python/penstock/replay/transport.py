@@ -9,8 +9,9 @@ from penstock._native import Tunables
 from penstock.blocking._unique import Unique
 from penstock.blocking.policy import Policy
 from penstock.dialog import Dialog, Prolog
+from penstock.http.marks import check_called
 from penstock.replay.keys import by_url
-from penstock.replay.store import Key, Source, Store, check_called
+from penstock.replay.store import Key, Source, Store
 
 __all__ = ["Replay"]
 
