@@ -246,9 +246,7 @@ def cp(
                     if not keep_going or isinstance(failure.__cause__, PenstockError):
                         raise
                     damaged = True
-                    tell(f"penstock: {failure}")
-                    if as_json:
-                        print_json(file=name, error=str(failure))
+                    _tell_failure(name, failure, as_json)
                 finally:
                     # Also of what it had gone past when something ends it.
                     bad += _tell_damage(name, archive, as_json)
@@ -276,15 +274,24 @@ def _tell_damage(name: str, archive: barc.Archive, as_json: bool) -> int:
     return count
 
 
-def _checked(archive: barc.Archive) -> Iterator[barc.Entry | ArchiveError | Failure]:
+def _tell_failure(name: str, failure: Failure, as_json: bool) -> None:
+    """Tells of an archive that can't be read, or not on."""
+    tell(f"penstock: {failure}")
+    if as_json:
+        print_json(file=name, error=str(failure))
+
+
+def _checked(name: str) -> Iterator[barc.Entry | ArchiveError | Failure]:
     """What is found in an archive; a failure comes last, where it can't be read."""
-    at = 0
+    at: int | None = None
     try:
-        for found in archive.check():
-            yield found
-            at = found.end or at
+        with barc.open(name) as archive:
+            at = 0
+            for found in archive.check():
+                yield found
+                at = found.end or at
     except OSError as error:
-        yield unread(archive, at, error)
+        yield Failure(str(error)) if at is None else unread(archive, at, error)
 
 
 def _place(name: str, error: ArchiveError) -> str:
@@ -344,36 +351,25 @@ def check(files: tuple[str, ...], as_json: bool, quiet: bool) -> int:
     with reading(files, quiet) as progress:
         for name in files:
             good = bad = 0
-            try:
-                archive = barc.open(name)
-            except OSError as error:
-                damaged = True
-                tell(f"penstock: {error}")
-                if as_json:
-                    print_json(file=name, error=str(error))
-                continue
-            with archive:
-                for found in _checked(archive):
-                    if isinstance(found, Failure):
-                        damaged = True
-                        tell(f"penstock: {found}")
-                        if as_json:
-                            print_json(file=name, error=str(found))
-                        break
-                    if not isinstance(found, ArchiveError):
-                        good += 1
-                        progress.add(1, extent(found))
-                        continue
+            for found in _checked(name):
+                if isinstance(found, barc.Entry):
+                    good += 1
+                    progress.add(1, extent(found))
+                elif isinstance(found, Failure):
+                    damaged = True
+                    _tell_failure(name, found, as_json)
+                    break
+                else:
                     bad += 1
                     if as_json:
                         _print_problem(name, found)
                     else:
                         print(_place(name, found))
+            else:
+                if as_json:
+                    print_json(file=name, good=good, damaged=bad)
                 else:
-                    if as_json:
-                        print_json(file=name, good=good, damaged=bad)
-                    else:
-                        print(f"{name}: {counted(good, 'good record')}, {counted(bad, 'damaged place')}")
+                    print(f"{name}: {counted(good, 'good record')}, {counted(bad, 'damaged place')}")
             damaged |= bad > 0
     return 2 if damaged else 0
 
