@@ -172,6 +172,13 @@ def uncollected() -> Iterator[None]:
         gc.enable()
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Waits until a condition holds, twenty seconds at most."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
 def refuse_skip(report: Any) -> None:
     """Where everything is installed, a skip is a failure."""
     if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):

@@ -43,6 +43,11 @@ def abandon(task: asyncio.Task[Any]) -> None:
     task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
+async def turns(n: int = 5) -> None:
+    for _ in range(n):
+        await asyncio.sleep(0)
+
+
 @pytest.fixture
 def gate() -> Iterator[Gate]:
     gate = Gate()

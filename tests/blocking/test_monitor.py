@@ -26,16 +26,12 @@ import uvloop
 from penstock import DispatchPool, LoopMonitor, Semaphore, Stall
 from penstock._native import _delay_writes
 
+from tests.conftest import until
+
 LOOPS = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
 
 HOG = range(20_000_000)
 """`sum` of it takes some tenths of a second, and doesn't let the interpreter go."""
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 def stand_still() -> None:

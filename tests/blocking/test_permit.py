@@ -11,12 +11,7 @@ from typing import Any
 import pytest
 from penstock import BlockingPermit, PermitError, Semaphore, SemaphoreClosed, blocking_permit
 
-from .conftest import Gate
-
-
-async def turns(n: int = 5) -> None:
-    for _ in range(n):
-        await asyncio.sleep(0)
+from .conftest import Gate, turns
 
 
 @pytest.fixture

@@ -16,20 +16,11 @@ import uvloop
 from penstock import Semaphore
 from penstock.errors import BlockingInLoop, PermitError, SemaphoreClosed
 
-from .conftest import abandon
+from tests.conftest import until
+
+from .conftest import abandon, turns
 
 LOOPS: dict[str, type[asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.Loop}
-
-
-async def turns(n: int = 5) -> None:
-    for _ in range(n):
-        await asyncio.sleep(0)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 # Taking and giving back

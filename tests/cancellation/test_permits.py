@@ -11,6 +11,7 @@ import penstock
 import pytest
 
 from tests.cancellation.conftest import cancel_everywhere
+from tests.conftest import until
 
 pytestmark = pytest.mark.asyncio
 
@@ -51,12 +52,6 @@ async def policy(semaphore: penstock.Semaphore, pool: penstock.DispatchPool) -> 
 @pytest.fixture(params=USERS)
 def use(request: pytest.FixtureRequest) -> Callable[[penstock.Semaphore, penstock.DispatchPool], Awaitable[object]]:
     return USERS[request.param]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("releaser", ["this loop", "a thread"])

@@ -17,6 +17,7 @@ import pytest_asyncio
 from penstock import Direct, Dispatch, DispatchPool, Permit, Policy, PoolClosed, Semaphore, SemaphoreClosed
 
 from tests.calls import Calls
+from tests.conftest import until
 from tests.http.serving import response, serve
 
 pytestmark = pytest.mark.asyncio
@@ -93,12 +94,6 @@ def waiting_bench(request: pytest.FixtureRequest, pool: DispatchPool) -> Iterato
     bench = Bench(request.param, pool)
     yield bench
     bench._gate.set()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 # What takes a policy. Each gives BODY from `directory`, or fails if that isn't there.

@@ -13,6 +13,8 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Final, TypeAlias
 
+from tests.conftest import until
+
 __all__ = [
     "BODY",
     "CLOSE",
@@ -236,10 +238,3 @@ def cut(wire: bytes, *positions: int) -> list[Step]:
     for start, end in itertools.pairwise(edges):
         script += [wire[start:end], TURN]
     return [step for step in script if step != b""]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits until a condition holds, ten seconds at most."""
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
