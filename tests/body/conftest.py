@@ -5,8 +5,11 @@ Images are made by fixtures and by `asyncio.to_thread`, never on a running loop'
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import resource
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -93,6 +96,29 @@ def policy(request: pytest.FixtureRequest) -> Any:
 def descriptors() -> Callable[[], int]:
     """How many descriptors this process has open."""
     return lambda: len(os.listdir("/dev/fd"))
+
+
+@contextlib.contextmanager
+def small_files(most: int) -> Iterator[None]:
+    """No file of this process may grow past `most` bytes, as if the file system were full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def shm() -> Iterator[Path]:
+    """A folder in a file system that is memory."""
+    folder = Path("/dev/shm")
+    if not folder.is_dir() or "/dev/shm tmpfs" not in Path("/proc/mounts").read_text():
+        pytest.skip("/dev/shm is no tmpfs")
+    mine = folder / f"penstock-test-{os.getpid()}"
+    mine.mkdir()
+    yield mine
+    shutil.rmtree(mine)
 
 
 @pytest.fixture

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import resource
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ import penstock
 import pytest
 
 from tests.conftest import uncollected
+
+from .conftest import small_files
 
 MakeTunables = Callable[..., penstock.Tunables]
 Settles = Callable[[Callable[[], bool]], bool]
@@ -357,17 +358,6 @@ async def test_a_missing_temp_dir_comes_through_every_policy(
 
     with pytest.raises(FileNotFoundError, match="missing"):
         await collect()
-
-
-@contextlib.contextmanager
-def small_files(most: int) -> Iterator[None]:
-    """No file of this process may grow past `most` bytes, as if the file system were full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def test_a_write_that_failed_is_tried_again_by_the_policy(tunables: MakeTunables, body: bytes) -> None:

@@ -27,16 +27,6 @@ DECODE: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=["default", "direct", "permit", "dispatch"])
-def policy(request: pytest.FixtureRequest, pool: penstock.DispatchPool) -> Any:
-    return {
-        "default": None,
-        "direct": penstock.Direct(),
-        "permit": penstock.Permit(penstock.Semaphore(1), pool=pool),
-        "dispatch": penstock.Dispatch(pool),
-    }[request.param]
-
-
 @pytest.mark.asyncio
 @pytest.mark.parametrize("state", ["ram", "file", "mmap"])
 @pytest.mark.parametrize("coding", DECODE)

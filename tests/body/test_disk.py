@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -384,17 +384,6 @@ async def test_more_bodies_at_once_than_descriptors_all_arrive(tunables: MakeTun
 
 
 # A file system that is memory
-
-
-@pytest.fixture
-def shm() -> Iterator[Path]:
-    folder = Path("/dev/shm")
-    if not folder.is_dir() or "/dev/shm tmpfs" not in Path("/proc/mounts").read_text():
-        pytest.skip("/dev/shm is no tmpfs")
-    mine = folder / f"penstock-test-{os.getpid()}"
-    mine.mkdir()
-    yield mine
-    shutil.rmtree(mine)
 
 
 def test_a_body_on_a_tmpfs_counts_as_memory_by_the_blocks_it_uses(tunables: MakeTunables, shm: Path) -> None:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import penstock
@@ -31,17 +31,6 @@ def inode_of(folder: Path) -> tuple[int, os.stat_result]:
             found.append((status.st_ino, status))
     assert len(found) == 1
     return found[0]
-
-
-@pytest.fixture
-def shm() -> Iterator[Path]:
-    folder = Path("/dev/shm")
-    if not folder.is_dir():
-        pytest.skip("there is no /dev/shm")
-    mine = folder / f"penstock-save-{os.getpid()}"
-    mine.mkdir()
-    yield mine
-    shutil.rmtree(mine)
 
 
 async def test_a_body_in_a_file_is_named_without_a_copy(image_in: MakeImage, tmp_path: Path, body: bytes) -> None:

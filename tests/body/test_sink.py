@@ -6,7 +6,6 @@ import array
 import asyncio
 import hashlib
 import os
-import resource
 import subprocess
 import sys
 import textwrap
@@ -18,6 +17,8 @@ import penstock
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from .conftest import small_files
 
 MakeTunables = Callable[..., penstock.Tunables]
 MakeSink = Callable[..., penstock.BodySink]
@@ -270,18 +271,16 @@ def test_a_failed_write_back_keeps_the_body(tunables: MakeTunables, tmp_path: Pa
 
 
 @pytest.fixture
-def small_files() -> Iterator[int]:
-    """No file of this process may grow past a mebibyte, as if the file system were full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
-    yield 1 << 20
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+def largest_file() -> Iterator[int]:
+    """No file of this process may grow past so many bytes."""
+    with small_files(1 << 20):
+        yield 1 << 20
 
 
-def test_a_sink_whose_file_failed_gives_no_image_that_lacks_bytes(tunables: MakeTunables, small_files: int) -> None:
+def test_a_sink_whose_file_failed_gives_no_image_that_lacks_bytes(tunables: MakeTunables, largest_file: int) -> None:
     def fill(sink: penstock.BodySink) -> None:
         for _ in range(4):
-            sink.write(b"x" * small_files)
+            sink.write(b"x" * largest_file)
         sink.prepare()
 
     with penstock.BodySink(tunables(max_body_ram=0)) as sink:
@@ -291,8 +290,8 @@ def test_a_sink_whose_file_failed_gives_no_image_that_lacks_bytes(tunables: Make
             sink.prepare()
 
 
-def test_a_first_write_that_failed_half_way_loses_nothing(tunables: MakeTunables, small_files: int) -> None:
-    body = bytes(small_files) + b"x" * small_files
+def test_a_first_write_that_failed_half_way_loses_nothing(tunables: MakeTunables, largest_file: int) -> None:
+    body = bytes(largest_file) + b"x" * largest_file
     with penstock.BodySink(tunables(max_body_ram=0, digests=("sha256",))) as sink:
         with pytest.raises(penstock.StorageFull):
             sink.write(body)
@@ -357,14 +356,14 @@ def test_digests_survive_the_move_to_a_file(tunables: MakeTunables, body: bytes)
         }
 
 
-def test_a_write_that_failed_is_not_tried_again_on_a_loops_thread(tunables: MakeTunables, small_files: int) -> None:
+def test_a_write_that_failed_is_not_tried_again_on_a_loops_thread(tunables: MakeTunables, largest_file: int) -> None:
     async def prepare(sink: penstock.BodySink) -> None:
         sink.prepare()
 
     with penstock.BodySink(tunables(max_body_ram=0)) as sink:
-        sink.write(b"x" * small_files)
+        sink.write(b"x" * largest_file)
         with pytest.raises(penstock.StorageFull):
-            sink.write(b"x" * small_files)
+            sink.write(b"x" * largest_file)
         with pytest.raises(penstock.BlockingInLoop):
             asyncio.run(prepare(sink))
 
