@@ -39,7 +39,6 @@ __all__ = [
     "write",
 ]
 
-F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -128,19 +127,9 @@ def exclusive(options: Mapping[str, object]) -> None:
         raise click.UsageError(f"{given[0]} can't be given together with {given[1]}")
 
 
-def json_option(command: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="An object a line, for machines.")(command)
-
-
-def quiet_option(command: F) -> F:
-    return click.option("-q", "--quiet", is_flag=True, help="No progress, even on a terminal.")(command)
-
-
-def limited(command: F) -> F:
-    """Adds the limit of a body."""
-    return click.option("--max-body", metavar="SIZE", default="1GiB", show_default=True, help="No body may be longer.")(
-        command
-    )
+json_option = click.option("--json", "as_json", is_flag=True, help="An object a line, for machines.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, even on a terminal.")
+limited = click.option("--max-body", metavar="SIZE", default="1GiB", show_default=True, help="No body may be longer.")
 
 
 def tunables_of(max_body: str) -> Tunables:
