@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.message
 import http.cookiejar
+import types
 import urllib.request
 from typing import cast
 
@@ -27,15 +28,5 @@ def keep_cookies(jar: http.cookiejar.CookieJar, request: Request, response: Answ
     headers = email.message.Message()
     for value in response.headers.get_all("set-cookie"):
         headers["Set-Cookie"] = value
-    face = cast("http.client.HTTPResponse", _Face(headers))
-    jar.extract_cookies(face, urllib.request.Request(request.url))
-
-
-class _Face:
-    """Of a response."""
-
-    def __init__(self, headers: email.message.Message) -> None:
-        self._headers = headers
-
-    def info(self) -> email.message.Message:
-        return self._headers
+    face = types.SimpleNamespace(info=lambda: headers)
+    jar.extract_cookies(cast("http.client.HTTPResponse", face), urllib.request.Request(request.url))
