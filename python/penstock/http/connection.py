@@ -476,8 +476,7 @@ class Connection(Receiver, asyncio.BufferedProtocol):
         transport = self._transport
         assert transport is not None  # it is usable
         if self._writer is None:
-            plain = transport.get_extra_info("sslcontext") is None
-            self._writer = Writer(self._loop, transport, plain=plain)
+            self._writer = Writer(self._loop, transport)
         self._writer.stopping, self._writer.left = False, None
         if self._tls is not None:
             self._leftover = Leftover.of(transport, self._fd)

@@ -30,11 +30,11 @@ class Writer:
     Its memory is bounded: no more than a piece is given to the transport before it has taken the ones before.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, *, plain: bool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
         self._loop = loop
         self._transport = transport
         self._socket = beneath(transport)
-        self._plain = plain
+        self._plain = transport.get_extra_info("sslcontext") is None
         self._given = 0
         self._turn_at = TURN
         """What is given until the loop has a turn."""
