@@ -15,7 +15,9 @@ from typing import Any
 import penstock
 from penstock._native import settle
 
-__all__ = ["Held", "cancel_everywhere"]
+from tests.http.conftest import slow_disk, storing, storing_by
+
+__all__ = ["Held", "cancel_everywhere", "slow_disk", "storing", "storing_by"]
 
 
 LOOPS_TIMER = "anon_inode:[timerfd]"

@@ -11,7 +11,7 @@ import penstock
 import pytest
 
 from tests.cancellation.conftest import Held, cancel_everywhere
-from tests.http.conftest import STORINGS, Storing, storing_by  # noqa: F401
+from tests.http.conftest import STORINGS, Storing
 
 pytestmark = pytest.mark.asyncio
 
@@ -20,7 +20,7 @@ PIECES = 12
 
 
 @pytest.fixture(params=[name for name in STORINGS if name != "drained"])
-def storing(request: pytest.FixtureRequest, storing_by: Callable[[str], Storing]) -> Storing:  # noqa: F811
+def storing(request: pytest.FixtureRequest, storing_by: Callable[[str], Storing]) -> Storing:
     return storing_by(request.param)
 
 
@@ -137,7 +137,7 @@ async def test_an_image_is_as_it_was_after_a_cancelled_call(storing: Storing, ca
 @pytest.mark.parametrize("call", READS)
 @pytest.mark.parametrize("name", ["direct", "permit", "windows"])
 async def test_a_mapped_image_is_as_it_was_after_a_cancelled_call(
-    storing_by: Callable[[str], Storing],  # noqa: F811
+    storing_by: Callable[[str], Storing],
     name: str,
     call: str,
     tmp_path: Path,

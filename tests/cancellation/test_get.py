@@ -12,17 +12,12 @@ import pytest
 
 from tests.cancellation.conftest import Held, cancel_everywhere
 from tests.coding import put_on
-from tests.http.conftest import STORINGS, Storing, slow_disk, storing_by  # noqa: F401
+from tests.http.conftest import Storing
 from tests.http.serving import TURN, Script, chunked, head, response, serve
 
 pytestmark = pytest.mark.asyncio
 
 BODY = bytes(i * 13 & 255 for i in range(300_000))
-
-
-@pytest.fixture(params=STORINGS)
-def storing(request: pytest.FixtureRequest, storing_by: Callable[[str], Storing]) -> Storing:  # noqa: F811
-    return storing_by(request.param)
 
 
 def slowly(wire: bytes, step: int) -> Script:
@@ -149,8 +144,8 @@ async def test_cancelled_while_its_name_is_resolved_or_it_connects() -> None:
 
 
 async def test_permits_come_back_when_a_write_is_cancelled(
-    storing_by: Callable[[str], Storing],  # noqa: F811
-    slow_disk: Callable[[float], None],  # noqa: F811
+    storing_by: Callable[[str], Storing],
+    slow_disk: Callable[[float], None],
 ) -> None:
     storing = storing_by("permit")
     semaphore = storing.policy.semaphore
