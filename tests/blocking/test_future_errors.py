@@ -11,7 +11,9 @@ import pytest
 from penstock import DispatchPool
 from penstock._native import Future, _nap
 
-from .conftest import LOOPS, Gate, Handler
+from tests.conftest import LOOPS
+
+from .conftest import Gate, Handler
 
 
 async def settled(*futures: Future[Any]) -> None:

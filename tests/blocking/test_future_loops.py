@@ -17,7 +17,9 @@ import pytest
 from penstock import DispatchPool
 from penstock._native import Future, _nap
 
-from .conftest import LOOPS, Gate, abandon
+from tests.conftest import LOOPS
+
+from .conftest import Gate, abandon
 
 
 @pytest.mark.parametrize("make", LOOPS.values(), ids=LOOPS)

@@ -12,11 +12,10 @@ import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
-import uvloop
 from penstock import DispatchPool
 from penstock.errors import PoolClosed, PoolFull
 
-from tests.conftest import uncollected
+from tests.conftest import LOOPS, uncollected
 
 from .conftest import Gate
 
@@ -297,9 +296,6 @@ async def test_closed_by_another_task_it_is_over_for_the_one_that_waits(
     await results.aclose()
     gate.open.set()
     assert await consumer == "went on"
-
-
-LOOPS = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
 
 
 @pytest.mark.parametrize("make", LOOPS.values(), ids=LOOPS)

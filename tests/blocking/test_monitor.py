@@ -22,13 +22,10 @@ from typing import Any
 
 import penstock
 import pytest
-import uvloop
 from penstock import DispatchPool, LoopMonitor, Semaphore, Stall
 from penstock._native import _delay_writes
 
-from tests.conftest import until
-
-LOOPS = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
+from tests.conftest import LOOPS, until
 
 HOG = range(20_000_000)
 """`sum` of it takes some tenths of a second, and doesn't let the interpreter go."""

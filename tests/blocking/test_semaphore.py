@@ -12,16 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import uvloop
 from penstock import Semaphore
 from penstock.errors import BlockingInLoop, PermitError, SemaphoreClosed
 
-from tests.conftest import until
+from tests.conftest import LOOPS, until
 
 from .conftest import abandon, turns
-
-LOOPS: dict[str, type[asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.Loop}
-
 
 # Taking and giving back
 
