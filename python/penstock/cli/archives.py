@@ -41,7 +41,6 @@ from penstock.cli.files import (
     several,
     strategy_of,
     told_of,
-    unread,
 )
 from penstock.errors import ArchiveError, HeadTooLong, PenstockError
 
@@ -291,7 +290,7 @@ def _checked(name: str) -> Iterator[barc.Entry | ArchiveError | Failure]:
                 yield found
                 at = found.end or at
     except OSError as error:
-        yield Failure(str(error)) if at is None else unread(archive, at, error)
+        yield Failure(str(error)) if at is None else Unread(archive, at, error)
 
 
 def _place(name: str, error: ArchiveError) -> str:

@@ -27,7 +27,6 @@ __all__ = [
     "several",
     "strategy_of",
     "told_of",
-    "unread",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -94,15 +93,14 @@ def each(archive: barc.Archive, items: barc.Records[T]) -> Iterator[T]:
     except BodyTooLong as error:
         raise Failure(f"{_at(os.fspath(archive.path), items.offset)}: {error}") from error
     except OSError as error:
-        raise unread(archive, items.offset, error) from error
+        raise Unread(archive, items.offset, error) from error
 
 
 class Unread(Failure):
     """An archive can't be read on."""
 
-
-def unread(archive: barc.Archive, offset: int, error: OSError) -> Unread:
-    return Unread(f"{os.fspath(archive.path)}: at byte {offset} of the archive: {error.strerror or error}")
+    def __init__(self, archive: barc.Archive, offset: int, error: OSError) -> None:
+        super().__init__(f"{os.fspath(archive.path)}: at byte {offset} of the archive: {error.strerror or error}")
 
 
 def _at(name: str, offset: int | None) -> str:
