@@ -67,7 +67,9 @@ def _parser(prog: str) -> Parser:
         examples=["--rounds 3 --output pictures"],
     )
     demo.add_argument("--rounds", type=int, default=10, help="how often each is measured (default: %(default)s)")
-    demo.add_argument("--output", default="bench-out", metavar="DIR", help="for the picture (default: %(default)s)")
+    demo.add_argument(
+        "--output", default="bench-out", metavar="DIR", help="where the picture goes (default: %(default)s)"
+    )
     demo.set_defaults(run=_demo)
 
     client = commands.add_parser(
@@ -75,8 +77,10 @@ def _parser(prog: str) -> Parser:
         help="download as the demo does, in every way, and as other clients do",
         examples=["--quick", "--peers --json client.json --html client.html", "--url http://192.0.2.1:8080"],
     )
-    client.add_argument("--url", help="of a server elsewhere, as `server` prints it (default: one of its own)")
-    client.add_argument("--store", type=Path, metavar="DIR", help="for files (default: where temporary files go)")
+    client.add_argument("--url", help="of a server elsewhere, as `server` prints it (default: start one here)")
+    client.add_argument(
+        "--store", type=Path, metavar="DIR", help="where bodies are stored (default: where temporary files go)"
+    )
     blocking = commands.add_parser(
         "blocking",
         help="run short blocking functions in every way, from one loop",
@@ -84,7 +88,7 @@ def _parser(prog: str) -> Parser:
     )
     for each, run in ((client, _client), (blocking, _blocking)):
         each.add_argument("--quick", action="store_true", help="within a minute, as an indication only")
-        each.add_argument("--peers", action="store_true", help="also the ways of others, as far as they are installed")
+        each.add_argument("--peers", action="store_true", help="also other libraries, those that are installed")
         each.add_argument("--json", type=Path, metavar="OUT", help="write all samples")
         each.add_argument("--html", type=Path, metavar="OUT", help="write a page with pictures (needs matplotlib)")
         each.set_defaults(run=run)

@@ -93,7 +93,7 @@ def help_of(command: tuple[str, ...]) -> Any:
 @commands.command(cls=Command, examples='eval "$(penstock completion bash)"  # in ~/.bashrc')
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> int:
-    """Print what has a shell complete command lines."""
+    """Print what makes a shell complete this command."""
     kind = get_completion_class(shell)
     assert kind is not None  # click knows the three
     print(kind(commands, {}, "penstock", COMPLETE).source())

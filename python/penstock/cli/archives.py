@@ -87,7 +87,7 @@ def _number(name: str, text: str | None) -> int | None:
 def spanned(command: F) -> F:
     """Adds the options that choose records of a single file."""
     for option in (
-        click.option("-c", "--count", metavar="N", help="So many records."),
+        click.option("-c", "--count", metavar="N", help="How many records to take."),
         click.option("-i", "--index", metavar="N", help="Start at this record, counted from 0."),
         click.option("-o", "--offset", metavar="N", help="Start at this byte, in decimal or as 0x…"),
     ):
@@ -192,7 +192,7 @@ penstock cp --keep-going damaged.barc good.barc""",
 )
 @spanned
 @compressed
-@click.option("--keep-going", is_flag=True, help="Go past damage and what can't be written, and tell of it.")
+@click.option("--keep-going", is_flag=True, help="Pass over damage and what can't be written, and report it.")
 @limited
 @json_option
 @quiet_option

@@ -40,8 +40,10 @@ several = click.argument("files", metavar="FILE...", nargs=-1, required=True, ty
 
 def compressed(command: F) -> F:
     """Adds the options that choose how records are stored."""
-    command = click.option("-b", "--brotli", is_flag=True, help="The same with brotli.")(command)
-    return click.option("-z", "--gzip", is_flag=True, help="Compress what is worth it; plain by default.")(command)
+    command = click.option("-b", "--brotli", is_flag=True, help="The same by brotli.")(command)
+    return click.option("-z", "--gzip", is_flag=True, help="Compress by gzip what is worth it; plain by default.")(
+        command
+    )
 
 
 def strategy_of(gzip: bool, brotli: bool) -> barc.Strategy:

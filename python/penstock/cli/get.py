@@ -55,7 +55,7 @@ penstock get -o downloads/ https://example.com/one.tar https://example.com/two.t
     "--output",
     metavar="FILE|DIR",
     type=FILE,
-    help="A file, - for standard output, or a directory: names are the URLs' last.",
+    help="A file, - for standard output, or a directory, in which files are named by the end of their URL.",
 )
 @click.option("-f", "--force", is_flag=True, help="Replace files that are there; devices and pipes are written to.")
 @asking
@@ -74,8 +74,8 @@ def get(
 ) -> int:
     """GET bodies, to standard output or to files.
 
-    Redirects are followed and codings removed. A status of 400 or more is an error; so is a body that ends early, of
-    which nothing is in a file, and what came of it in standard output. The other URLs are fetched anyway.
+    Redirects are followed and codings removed. A status of 400 or more is an error, and so is a body that ends early:
+    no file is made of it, but standard output has what came. The other URLs are fetched anyway.
     """
     if output == "":
         raise click.BadParameter("the name of a file or directory isn't empty", param_hint="--output")

@@ -72,12 +72,17 @@ generate | penstock record --json --from - crawl.barc""",
     help="A list of URLs, one a line; - is standard input.",
 )
 @click.option(
-    "--concurrency", metavar="N", type=click.IntRange(1), default=16, show_default=True, help="So many at a time."
+    "--concurrency",
+    metavar="N",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    help="How many to GET at a time.",
 )
 @click.option("--accept", metavar="VALUE", default=ACCEPT, help="The Accept header, instead of a browser's.")
 @click.option("--no-decode", is_flag=True, help="Leave bodies in the coding in which they come.")
 @compressed
-@click.option("--resume", is_flag=True, help="Skip URLs that FILE has a record of, even a damaged one.")
+@click.option("--resume", is_flag=True, help="Skip URLs that FILE has a record of, even if that is damaged.")
 @asking
 @limited
 @json_option
@@ -101,9 +106,9 @@ def record(
 ) -> int:
     """GET URLs, and append requests with their answers to an archive.
 
-    Whatever the status is, it is recorded; redirects are not followed. A URL that fails is told of, and the others are
-    recorded anyway. Ctrl-C writes the answers that are complete, and ends. What a kill leaves unfinished in FILE is cut
-    off when it is opened again.
+    An answer is recorded whatever its status; redirects are not followed. A URL that fails is reported, and the others
+    are recorded anyway. Ctrl-C writes the answers that are complete, and ends. What a kill leaves unfinished in FILE is
+    cut off when FILE is opened again.
     """
     from penstock.http.prepare import ACCEPT_ENCODING
 

@@ -38,7 +38,13 @@ penstock replay crawl.barc
 penstock replay --bind 127.0.0.1:8080 --quiet crawl.barc &
 http_proxy=http://127.0.0.1:8080 curl http://example.com/""",
 )
-@click.option("--bind", metavar="HOST:PORT", default="127.0.0.1:0", show_default=True, help="Port 0 is a free one.")
+@click.option(
+    "--bind",
+    metavar="HOST:PORT",
+    default="127.0.0.1:0",
+    show_default=True,
+    help="Where to listen; port 0 takes any that is free.",
+)
 @limited
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="No line for each answer.")

@@ -149,7 +149,9 @@ def _show(name: str, figures: Mapping[str, Any]) -> None:
 @click.command(
     cls=Command, examples="penstock stats crawl.barc\npenstock stats --json --top 100 crawl.barc | jq .hosts"
 )
-@click.option("--top", metavar="N", type=click.IntRange(0), default=10, show_default=True, help="So many of each kind.")
+@click.option(
+    "--top", metavar="N", type=click.IntRange(0), default=10, show_default=True, help="How many of each kind to list."
+)
 @limited
 @json_option
 @quiet_option
