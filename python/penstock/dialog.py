@@ -118,7 +118,7 @@ class Epilog:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trace:
-    """How a dialog went, of which its request and response say nothing. What isn't known is `None`, or empty.
+    """How a dialog went: times, peer and heads as sent. What isn't known is `None`, or empty.
     A `started` without a time zone is a ValueError.
 
     Seconds are by the loop's clock, from `started` on, to the microsecond; uvloop's has whole milliseconds.

@@ -211,9 +211,9 @@ class UnsupportedEncoding(RequestError):
 
 
 class DecodeError(RequestError):
-    """A coded body could not be decoded: `.coding` is the one at fault and `.at` the byte, of what it is taken off.
-    `.partial` is the image of what was decoded; with `decode="after"`, and when a decoded body is cut or too long, too,
-    that of the body as it came."""
+    """A coded body could not be decoded: `.coding` is the one at fault, and `.at` the byte of what that coding is taken
+    off. `.partial` is the image of what was decoded; with `decode="after"`, also when a decoded body is cut or too
+    long, it is that of the body as it came."""
 
     coding: str = ""
     at: int = 0

@@ -1,5 +1,5 @@
-"""`LoopMonitor`: how long an event loop keeps others waiting, and for whom. A thread of the extension measures; here is
-who is to blame, and how it is told.
+"""`LoopMonitor`: how long an event loop keeps others waiting, and for which function. A thread of the extension
+measures; this module finds the cause, and reports it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Cookies, for who asks for them: `http.cookiejar` decides, here are the two faces that it wants to see."""
+"""Cookies, for a client that is given a jar: `http.cookiejar` decides, by the two interfaces that it has here."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ async def fetch(url: str, method: str = "GET", **options: Unpack[Options]) -> Re
     Raises:
         RequestError, LimitExceeded, BudgetExceeded, StorageFull: As `Client.get`.
 
-    Cancelled, nothing is left. Who makes several requests keeps a `Client`: it keeps connections.
+    Cancelled, it leaves nothing behind. For several requests keep a `Client`, which keeps connections.
     """
     async with Client() as client:
         return await client.request(method, url, **options)
