@@ -199,6 +199,9 @@ class Server:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # On a busy machine a task may be cancelled before it begins.
+        for connection in self.peers:
+            connection.close()
         self._listener.close()
 
 
