@@ -269,6 +269,29 @@ def test_debug_mode_notices_a_thread_that_runs_a_loop_which_is_not_its_own() -> 
     run(main(), debug=True)
 
 
+def test_a_function_in_place_sees_all_tasks_on_whatever_threads_they_were_begun() -> None:
+    async def main() -> None:
+        loop, met, first = asyncio.get_running_loop(), Met(), threading.get_ident()
+        here = asyncio.current_task()
+        blocked = asyncio.create_task(blocking(met))
+        before = asyncio.create_task(asyncio.sleep(30))
+        await until(met.entered.is_set)
+        try:
+            assert threading.get_ident() != first
+            other = asyncio.create_task(asyncio.sleep(30))
+            everything = {here, blocked, before, other}
+            assert block_in_place(asyncio.all_tasks, loop) >= everything
+        finally:
+            met.opened.set()
+        await blocked
+        await until(lambda: threading.get_ident() == first)
+        assert block_in_place(asyncio.all_tasks, loop) >= everything - {blocked}
+        before.cancel()
+        other.cancel()
+
+    run(main())
+
+
 def test_an_object_that_is_bound_to_its_thread_says_so_in_another() -> None:
     async def main() -> None:
         met, first = Met(), threading.get_ident()
