@@ -275,6 +275,12 @@ def test_a_time_that_is_no_number_is_refused_by_its_name(option: str) -> None:
             LoopMonitor(**{option: wrong})  # type: ignore[arg-type]
 
 
+def test_a_name_that_is_no_text_is_refused() -> None:
+    # It would be `prometheus` that fails.
+    with pytest.raises(TypeError, match=r"^name: takes a str, not int$"):
+        LoopMonitor(name=5)  # type: ignore[arg-type]
+
+
 def test_what_a_stall_cannot_be_told_to_is_refused() -> None:
     # On the monitor's thread it would be too late to say so.
     async def awaited(stall: penstock.Stall) -> None:

@@ -121,6 +121,8 @@ class LoopMonitor(Unique):
         threshold: float = 0.1,
         on_stall: Callable[[Stall], object] | None = None,
     ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name: takes a str, not {type(name).__name__}")
         for option, seconds in (("interval", interval), ("patience", patience), ("threshold", threshold)):
             if not isinstance(seconds, numbers.Real):
                 raise TypeError(f"{option}={seconds!r}: seconds are a number")
