@@ -193,18 +193,24 @@ def _renamed(head: bytes, length: int, decoded: tuple[str, ...]) -> tuple[bytes,
     renamed = untrue & {_name(line) for line in lines}
     if not renamed:
         return head, renamed
-    lines = [ORIGINAL + line if _name(line) in renamed else line for line in lines]
+    # Those too that came under such a name, as from a replay of an archive: `_restored` can't tell them otherwise.
+    lines = [ORIGINAL + line if _original_name(line) in renamed else line for line in lines]
     return b"\r\n".join([first, *lines, b"Content-Length: %d" % length, b"", b""]), renamed
 
 
 def _restored(lines: Lines, renamed: set[str]) -> Lines:
     """What `_renamed` was given."""
-    originals = {ORIGINAL.decode().lower() + name for name in renamed}
-    return [line.removeprefix(ORIGINAL) if _name(line) in originals else line for line in lines[:-1]]
+    return [line.removeprefix(ORIGINAL) if _original_name(line) in renamed else line for line in lines[:-1]]
 
 
 def _name(line: bytes) -> str:
     return line.partition(b":")[0].strip().lower().decode("latin-1")
+
+
+def _original_name(line: bytes) -> str:
+    while line.startswith(ORIGINAL):
+        line = line.removeprefix(ORIGINAL)
+    return _name(line)
 
 
 def _date(when: datetime.datetime) -> str:

@@ -200,6 +200,23 @@ def test_a_dialog_whose_url_is_of_another_scheme_comes_back_as_any_other(tmp_pat
     assert list(map(state, warc.read(path))) == list(map(state, written))
 
 
+def test_a_field_that_came_with_the_name_of_one_that_is_renamed_keeps_it(tmp_path: Path) -> None:
+    # As from a replay of an archive of the web, whose own codings are gone.
+    lines = ["Content-Encoding: gzip", "X-Archive-Orig-Content-Encoding: br", "X-Archive-Orig-Content-Length: 9"]
+    lines += ["X-Archive-Orig-X-Archive-Orig-Content-Length: 8", "Content-Length: 7"]
+    lines.append("x-archive-orig-content-length: 6")
+    fields = [line.split(": ") for line in lines]
+    written = make_dialog(
+        1, b"text", res_headers=fields, res_decoded=("gzip", "identity"), trace=penstock.Trace(res_head=head(*lines))
+    )
+    path = tmp_path / "a.warc"
+    warc.write(path, [written])
+    (back,) = warc.read(path)
+    assert (state(back), back.trace.res_head) == (state(written), written.trace.res_head)
+    answer = list(records(path))[1].http_headers
+    assert [value for name, value in answer.headers if name == "Content-Length"] == ["4"]
+
+
 @pytest.mark.parametrize(
     "change", [{"url": ""}, {"url": "http://a.test/\r\nX: 1"}, {"method": "A\nB"}, {"version": "A\rB"}]
 )
