@@ -28,6 +28,7 @@ from penstock.body.sink import BodySink
 from penstock.dialog import CODINGS, Dialog, Epilog, Prolog, Trace, read_seconds, seconds_of, with_history
 from penstock.errors import ArchiveError, BudgetExceeded, HeadTooLong, PenstockError, StorageFull
 from penstock.headers import Headers, codings_in, headers_in, lines_of
+from penstock.http.url import brief
 
 try:
     from warcio.archiveiterator import WARCIterator
@@ -57,7 +58,7 @@ PIECE = 256 << 10
 GZIP = b"\x1f\x8b"
 """What compressed records begin with (RFC 1952 section 2.3.1)."""
 MET = 200
-"""Characters of what warcio says."""
+"""Characters of a record, or of what warcio says of it, that an error has."""
 
 STATUS_LINE = re.compile(rb"HTTP/(0\.9|1\.[0-9]|[23](\.0)?) [1-9][0-9]{2}( .*)?", re.DOTALL)
 REQUEST_LINE = re.compile(rb"[0-9A-Za-z!#$%&'*+.^_`|~-]+( .*){2}", re.DOTALL)
@@ -330,7 +331,7 @@ def _messages(
 
 
 def _pass_over(offset: int, why: str, skipped: Callable[[ArchiveError], object] | None) -> None:
-    wrong = ArchiveError(f"record at byte {offset} of the WARC: {why}", offset=offset, kind="warc")
+    wrong = ArchiveError(f"record at byte {offset} of the WARC: {brief(why)}", offset=offset, kind="warc")
     if skipped is None:
         raise wrong from None
     skipped(wrong)
@@ -466,9 +467,9 @@ def _message(record: Any, options: tuple[Tunables, Budget], decode: bool) -> _Me
     first, *lines = _read_head(stream)
     if kind == "response":
         if not STATUS_LINE.fullmatch(first):
-            raise ValueError(f"{first!r} is no status line")
+            raise ValueError(f"{first[:MET]!r} is no status line")
     elif not REQUEST_LINE.fullmatch(first):
-        raise ValueError(f"{first!r} is no request line")
+        raise ValueError(f"{first[:MET]!r} is no request line")
     ours = get(DECODED)
     if ours is not None and (renamed := get(RENAMED)):
         lines = _restored(lines, set(renamed.split(", ")))
@@ -481,7 +482,7 @@ def _message(record: Any, options: tuple[Tunables, Budget], decode: bool) -> _Me
     if ours is not None:
         decoded = tuple(name for name in ours.split(", ") if name)
         if not CODINGS.issuperset(decoded):
-            raise ValueError(f"{DECODED}: {ours!r} has a coding that isn't known")
+            raise ValueError(f"{DECODED}: {ours[:MET]!r} has a coding that isn't known")
     else:
         body, codings, left = _decoded(body, fields, options) if decode and kind == "response" else (body, (), True)
         decoded = (*(("chunked",) if chunked else ()), *codings, *(() if left else ("identity",)))
@@ -498,7 +499,7 @@ def _read_head(stream: Any) -> Lines:
         if size > HEAD or count > LINES:
             raise ValueError(f"its head is over {f'{HEAD} bytes' if size > HEAD else f'{LINES} lines'}")
         if not line.endswith(b"\n"):
-            raise ValueError(f"{line[:80]!r} of its head has no end, or only after {LINE} bytes or so")
+            raise ValueError(f"{line[:MET]!r} of its head has no end, or only after {LINE} bytes or so")
         text = line.rstrip(b"\r\n")
         if not text:
             if lines:
@@ -508,7 +509,7 @@ def _read_head(stream: Any) -> Lines:
             # A folded line (RFC 9112 section 5.2).
             lines[-1] += b" " + text.strip(b" \t")
         elif lines and not _name(text):
-            raise ValueError(f"{text!r} is no header line")
+            raise ValueError(f"{text[:MET]!r} is no header line")
         else:
             lines.append(text)
     raise ValueError("its head has no end")

@@ -586,6 +586,25 @@ def test_what_is_no_warc_is_repeated_in_a_line_without_what_a_terminal_listens_t
     assert (text.isprintable(), len(text) < 500, r"\x1b[2J" in text) == (True, True, True)
 
 
+@pytest.mark.parametrize(
+    ("kind", "block", "fields"),
+    [
+        ("response", b"x" * 9000 + b"\r\n\r\n", {}),
+        ("request", b"x" * 9000 + b"\r\n\r\n", {}),
+        ("response", b"HTTP/1.1 200 OK\r\n: " + b"x" * 9000 + b"\r\n\r\n", {}),
+        ("response", b"HTTP/1.1 200 OK\r\n(" + b"x" * 9000 + b": 1\r\n\r\n", {}),
+        ("response", b"HTTP/1.1 200 OK\r\n\r\n", {"Penstock_Decoded": "x" * 9000}),
+    ],
+)
+def test_of_a_long_line_of_a_record_its_error_has_the_beginning(
+    others: Others, kind: str, block: bytes, fields: dict[str, str]
+) -> None:
+    others.add(kind, block, **fields)
+    with pytest.raises(penstock.ArchiveError, match=r"record at byte 0 of the WARC: .*xxx") as raised:
+        list(warc.read(others.save()))
+    assert len(str(raised.value)) < 1200
+
+
 def test_a_record_that_is_passed_over_does_not_hide_those_that_it_would_swallow(others: Others) -> None:
     others.add("response", OK)
     others.add("resource", b"x" * 100)
