@@ -236,6 +236,30 @@ def test_damage_within_a_stream_has_a_name_and_a_place_and_is_gone_past(
     assert urls(path) == ["", "http://sample.test/1"]
 
 
+@pytest.mark.parametrize("what", ["entries", "metas", "records"])
+@pytest.mark.parametrize("lost", [1, 10, 60])
+@pytest.mark.parametrize("kind", STRATEGIES)
+def test_a_record_that_has_lost_bytes_takes_no_other_with_it(kind: str, lost: int, what: str, path: Path) -> None:
+    with barc.open(path, "a", strategy=STRATEGIES[kind]) as archive:
+        offsets = [archive.append(make_dialog(number, b"text %d " % number * 20)) for number in range(4)]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: offsets[2] - lost - 4] + whole[offsets[2] - 4 :])
+    good = [offsets[0], offsets[2] - lost, offsets[3] - lost]
+    with barc.open(path, keep_going=True) as archive:
+        found = [one[0] if isinstance(one, tuple) and what == "metas" else one for one in getattr(archive, what)()]
+        assert [one.offset for one in found] == good
+        assert [(error.offset, error.end) for error in archive.damage] == [(offsets[1], good[1])]
+
+
+def test_a_compressed_record_before_a_head_that_is_damaged_is_good(path: Path) -> None:
+    with barc.open(path, "a", strategy=STRATEGIES["gzip"]) as archive:
+        offsets = [archive.append(make_dialog(number)) for number in range(3)]
+    change(path, offsets[1], b"XXXX")
+    with barc.open(path, keep_going=True) as archive:
+        assert [entry.offset for entry in archive.entries()] == [offsets[0], offsets[2]]
+        assert [(error.kind, error.offset) for error in archive.damage] == [("not-a-head", offsets[1])]
+
+
 @pytest.mark.parametrize("what", ["entries", "records"])
 def test_a_record_that_seems_to_be_longer_than_the_file_is_damage(what: str, three: tuple[Path, list[int]]) -> None:
     path, offsets = three

@@ -436,16 +436,22 @@ impl Reader {
         Ok(Some(BodyImage::from_piece(body).holding(lease)))
     }
 
-    /// Whether a plain record that seems good ends within another one: neither a line end stands at its end, nor a head
-    /// behind that. To go on from there would pass over the other one.
-    fn has_lost_bytes(&self, entry: &Entry) -> Result<bool> {
+    /// Looks whether a record that seems good ends within another one, which to go on from there would pass over: no head
+    /// stands at its end, and a plain one has no line end before that, or a compressed one can't be decoded.
+    fn check_whole(&mut self, entry: &Entry) -> Result<()> {
         let is_followed = self.window.get(entry.end(), PREFIX.len() as u64) == Some(PREFIX);
-        if is_followed || entry.head.compression.is_some() || entry.head.len == 0 {
-            return Ok(false);
+        if is_followed || entry.head.len == 0 {
+            return Ok(());
         }
         let mut bytes = [0; LINE_END as usize + PREFIX.len()];
         let n = self.file.read_at(&mut bytes, entry.end() - LINE_END)?;
-        Ok(!bytes.starts_with(b"\r\n") && !bytes.get(LINE_END as usize..n).is_some_and(|next| PREFIX.starts_with(next)))
+        if bytes.get(LINE_END as usize..n).is_some_and(|next| PREFIX.starts_with(next)) {
+            return Ok(());
+        }
+        if entry.head.compression.is_some() {
+            return self.verify(entry);
+        }
+        if bytes.starts_with(b"\r\n") { Ok(()) } else { Err(located(entry, Damage::Lengths(LOST).into())) }
     }
 
     /// Goes on from `at`. With `keep_going` damage is skipped, and told; else it is an error.
@@ -458,17 +464,16 @@ impl Reader {
         let found = match self.entry(at) {
             Ok(Some(entry)) => {
                 let doubtful = keep_going && entry.head.req_body > self.tunables.max_body;
-                match read(self, &entry) {
+                let found = match read(self, &entry) {
                     // The length in its head may be the damage.
                     Err(error @ Error::BodyTooLong { .. }) if doubtful => self.verify(&entry).and(Err(error)),
-                    Ok(_) if keep_going && self.has_lost_bytes(&entry)? => {
-                        Err(located(&entry, Damage::Lengths(LOST).into()))
-                    }
-                    other => other.map(|value| {
-                        self.reached = self.reached.max(entry.end());
-                        Walk::Found(entry, value)
-                    }),
-                }
+                    Ok(value) if keep_going => self.check_whole(&entry).map(|()| value),
+                    other => other,
+                };
+                found.map(|value| {
+                    self.reached = self.reached.max(entry.end());
+                    Walk::Found(entry, value)
+                })
             }
             Ok(None) if at <= self.reached && at > self.file.look_again()? => {
                 Err(Error::Archive { offset: at, damage: Damage::Cut(self.file.size()), end: None })
