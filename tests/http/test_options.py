@@ -147,6 +147,18 @@ async def test_a_hook_cannot_change_the_fields_of_a_request_and_of_those_after_i
         assert fields(server.requests[0])["host"] == server.url[7:-1]
 
 
+async def test_a_host_of_ones_own_is_sent_first() -> None:
+    async with serve([response(b"")]) as server:
+        async with penstock.Client(headers={"x-host": "a"}) as client:
+            await client.post(server.url, headers={"accept": "b", "Host": "own.test"}, content=b"c")
+        async with penstock.Client(headers={"host": "own.test"}) as client:
+            await client.get(server.url)
+        for request in server.requests:
+            assert request.split(b"\r\n")[1] == b"host: own.test"
+            assert request.lower().count(b"\r\nhost:") == 1
+        assert fields(server.requests[0])["x-host"] == "a"
+
+
 async def test_long_urls_are_not_remembered() -> None:
     async with serve([response(b"")]) as server, penstock.Client() as client:
         await client.get(server.url)

@@ -67,7 +67,7 @@ class Request:
     fields: Fields = dataclasses.field(repr=False)
     """By names in lower case. A client's requests share them, so that a hook can't change them."""
     lines: bytes = dataclasses.field(repr=False)
-    """The fields as they are sent, with the blank line."""
+    """The fields as they are sent, but for the host, with the blank line."""
     content: Content | None = None
     absolute: bool = False
     """Whether a proxy is asked, which wants the whole URL (RFC 9112 section 3.2.2)."""
@@ -105,7 +105,9 @@ class Request:
         """Everything before the body, with more lines than its own."""
         target = self.target
         line = f" {target} HTTP/1.1\r\n".encode() if self.absolute else target.line
-        host = b"" if "host" in self.fields else target.host
+        own = self.fields.get("host")
+        # First in any case (RFC 9110 section 7.2).
+        host = target.host if own is None else f"host: {own}\r\n".encode("latin-1")
         return b"".join((self.method.encode(), line, host, extra, self._framing(), self.lines))
 
     def _framing(self) -> bytes:
@@ -240,7 +242,7 @@ def _pairs(headers: HeaderPairs) -> list[tuple[Any, Any]]:
 
 
 def field_lines(fields: Fields) -> bytes:
-    """The lines of a head, with the blank one at its end.
+    """The lines of a head but for the host's, which is sent before them, with the blank one at its end.
 
     Raises:
         ValueError: A name or a value would break out of its line, or can't be written.
@@ -249,6 +251,8 @@ def field_lines(fields: Fields) -> bytes:
     # All at once, and one by one only to tell of one.
     if not _LINES.fullmatch(lines) or lines.count("\n") != len(fields):
         _refuse(fields)
+    if "host" in fields:
+        lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items() if name != "host"])
     return lines.encode("latin-1") + b"\r\n"
 
 
