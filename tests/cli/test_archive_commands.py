@@ -228,6 +228,13 @@ def test_cp_names_the_record_that_has_more_lines_than_can_be_written(run: Any) -
     assert done.err.startswith(f"penstock: plain.barc: record at byte {offset} of the archive: lines in a header")
 
 
+def test_cp_to_a_damaged_archive_says_what_mends_it(run: Any) -> None:
+    Path("out.barc").write_bytes(b"BARC2 nonsense" * 10)
+    done = run("cp", "plain.barc", "out.barc")
+    assert (done.status, done.err.startswith("penstock: out.barc: record at byte 0 of the archive: ")) == (2, True)
+    assert done.err.endswith("; penstock repair mends archives\n")
+
+
 def test_cp_that_keeps_going_goes_past_a_record_that_cannot_be_written(run: Any) -> None:
     good = Path("plain.barc").read_bytes()
     block = b"x-number: 7\r\n" * 129 + b"\r\n"

@@ -221,7 +221,7 @@ def cp(
         # A missing one makes no output.
         barc.open(name).close()
     damaged = False
-    with told_of(out):
+    with told_of(out, mended=True):
         target = barc.open(out, "a", strategy=strategy)
     with target, reading(files, quiet) as progress:
         for name in files:

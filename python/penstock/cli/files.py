@@ -70,13 +70,17 @@ def opened(name: str, tunables: Tunables, *, keep_going: bool = False) -> Iterat
 
 
 @contextlib.contextmanager
-def told_of(name: str, record: barc.Record | None = None, *, to: str | None = None) -> Iterator[None]:
+def told_of(
+    name: str, record: barc.Record | None = None, *, to: str | None = None, mended: bool = False
+) -> Iterator[None]:
     """Says of what is wrong with an archive in which file it is, and of what is wrong with a record of which; of one
-    that is on its way `to` another file, what fails may be either's."""
+    that is on its way `to` another file, what fails may be either's. One that is to be appended to has to be `mended`
+    first."""
     try:
         yield
     except (ArchiveError, BodyTooLong) as error:
-        raise Failure(f"{name}: {error}") from error
+        how = "; penstock repair mends archives" if mended and isinstance(error, ArchiveError) else ""
+        raise Failure(f"{name}: {error}{how}") from error
     except (HeadTooLong, Truncated) as error:
         if record is None:
             raise

@@ -137,7 +137,7 @@ def record(
         progress = stack.enter_context(Progress("record", _count(urls, listed), quiet=quiet))
         recording = Recording(client, file, archive, progress, as_json)
         try:
-            with told_of(file):
+            with told_of(file, mended=True):
                 run(recording.run(_wanted(urls, listed), concurrency, resume))
         except KeyboardInterrupt:
             done = counted(progress.count, "record")
