@@ -104,8 +104,9 @@ async def test_a_file_that_others_wrote_to_is_saved_as_long_as_the_body_is(tmp_p
     await image.save(tmp_path / "name")
     assert (tmp_path / "name").read_bytes() == body
     os.truncate(source, 500)
-    with pytest.raises(OSError, match="save a body"):
+    with pytest.raises(penstock.Truncated) as raised:
         await image.save(tmp_path / "cut")
+    assert (raised.value.received, raised.value.expected) == (500, len(body))
     assert sorted(os.listdir(tmp_path)) == ["name", "source"]
 
 

@@ -55,7 +55,13 @@ pub fn save(content: &Content<'_>, path: &Path, overwrite: bool, fsync: bool) ->
     if result.is_err() {
         let _ = std::fs::remove_file(&draft);
     }
-    result.map_err(failed)
+    result.map_err(|error| match content {
+        Content::Range { file, offset, len } if error.kind() == io::ErrorKind::UnexpectedEof => {
+            let received = file.look_again().map_or(0, |size| size.saturating_sub(*offset));
+            Error::Truncated { received, expected: Some(*len) }
+        }
+        _ => failed(error),
+    })
 }
 
 /// Returns when the folder that the name is in is on the disk.
