@@ -144,7 +144,11 @@ class Trace:
     """The dialogs whose redirects led here, in order."""
 
     def __post_init__(self) -> None:
-        if self.started is not None and self.started.tzinfo is None:
+        if self.started is None:
+            return
+        if not isinstance(self.started, datetime.datetime):
+            raise TypeError(f"started={self.started!r}: takes a datetime")
+        if self.started.tzinfo is None:
             raise ValueError(f"started={self.started.isoformat()}: has no time zone, as datetime.now(UTC) has")
 
 

@@ -42,6 +42,10 @@ def test_an_archive_that_is_not_there_cannot_be_read_and_is_made_by_appending(pa
         barc.open(path, "w")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"strategy='gzip': takes a Strategy, as Strategy\.gzip\(\)"):
         barc.open(path, "a", strategy="gzip")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^tunables=5: takes Tunables, as "):
+        barc.AsyncArchive(path, tunables=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^budget=5: takes a Budget, as "):
+        barc.AsyncArchive(path, budget=5)  # type: ignore[arg-type]
 
 
 def test_a_pipe_is_no_archive_and_is_not_waited_for(path: Path) -> None:

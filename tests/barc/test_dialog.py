@@ -124,6 +124,11 @@ def test_what_a_dialog_does_not_hold_is_refused_where_it_is_given(
         dialog(1).replace(**{field: value})
 
 
+def test_what_is_no_time_is_refused_where_it_is_given() -> None:
+    with pytest.raises(TypeError, match=r"^started='2026-11-29': takes a datetime$"):
+        penstock.Trace(started="2026-11-29")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("field", ["req_body", "res_body"])
 def test_what_is_no_body_of_a_record_is_refused_by_its_name(field: str) -> None:
     body: dict[str, Any] = {field: b"bytes"}

@@ -270,14 +270,14 @@ def test_settings_that_contradict_each_other_or_are_no_times_are_refused(options
 
 @pytest.mark.parametrize("option", ["interval", "patience", "threshold"])
 def test_a_time_that_is_no_number_is_refused_by_its_name(option: str) -> None:
-    for wrong in ("1", None):
+    for wrong in ("1", None, True):
         with pytest.raises(TypeError, match=f"^{option}={wrong!r}: seconds are a number"):
             LoopMonitor(**{option: wrong})  # type: ignore[arg-type]
 
 
 def test_a_name_that_is_no_text_is_refused() -> None:
-    # It would be `prometheus` that fails.
-    with pytest.raises(TypeError, match=r"^name: takes a str, not int$"):
+    # In the text for Prometheus it would be missed.
+    with pytest.raises(TypeError, match=r"^name=5: takes a str$"):
         LoopMonitor(name=5)  # type: ignore[arg-type]
 
 

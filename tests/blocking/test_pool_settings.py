@@ -32,6 +32,10 @@ from penstock import DispatchPool
         ({"drain_threads": -1}, ValueError, "drain_threads=-1: not between 0 and"),
         ({"drain_threads": 1 << 64}, ValueError, f"drain_threads={1 << 64}: not between 0 and"),
         ({"drain_threads": "1"}, TypeError, "drain_threads='1': not an int"),
+        ({"threads": True}, TypeError, "threads=True: not an int"),
+        ({"queue_length": True}, TypeError, "queue_length=True: not an int"),
+        ({"after_start": 5}, TypeError, "after_start=5: takes a function of a thread's index"),
+        ({"before_stop": 5}, TypeError, "before_stop=5: takes a function of a thread's index"),
         ({"stack_size": 1000}, ValueError, "stack_size=1000: at least 32768 bytes"),
         ({"name_prefix": "a\0b"}, ValueError, "name_prefix.*NUL"),
     ],
@@ -42,8 +46,9 @@ def test_a_setting_that_makes_no_sense_is_named(settings: dict[str, object], err
 
 
 def test_a_stack_that_no_thread_starts_with_is_named() -> None:
-    with pytest.raises(OSError, match="cannot start a thread with a stack of stack_size: "):
-        DispatchPool(threads=1, stack_size=1 << 63)
+    wanted = r"cannot start thread 1 of 2 of the pool big-\* \(DispatchPool\.threads and stack_size\): "
+    with pytest.raises(OSError, match=wanted):
+        DispatchPool(threads=2, name_prefix="big-", stack_size=1 << 63)
 
 
 def test_max_workers_is_another_name_of_threads() -> None:

@@ -71,6 +71,19 @@ async def test_a_permit_is_taken_when_awaited_not_when_called() -> None:
     semaphore.release()
 
 
+def test_a_bool_is_no_number_of_permits_and_no_time() -> None:
+    semaphore = Semaphore(2)
+    for call, named in (
+        (lambda: Semaphore(True), "permits=True: not an int"),
+        (lambda: semaphore.acquire(True), "n=True: not an int"),
+        (lambda: semaphore.try_acquire(True), "n=True: not an int"),
+        (lambda: semaphore.sync(True), "timeout=True: not a number"),
+    ):
+        with pytest.raises(TypeError, match=f"^{named}"):
+            call()
+    assert semaphore.free == 2
+
+
 @pytest.mark.asyncio
 async def test_the_permit_comes_back_though_the_body_fails() -> None:
     semaphore = Semaphore(1)

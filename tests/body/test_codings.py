@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import brotli
 import penstock
@@ -119,6 +119,23 @@ async def test_an_empty_image_has_nothing_to_decode() -> None:
 
 
 @pytest.mark.asyncio
+async def test_what_are_no_codings_no_policy_and_no_budget_is_refused_by_its_name() -> None:
+    image = penstock.BodyImage.from_bytes(b"body")
+    wrong: Any
+    for call in (image.decode, image.encode):
+        for wrong in (None, 5, b"gzip"):
+            with pytest.raises(TypeError, match=f"^codings={wrong!r}: takes names, as "):
+                await call(wrong)
+        for wrong in (0, penstock.Direct):
+            with pytest.raises(TypeError, match=r"^policy=.*: takes a policy, as "):
+                await call("gzip", policy=wrong)
+        with pytest.raises(TypeError):
+            await call("gzip", budget=cast(Any, 0))
+    with pytest.raises(TypeError, match=r"^policy=5: takes a policy, as "):
+        await anext(image.stream(policy=cast(Any, 5)))
+
+
+@pytest.mark.asyncio
 async def test_levels_are_each_codings_own() -> None:
     image = penstock.BodyImage.from_bytes(TEXT[:60_000])
     for coding, least, most in (("gzip", 0, 9), ("deflate", 0, 9), ("br", 0, 11), ("zstd", 1, 22)):
@@ -126,6 +143,8 @@ async def test_levels_are_each_codings_own() -> None:
         assert small < fast
         with pytest.raises(ValueError, match=f"level={most + 1}: not between {least} and {most}"):
             await image.encode(coding, level=most + 1)
+        with pytest.raises(TypeError, match=r"^level=True: not an int$"):
+            await image.encode(coding, level=True)
         for level in (-1, 1 << 64):
             with pytest.raises(ValueError, match=f"level={level}: not between"):
                 await image.encode(coding, level=level)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def test_a_size_is_a_number_of_bytes_or_a_string_with_a_unit(size: int | str, by
     assert penstock.Tunables(max_body_ram=size, max_body="4GiB").max_body_ram == bytes_
 
 
-@pytest.mark.parametrize("size", ["65536", "", "KiB", "64 parsecs", "-1KiB", "1e3KiB", "nanKiB", -1, 1 << 64])
+@pytest.mark.parametrize("size", ["65536", "", "KiB", "64 parsecs", "-1KiB", "1e3KiB", "nanKiB", "\ud800", -1, 1 << 64])
 def test_a_size_that_cannot_be_read_is_refused_with_its_setting(size: int | str) -> None:
     with pytest.raises((ValueError, OverflowError), match="max_body"):
         penstock.Tunables(max_body=size)
@@ -119,6 +120,10 @@ def test_digests_are_named_and_an_unknown_one_is_refused() -> None:
     assert tuple(penstock.Tunables(digests=("sha512", "md5")).digests) == ("sha512", "md5")
     with pytest.raises(ValueError, match="crc7"):
         penstock.Tunables(digests=("crc7",))
+    wrong: Any
+    for wrong in ("md5", 5, [5], b"md5"):
+        with pytest.raises(TypeError, match=f"^digests={re.escape(repr(wrong))}: a sequence of names"):
+            penstock.Tunables(digests=wrong)
 
 
 def test_temp_dir_is_looked_at_when_it_is_used(tmp_path: Path) -> None:

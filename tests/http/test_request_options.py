@@ -82,7 +82,8 @@ async def test_a_limit_that_requests_share_is_refused_unless_it_is_the_clients(n
     given: Any = {name: value}
     async with serve([response(b"x")]) as server:
         async with penstock.Client() as client:
-            with pytest.raises(ValueError, match=rf"^Limits\.{name}={value}: is the client's, .*single request's"):
+            why = rf"^Limits\.{name}={value}: is for a Client, which has .* here, and not for one request$"
+            with pytest.raises(ValueError, match=why):
                 await client.get(server.url, limits=penstock.Limits(**given))
         async with penstock.Client(limits=penstock.Limits(**given)) as client:
             assert (await client.get(server.url, limits=penstock.Limits(**given))).status == 200

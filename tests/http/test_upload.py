@@ -259,6 +259,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "two bodies": ({"content": b"", "json": 1}, "content and json: a request has one body"),
     "a list": ({"content": [b"x"]}, "content=list"),
     "a number in a form": ({"files": {"a": 1}}, r"files\['a'\]=int"),
+    "a list in a form": (
+        {"files": {"a": [b"x", b"y"]}},
+        r"files\['a'\]=list: .*files=\[\(name, one\), \(name, another\)\]",
+    ),
     "a part's headers": ({"files": {"a": ("n", b"x", "text/plain", {"X-Own": "1"})}}, r"files\['a'\]: a tuple of 4"),
     "a part's type": ({"files": {"a": ("n", b"x", "text/plain\0")}}, r"files\['a'\]: .* isn't printable ASCII"),
     "a part's name alone": ({"files": {"a": ("n",)}}, r"files\['a'\]: a tuple of 1"),

@@ -351,6 +351,8 @@ async def test_what_is_no_request_is_refused_with_the_reason(request_: bytes, wh
 def test_an_empty_host_is_no_address() -> None:
     with pytest.raises(ValueError, match="host=''"):
         ReplayServer([], host="")
+    with pytest.raises(TypeError, match="host=None: takes an address as a str"):
+        ReplayServer([], host=None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

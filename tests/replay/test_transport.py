@@ -318,6 +318,8 @@ async def test_what_is_no_source_and_no_function_is_refused_where_it_is_given(ma
             named = re.escape(f"{option}={function!r}: takes a function that is called, and not awaited")
             with pytest.raises(TypeError, match=f"^{named}$"):
                 make([], **{option: function})
+    with pytest.raises(TypeError, match=r"^tunables=5: takes Tunables, as "):
+        make([], tunables=5)
 
 
 async def test_a_second_task_that_reads_a_replayed_stream_meanwhile_is_refused_and_the_first_goes_on() -> None:

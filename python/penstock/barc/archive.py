@@ -30,7 +30,7 @@ from penstock.dialog import Dialog
 from penstock.errors import ArchiveError
 from penstock.headers import Headers
 
-__all__ = ["Archive", "AsyncArchive", "AsyncRecords", "Records", "open", "repair"]
+__all__ = ["Archive", "AsyncArchive", "AsyncRecords", "Records", "check_limits", "open", "repair"]
 
 T = TypeVar("T")
 
@@ -138,6 +138,18 @@ def _place_and_meta(native: _native.Record) -> tuple[Entry, Headers]:
     assert native.offset is not None  # it was read
     assert native.end is not None
     return Entry(native.offset, native.end, native.compression), Headers(native.meta)
+
+
+def check_limits(tunables: Tunables | None, budget: Budget | None = None) -> None:
+    """For who keeps them until something is read.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if tunables is not None and not isinstance(tunables, Tunables):
+        raise TypeError(f'tunables={tunables!r}: takes Tunables, as Tunables(max_body="1GiB")')
+    if budget is not None and not isinstance(budget, Budget):
+        raise TypeError(f'budget={budget!r}: takes a Budget, as Budget(ram="1GiB")')
 
 
 class _Archive(Unique):
@@ -388,6 +400,7 @@ class AsyncArchive(_Archive):
         known_end: int = 0,
     ) -> None:
         super().__init__(path, mode, strategy, keep_going)
+        check_limits(tunables, budget)
         self._policy = checked(policy)
         self._options = (tunables, budget, fsync, known_end)
         # For any number of loops, which asyncio's lock isn't.

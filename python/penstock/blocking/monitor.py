@@ -122,9 +122,9 @@ class LoopMonitor(Unique):
         on_stall: Callable[[Stall], object] | None = None,
     ) -> None:
         if not isinstance(name, str):
-            raise TypeError(f"name: takes a str, not {type(name).__name__}")
+            raise TypeError(f"name={name!r}: takes a str")
         for option, seconds in (("interval", interval), ("patience", patience), ("threshold", threshold)):
-            if not isinstance(seconds, numbers.Real):
+            if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
                 raise TypeError(f"{option}={seconds!r}: seconds are a number")
         if not 0 < patience < interval:
             raise ValueError(f"patience={patience}: must be positive and less than interval={interval}")

@@ -189,7 +189,7 @@ class BodyImage(_native.Image):
         Raises:
             Truncated: The file has become shorter than the body.
         """
-        policy = policy or self._policy
+        policy = checked(policy) or self._policy
         reader = self.reader(self.piece if size is None else piece_size(size))
         given = 0
         while (step := reader.step()) is not None:
@@ -259,9 +259,9 @@ class BodyImage(_native.Image):
         No error has a `.partial` but `None`: the image is as it was. Cancelled, the decoding runs to its end and its
         result is dropped.
         """
-        names = [codings] if isinstance(codings, str) else list(codings)
-        op = self.decode_op(names, _limited(tunables, max_body), budget or Budget.shared())
-        return BodyImage(await perform(policy or self._policy, op), self._policy)
+        names = _names(codings)
+        op = self.decode_op(names, _limited(tunables, max_body), _shared(budget))
+        return BodyImage(await perform(checked(policy) or self._policy, op), self._policy)
 
     async def encode(
         self,
@@ -282,9 +282,9 @@ class BodyImage(_native.Image):
             ValueError: A coding doesn't have that level.
             BodyTooLong: More than `max_body` came out.
         """
-        names = [codings] if isinstance(codings, str) else list(codings)
-        op = self.encode_op(names, level, _limited(tunables, max_body), budget or Budget.shared())
-        return BodyImage(await perform(policy or self._policy, op), self._policy)
+        names = _names(codings)
+        op = self.encode_op(names, level, _limited(tunables, max_body), _shared(budget))
+        return BodyImage(await perform(checked(policy) or self._policy, op), self._policy)
 
     async def save(self, path: str | os.PathLike[str], *, overwrite: bool = False, fsync: bool = False) -> None:
         """Makes `path` a file with this body, never half written.
@@ -299,6 +299,7 @@ class BodyImage(_native.Image):
 
         Raises:
             FileExistsError: `path` is there and `overwrite` is false.
+            Truncated: The body's file has become shorter than the body.
             StorageFull: No space.
             OSError: Anything else that the file system says.
 
@@ -327,6 +328,18 @@ class BodyImage(_native.Image):
 
             return _unpickled, ([PickleBuffer(view) for view in self.views()], self.digests)
         return _unpickled, ([bytes(self)], self.digests)
+
+
+def _names(codings: str | Iterable[str]) -> list[str]:
+    if isinstance(codings, str):
+        return [codings]
+    if isinstance(codings, bytes) or not isinstance(codings, Iterable):
+        raise TypeError(f'codings={codings!r}: takes names, as "gzip", or a list of them')
+    return list(codings)
+
+
+def _shared(budget: Budget | None) -> Budget:
+    return Budget.shared() if budget is None else budget
 
 
 def _limited(tunables: Tunables | None, max_body: int | str | None) -> Tunables:

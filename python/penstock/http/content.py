@@ -148,10 +148,12 @@ def _part(value: object, what: str, policy: Policy) -> bytes | BodyImage:
         return bytes(value)
     if isinstance(value, Image):
         return BodyImage(value, policy)
-    raise TypeError(
-        f"{what}={type(value).__name__}: takes bytes, str, a pathlib.Path, a BodyImage"
-        + (", or an asynchronous iterable of bytes" if what == "content" else "")
-    )
+    also = ""
+    if what == "content":
+        also = ", or an asynchronous iterable of bytes"
+    elif isinstance(value, list):
+        also = "; several of a name are pairs in a list, as files=[(name, one), (name, another)]"
+    raise TypeError(f"{what}={type(value).__name__}: takes bytes, str, a pathlib.Path, a BodyImage{also}")
 
 
 def _quoted(text: str) -> str:

@@ -133,7 +133,8 @@ class Limits:
         for name, usual in _SHARED.items():
             value, own = getattr(self, name), getattr(client, name)
             if value not in (own, usual):
-                raise ValueError(f"Limits.{name}={value!r}: is the client's, {own!r}, and not a single request's")
+                message = f"Limits.{name}={value!r}: is for a Client, which has {own!r} here, and not for one request"
+                raise ValueError(message)
 
     def _head(self) -> HeadLimits:
         return HeadLimits(**{name: getattr(self, name) for name in _HEAD})

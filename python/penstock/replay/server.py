@@ -68,6 +68,8 @@ class ReplayServer(Unique):
         policy: Policy | None = None,
         on_answer: OnAnswer | None = None,
     ) -> None:
+        if not isinstance(host, str):
+            raise TypeError(f"host={host!r}: takes an address as a str")
         if not host:
             raise ValueError("host='': not an address; '0.0.0.0' is all of this machine's")
         if isinstance(port, bool) or not isinstance(port, int):

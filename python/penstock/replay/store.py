@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from penstock._native import Tunables
 from penstock.barc import AsyncArchive, Record
-from penstock.barc.archive import AsyncRecords
+from penstock.barc.archive import AsyncRecords, check_limits
 from penstock.blocking import Semaphore
 from penstock.blocking.policy import Policy, checked
 from penstock.dialog import Dialog, Prolog, with_history
@@ -63,6 +63,7 @@ class Store:
         policy: Policy | None,
         near: Callable[[str], str] = whole,
     ) -> None:
+        check_limits(tunables)
         self._keys = keys
         self._tunables = tunables
         self._policy = checked(policy)

@@ -83,8 +83,10 @@ pub enum Error {
     PoolFull { limit: usize },
     #[error("the pool is closed")]
     PoolClosed,
+    #[error("cannot start thread {number} of {threads} of the pool {pool}* ({settings}): {source}")]
+    NoThread { pool: String, number: usize, threads: usize, settings: &'static str, source: io::Error },
     #[error("{name}={value}: {reason}")]
-    Setting { name: &'static str, value: String, reason: String },
+    Setting { name: String, value: String, reason: String },
     #[error("cannot {doing} {}: {source}", path.display())]
     File { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot {doing}: {source}")]
@@ -121,8 +123,8 @@ impl Error {
     }
 
     /// `value` is shown as it was given.
-    pub fn setting(name: &'static str, value: impl ToString, reason: impl Into<String>) -> Self {
-        Self::Setting { name, value: value.to_string(), reason: reason.into() }
+    pub fn setting(name: impl Into<String>, value: impl ToString, reason: impl Into<String>) -> Self {
+        Self::Setting { name: name.into(), value: value.to_string(), reason: reason.into() }
     }
 
     pub fn protocol(what: impl Into<String>, at: u64) -> Self {

@@ -16,7 +16,7 @@ const UNITS: [(&str, u64); 9] = [
 ];
 
 /// Parses a decimal number with a unit; `name` is the setting that the error names.
-pub fn parse(name: &'static str, text: &str) -> Result<u64> {
+pub fn parse(name: &str, text: &str) -> Result<u64> {
     let refuse = |reason: &str| Error::setting(name, format!("{text:?}"), reason);
     let trimmed = text.trim();
     let (number, factor) = UNITS

@@ -96,7 +96,7 @@ pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
             Some(errno) => PyOSError::new_err((errno, message, path.into_os_string())),
             None => PyOSError::new_err(message),
         },
-        Error::Io { source, .. } => match source.raw_os_error() {
+        Error::Io { source, .. } | Error::NoThread { source, .. } => match source.raw_os_error() {
             Some(errno) => PyOSError::new_err((errno, message)),
             None => PyOSError::new_err(message),
         },

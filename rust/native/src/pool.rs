@@ -272,6 +272,11 @@ impl DispatchPool {
             name_prefix,
             stack_size: stack_size.map(|size| usize::try_from(size).unwrap_or(usize::MAX)),
         };
+        for (name, hook) in [("after_start", &after_start), ("before_stop", &before_stop)] {
+            if let Some(hook) = hook.as_ref().map(|hook| hook.bind(py)).filter(|hook| !hook.is_callable()) {
+                return Err(PyTypeError::new_err(format!("{name}={hook:?}: takes a function of a thread's index")));
+            }
+        }
         // Without threads nobody would call them, nor let go of them at the end.
         let [after_start, before_stop] = [after_start, before_stop].map(|hook| hook.filter(|_| queue_length > 0));
         let workers = Workers::new(config, Interpreter::new(after_start, before_stop)).raise(py)?;

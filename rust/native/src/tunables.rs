@@ -45,13 +45,15 @@ impl Tunables {
     ) -> PyResult<Self> {
         let mut algorithms = Vec::new();
         if let Some(names) = digests {
+            let wrong =
+                || PyTypeError::new_err(format!("digests={names:?}: a sequence of names, such as (\"sha256\",)"));
             if names.is_instance_of::<PyString>() {
-                return Err(PyTypeError::new_err(format!(
-                    "digests={names:?}: a sequence of names, such as (\"sha256\",)"
-                )));
+                return Err(wrong());
             }
-            for name in names.try_iter()? {
-                algorithms.push(Algorithm::parse(name?.extract::<&str>()?).raise(py)?);
+            for name in names.try_iter().map_err(|_| wrong())? {
+                let name = name?;
+                let name = name.cast::<PyString>().map_err(|_| wrong())?;
+                algorithms.push(Algorithm::parse(&name.to_string_lossy()).raise(py)?);
             }
         }
         let limits = Limits {

@@ -20,6 +20,7 @@
 //! - **A job's panic ends the job.** The thread goes on with the next one.
 
 use std::cell::Cell;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -238,15 +239,11 @@ impl<R: Runner> Pool<R> {
         let (report, reports) = mpsc::channel();
         let spawned = (0..self.threads()).try_for_each(|index| {
             let size = self.config.stack_size.unwrap_or_else(platform_stack);
-            let doing = if self.config.stack_size.is_some() {
-                "start a thread with a stack of stack_size"
-            } else {
-                "start a thread"
-            };
             let builder = thread::Builder::new().name(format!("{}{index}", self.prefix)).stack_size(size);
             let (shared, report) = (Arc::clone(&self.shared), report.clone());
             *self.shared.living.lock() += 1;
-            let spawned = builder.spawn(move || shared.live(index, report)).map_err(Error::io(doing));
+            let spawned =
+                builder.spawn(move || shared.live(index, report)).map_err(|source| self.no_thread(index, source));
             threads.push(spawned.inspect_err(|_| self.shared.ended())?);
             Ok(())
         });
@@ -260,6 +257,14 @@ impl<R: Runner> Pool<R> {
             self.shared.queue.close();
         }
         started
+    }
+
+    fn no_thread(&self, index: usize, source: io::Error) -> Error {
+        let settings = match self.config.stack_size {
+            Some(_) => "DispatchPool.threads and stack_size",
+            None => "DispatchPool.threads",
+        };
+        Error::NoThread { pool: self.prefix.clone(), number: index + 1, threads: self.threads(), settings, source }
     }
 
     /// Runs `job` on one of the threads. A panic in it is caught.
