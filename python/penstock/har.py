@@ -9,6 +9,7 @@ import asyncio
 import base64
 import contextlib
 import datetime
+import errno
 import json
 import os
 import re
@@ -63,11 +64,11 @@ async def write(
     Failed or cancelled, nothing is left; but cancelled at its very end, the file may be there, complete.
     """
     run = (checked(policy) or default_policy).run
-    if (limit := read_limit(max_text)) is None:
+    if (limit := read_limit(max_text, "max_text")) is None:
         raise TypeError("max_text=None: takes a size, which bounds memory")
     path = Path(path)
     if not overwrite and await run(path.exists):
-        raise FileExistsError(f"{path} is there; overwrite=True replaces it")
+        raise FileExistsError(errno.EEXIST, f"{os.strerror(errno.EEXIST)}, overwrite=True replaces it", str(path))
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
     async def open_part() -> IO[bytes]:
@@ -83,15 +84,15 @@ async def write(
         # Not to be cancelled itself: the file would be made all the same.
         file = await asyncio.shield(opening)
         creator = {"name": "penstock", "version": __version__}
-        await run(file.write, b'{"log":{"version":"1.2","creator":%s,"entries":[' % json.dumps(creator).encode())
+        await run(_put, file, path, b'{"log":{"version":"1.2","creator":%s,"entries":[' % json.dumps(creator).encode())
         count = 0
         async for last in _each(dialogs):
             for dialog in with_history(last):
                 bodies = [await _read(body, limit) for body in (dialog.req_body, dialog.res_body)]
                 text = json.dumps(entry(dialog, *bodies), ensure_ascii=False, separators=(",", ":"))
-                await run(file.write, (b",\n" if count else b"\n") + text.encode())
+                await run(_put, file, path, (b",\n" if count else b"\n") + text.encode())
                 count += 1
-        await run(file.write, b"\n]}}\n")
+        await run(_put, file, path, b"\n]}}\n")
         await run(_finish, file, part, path, overwrite)
     except BaseException:
         undoing = asyncio.create_task(undo())
@@ -104,6 +105,16 @@ async def write(
         del opening
         raise
     return count
+
+
+def _put(file: IO[bytes], path: Path, data: bytes) -> None:
+    try:
+        file.write(data)
+        file.flush()
+    except OSError as error:
+        # Of a write the system doesn't say where.
+        error.filename = str(path)
+        raise
 
 
 def _finish(file: IO[bytes], part: Path, path: Path, overwrite: bool) -> None:
@@ -124,7 +135,9 @@ def _finish(file: IO[bytes], part: Path, path: Path, overwrite: bool) -> None:
 
 
 def _drop(file: IO[bytes], part: Path) -> None:
-    file.close()
+    # What a full disk hasn't taken, it doesn't take now.
+    with contextlib.suppress(OSError):
+        file.close()
     part.unlink(missing_ok=True)
 
 

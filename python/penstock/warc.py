@@ -18,7 +18,7 @@ import re
 import urllib.parse
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from io import BytesIO
+from io import BufferedWriter, BytesIO, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -96,34 +96,49 @@ def write(
         How many dialogs were written. Interrupted, by Ctrl-C too, the file ends behind the last complete one.
 
     Raises:
-        OSError: The file can't be written; the last dialog may be there in part.
+        OSError: The file can't be written. It ends behind the last complete dialog.
         Truncated: A body's file was cut short. Of its dialog nothing is written.
         ValueError: A method, URL or version is empty, or has control characters. Of that dialog nothing is written.
         BlockingInLoop: This thread runs an event loop.
     """
     refuse_in_loop("warc.write()", "await run_blocking(warc.write, path, dialogs)")
-    limit = read_limit(max_body)
+    limit = read_limit(max_body, "max_body")
     name = os.fspath(path)
-    with open(name, "ab") as file:
+    with _Out(name, "ab") as raw:
+        file = BufferedWriter(raw)
         writer = WARCWriter(file, gzip=name.endswith(".gz") if gzip is None else gzip, warc_version="1.1")
         end, count = file.tell(), 0
         try:
             if not end:
                 about = {"software": f"penstock/{__version__}", "format": "WARC File Format 1.1"}
                 writer.write_record(writer.create_warcinfo_record(Path(name).name, about))
+                file.flush()
                 end = file.tell()
             for last in dialogs:
                 for dialog in with_history(last):
                     request, response = _request(writer, dialog, limit), _response(writer, dialog, limit)
                     writer.write_request_response_pair(request, response)
+                    file.flush()
                     end = file.tell()
                     count += 1
         except BaseException:
-            # Whatever was appended behind a part of a record would be taken for the rest of it.
+            # Whatever was appended behind a part of a record would be taken for the rest of it. What is in the buffer
+            # stays there.
             with contextlib.suppress(OSError):
-                file.truncate(end)
+                raw.truncate(end)
             raise
     return count
+
+
+class _Out(FileIO):
+    """The file that is written; the system doesn't say which one it was that failed."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = self.name
+            raise
 
 
 class _Raw:
@@ -263,7 +278,7 @@ def read(
     failure: Exception | None = None
     with open(path, "rb") as file:
         messages = _messages(file, options, decode, skipped)
-        while failure is None:
+        while True:
             try:
                 message = next(messages, None)
             except Exception as error:

@@ -158,6 +158,8 @@ async def test_bodies_of_any_size_are_refused_by_name_and_nothing_is_left(tmp_pa
     without: Any = None
     with pytest.raises(TypeError, match=r"^max_text=None: takes a size"):
         await har.write(tmp_path / "a.har", [], max_text=without)
+    with pytest.raises(ValueError, match=r"^max_text=-1: not between"):
+        await har.write(tmp_path / "a.har", [], max_text=-1)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -207,8 +209,9 @@ async def test_an_archive_is_written_record_by_record(tmp_path: Path) -> None:
 async def test_a_file_is_there_when_it_is_complete_or_not_at_all(tmp_path: Path, dialog: MakeDialog) -> None:
     path = tmp_path / "a.har"
     path.write_text("mine")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match="overwrite=True replaces it") as raised:
         await har.write(path, [dialog()])
+    assert (raised.value.errno, raised.value.filename) == (errno.EEXIST, str(path))
     with pytest.raises(FileNotFoundError):
         await har.write(tmp_path / "none/a.har", [dialog()])
 
@@ -223,6 +226,26 @@ async def test_a_file_is_there_when_it_is_complete_or_not_at_all(tmp_path: Path,
     assert json.loads(path.read_bytes())["log"]["version"] == "1.2"
     assert await har.write(tmp_path / "empty.har", []) == 0
     assert json.loads((tmp_path / "empty.har").read_bytes())["log"]["entries"] == []
+
+
+FULL = """
+import asyncio, os, resource, sys
+from penstock import har
+from tests.barc.conftest import make_dialog
+path, size = sys.argv[1], int(sys.argv[2])
+# As a full disk, it fails a write. The smaller bodies are written when a buffer is full, or at the end.
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    asyncio.run(har.write(path, [make_dialog(number, bytes(size)) for number in range(20)]))
+except OSError as error:
+    print(error.errno, error.filename == path, os.listdir(os.path.dirname(path)))
+"""
+
+
+@pytest.mark.parametrize("size", [10, 1000, 100_000])
+async def test_a_full_disk_names_the_file_and_leaves_nothing(size: int, tmp_path: Path, script: Any) -> None:
+    done = script(FULL, str(tmp_path / "a.har"), str(size))
+    assert done.stdout == f"{errno.EFBIG} True []\n", done.stderr
 
 
 async def test_why_there_is_no_file_is_in_no_cycle_with_the_dialogs(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import gzip
 import io
 import itertools
@@ -245,6 +246,8 @@ def test_a_body_over_the_limit_is_cut_and_says_so(tmp_path: Path) -> None:
     long, short, sent = warc.read(path)
     assert [bytes(dialog.res_body) for dialog in (long, short)] == [LARGE[:1000], b"short"]
     assert bytes(sent.req_body) == LARGE[:1000]
+    with pytest.raises(ValueError, match=r"^max_body=-1: not between"):
+        warc.write(path, [], max_body=-1)
 
 
 def test_that_a_body_was_cut_is_not_told_by_its_dialog(tmp_path: Path) -> None:
@@ -696,6 +699,33 @@ def test_a_body_that_cannot_be_read_leaves_what_came_before_it(tmp_path: Path) -
         warc.write(path, [make_dialog(1, b"good"), make_dialog(2, body)])
     assert [bytes(dialog.res_body) for dialog in warc.read(path)] == [b"good"]
     check(path)
+
+
+FULL = """
+import os, resource, sys
+from penstock import warc
+from tests.barc.conftest import make_dialog
+path, size = sys.argv[1], int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, resource.RLIM_INFINITY))
+try:
+    warc.write(path, [make_dialog(number, os.urandom(size)) for number in range(20)])
+except OSError as error:
+    print(error.errno, error.filename == path)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(warc.write(path, [make_dialog(20, b"behind them")]))
+"""
+
+
+@pytest.mark.parametrize("name", ["a.warc", "a.warc.gz"])
+@pytest.mark.parametrize("size", [500, 5000, 100_000])
+def test_a_full_disk_leaves_complete_dialogs_to_append_to(name: str, size: int, tmp_path: Path, script: Any) -> None:
+    path = tmp_path / name
+    # The limit on a file's size fails a write as a full disk does, without one.
+    done = script(FULL, str(path), str(size))
+    assert done.stdout == f"{errno.EFBIG} True\n1\n", done.stderr
+    *first, last = [bytes(dialog.res_body) for dialog in warc.read(path)]
+    assert ({len(body) for body in first} <= {size}, bool(first), last) == (True, size < 100_000, b"behind them")
+    assert check(path).count("digest pass") >= 1 + 2 * len(first)
 
 
 @pytest.mark.parametrize("name", ["a.warc", "a.warc.gz"])
