@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import subprocess
@@ -34,8 +35,9 @@ from penstock import DispatchPool
         ({"drain_threads": "1"}, TypeError, "drain_threads='1': not an int"),
         ({"threads": True}, TypeError, "threads=True: not an int"),
         ({"queue_length": True}, TypeError, "queue_length=True: not an int"),
-        ({"after_start": 5}, TypeError, "after_start=5: takes a function of a thread's index"),
-        ({"before_stop": 5}, TypeError, "before_stop=5: takes a function of a thread's index"),
+        ({"after_start": 5}, TypeError, "after_start=5: takes a function that is called, and not awaited"),
+        ({"before_stop": 5}, TypeError, "before_stop=5: takes a function that is called, and not awaited"),
+        ({"before_stop": asyncio.sleep}, TypeError, "before_stop=.*sleep.*: takes a function that is called"),
         ({"stack_size": 1000}, ValueError, "stack_size=1000: at least 32768 bytes"),
         ({"name_prefix": "a\0b"}, ValueError, "name_prefix.*NUL"),
     ],

@@ -114,7 +114,7 @@ pub fn given<'py>(func: &Bound<'py, PyAny>, value: Bound<'py, PyAny>) -> PyResul
     Err(PyTypeError::new_err(message))
 }
 
-fn is_asynchronous(func: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub fn is_asynchronous(func: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = func.py();
     let asks = py.import(intern!(py, "inspect"))?.getattr(intern!(py, "iscoroutinefunction"))?;
     let call = func.getattr(intern!(py, "__call__"))?;

@@ -13,7 +13,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::call::Call;
+use crate::call::{Call, is_asynchronous};
 use crate::errors::{self, Raise};
 use crate::future::{Future, Source};
 use crate::gil::{self, SIGNAL_INTERVAL};
@@ -273,8 +273,10 @@ impl DispatchPool {
             stack_size: stack_size.map(|size| usize::try_from(size).unwrap_or(usize::MAX)),
         };
         for (name, hook) in [("after_start", &after_start), ("before_stop", &before_stop)] {
-            if let Some(hook) = hook.as_ref().map(|hook| hook.bind(py)).filter(|hook| !hook.is_callable()) {
-                return Err(PyTypeError::new_err(format!("{name}={hook:?}: takes a function of a thread's index")));
+            let Some(hook) = hook.as_ref().map(|hook| hook.bind(py)) else { continue };
+            if !hook.is_callable() || is_asynchronous(hook)? {
+                let message = format!("{name}={hook:?}: takes a function that is called, and not awaited");
+                return Err(PyTypeError::new_err(message));
             }
         }
         // Without threads nobody would call them, nor let go of them at the end.
