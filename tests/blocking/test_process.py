@@ -149,6 +149,38 @@ os.write(1, b"parent")
     )
 
 
+NO_THREAD = """
+import os, penstock, resource, sys
+pool = penstock.DispatchPool(threads=2, name_prefix="f-")
+pid = os.fork()
+if pid == 0:
+    if os.getuid() == 0:
+        # Whom the limit doesn't hold.
+        os.setuid(61_234)
+    _, most = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.setrlimit(resource.RLIMIT_NPROC, (1, most))
+    for _ in range(2):
+        try:
+            pool.submit(int)
+        except OSError as error:
+            assert "cannot start thread 1 of 2 of the pool f-* (DispatchPool.threads): " in str(error), error
+        else:
+            raise AssertionError("there was a thread")
+    resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+    assert pool.submit(int).result(5) == 0
+    pool.close()
+    os.write(1, b"child")
+    sys.exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+pool.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason=f"{ELSEWHERE}: a limit on threads is Linux's")
+def test_a_forked_child_that_has_no_thread_for_a_pool_tries_again_with_the_next_job(script: Script) -> None:
+    check(script(FORK + NO_THREAD), "child")
+
+
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason=f"{ELSEWHERE}: from 3.14 on no task ends a forked child")
 def test_a_forked_child_that_leaves_the_pools_alone_ends_and_runs_nothing(script: Script) -> None:
     source = """

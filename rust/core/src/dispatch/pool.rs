@@ -4,15 +4,16 @@
 //! # States
 //! ```text
 //!   MADE ── start(), or the first job ──▶ OPEN ── close(), or the drop ──▶ CLOSED ── the queue is empty ──▶ ENDED
-//!     └────────────── close(), or a thread or an after_start that failed ──────▲
+//!     └────────────── close(), or an after_start that failed ──────────────────▲
 //! ```
-//! - MADE: no thread. What a forked child goes on with is in this state.
+//! - MADE: no thread, or not all, where one could not be started: the next start goes on with that. What a forked child goes
+//!   on with is in this state.
 //! - OPEN: `threads` of them, each of which has run `after_start`.
 //! - CLOSED: no more jobs are taken; those that are queued run. A dropped pool is closed, not joined.
 //! - ENDED: [`Pool::living`] is 0. [`Pool::join`] waits for it.
 //!
 //! # Invariants
-//! - **A pool that could not start whole is closed**, so that nobody waits for a job that no thread will take.
+//! - **A pool that could not start whole takes no job**, so that nobody waits for one that no thread will take.
 //! - **`living` counts a thread from before it is spawned until after its last act**, so 0 means that none will touch the
 //!   runner again.
 //! - **No thread of a pool waits for that pool**: for room in its queue it goes past the limit, and `start` and `join` return at
@@ -227,7 +228,8 @@ impl<R: Runner> Pool<R> {
     }
 
     /// Starts the threads and waits until all have run `after_start`. Does nothing the second time, nor on one of the
-    /// threads: that may be in its `after_start`.
+    /// threads: that may be in its `after_start`. Where the system has no thread, there may be some another time: then it is
+    /// to be called again.
     pub fn start(&self) -> Result<()> {
         if self.is_started() || self.is_worker() {
             return Ok(());
@@ -237,7 +239,8 @@ impl<R: Runner> Pool<R> {
             return Ok(());
         }
         let (report, reports) = mpsc::channel();
-        let spawned = (0..self.threads()).try_for_each(|index| {
+        let before = threads.len();
+        let spawned = (before..self.threads()).try_for_each(|index| {
             let size = self.config.stack_size.unwrap_or_else(platform_stack);
             let builder = thread::Builder::new().name(format!("{}{index}", self.prefix)).stack_size(size);
             let (shared, report) = (Arc::clone(&self.shared), report.clone());
@@ -250,13 +253,13 @@ impl<R: Runner> Pool<R> {
         drop(report);
         let reports: Vec<_> = reports.iter().collect();
         // A thread that couldn't begin has nothing to report.
-        let begun = if reports.len() < self.threads() { Err(Error::PoolClosed) } else { Ok(()) };
-        let started = reports.into_iter().fold(spawned, Result::and).and(begun);
-        self.started.store(true, Ordering::Release);
-        if started.is_err() {
+        let begun = if reports.len() < threads.len() - before { Err(Error::PoolClosed) } else { Ok(()) };
+        let begun = reports.into_iter().fold(Ok(()), Result::and).and(begun);
+        if begun.is_err() {
             self.shared.queue.close();
         }
-        started
+        self.started.store(begun.is_err() || spawned.is_ok(), Ordering::Release);
+        begun.and(spawned)
     }
 
     fn no_thread(&self, index: usize, source: io::Error) -> Error {
@@ -549,6 +552,18 @@ mod tests {
         assert!(matches!(pool.start(), Err(Error::Cancelled)));
         assert!(matches!(pool.spawn(|| ()), Err(Error::PoolClosed)));
         pool.join();
+    }
+
+    #[test]
+    fn a_start_that_had_no_thread_is_made_again_and_the_pool_is_not_closed() {
+        let pool = pool(Config { threads: 2, stack_size: Some(1 << 60), ..Config::default() });
+        for _ in 0..2 {
+            let refused = pool.spawn(|| ()).unwrap_err();
+            assert!(matches!(refused, Error::NoThread { number: 1, threads: 2, .. }), "{refused}");
+        }
+        assert!(!pool.queue().is_closed());
+        pool.join();
+        assert_eq!(pool.living(), 0);
     }
 
     #[test]
