@@ -368,8 +368,10 @@ class Client(Unique):
                 connection.start(exchange)
                 found, body, codings, ended = await exchange.result
             except (asyncio.CancelledError, GeneratorExit):
-                exchange.result.cancel()
-                connection.abandon(exchange)
+                # On a loop that was closed under it, nothing can be ended any more: its collection ends it.
+                if not loop.is_closed():
+                    exchange.result.cancel()
+                    connection.abandon(exchange)
                 raise
             except BaseException as error:
                 # The server closed an idle connection just as it was taken again: nothing of the request was
