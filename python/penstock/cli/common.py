@@ -127,9 +127,11 @@ def exclusive(options: Mapping[str, object]) -> None:
         raise click.UsageError(f"{given[0]} can't be given together with {given[1]}")
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="An object a line, for machines.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a line.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, even on a terminal.")
-limited = click.option("--max-body", metavar="SIZE", default="1GiB", show_default=True, help="No body may be longer.")
+limited = click.option(
+    "--max-body", metavar="SIZE", default="1GiB", show_default=True, help="The longest body that is taken."
+)
 
 
 def tunables_of(max_body: str) -> Tunables:
