@@ -78,6 +78,12 @@ def test_a_limit_never_given_follows_the_one_that_is_replaced(tmp_path: Path) ->
         assert (again.max_body_ram, again.max_body) == (192 * KiB, MiB)
 
 
+def test_copy_replace_knows_them() -> None:
+    tunables = penstock.Tunables(max_body="1MiB")
+    # `copy.replace`, from CPython 3.13 on, calls this.
+    assert tunables.__replace__(max_ratio=2) == tunables.replace(max_ratio=2) != tunables
+
+
 def test_a_limit_once_given_is_kept_when_the_other_is_replaced() -> None:
     tunables = penstock.Tunables(max_body_ram="1MiB")
     assert tunables.replace(max_body="2MiB").max_body_ram == MiB

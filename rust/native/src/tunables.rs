@@ -111,6 +111,12 @@ impl Tunables {
         slf.get_type().call((), Some(&fields))
     }
 
+    /// For `copy.replace`, from CPython 3.13 on.
+    #[pyo3(signature = (**changes))]
+    fn __replace__<'py>(slf: Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
+        Self::replace(slf, changes)
+    }
+
     fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<((), Bound<'py, PyDict>)> {
         Ok(((), self.given(py)?))
     }
