@@ -72,7 +72,7 @@ async def write(
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
     async def open_part() -> IO[bytes]:
-        return await run(open, part, "xb")
+        return await run(_open, part, path)
 
     async def undo() -> None:
         await asyncio.wait([opening])
@@ -105,6 +105,15 @@ async def write(
         del opening
         raise
     return count
+
+
+def _open(part: Path, path: Path) -> IO[bytes]:
+    try:
+        return open(part, "xb")
+    except OSError as error:
+        # A draft is no name that anybody knows.
+        error.filename = str(path)
+        raise
 
 
 def _put(file: IO[bytes], path: Path, data: bytes) -> None:

@@ -7,7 +7,18 @@ from typing import Any, TypeVar, cast, overload
 
 from penstock._native import Fields, Head
 
-__all__ = ["Headers", "Pairs", "all_of", "codings_in", "fields_of", "headers_in", "headers_of", "lines_of", "pairs_of"]
+__all__ = [
+    "Headers",
+    "Pairs",
+    "all_of",
+    "brief",
+    "codings_in",
+    "fields_of",
+    "headers_in",
+    "headers_of",
+    "lines_of",
+    "pairs_of",
+]
 
 T = TypeVar("T")
 
@@ -15,6 +26,7 @@ Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 """Header fields as they may be given: a mapping or pairs of names and values, each bytes or text (latin-1)."""
 
 _PARSED = (Head, Fields)
+_BRIEF = 1024
 
 
 class Headers(Mapping[str, str]):
@@ -157,3 +169,8 @@ def _bytes(text: object, name: object = None) -> bytes:
     if isinstance(text, bytes):
         return text
     raise TypeError(f"a header's name and value are text or bytes, not {type(text).__name__}")
+
+
+def brief(text: str) -> str:
+    """As much of a URL, a reason phrase or a line as a message has: a server may give one that fills a log."""
+    return text if len(text) <= _BRIEF else f"{text[:_BRIEF]}..."

@@ -27,8 +27,7 @@ from penstock.body.image import BodyImage
 from penstock.body.sink import BodySink
 from penstock.dialog import CODINGS, Dialog, Epilog, Prolog, Trace, read_seconds, seconds_of, with_history
 from penstock.errors import ArchiveError, BudgetExceeded, HeadTooLong, PenstockError, StorageFull
-from penstock.headers import Headers, codings_in, headers_in, lines_of
-from penstock.http.url import brief
+from penstock.headers import Headers, brief, codings_in, headers_in, lines_of
 
 try:
     from warcio.archiveiterator import WARCIterator

@@ -233,7 +233,7 @@ import asyncio, os, resource, sys
 from penstock import har
 from tests.barc.conftest import make_dialog
 path, size = sys.argv[1], int(sys.argv[2])
-# As a full disk, it fails a write. The smaller bodies are written when a buffer is full, or at the end.
+# As a full disk, it fails a write.
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
     asyncio.run(har.write(path, [make_dialog(number, bytes(size)) for number in range(20)]))
@@ -246,6 +246,13 @@ except OSError as error:
 async def test_a_full_disk_names_the_file_and_leaves_nothing(size: int, tmp_path: Path, script: Any) -> None:
     done = script(FULL, str(tmp_path / "a.har"), str(size))
     assert done.stdout == f"{errno.EFBIG} True []\n", done.stderr
+
+
+async def test_a_folder_that_is_missing_is_an_error_that_names_the_file_and_not_its_draft(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "a.har"
+    with pytest.raises(FileNotFoundError) as caught:
+        await har.write(path, [])
+    assert caught.value.filename == str(path)
 
 
 async def test_why_there_is_no_file_is_in_no_cycle_with_the_dialogs(tmp_path: Path) -> None:

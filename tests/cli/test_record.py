@@ -182,7 +182,7 @@ def test_an_archive_that_cannot_be_appended_to_is_found_before_anything_is_fetch
     damaged = run("record", "--resume", f"{site}/text/1", file)
     assert (damaged.status, damaged.out) == (2, "")
     assert damaged.err.startswith(f"penstock: {file}: record at byte 0 of the archive: ")
-    assert damaged.err.endswith("; penstock repair mends archives\n")
+    assert "repair" not in damaged.err
     assert file.read_bytes() == b"something else"
     assert asked(site) == 0
 

@@ -79,7 +79,8 @@ def told_of(
     try:
         yield
     except (ArchiveError, BodyTooLong) as error:
-        how = "; penstock repair mends archives" if mended and isinstance(error, ArchiveError) else ""
+        mends = mended and isinstance(error, ArchiveError) and _is_archive(name)
+        how = "; penstock repair mends archives" if mends else ""
         raise Failure(f"{name}: {error}{how}") from error
     except (HeadTooLong, Truncated) as error:
         if record is None:
@@ -89,6 +90,12 @@ def told_of(
         if record is None or to is None:
             raise
         raise Failure(f"{_at(name, record.offset)}, to {to}: {error}") from error
+
+
+def _is_archive(name: str) -> bool:
+    """Whether a file has at least begun as one: another is nothing to be mended."""
+    with open(name, "rb") as file:
+        return file.read(len(b"BARC2 ")) == b"BARC2 "
 
 
 def each(archive: barc.Archive, items: barc.Records[T]) -> Iterator[T]:

@@ -33,6 +33,7 @@ from penstock.cli.common import (
 from penstock.cli.files import FILE
 from penstock.cli.progress import Progress
 from penstock.errors import PenstockError
+from penstock.headers import brief
 
 if TYPE_CHECKING:
     from penstock.http.stream import StreamedResponse
@@ -185,8 +186,6 @@ class Fetched:
     async def _one(self, url: str, target: Target | None) -> None:
         async with self._client.stream("GET", url) as response:
             if response.status >= 400:
-                from penstock.http.url import brief
-
                 raise Failure(f"{response.status} {brief(response.reason)}")
             if "content-encoding" not in response.headers:
                 # The client reads more than a number there; the bar does without.

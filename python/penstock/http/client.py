@@ -28,6 +28,7 @@ from penstock.errors import (
     RequestError,
     TooManyRedirects,
 )
+from penstock.headers import brief
 from penstock.http.auth import Auth
 from penstock.http.connection import Connection
 from penstock.http.cookies import keep_cookies
@@ -46,7 +47,7 @@ from penstock.http.settings import APART, Options, Settings
 from penstock.http.stream import Incoming, StreamedResponse
 from penstock.http.supply import Supply
 from penstock.http.transport import StoredResponse, Transport, ask
-from penstock.http.url import brief, shown
+from penstock.http.url import shown
 
 if TYPE_CHECKING:
     from penstock.http.tape import Tape

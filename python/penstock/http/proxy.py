@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from penstock._native import Head
 from penstock.errors import InvalidURL, ProtocolError, ProxyError
+from penstock.headers import brief
 from penstock.http.auth import BasicAuth
 from penstock.http.options import Limits
 from penstock.http.resolve import as_address
-from penstock.http.url import Origin, brief, to_ascii
+from penstock.http.url import Origin, to_ascii
 
 __all__ = ["EnvironmentProxies", "Proxy", "parse_proxy", "tunnel"]
 

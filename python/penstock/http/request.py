@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import Any
 
 from penstock.errors import InvalidURL, RequestError
-from penstock.headers import Headers, all_of, pairs_of
+from penstock.headers import Headers, all_of, brief, pairs_of
 from penstock.http.content import Content
 from penstock.http.response import Answer
-from penstock.http.url import Origin, Target, brief, join, parse
+from penstock.http.url import Origin, Target, join, parse
 
 __all__ = ["UNFIT", "Fields", "HeaderPairs", "Request", "by_name", "field_lines"]
 

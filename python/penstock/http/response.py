@@ -10,10 +10,9 @@ from typing import Any, Self
 from penstock._native import Head
 from penstock.body.image import BodyImage
 from penstock.errors import HTTPStatusError
-from penstock.headers import Headers
+from penstock.headers import Headers, brief
 from penstock.http.charset import Decoder, charset_of
 from penstock.http.marks import asynchronous
-from penstock.http.url import brief
 
 __all__ = ["PIECE", "Answer", "Response"]
 

@@ -11,8 +11,8 @@ import penstock
 from penstock._native import Budget, Head, Held, read_limit
 from penstock.body.image import BodyImage, piece_size
 from penstock.errors import PenstockError, RequestError
+from penstock.headers import brief
 from penstock.http.response import PIECE, Answer
-from penstock.http.url import brief
 
 if TYPE_CHECKING:
     import penstock.http.connection

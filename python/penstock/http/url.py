@@ -12,14 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import NamedTuple, cast
 
 from penstock.errors import InvalidURL
-from penstock.headers import pairs_of
+from penstock.headers import brief, pairs_of
 
 __all__ = [
     "LONGEST_REMEMBERED",
     "Origin",
     "Params",
     "Target",
-    "brief",
     "encoded",
     "join",
     "parse",
@@ -62,8 +61,6 @@ _REFERENCE = re.compile(rf"({_SCHEME.pattern})?(//[^/?#]+)([^?#]*)")
 _PATH = re.compile(r"[^?#]+")
 LONGEST = 253
 """Characters that a name in DNS may have."""
-_BRIEF = 1024
-"""Characters of a URL, or of a reason phrase, that a message has."""
 
 Params = Mapping[str, object] | Sequence[tuple[str, object]]
 """A query: names and values; a value that is a list stands for several."""
@@ -110,11 +107,6 @@ def shown(url: str) -> str:
     """The URL as errors have it, without the password that it may have been given with."""
     found = _USER.match(url)
     return url if found is None else f"{found[1] or ''}...@{url[found.end() :]}"
-
-
-def brief(text: str) -> str:
-    """As much of a URL, or of a reason phrase, as a message has: a server may give one that fills a log."""
-    return text if len(text) <= _BRIEF else f"{text[:_BRIEF]}..."
 
 
 def refused(url: str, why: str) -> InvalidURL:
