@@ -8,7 +8,7 @@ import inspect
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 from unittest import mock
 
@@ -195,17 +195,45 @@ async def _get(client: penstock.Client, url: str) -> None:
     await client.get(url)
 
 
+async def _step(asking: Coroutine[Any, Any, object], there: Callable[[], object]) -> None:
+    """Has a coroutine go on, as a task would, until it is there and waits."""
+    waits_for: Any = None
+    while not there():
+        if waits_for is None or waits_for.done():
+            waits_for = asking.send(None)
+        await asyncio.sleep(0.001)
+
+
 @pytest.mark.parametrize("ask", [_get, _stream])
 async def test_a_coroutine_that_is_closed_while_it_waits_leaves_nothing(ask: Callable[..., Any]) -> None:
     async with serve([HANG]) as server, penstock.Client() as client:
-        asking, waits_for = ask(client, server.url), None
-        while not server.requests:
-            if waits_for is None or waits_for.done():
-                waits_for = asking.send(None)
-            await asyncio.sleep(0.001)
+        asking = ask(client, server.url)
+        await _step(asking, lambda: server.requests)
         asking.close()
         assert (client.stats()["active"], client.stats()["failed"]) == (0, 1)
         await until(lambda: at_hand(client) == NOTHING)
+
+
+async def test_a_coroutine_that_is_closed_while_it_reads_a_stream_leaves_nothing() -> None:
+    begun: list[int] = []
+    failed: list[object] = []
+
+    async def read(client: penstock.Client, url: str) -> None:
+        async with client.stream("GET", url) as answer:
+            begun.append(answer.status)
+            await answer.read()
+
+    hooks = penstock.Hooks(failed=lambda *told: failed.append(told))
+    async with (
+        serve([head("Content-Length: 100"), b"part", HANG]) as server,
+        penstock.Client(hooks=hooks) as client,
+    ):
+        reading = read(client, server.url)
+        await _step(reading, lambda: begun)
+        reading.close()
+        assert (client.stats()["active"], client.stats()["failed"]) == (0, 1)
+        await until(lambda: at_hand(client) == NOTHING)
+    assert failed == []
 
 
 async def test_what_stream_gives_is_entered_once() -> None:

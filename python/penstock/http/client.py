@@ -319,8 +319,9 @@ class Client(Unique):
     def _leave(self) -> None:
         """A request is over."""
         self._active -= 1
-        if self._drained is not None and not self._active and not self._drained.done():
-            self._drained.set_result(None)
+        drained = self._drained
+        if drained is not None and not self._active and not drained.done() and not drained.get_loop().is_closed():
+            drained.set_result(None)
 
     async def _send(
         self,

@@ -200,7 +200,7 @@ class StreamedResponse(Answer):
             raise RuntimeError(TAKEN)
         try:
             piece = await self._incoming.take(size, self._exchange)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException as error:
             # The exchange has the error, which has this frame.
@@ -255,6 +255,9 @@ class StreamedResponse(Answer):
                 self._incoming.clear()
             return
         self._end("it was closed")
+        if result.get_loop().is_closed():
+            # Nothing can be ended any more: its collection ends it.
+            return
         # First: an error that nobody will ask for is told to no one.
         result.cancel()
         self._connection.abandon(exchange)

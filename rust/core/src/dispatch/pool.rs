@@ -235,7 +235,8 @@ impl<R: Runner> Pool<R> {
             return Ok(());
         }
         let mut threads = self.threads.lock();
-        if self.is_started() {
+        // A closed queue takes nothing that threads were needed for, and says so.
+        if self.is_started() || self.queue().is_closed() {
             return Ok(());
         }
         let (report, reports) = mpsc::channel();
@@ -564,6 +565,7 @@ mod tests {
         assert!(!pool.queue().is_closed());
         pool.join();
         assert_eq!(pool.living(), 0);
+        assert!(matches!(pool.spawn(|| ()), Err(Error::PoolClosed)));
     }
 
     #[test]
