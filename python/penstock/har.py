@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import urllib.parse
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any
@@ -107,23 +107,25 @@ async def write(
     return count
 
 
-def _open(part: Path, path: Path) -> IO[bytes]:
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Says of an OSError where: of a write the system doesn't, and a draft's name is one that nobody knows."""
     try:
-        return open(part, "xb")
+        yield
     except OSError as error:
-        # A draft is no name that anybody knows.
         error.filename = str(path)
         raise
+
+
+def _open(part: Path, path: Path) -> IO[bytes]:
+    with _naming(path):
+        return open(part, "xb")
 
 
 def _put(file: IO[bytes], path: Path, data: bytes) -> None:
-    try:
+    with _naming(path):
         file.write(data)
         file.flush()
-    except OSError as error:
-        # Of a write the system doesn't say where.
-        error.filename = str(path)
-        raise
 
 
 def _finish(file: IO[bytes], part: Path, path: Path, overwrite: bool) -> None:

@@ -23,7 +23,8 @@ import penstock
 import pytest
 from penstock import barc
 from penstock.cli.archives import Span
-from penstock.cli.common import tell
+from penstock.cli.common import Failure, tell
+from penstock.cli.files import told_of
 
 from tests.barc.conftest import DATA, make_dialog
 from tests.cli.conftest import Done, full_disk, needs_proc, start, until
@@ -233,6 +234,12 @@ def test_cp_to_a_damaged_archive_says_what_mends_it(run: Any) -> None:
     done = run("cp", "plain.barc", "out.barc")
     assert (done.status, done.err.startswith("penstock: out.barc: record at byte 0 of the archive: ")) == (2, True)
     assert done.err.endswith("; penstock repair mends archives\n")
+
+
+def test_of_a_damaged_archive_that_is_gone_by_then_the_damage_is_told_and_no_cure(tmp_path: Path) -> None:
+    damage = penstock.ArchiveError("it is cut", offset=7, kind="cut")
+    with pytest.raises(Failure, match=r"gone\.barc: it is cut$"), told_of(str(tmp_path / "gone.barc"), mended=True):
+        raise damage
 
 
 def test_cp_that_keeps_going_goes_past_a_record_that_cannot_be_written(run: Any) -> None:

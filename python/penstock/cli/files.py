@@ -93,9 +93,10 @@ def told_of(
 
 
 def _is_archive(name: str) -> bool:
-    """Whether a file has at least begun as one: another is nothing to be mended."""
-    with open(name, "rb") as file:
+    """Whether a file has at least begun as one: another, or one that is gone, is nothing to be mended."""
+    with contextlib.suppress(OSError), open(name, "rb") as file:
         return file.read(len(b"BARC2 ")) == b"BARC2 "
+    return False
 
 
 def each(archive: barc.Archive, items: barc.Records[T]) -> Iterator[T]:
